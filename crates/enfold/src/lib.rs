@@ -1,0 +1,5 @@
+//! Enfold: sensitive columns under keys that a KMS keeps.
+pub mod error;
+pub mod policy;
+
+pub use error::{Code, Error, Result};

@@ -1,0 +1,4 @@
+//! The policy file `enfold.toml`.
+mod model;
+
+pub use model::*;

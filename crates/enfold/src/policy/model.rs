@@ -1,0 +1,250 @@
+//! The policy as the program holds it: checked, defaults filled in, every reference resolved.
+//!
+//! [`super::load`] makes it from `enfold.toml`; nothing else does, so a [`Policy`] that exists is one that makes sense
+//! in itself (whether it fits a database is for `plan` to say).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use enfold_core::index::Normaliser;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where a policy says it is running. A policy that does not say is production.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    Development,
+    Staging,
+    #[default]
+    Production,
+}
+
+/// What one data key covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// A data key for every value, wrapped inside its envelope.
+    Record,
+    /// A data key for every tenant.
+    Tenant,
+    /// A data key for every column.
+    Column,
+    /// One data key for the whole ring.
+    Ring,
+}
+
+/// Who wraps a record's data key (scope `record` only).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordWrap {
+    /// The ring's data key: no call to the key service for a row.
+    #[default]
+    Ring,
+    /// The root key: one call to the key service for a row.
+    Kms,
+}
+
+/// What a column's readers and writers do, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Reads plaintext and envelopes, writes plaintext as before.
+    Legacy,
+    /// Reads plaintext and envelopes, writes envelopes.
+    Hybrid,
+    /// Reads and writes envelopes only.
+    Kms,
+}
+
+/// What values that begin like an envelope and do not open are taken for (a user may type `enf1:`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Lookalikes {
+    /// Row errors, until somebody has looked at them.
+    #[default]
+    Refuse,
+    /// Plaintext: they are sealed like any other value.
+    Plaintext,
+}
+
+/// Whether the values that one process seals may be seen to belong together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Salt {
+    /// One salt for each process and cache life: fast.
+    #[default]
+    Shared,
+    /// A salt for every value.
+    Each,
+}
+
+/// What a row trigger of the table does while rows are converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TriggerChoice {
+    /// Somebody has read it: it may fire on every converted row.
+    Fire,
+}
+
+/// Everything `enfold.toml` says.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The file it came from; relative paths in it start at its folder.
+    pub path: PathBuf,
+    pub environment: Environment,
+    pub database: DatabaseUrl,
+    /// Where the catalog is; the database itself unless the policy names another.
+    pub catalog: DatabaseUrl,
+    pub trust: Trust,
+    pub context: ContextRules,
+    pub log: LogPolicy,
+    pub events: EventPolicy,
+    pub rings: BTreeMap<String, RingPolicy>,
+    /// Keyed by `schema.table` on Postgres, `table` on SQLite.
+    pub tables: BTreeMap<String, TablePolicy>,
+    /// Values that live in no column, keyed by their id.
+    pub values: BTreeMap<String, ValuePolicy>,
+    pub jobs: JobPolicy,
+}
+
+/// A database URL that never prints its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl {
+    pub(crate) raw: String,
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabaseUrl(..)")
+    }
+}
+
+/// What an application pins, so that whoever can write to the catalog cannot weaken it.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Ed25519 public key of the operators, 32 bytes.
+    pub operator_key: Option<[u8; 32]>,
+    /// Where the private half is, for operators' commands only.
+    pub operator_key_file: Option<PathBuf>,
+    /// Epochs below this are refused, for each ring.
+    pub min_epoch: u64,
+}
+
+/// Which parts of a call context a call must carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContextRules {
+    pub require_actor: bool,
+    pub require_reason: bool,
+}
+
+/// Logging, which the command sets up; a library user sets up their own.
+#[derive(Clone, Debug, Default)]
+pub struct LogPolicy {
+    pub json: bool,
+    /// `part=level` pairs, as `kms=debug`.
+    pub levels: Vec<String>,
+}
+
+/// Where events go.
+#[derive(Clone, Debug, Default)]
+pub struct EventPolicy {
+    /// JSON lines, appended.
+    pub file: Option<PathBuf>,
+    /// The catalog's `events` table.
+    pub catalog: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct RingPolicy {
+    /// The ring's id, authenticated with every value; never reuse one.
+    pub id: String,
+    /// Root-key URIs, in order of preference.
+    pub roots: Vec<String>,
+    pub scope: Scope,
+    pub record_wrap: RecordWrap,
+    /// Go into the key service's encryption context, so into its log.
+    pub labels: BTreeMap<String, String>,
+    pub cadence: Option<Duration>,
+    pub cache: CachePolicy,
+    pub allow_local_in_production: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachePolicy {
+    /// How long a data key stays without being fetched again.
+    pub ttl: Duration,
+    /// How long beyond that it may be used while the key service is down.
+    pub stale_if_error: Duration,
+    /// How many data keys at most.
+    pub max_keys: usize,
+    /// How long a process that cannot read the ring's epoch still opens.
+    pub max_unseen: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct TablePolicy {
+    pub name: String,
+    /// The column that says whose row it is.
+    pub tenant: Option<String>,
+    /// Columns that name the row for those columns that are bound to it.
+    pub row_key: Vec<String>,
+    /// Row triggers by name.
+    pub triggers: BTreeMap<String, TriggerChoice>,
+    pub columns: BTreeMap<String, ColumnPolicy>,
+    /// Blind indexes over several columns of the table, keyed by name.
+    pub indexes: BTreeMap<String, IndexPolicy>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ColumnPolicy {
+    /// Authenticated with every value: the name may change, this may not.
+    pub id: String,
+    pub class: Option<String>,
+    pub ring: String,
+    /// What `apply` and `enforce` bring it to.
+    pub mode: Mode,
+    /// A signed mode below this is refused.
+    pub min_mode: Mode,
+    pub bind_row: bool,
+    pub padding: Option<u32>,
+    pub salt: Salt,
+    pub lookalikes: Lookalikes,
+    /// The column whose id this one shares on purpose (an archive table).
+    pub same_as: Option<String>,
+    pub indexes: BTreeMap<String, IndexPolicy>,
+}
+
+#[derive(Clone, Debug)]
+pub struct IndexPolicy {
+    /// The database column that holds the index values.
+    pub column: String,
+    /// The columns it covers, in order; one for a plain index.
+    pub over: Vec<String>,
+    pub normalise: Vec<Normaliser>,
+    /// Bits kept of the HMAC, 8 to 256; fewer bits, more false hits and less to learn.
+    pub bits: u16,
+    pub unique: bool,
+    /// Lookups cross tenants (a login by e-mail).
+    pub cross_tenant: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ValuePolicy {
+    pub id: String,
+    pub ring: String,
+}
+
+/// Limits of the job engine; a running job's can be changed in the catalog.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobPolicy {
+    pub batch_rows: u32,
+    /// Rows a second; none is no limit.
+    pub rate: Option<u32>,
+    pub lease: Duration,
+    pub lock_timeout: Duration,
+    pub statement_timeout: Duration,
+    /// Back off while a replica is behind by more than this.
+    pub max_replica_lag: Duration,
+}

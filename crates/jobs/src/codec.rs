@@ -1,0 +1,24 @@
+//! What a sweep does to a row, without knowing the database: rows in, changes out.
+
+use async_trait::async_trait;
+use enfold::Result;
+
+use crate::model::{Goal, RowError, Target};
+use crate::store::{Change, Row};
+
+/// What is to be done with one row.
+pub enum Verdict {
+    /// It satisfies the goal already.
+    Satisfied,
+    Convert(Change),
+    /// It cannot be converted; other rows can.
+    Failed(RowError),
+}
+
+/// Seals and opens whole rows. [`crate::columns::ColumnCodec`] does it with a policy's columns; the simulation has one
+/// of its own.
+#[async_trait]
+pub trait Codec: Send + Sync {
+    /// One verdict for each row, in order. An `Err` is for what concerns all of them: no key, no key service.
+    async fn judge(&self, goal: Goal, target: &Target, rows: &[Row]) -> Result<Vec<Verdict>>;
+}

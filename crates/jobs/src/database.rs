@@ -1,0 +1,187 @@
+//! What Enfold asks of a database besides moving rows: what is there, what a plan must know, and schema steps.
+
+use async_trait::async_trait;
+use enfold::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Census, Storage, TableName, Target};
+use crate::store::Store;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    Postgres,
+    Sqlite,
+}
+
+/// A table as `discover` sees it: names, types and comments, no values.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableSurvey {
+    pub table: TableName,
+    pub comment: Option<String>,
+    /// The planner's estimate, or a count on SQLite.
+    pub rows: u64,
+    pub columns: Vec<ColumnSurvey>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ColumnSurvey {
+    pub name: String,
+    /// As the database prints it: `character varying(120)`.
+    pub sql_type: String,
+    pub comment: Option<String>,
+    pub primary_key: bool,
+    pub unique: bool,
+    /// `schema.table.column` that it references.
+    pub references: Option<String>,
+    pub nullable: bool,
+}
+
+/// What a plan must know of one table of the policy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableFacts {
+    pub table: TableName,
+    /// Changes whenever something changes that a plan relied on; a saved plan whose fingerprint differs is stale.
+    pub fingerprint: String,
+    pub rows: u64,
+    /// Table, TOAST and index bytes.
+    pub bytes: u64,
+    pub index_count: u32,
+    /// Primary key columns; empty when there is none.
+    pub key: Vec<String>,
+    pub columns: Vec<ColumnFacts>,
+    /// What cannot be converted as it stands: the plan refuses the column (or the table, with no column).
+    pub refusals: Vec<Finding>,
+    /// What an operator should know or must settle, in the order of importance.
+    pub warnings: Vec<Finding>,
+    /// Row triggers that fire on UPDATE: each needs the policy's word.
+    pub row_triggers: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ColumnFacts {
+    pub name: String,
+    pub sql_type: String,
+    /// `None`: a type that cannot hold an envelope (a refusal says the way out).
+    pub storage: Option<Storage>,
+    /// The statement that widens it first (varchar(n) to text), when one is needed.
+    pub widen: bool,
+    pub average_bytes: u32,
+    pub census: Census,
+}
+
+/// One thing a plan says about a table: a stable word, a sentence, and the way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// `row-trigger`, `expression-index`, `char-n`, …; the reference lists them.
+    pub word: String,
+    pub column: Option<String>,
+    pub says: String,
+    pub way_out: Option<String>,
+}
+
+/// A change of the schema that `apply`, `enforce` or `rollback` makes. Each is idempotent: run twice, it is there once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum SchemaStep {
+    /// varchar(n) and domains over it become text; length checks on the column are dropped (named in the plan).
+    Widen {
+        table: TableName,
+        column: String,
+    },
+    /// Adds the column that holds a blind index.
+    AddIndexColumn {
+        table: TableName,
+        column: String,
+    },
+    /// Builds its database index without holding writers up; unique where the policy says so.
+    BuildIndex {
+        table: TableName,
+        column: String,
+        unique: bool,
+        tenant: Option<String>,
+    },
+    DropIndexColumn {
+        table: TableName,
+        column: String,
+    },
+    /// Drops an index that would keep plaintext (a plain or expression index on the column).
+    DropPlainIndex {
+        table: TableName,
+        index: String,
+    },
+    /// Refuses a change of tenant or bound key on a row that holds envelopes, unless its envelopes change with it.
+    GuardBinding {
+        table: TableName,
+        bound: Vec<String>,
+        sealed: Vec<String>,
+    },
+    DropBindingGuard {
+        table: TableName,
+    },
+    /// New and changed rows must hold an envelope under one of `key_ids` (hex; empty: any key). Not yet checked against
+    /// the old ones (NOT VALID).
+    AddFormCheck {
+        table: TableName,
+        column: String,
+        storage: Storage,
+        key_ids: Vec<String>,
+    },
+    /// The old rows are checked as well.
+    ValidateFormCheck {
+        table: TableName,
+        column: String,
+    },
+    DropFormCheck {
+        table: TableName,
+        column: String,
+    },
+    /// Rewrites the table, so that old row versions leave the files (VACUUM FULL, VACUUM on SQLite). Locks it meanwhile.
+    Rewrite {
+        table: TableName,
+    },
+}
+
+/// A copy of plaintext that an in-place conversion left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Residue {
+    /// `dead-rows`, `old-index`, `statistics`, `wal`, `free-pages`, …
+    pub kind: String,
+    /// The object it was found in, or could be in.
+    pub place: String,
+    pub column: Option<String>,
+    /// How many were found; `None` where we can only name the place and not look.
+    pub found: Option<u64>,
+    /// The command that clears it.
+    pub clear: String,
+}
+
+/// A database that Enfold can work on.
+#[async_trait]
+pub trait Database: Send + Sync {
+    fn dialect(&self) -> Dialect;
+
+    /// Every table a user made, for `discover`.
+    async fn survey(&self) -> Result<Vec<TableSurvey>>;
+
+    /// At most `limit` rows' values of `columns`, as text, spread over the table. Stops if row-level security hides rows.
+    async fn sample(&self, table: &TableName, columns: &[String], limit: u32) -> Result<Vec<Vec<Option<String>>>>;
+
+    /// Facts of one table of the policy, for `plan`.
+    async fn inspect(&self, table: &enfold::policy::TablePolicy) -> Result<TableFacts>;
+
+    /// Counts what a column holds by its stored form; `sample` rows at most, or all.
+    async fn census(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>>;
+
+    /// The SQL of a step, for people who run it themselves.
+    fn sql(&self, step: &SchemaStep) -> Vec<String>;
+
+    /// Runs a step, waiting for its lock in short tries.
+    async fn run(&self, step: &SchemaStep) -> Result<()>;
+
+    /// Copies of plaintext outside the live rows. `probes` are plaintext values known to have been in the column.
+    async fn residue(&self, target: &Target) -> Result<Vec<Residue>>;
+
+    /// The rows of this database, as the engine moves them.
+    fn store(&self) -> &dyn Store;
+}

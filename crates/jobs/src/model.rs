@@ -1,0 +1,126 @@
+//! The words that the engine, the stores and the commands share: tables, facts, plans, jobs, reports.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A table by name; `schema` is empty on SQLite.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableName {
+    pub schema: String,
+    pub table: String,
+}
+
+/// What a sweep makes true of every value of its columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// Every value is an envelope that opens, and its blind indexes are there.
+    Protect,
+    /// Every value is plaintext again.
+    Unprotect,
+    /// Blind indexes are filled; values stay as they are.
+    Index,
+    /// Nothing is written: every value is opened, and what does not open is a row error.
+    Verify,
+}
+
+/// How a stored value is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Storage {
+    /// text, varchar, citext and domains over them: the text form.
+    Text,
+    /// bytea, BLOB: the binary form.
+    Bytes,
+    /// json, jsonb: the text form as a JSON string.
+    Json,
+}
+
+/// One table as a sweep sees it: physical names beside policy ids.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Target {
+    pub table: TableName,
+    /// The key under which the policy knows the table.
+    pub policy_table: String,
+    pub columns: Vec<TargetColumn>,
+    pub indexes: Vec<TargetIndex>,
+    pub tenant: Option<String>,
+    /// Columns bound into the envelopes of `bind_row` columns.
+    pub row_key: Vec<String>,
+    /// The primary key; empty when there is none. Only for telling people which row is meant.
+    pub key: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TargetColumn {
+    pub name: String,
+    /// The policy's column id.
+    pub id: String,
+    pub storage: Storage,
+}
+
+/// A blind index to be kept beside the values.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TargetIndex {
+    pub name: String,
+    /// The database column of type bytea or BLOB that holds it.
+    pub column: String,
+    /// Positions in [`Target::columns`], in the policy's order.
+    pub over: Vec<usize>,
+    pub unique: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(pub i64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    Pending,
+    Running,
+    Paused,
+    Completed,
+    CompletedWithErrors,
+    Failed,
+    Cancelled,
+}
+
+/// A row that could not be converted. Its key is that of a table whose key is not itself protected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowError {
+    /// The row's key in a person's form, such as `id=42`; `ctid=(0,7)` where there is no key.
+    pub row: String,
+    pub column: String,
+    /// A word of [`enfold::Code`], with a reason that holds no value.
+    pub code: String,
+    pub reason: String,
+}
+
+/// What a job has done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub rows_total: u64,
+    pub rows_seen: u64,
+    /// Rows written.
+    pub rows_changed: u64,
+    /// Rows that somebody else changed between our read and our write; each was read again.
+    pub rows_lost_race: u64,
+    pub rows_failed: u64,
+    pub chunks_total: u64,
+    pub chunks_done: u64,
+}
+
+/// Counts of what a column holds, by looking at stored bytes. A count, not a proof: see `verify`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Census {
+    pub rows: u64,
+    pub nulls: u64,
+    pub plaintext: u64,
+    pub envelopes: u64,
+    /// Begin like an envelope and have not its form.
+    pub lookalikes: u64,
+    /// Envelopes by key id (hex).
+    pub by_key: BTreeMap<String, u64>,
+}

@@ -1,0 +1,202 @@
+//! What the sweep engine asks of a database: leased ranges, rows with their versions, and one transaction that writes
+//! a batch together with its checkpoint.
+//!
+//! The rules a store must keep (each has a test that every store runs, the simulated one from a seed):
+//!
+//! 1. **A row is written only if it is still the very version that was read.** Never decided by the type's own
+//!    equality, and no plaintext as a statement parameter.
+//! 2. **The checkpoint commits with the rows**, in one transaction that first proves the lease by its fencing token.
+//! 3. **A row that somebody else holds is left alone** ([`Outcome::Lost`]); the store neither waits nor deadlocks.
+//! 4. **What was stored is what was sent**: a trigger that alters or swallows a write rolls that row back
+//!    ([`Outcome::Rejected`]).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use enfold::Result;
+use enfold_core::binding::OwnedPart;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Goal, JobId, JobState, Progress, RowError, Target};
+
+/// A part of a table that one worker works through. What the numbers mean is the store's own: physical blocks, row ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The physical table (a leaf partition's name), in the store's own spelling.
+    pub relation: String,
+    /// First position, inclusive.
+    pub from: u64,
+    /// Last position, exclusive; `u64::MAX` for "to the end as it is then".
+    pub to: u64,
+}
+
+/// A range held by one worker until `expires`. Every write proves `token`; a later holder has a greater one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub job: JobId,
+    pub chunk: i64,
+    pub token: i64,
+    pub worker: String,
+    pub range: Range,
+    /// Where the last committed batch ended: the next read starts here.
+    pub cursor: u64,
+}
+
+/// Which version of which row was read. Only the store that made one can use it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RowVersion {
+    /// Postgres: the tuple's place and the transaction that wrote it.
+    Tuple { block: u32, offset: u16, xmin: u32 },
+    /// SQLite and the simulated store: the row id and a SHA-256 of the exact stored bytes of every converted, tenant
+    /// and bound column.
+    Digest { rowid: i64, digest: [u8; 32] },
+}
+
+/// A row as it is stored. The cells are bytes as they lie in the column (the text form as its characters).
+#[derive(Clone)]
+pub struct Row {
+    pub version: RowVersion,
+    /// For error tables: `id=42`.
+    pub label: String,
+    /// In the order of [`Target::columns`].
+    pub cells: Vec<Option<Vec<u8>>>,
+    /// In the order of [`Target::indexes`]: the index value now in the row.
+    pub indexed: Vec<Option<Vec<u8>>>,
+    pub tenant: Option<OwnedPart>,
+    pub row_key: Vec<OwnedPart>,
+}
+
+/// What becomes of a cell.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Cell {
+    Keep,
+    Set(Option<Vec<u8>>),
+}
+
+/// The new bytes of one row. A store writes all cells of a row in one new row version.
+#[derive(Clone)]
+pub struct Change {
+    pub version: RowVersion,
+    pub label: String,
+    pub cells: Vec<Cell>,
+    pub indexed: Vec<Cell>,
+}
+
+/// What became of one [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Written,
+    /// Not that version any more, or held by somebody: read it again.
+    Lost,
+    /// The database would not take it or altered it: the reason, without a value.
+    Rejected {
+        reason: String,
+    },
+}
+
+#[derive(Clone)]
+pub struct Batch {
+    pub rows: Vec<Row>,
+    /// Where the next read starts; `None` at the end of the range.
+    pub next: Option<u64>,
+}
+
+/// What one transaction of a chunk commits besides rows.
+#[derive(Clone, Debug, Default)]
+pub struct Checkpoint {
+    /// The chunk's new cursor; `None` ends the chunk.
+    pub cursor: Option<u64>,
+    pub rows_seen: u64,
+    pub errors: Vec<RowError>,
+}
+
+/// What an operator may change while a job runs; read at every batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    pub state: JobState,
+    pub batch_rows: u32,
+    pub rate: Option<u32>,
+}
+
+/// Why a job should wait before its next batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    None,
+    Wait { reason: String, at_least: Duration },
+}
+
+#[derive(Clone, Debug)]
+pub struct JobSpec {
+    pub goal: Goal,
+    pub target: Target,
+    pub batch_rows: u32,
+    pub rate: Option<u32>,
+    pub lease: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct JobRecord {
+    pub id: JobId,
+    pub goal: Goal,
+    pub target: Target,
+    pub state: JobState,
+    pub progress: Progress,
+    pub last_error: Option<String>,
+}
+
+/// See the module's head for the rules.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Cuts the table into ranges up to its present end, and records the job with them as `pending`.
+    async fn create_job(&self, spec: &JobSpec) -> Result<JobId>;
+
+    async fn job(&self, job: JobId) -> Result<JobRecord>;
+
+    async fn jobs(&self) -> Result<Vec<JobRecord>>;
+
+    /// Moves a job from one of `from` to `to`; false if it was in another state.
+    async fn transition(&self, job: JobId, from: &[JobState], to: JobState, last_error: Option<&str>) -> Result<bool>;
+
+    async fn control(&self, job: JobId) -> Result<Control>;
+
+    async fn set_control(&self, job: JobId, batch_rows: Option<u32>, rate: Option<Option<u32>>) -> Result<()>;
+
+    /// A pending chunk, or one whose lease has run out, with a new fencing token. `None`: none is left to take (others
+    /// may still be working).
+    async fn lease(&self, job: JobId, worker: &str, ttl: Duration) -> Result<Option<Lease>>;
+
+    /// Holds on to a lease; `LeaseLost` when somebody else has it.
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<()>;
+
+    /// Reads at most `limit` rows of the lease's range from `cursor`.
+    async fn read(&self, lease: &Lease, target: &Target, cursor: u64, limit: u32) -> Result<Batch>;
+
+    /// Reads again the present versions of rows that lost a race, by what identified them. Rows that are gone or have
+    /// moved beyond reach are left out; the closing sweep finds them.
+    async fn reread(&self, lease: &Lease, target: &Target, lost: &[RowVersion]) -> Result<Vec<Row>>;
+
+    /// Writes and checkpoints in one transaction. One outcome for each change, in order; the checkpoint counts what was
+    /// written. `LeaseLost` if the token is not the present one: then nothing was written.
+    async fn write(
+        &self,
+        lease: &Lease,
+        target: &Target,
+        changes: &[Change],
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<Outcome>>;
+
+    /// How many rows do not yet satisfy the goal by their stored form, counted by the database.
+    async fn remaining(&self, goal: Goal, target: &Target) -> Result<u64>;
+
+    /// Errors of a job that were not settled since.
+    async fn row_errors(&self, job: JobId, limit: u32) -> Result<Vec<RowError>>;
+
+    /// Replica lag, lock waits, growth: whether to wait.
+    async fn pressure(&self) -> Result<Pressure>;
+
+    /// Waits; the simulated store decides how long that is.
+    async fn pause(&self, duration: Duration);
+
+    /// Seconds since some fixed moment, monotonic: the simulated store's own clock.
+    fn now(&self) -> Duration;
+}

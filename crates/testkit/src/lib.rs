@@ -1,0 +1,5 @@
+#![allow(clippy::print_stderr, reason = "fixtures talk to whoever runs the tests")]
+//! Fixtures for the tests of the whole workspace: databases, key services, vectors. Not published.
+//!
+//! A missing server is a failure, never a skip: every fixture panics with the command that starts what it needs.
+pub mod postgres;
