@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# `make bench`: every benchmark prints JSON lines; they are gathered in target/bench.json.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/deps.sh
+out=target/bench.jsonl
+: >$out
+cargo bench --locked -p enfold-core --bench envelope | tee -a $out
+cargo bench --locked -p enfold-jobs --bench protect | tee -a $out
+python3 - <<'PY'
+import json
+rows = []
+for line in open("target/bench.jsonl"):
+    if line.startswith("{"):
+        rows.append(json.loads(line))
+json.dump(rows, open("target/bench.json", "w"), indent=2)
+missed = [r for r in rows if r.get("bound") is not None and not r["met"]]
+print(f"{len(rows)} figures in target/bench.json, {len(missed)} outside their bound")
+for r in missed:
+    print(f"  {r['name']}: {r['ratio']:.2f}, bound {r['bound']}")
+PY

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs what the tests need on Debian 12 besides a Rust toolchain: apt packages and a Python environment in
+# target/venv. Does nothing for what is there already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(build-essential postgresql-15 sqlite3 python3 python3-venv)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+    echo "deps: installing ${missing[*]}"
+    $sudo apt-get update -qq
+    # The package would start a cluster of its own; the tests start theirs.
+    $sudo mkdir -p /etc/postgresql-common
+    [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# One environment for the tools; its stamp is the requirements' digest.
+venv=target/venv
+want=$(sha256sum scripts/requirements.txt | cut -d' ' -f1)
+if [ "$(cat $venv/.stamp 2>/dev/null || true)" != "$want" ]; then
+    echo "deps: making $venv"
+    rm -rf $venv
+    python3 -m venv $venv
+    $venv/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
+    echo "$want" >$venv/.stamp
+fi
