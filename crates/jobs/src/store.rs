@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Goal, JobId, JobState, Progress, RowError, Target};
 
+/// How many bytes of cells a batch may hold, so that memory stays flat whatever the rows hold.
+pub const BATCH_BYTES: usize = 16 << 20;
+
 /// A part of a table that one worker works through. What the numbers mean is the store's own: physical blocks, row ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
@@ -140,6 +143,9 @@ pub struct JobRecord {
     pub goal: Goal,
     pub target: Target,
     pub state: JobState,
+    /// How often the table was cut into ranges: 1 after `create_job`, one more for each `begin_pass`.
+    pub pass: u32,
+    /// Sums over all passes, except `chunks_*` and `rows_failed`, which are those of the present pass.
     pub progress: Progress,
     pub last_error: Option<String>,
 }
@@ -149,6 +155,11 @@ pub struct JobRecord {
 pub trait Store: Send + Sync {
     /// Cuts the table into ranges up to its present end, and records the job with them as `pending`.
     async fn create_job(&self, spec: &JobSpec) -> Result<JobId>;
+
+    /// Sweeping to zero: cuts the table again, up to its end as it is now, when every chunk of pass `pass - 1` is done.
+    /// The row errors so far count as settled (the new pass finds again what still fails). False, and nothing done, if
+    /// the job is not at pass `pass - 1`: somebody else began it.
+    async fn begin_pass(&self, job: JobId, pass: u32) -> Result<bool>;
 
     async fn job(&self, job: JobId) -> Result<JobRecord>;
 
@@ -165,10 +176,12 @@ pub trait Store: Send + Sync {
     /// may still be working).
     async fn lease(&self, job: JobId, worker: &str, ttl: Duration) -> Result<Option<Lease>>;
 
-    /// Holds on to a lease; `LeaseLost` when somebody else has it.
+    /// Holds on to a lease for `ttl` from now (zero lets it go, so that others may take it at once); `LeaseLost` when
+    /// somebody else has it.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<()>;
 
-    /// Reads at most `limit` rows of the lease's range from `cursor`.
+    /// Reads at most `limit` rows of the lease's range from `cursor`, fewer where their cells come to more than
+    /// [`BATCH_BYTES`] (at least one row, though). Called while a `write` of the same lease is under way.
     async fn read(&self, lease: &Lease, target: &Target, cursor: u64, limit: u32) -> Result<Batch>;
 
     /// Reads again the present versions of rows that lost a race, by what identified them. Rows that are gone or have
@@ -176,7 +189,9 @@ pub trait Store: Send + Sync {
     async fn reread(&self, lease: &Lease, target: &Target, lost: &[RowVersion]) -> Result<Vec<Row>>;
 
     /// Writes and checkpoints in one transaction. One outcome for each change, in order; the checkpoint counts what was
-    /// written. `LeaseLost` if the token is not the present one: then nothing was written.
+    /// written. `LeaseLost` if the token is not the present one; `Busy` for what may succeed with fewer rows (a
+    /// serialization failure, a partition move, a lock timeout). After either nothing was written. After any other error
+    /// it may have been: the engine reads again. Rejected rows are reported in the errors of a later checkpoint.
     async fn write(
         &self,
         lease: &Lease,
@@ -185,7 +200,9 @@ pub trait Store: Send + Sync {
         checkpoint: &Checkpoint,
     ) -> Result<Vec<Outcome>>;
 
-    /// How many rows do not yet satisfy the goal by their stored form, counted by the database.
+    /// How many rows do not yet satisfy the goal by their stored form, counted by the database: for `Protect` and
+    /// `Verify` those with a value that is no envelope or (`Protect`) an index value that is missing, for `Unprotect`
+    /// those with an envelope, for `Index` those with a value and no index value.
     async fn remaining(&self, goal: Goal, target: &Target) -> Result<u64>;
 
     /// Errors of a job that were not settled since.
