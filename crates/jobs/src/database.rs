@@ -54,8 +54,58 @@ pub struct TableFacts {
     pub refusals: Vec<Finding>,
     /// What an operator should know or must settle, in the order of importance.
     pub warnings: Vec<Finding>,
-    /// Row triggers that fire on UPDATE: each needs the policy's word.
+    /// Triggers that fire when a row is converted and see its values: each needs the policy's word.
     pub row_triggers: Vec<String>,
+    /// Indexes over the policy's columns, which keep plaintext until they are dropped.
+    #[serde(default)]
+    pub indexes: Vec<IndexFacts>,
+    /// Who is connected and may read the table, to be compared with the registered readers.
+    #[serde(default)]
+    pub connected: Vec<Connected>,
+    /// What the conversion needs at most, if nothing is freed meanwhile.
+    #[serde(default)]
+    pub growth: Growth,
+}
+
+/// An index over a column of the policy, Enfold's own blind indexes left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexFacts {
+    /// `schema.index`.
+    pub name: String,
+    /// The columns of the policy that it holds, computes from or filters by.
+    pub columns: Vec<String>,
+    pub unique: bool,
+    /// Envelopes do not fit into it: it must go before the first value is sealed, not after.
+    pub drop_first: bool,
+    /// How often it was read since the statistics were reset.
+    pub scans: Option<u64>,
+    pub bytes: u64,
+    /// The statement that drops it, or the constraint that it belongs to.
+    pub drop: String,
+}
+
+/// Sessions of one application under one role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connected {
+    /// `application_name`; empty where the client gave none.
+    pub application: String,
+    pub role: String,
+    pub sessions: u64,
+}
+
+/// An upper estimate, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// New row versions and index entries.
+    pub disk: u64,
+    /// Write-ahead log, which slots, archives and standbys get as well.
+    pub wal: u64,
+}
+
+/// A plaintext value known to have been in a column, to be looked for elsewhere. Wiped on drop; does not print.
+pub struct Probe {
+    pub column: String,
+    pub value: zeroize::Zeroizing<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -179,8 +229,9 @@ pub trait Database: Send + Sync {
     /// Runs a step, waiting for its lock in short tries.
     async fn run(&self, step: &SchemaStep) -> Result<()>;
 
-    /// Copies of plaintext outside the live rows. `probes` are plaintext values known to have been in the column.
-    async fn residue(&self, target: &Target) -> Result<Vec<Residue>>;
+    /// Copies of plaintext outside the live rows. `probes` are plaintext values known to have been in the columns; with
+    /// none, only what can be counted without them is counted.
+    async fn residue(&self, target: &Target, probes: &[Probe]) -> Result<Vec<Residue>>;
 
     /// The rows of this database, as the engine moves them.
     fn store(&self) -> &dyn Store;

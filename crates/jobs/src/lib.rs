@@ -3,3 +3,4 @@ pub mod codec;
 pub mod database;
 pub mod model;
 pub mod store;
+pub mod words;
