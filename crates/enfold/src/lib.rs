@@ -1,4 +1,5 @@
 //! Enfold: sensitive columns under keys that a KMS keeps.
+pub mod db;
 pub mod error;
 pub mod policy;
 

@@ -2,5 +2,7 @@
 pub mod codec;
 pub mod database;
 pub mod model;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod store;
 pub mod words;

@@ -1,0 +1,202 @@
+//! How a Postgres server is reached: URL, TLS, and what may be repeated of what it says.
+//!
+//! A driver's error text is never passed on: Postgres quotes row values in messages and details. [`failure`] keeps the
+//! SQLSTATE and the names of objects, which cannot hold one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::policy::DatabaseUrl;
+use crate::{Code, Error, Result};
+
+/// A server and a database on it, with the wire's protection settled.
+#[derive(Clone)]
+pub struct Endpoint {
+    config: Config,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Endpoint {
+    /// Parses a URL (or libpq's `key=value` form). TLS, when used, always verifies the server's certificate against
+    /// the system's roots (or those of `SSL_CERT_FILE`): `sslmode` `require`, `verify-ca` and `verify-full` mean the
+    /// same here. Without `sslmode`, only loopback and local sockets go without TLS.
+    pub fn parse(url: &DatabaseUrl) -> Result<Self> {
+        Self::parse_text(&url.raw)
+    }
+
+    pub fn parse_text(url: &str) -> Result<Self> {
+        let known =
+            url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+        // The parser's own words may quote the URL, and with it the password.
+        let mut config: Config = known.parse().map_err(|_| {
+            Error::new(Code::PolicyInvalid, "the database URL cannot be understood")
+                .hint("write it as `postgres://user@host:5432/database?sslmode=require`")
+        })?;
+        if config.get_application_name().is_none() {
+            config.application_name("enfold");
+        }
+        if !known.contains("sslmode=") {
+            config.ssl_mode(if is_local(&config) { SslMode::Disable } else { SslMode::Require });
+        }
+        let tls = match config.get_ssl_mode() {
+            SslMode::Disable => None,
+            _ => Some(Arc::new(verifying_tls()?)),
+        };
+        Ok(Self { config, tls })
+    }
+
+    pub fn database(&self) -> &str {
+        self.config.get_dbname().or(self.config.get_user()).unwrap_or("postgres")
+    }
+
+    /// A new connection, driven in the background until the client is dropped.
+    pub async fn connect(&self) -> Result<Client> {
+        let doing = || format!("cannot connect to the database `{}`", self.database());
+        match &self.tls {
+            None => {
+                let (client, connection) = self.config.connect(NoTls).await.map_err(|e| failure(doing(), &e))?;
+                // The connection's end shows on the client, whose every call then fails.
+                tokio::spawn(async move { drop(connection.await) });
+                Ok(client)
+            }
+            Some(tls) => {
+                let tls = MakeRustlsConnect::new((**tls).clone());
+                let (client, connection) = self.config.connect(tls).await.map_err(|e| failure(doing(), &e))?;
+                tokio::spawn(async move { drop(connection.await) });
+                Ok(client)
+            }
+        }
+    }
+}
+
+/// Turns a driver's error into ours: a code by SQLSTATE, the names of objects, no text of the server.
+pub fn failure(doing: impl Into<String>, error: &tokio_postgres::Error) -> Error {
+    let Some(db) = error.as_db_error() else {
+        let code = if lost(error) { Code::DatabaseUnavailable } else { Code::DatabaseFailed };
+        let fact =
+            if lost(error) { "the connection was refused or lost" } else { "the driver could not read the answer" };
+        return Error::new(code, doing).cause(fact);
+    };
+    let state = db.code();
+    let mut fact = format!("Postgres answered SQLSTATE {} ({})", state.code(), condition(state));
+    let named = [("constraint", db.constraint()), ("table", db.table()), ("column", db.column())];
+    for (kind, name) in named {
+        if let Some(name) = name {
+            fact.push_str(&format!(", {kind} `{name}`"));
+        }
+    }
+    Error::new(code_of(state), doing).cause(fact)
+}
+
+/// Whether the connection is gone, so that a new one may do better.
+pub fn lost(error: &tokio_postgres::Error) -> bool {
+    match error.as_db_error() {
+        Some(db) => matches!(code_of(db.code()), Code::DatabaseUnavailable),
+        None => {
+            error.is_closed()
+                || std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
+        }
+    }
+}
+
+fn code_of(state: &SqlState) -> Code {
+    match *state {
+        SqlState::DISK_FULL | SqlState::OUT_OF_MEMORY => Code::DiskFull,
+        SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN | SqlState::INVALID_SCHEMA_NAME => Code::TableMissing,
+        SqlState::LOCK_NOT_AVAILABLE | SqlState::OBJECT_IN_USE | SqlState::T_R_DEADLOCK_DETECTED => Code::Busy,
+        SqlState::INSUFFICIENT_PRIVILEGE
+        | SqlState::INVALID_PASSWORD
+        | SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+        | SqlState::INVALID_CATALOG_NAME => Code::DatabaseDenied,
+        // 57P01 to 57P03: the server is stopping, crashed or starting. 08: connection exceptions. 53300: too many.
+        SqlState::ADMIN_SHUTDOWN
+        | SqlState::CRASH_SHUTDOWN
+        | SqlState::CANNOT_CONNECT_NOW
+        | SqlState::TOO_MANY_CONNECTIONS => Code::DatabaseUnavailable,
+        _ if state.code().starts_with("08") => Code::DatabaseUnavailable,
+        _ => Code::DatabaseFailed,
+    }
+}
+
+/// What a SQLSTATE means, in words of ours.
+fn condition(state: &SqlState) -> &'static str {
+    match *state {
+        SqlState::UNIQUE_VIOLATION => "a unique constraint",
+        SqlState::CHECK_VIOLATION => "a check constraint",
+        SqlState::FOREIGN_KEY_VIOLATION => "a foreign key",
+        SqlState::NOT_NULL_VIOLATION => "a NOT NULL constraint",
+        SqlState::EXCLUSION_VIOLATION => "an exclusion constraint",
+        SqlState::STRING_DATA_RIGHT_TRUNCATION => "a value longer than the column's type allows",
+        SqlState::PROGRAM_LIMIT_EXCEEDED => "a limit of the server, such as an index row over 2,704 bytes",
+        SqlState::INSUFFICIENT_PRIVILEGE => "a right is missing",
+        SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => "the login was refused",
+        SqlState::INVALID_CATALOG_NAME => "no such database",
+        SqlState::UNDEFINED_TABLE => "no such table",
+        SqlState::UNDEFINED_COLUMN => "no such column",
+        SqlState::LOCK_NOT_AVAILABLE => "a lock was not free in time",
+        SqlState::QUERY_CANCELED => "the statement was cancelled or took too long",
+        SqlState::T_R_SERIALIZATION_FAILURE => "a concurrent change",
+        SqlState::T_R_DEADLOCK_DETECTED => "a deadlock",
+        SqlState::DISK_FULL => "the disk is full",
+        SqlState::RAISE_EXCEPTION => "a trigger or function refused",
+        SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => "the server is not up",
+        _ => "see the Postgres manual, appendix A",
+    }
+}
+
+fn is_local(config: &Config) -> bool {
+    config.get_hosts().iter().all(|host| match host {
+        Host::Tcp(name) => name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    })
+}
+
+fn verifying_tls() -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(Error::new(
+            Code::DatabaseUnavailable,
+            "this machine has no root certificates to verify the database with",
+        )
+        .hint("install ca-certificates, or set SSL_CERT_FILE to your authority's certificate"));
+    }
+    // The provider is named, so that a binary that forgot to install one does not panic here.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| Error::new(Code::Internal, "the TLS library has no protocol version to offer"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_goes_without_tls_and_everything_else_needs_it() {
+        for (url, tls) in [
+            ("postgres://a@127.0.0.1:5432/x", false),
+            ("postgres://a@localhost/x", false),
+            ("postgres://a@db.example.com/x", true),
+            ("postgres://a@db.example.com/x?sslmode=disable", false),
+            ("postgres://a@127.0.0.1/x?sslmode=verify-full", true),
+        ] {
+            assert_eq!(Endpoint::parse_text(url).expect(url).tls.is_some(), tls, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_read_is_not_repeated() {
+        let error = Endpoint::parse_text("postgres://u:hunter2@[::/x").err().expect("refused");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,78 @@
+//! Postgres 14 and later: the database of an application, as jobs and plans use it.
+//!
+//! Everything runs in short transactions begun by [`Postgres::begin`], whose settings are `SET LOCAL`: nothing is kept
+//! in a session, so a pooler in transaction mode may stand between. Statements are sent unprepared for the same reason.
+mod quote;
+mod session;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use enfold::Result;
+use enfold::db::postgres::Endpoint;
+use enfold::policy::{DatabaseUrl, JobPolicy};
+use tokio::sync::Semaphore;
+use tokio_postgres::Client;
+
+pub use quote::{ident, literal, qualified};
+pub use session::{Param, Purpose, Tx};
+
+/// How long a transaction may wait and run, and how many there may be at once.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Waiting for any one lock. Below the server's `deadlock_timeout` (1 s by default), so that it is always we who
+    /// give way and never the application that is chosen as a deadlock's victim.
+    pub lock_timeout: Duration,
+    /// One statement that moves rows. Counts and index builds take what they take.
+    pub statement_timeout: Duration,
+    /// A job waits while a replica is behind by more than this.
+    pub max_replica_lag: Duration,
+    /// Connections at once.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lock_timeout: Duration::from_millis(250),
+            statement_timeout: Duration::from_secs(30),
+            max_replica_lag: Duration::from_secs(10),
+            connections: 8,
+        }
+    }
+}
+
+impl From<&JobPolicy> for Limits {
+    fn from(policy: &JobPolicy) -> Self {
+        Self {
+            lock_timeout: policy.lock_timeout,
+            statement_timeout: policy.statement_timeout,
+            max_replica_lag: policy.max_replica_lag,
+            ..Self::default()
+        }
+    }
+}
+
+/// A database on a Postgres server. Cheap to share behind an `Arc`; connects when it is first used.
+pub struct Postgres {
+    endpoint: Endpoint,
+    limits: Limits,
+    /// Connections without a transaction.
+    idle: Arc<Mutex<Vec<Client>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Postgres {
+    pub fn open(url: &DatabaseUrl, limits: Limits) -> Result<Self> {
+        Ok(Self::at(Endpoint::parse(url)?, limits))
+    }
+
+    pub fn at(endpoint: Endpoint, limits: Limits) -> Self {
+        let permits = Arc::new(Semaphore::new(limits.connections.max(1)));
+        Self { endpoint, limits, idle: Arc::default(), permits }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}

@@ -1,0 +1,163 @@
+//! Transactions with their settings: the only way to the server.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use enfold::db::postgres::failure;
+use enfold::{Code, Error, Result};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::Postgres;
+
+/// What a transaction is for, which settles its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Reads rows to be converted, or facts from the system catalogs. Read-only; refuses to see only a part of the rows.
+    Read,
+    /// Counts over whole tables: as `Read`, with no limit on time and with parallel workers.
+    Count,
+    /// Writes rows. No plan of it may scan a table.
+    Write,
+    /// Reads and writes Enfold's own tables.
+    Own,
+    /// Changes the schema, giving up soon where a lock is not free.
+    Schema,
+}
+
+/// A parameter and its type: statements are sent unprepared, so the type must be said.
+pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// An open transaction. Dropped unfinished, it takes its connection with it, and the server rolls back.
+pub struct Tx {
+    client: Option<Client>,
+    /// A statement failed: the server would answer COMMIT by rolling back, without an error.
+    failed: AtomicBool,
+    idle: Arc<Mutex<Vec<Client>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Postgres {
+    /// Begins a transaction on a connection of the pool, or on a new one.
+    pub async fn begin(&self, purpose: Purpose) -> Result<Tx> {
+        let text = self.preamble(purpose);
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::new(Code::Internal, "the connection pool was closed"))?;
+        loop {
+            let pooled = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let reused = pooled.is_some();
+            let client = match pooled {
+                Some(client) => client,
+                None => self.endpoint.connect().await?,
+            };
+            match client.batch_execute(&text).await {
+                Ok(()) => {
+                    return Ok(Tx {
+                        client: Some(client),
+                        failed: AtomicBool::new(false),
+                        idle: Arc::clone(&self.idle),
+                        _permit: permit,
+                    });
+                }
+                // It was closed while it lay in the pool: that says nothing about a new connection.
+                Err(error) if reused && enfold::db::postgres::lost(&error) => {}
+                Err(error) => return Err(failure(self.doing("begin a transaction on"), &error)),
+            }
+        }
+    }
+
+    pub fn doing(&self, what: &str) -> String {
+        format!("cannot {what} the database `{}`", self.endpoint.database())
+    }
+
+    /// `BEGIN` and the settings, as one message.
+    fn preamble(&self, purpose: Purpose) -> String {
+        let lock = milliseconds(self.limits.lock_timeout);
+        let statement = milliseconds(self.limits.statement_timeout);
+        // Read committed whatever the role's default is: the engine decides by row versions, not by snapshots.
+        let mut text = String::from("BEGIN ISOLATION LEVEL READ COMMITTED");
+        text.push_str(match purpose {
+            Purpose::Read | Purpose::Count => " READ ONLY; ",
+            Purpose::Write | Purpose::Own | Purpose::Schema => " READ WRITE; ",
+        });
+        let mut set = |name: &str, value: &str| text.push_str(&format!("SET LOCAL {name} = {value}; "));
+        // Under row-level security a query would silently see a part of the rows; with this it fails instead.
+        set("row_security", "off");
+        set("lock_timeout", &lock);
+        // A worker that was stopped in the middle must not keep its locks.
+        set("idle_in_transaction_session_timeout", "30000");
+        match purpose {
+            Purpose::Count => set("statement_timeout", "0"),
+            Purpose::Schema => set("statement_timeout", "0"),
+            _ => set("statement_timeout", &statement),
+        }
+        if matches!(purpose, Purpose::Read | Purpose::Write) {
+            // The plan of a batch is pinned: rows are found by their place, never by looking through the table.
+            for method in ["seqscan", "bitmapscan", "hashjoin", "mergejoin", "hashagg", "memoize"] {
+                set(&format!("enable_{method}"), "off");
+            }
+            set("enable_tidscan", "on");
+            set("enable_nestloop", "on");
+            set("jit", "off");
+            set("max_parallel_workers_per_gather", "0");
+        }
+        text
+    }
+}
+
+impl Tx {
+    pub fn client(&self) -> &Client {
+        self.client.as_ref().expect("present until the transaction ends")
+    }
+
+    /// Runs a query; `doing` is the line of the error if it fails.
+    pub async fn query(&self, doing: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        self.client().query_typed(sql, params).await.map_err(|e| self.fail(doing, &e))
+    }
+
+    pub async fn one(&self, doing: &str, sql: &str, params: &[Param<'_>]) -> Result<Row> {
+        let mut rows = self.query(doing, sql, params).await?;
+        match rows.pop() {
+            Some(row) if rows.is_empty() => Ok(row),
+            _ => Err(Error::new(Code::Internal, doing).cause("the query did not give exactly one row")),
+        }
+    }
+
+    /// Statements without parameters or results.
+    pub async fn batch(&self, doing: &str, sql: &str) -> Result<()> {
+        self.client().batch_execute(sql).await.map_err(|e| self.fail(doing, &e))
+    }
+
+    /// Notes that the transaction cannot commit any more, and puts the failure into our words.
+    pub fn fail(&self, doing: &str, error: &tokio_postgres::Error) -> Error {
+        self.failed.store(true, Ordering::Relaxed);
+        failure(doing, error)
+    }
+
+    pub async fn commit(self) -> Result<()> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(Error::new(Code::Internal, "a transaction in which a statement failed was to be committed"));
+        }
+        self.end("COMMIT").await
+    }
+
+    pub async fn rollback(self) -> Result<()> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, how: &str) -> Result<()> {
+        let client = self.client.take().expect("present until the transaction ends");
+        client.batch_execute(how).await.map_err(|e| failure("cannot end a transaction", &e))?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+        Ok(())
+    }
+}
+
+fn milliseconds(duration: Duration) -> String {
+    // 0 would mean "no limit".
+    duration.as_millis().clamp(1, i32::MAX as u128).to_string()
+}
