@@ -5,4 +5,5 @@ pub mod model;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod store;
+pub mod sweep;
 pub mod words;

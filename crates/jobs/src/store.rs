@@ -85,6 +85,18 @@ pub struct Change {
     pub indexed: Vec<Cell>,
 }
 
+impl Change {
+    /// What a store writes into the error table for an [`Outcome::Rejected`].
+    pub fn rejected(&self, reason: &str) -> RowError {
+        RowError {
+            row: self.label.clone(),
+            column: String::new(),
+            code: enfold::Code::DatabaseFailed.word().to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
 /// What became of one [`Change`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -110,6 +122,8 @@ pub struct Checkpoint {
     /// The chunk's new cursor; `None` ends the chunk.
     pub cursor: Option<u64>,
     pub rows_seen: u64,
+    /// Kept once for each row and column, for a batch may be read again after a crash; `Progress::rows_failed` counts
+    /// the rows that have one.
     pub errors: Vec<RowError>,
 }
 
@@ -191,7 +205,8 @@ pub trait Store: Send + Sync {
     /// Writes and checkpoints in one transaction. One outcome for each change, in order; the checkpoint counts what was
     /// written. `LeaseLost` if the token is not the present one; `Busy` for what may succeed with fewer rows (a
     /// serialization failure, a partition move, a lock timeout). After either nothing was written. After any other error
-    /// it may have been: the engine reads again. Rejected rows are reported in the errors of a later checkpoint.
+    /// it may have been: the engine reads again. A rejected row goes to the error table in the same transaction, as
+    /// [`Change::rejected`] says it.
     async fn write(
         &self,
         lease: &Lease,
