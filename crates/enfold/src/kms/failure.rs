@@ -1,0 +1,87 @@
+//! The errors of key services: one function for each thing that goes wrong, so that every provider says it alike.
+//!
+//! Whoever calls adds what it was being done for; here stand the operation, the root key, the fact and the hint.
+//! Nothing of what a service answers is passed on but its error's name and its request id.
+
+use std::fmt;
+
+use super::uri::KeyUri;
+use crate::error::{Code, Error};
+
+/// What is asked of a key service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    Wrap,
+    Unwrap,
+    Generate,
+    Describe,
+}
+
+impl Operation {
+    pub const ALL: [Self; 4] = [Self::Wrap, Self::Unwrap, Self::Generate, Self::Describe];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Wrap => "wrap",
+            Self::Unwrap => "unwrap",
+            Self::Generate => "generate",
+            Self::Describe => "describe",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+pub(crate) fn disabled(operation: Operation, uri: &KeyUri) -> Error {
+    failed(Code::KmsKeyDisabled, operation, uri)
+        .cause("the root key is disabled")
+        .hint("enable it in the key service, or put another root key of the ring first in `roots`")
+}
+
+pub(crate) fn pending_deletion(operation: Operation, uri: &KeyUri) -> Error {
+    failed(Code::KmsKeyDisabled, operation, uri)
+        .cause("the root key waits for its deletion")
+        .hint("cancel the deletion in the key service now: once it is gone, what only it wraps is lost")
+}
+
+pub(crate) fn not_found(operation: Operation, uri: &KeyUri) -> Error {
+    failed(Code::KmsKeyNotFound, operation, uri)
+        .cause("the root key does not exist, or not any more")
+        .hint("compare the URI, its region and its account with the key service")
+}
+
+pub(crate) fn denied(operation: Operation, uri: &KeyUri) -> Error {
+    failed(Code::KmsAccessDenied, operation, uri).cause("the key service refused the caller")
+}
+
+pub(crate) fn throttled(operation: Operation, uri: &KeyUri) -> Error {
+    failed(Code::KmsThrottled, operation, uri).cause("the key service asks for fewer calls")
+}
+
+pub(crate) fn timed_out(operation: Operation, uri: &KeyUri) -> Error {
+    failed(Code::KmsUnavailable, operation, uri).cause("the key service did not answer in time")
+}
+
+pub(crate) fn wrap_invalid(operation: Operation, uri: &KeyUri) -> Error {
+    failed(Code::WrapInvalid, operation, uri)
+        .cause("the wrapped key, the root key and the encryption context do not belong together")
+}
+
+pub(crate) fn wrong_count(uri: &KeyUri) -> Error {
+    Error::new(Code::KmsProtocol, format!("cannot use the answer of `{uri}`"))
+        .cause("it holds another number of results than there were requests")
+}
+
+pub(crate) fn failed(code: Code, operation: Operation, uri: &KeyUri) -> Error {
+    let what = match operation {
+        Operation::Wrap => "wrap a data key under",
+        Operation::Unwrap => "unwrap a data key under",
+        Operation::Generate => "generate a data key under",
+        Operation::Describe => "describe",
+    };
+    Error::new(code, format!("cannot {what} `{uri}`"))
+}

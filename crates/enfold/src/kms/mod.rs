@@ -1,0 +1,31 @@
+//! Key services: root keys that wrap and unwrap data keys and never leave where they are.
+//!
+//! Owns the one joint between Enfold and whatever keeps root keys: the trait, its vocabulary ([`KeyUri`],
+//! [`EncryptionContext`], [`WrappedKey`], [`KeyMaterial`]) and the providers, a file each. Does not own which data key
+//! is current, how long one is cached or where wraps are stored: that is the key ring's.
+//!
+//! A provider stands for one root key. Whoever needs several holds several. Calls are logged under the target
+//! `enfold::kms`, with names and counts only.
+
+mod aead;
+mod context;
+mod failure;
+mod local;
+mod material;
+mod memory;
+mod service;
+mod uri;
+
+pub use context::{EncryptionContext, TenantTag};
+pub use failure::Operation;
+pub use local::LocalKms;
+pub use material::{KeyMaterial, WrappedKey};
+pub use memory::{MemoryCalls, MemoryKms, MemoryState};
+pub use service::{
+    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
+    KeyManagementServiceExt, RootKeyState, UnwrapRequest, WrapRequest,
+};
+pub use uri::{AwsKeyUri, KeyUri, RootKey};
+
+/// The target of every log line about a key-service call, so that their level can be set alone.
+pub const LOG_TARGET: &str = "enfold::kms";

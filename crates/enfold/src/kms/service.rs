@@ -1,0 +1,149 @@
+//! The trait. Small, dyn-safe, batch first; rare abilities in side traits, comforts in an extension trait.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::context::EncryptionContext;
+use super::failure;
+use super::material::{KeyMaterial, WrappedKey};
+use super::uri::KeyUri;
+use crate::error::Result;
+
+/// One root key in a key service.
+///
+/// Every method gives one result for each request, in the order of the requests; one bad request never hides the
+/// others. Errors carry a [`Code`](crate::Code) whose `retry()` says whether the same call may succeed later.
+#[async_trait]
+pub trait KeyManagementService: Send + Sync {
+    /// The root key this provider stands for, and the only one it ever calls.
+    fn uri(&self) -> &KeyUri;
+
+    /// Wraps data keys, each bound to its context.
+    async fn wrap(&self, requests: &[WrapRequest<'_>]) -> Vec<Result<WrappedKey>>;
+
+    /// Unwraps what [`Self::wrap`] gave under the same root key and context; anything else is refused with
+    /// [`Code::WrapInvalid`](crate::Code::WrapInvalid).
+    async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>>;
+
+    /// The side ability to draw data keys in the key service, where it has one.
+    fn generator(&self) -> Option<&dyn GenerateDataKey> {
+        None
+    }
+
+    /// The side ability to say what state the root key is in.
+    fn describer(&self) -> Option<&dyn DescribeKey> {
+        None
+    }
+}
+
+/// Draws data keys from the key service's own generator, for those whose rules want that.
+#[async_trait]
+pub trait GenerateDataKey: Send + Sync {
+    async fn generate(&self, requests: &[GenerateRequest<'_>]) -> Vec<Result<GeneratedKey>>;
+}
+
+/// Says what state the root key is in, without using it.
+#[async_trait]
+pub trait DescribeKey: Send + Sync {
+    async fn describe(&self) -> Result<KeyDescription>;
+}
+
+#[derive(Clone, Copy)]
+pub struct WrapRequest<'a> {
+    pub key: &'a KeyMaterial,
+    pub context: &'a EncryptionContext,
+}
+
+#[derive(Clone, Copy)]
+pub struct UnwrapRequest<'a> {
+    pub wrapped: &'a WrappedKey,
+    pub context: &'a EncryptionContext,
+}
+
+#[derive(Clone, Copy)]
+pub struct GenerateRequest<'a> {
+    pub context: &'a EncryptionContext,
+}
+
+/// A new data key, in the clear and wrapped.
+pub struct GeneratedKey {
+    pub key: KeyMaterial,
+    pub wrapped: WrappedKey,
+}
+
+/// What a key service says of a root key. Safe to print.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDescription {
+    /// The key itself where the URI may have been an alias for it (an ARN on AWS).
+    pub resolved: String,
+    pub state: RootKeyState,
+    /// Who holds it, in the service's own words (`AWS`, `CUSTOMER`; `development` for a local key).
+    pub manager: String,
+    /// It serves to wrap and unwrap: symmetric, and made for encryption.
+    pub usable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootKeyState {
+    Enabled,
+    Disabled,
+    PendingDeletion,
+    /// Neither usable nor one of the others (an import that waits, a custom key store that is cut off).
+    Unavailable,
+}
+
+/// One value is a batch of one.
+#[async_trait]
+pub trait KeyManagementServiceExt: KeyManagementService {
+    async fn wrap_one(&self, key: &KeyMaterial, context: &EncryptionContext) -> Result<WrappedKey> {
+        only(self.uri(), self.wrap(&[WrapRequest { key, context }]).await)
+    }
+
+    async fn unwrap_one(&self, wrapped: &WrappedKey, context: &EncryptionContext) -> Result<KeyMaterial> {
+        only(self.uri(), self.unwrap(&[UnwrapRequest { wrapped, context }]).await)
+    }
+
+    /// A new data key: drawn by the key service where it can, and drawn here and wrapped where it cannot.
+    async fn generate_one(&self, context: &EncryptionContext) -> Result<GeneratedKey> {
+        if let Some(generator) = self.generator() {
+            return only(self.uri(), generator.generate(&[GenerateRequest { context }]).await);
+        }
+        let key = KeyMaterial::generate()?;
+        let wrapped = self.wrap_one(&key, context).await?;
+        Ok(GeneratedKey { key, wrapped })
+    }
+}
+
+impl<K: KeyManagementService + ?Sized> KeyManagementServiceExt for K {}
+
+#[async_trait]
+impl<K: KeyManagementService + ?Sized> KeyManagementService for Arc<K> {
+    fn uri(&self) -> &KeyUri {
+        (**self).uri()
+    }
+
+    async fn wrap(&self, requests: &[WrapRequest<'_>]) -> Vec<Result<WrappedKey>> {
+        (**self).wrap(requests).await
+    }
+
+    async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
+        (**self).unwrap(requests).await
+    }
+
+    fn generator(&self) -> Option<&dyn GenerateDataKey> {
+        (**self).generator()
+    }
+
+    fn describer(&self) -> Option<&dyn DescribeKey> {
+        (**self).describer()
+    }
+}
+
+/// A provider that answers with another number of results than it was asked for cannot be matched to the requests.
+fn only<T>(uri: &KeyUri, mut results: Vec<Result<T>>) -> Result<T> {
+    match (results.pop(), results.is_empty()) {
+        (Some(result), true) => result,
+        _ => Err(failure::wrong_count(uri)),
+    }
+}

@@ -1,0 +1,389 @@
+//! Root-key URIs, parsed into a type that cannot be wrong.
+//!
+//! | form | key |
+//! |---|---|
+//! | `aws-kms://REGION/KEY[?endpoint=URL]` | AWS KMS; KEY is a key id, `alias/NAME` or an ARN of that region |
+//! | `aws-kms://ARN[?endpoint=URL]` | the same, the region taken from the ARN |
+//! | `local:PATH` | a key file on this machine, for development |
+//! | `memory:NAME` | a key inside the process, for tests |
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
+
+/// Names one root key. Printing it gives the canonical spelling, which is also what the catalog stores.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyUri {
+    text: String,
+    root: RootKey,
+}
+
+/// What a [`KeyUri`] names. [`KeyUri::root`] lends it; only parsing makes one that is part of a URI.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RootKey {
+    Aws(AwsKeyUri),
+    /// As written: a relative path starts at the policy's folder.
+    Local(PathBuf),
+    Memory(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AwsKeyUri {
+    region: String,
+    key: String,
+    endpoint: Option<String>,
+}
+
+impl KeyUri {
+    pub fn root(&self) -> &RootKey {
+        &self.root
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// `memory:NAME`.
+    pub fn memory(name: &str) -> Result<Self> {
+        format!("memory:{name}").parse()
+    }
+
+    /// `local:PATH`.
+    pub fn local(path: &Path) -> Result<Self> {
+        let path = path.to_str().ok_or_else(|| invalid("local:…", "the path is not UTF-8"))?;
+        format!("local:{path}").parse()
+    }
+
+    /// A key for development or tests, which production refuses.
+    pub fn is_development(&self) -> bool {
+        match &self.root {
+            RootKey::Local(_) | RootKey::Memory(_) => true,
+            RootKey::Aws(_) => false,
+        }
+    }
+}
+
+impl AwsKeyUri {
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// What is named on every call: a key id, `alias/NAME` or an ARN.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
+    /// Data keys would cross the network in the clear: an `http` endpoint that is not this machine.
+    pub fn is_cleartext(&self) -> bool {
+        self.endpoint.as_deref().is_some_and(|endpoint| {
+            let url = url::Url::parse(endpoint).ok();
+            !url.is_some_and(|url| url.scheme() == "https" || is_loopback(&url))
+        })
+    }
+
+    /// An alias may be pointed at another key later; ids and ARNs of keys may not.
+    pub fn is_alias(&self) -> bool {
+        let name = self.key.rsplit_once(':').map_or(self.key.as_str(), |(_, name)| name);
+        name.starts_with("alias/")
+    }
+
+    fn parse(uri: &str, rest: &str) -> Result<Self> {
+        let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
+        let (region, key) = if place.starts_with("arn:") {
+            (arn_region(place).ok_or_else(|| invalid(uri, "the ARN is not one of a KMS key"))?, place)
+        } else {
+            place.split_once('/').ok_or_else(|| {
+                invalid(uri, "a region and a key are needed, as `aws-kms://eu-central-1/alias/orders`")
+            })?
+        };
+        if !is_region(region) {
+            return Err(invalid(uri, "the region is not one, as `eu-central-1`"));
+        }
+        if !is_aws_key(key) {
+            return Err(invalid(uri, "the key is neither a key id, nor `alias/NAME`, nor the ARN of one"));
+        }
+        if key.starts_with("arn:") && arn_region(key) != Some(region) {
+            return Err(invalid(uri, "the ARN is of another region than the URI"));
+        }
+        let mut endpoint = None;
+        for pair in query.iter().flat_map(|q| q.split('&')) {
+            match pair.split_once('=') {
+                Some(("endpoint", value)) if endpoint.is_none() => endpoint = Some(parse_endpoint(uri, value)?),
+                _ => return Err(invalid(uri, "only `endpoint=URL` is known behind the `?`, and only once")),
+            }
+        }
+        Ok(Self { region: region.to_owned(), key: key.to_owned(), endpoint })
+    }
+}
+
+impl FromStr for KeyUri {
+    type Err = Error;
+
+    fn from_str(uri: &str) -> Result<Self> {
+        if uri.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(invalid(uri, "it holds white space or control characters"));
+        }
+        if let Some(rest) = uri.strip_prefix("aws-kms://") {
+            let aws = AwsKeyUri::parse(uri, rest)?;
+            let endpoint = aws.endpoint.as_ref().map(|e| format!("?endpoint={e}")).unwrap_or_default();
+            let text = format!("aws-kms://{}/{}{endpoint}", aws.region, aws.key);
+            return Ok(Self { text, root: RootKey::Aws(aws) });
+        }
+        if let Some(path) = uri.strip_prefix("local:") {
+            if path.is_empty() || path.starts_with("//") || path.ends_with('/') {
+                return Err(invalid(uri, "a file is needed, as `local:dev.key` or `local:/etc/enfold/dev.key`"));
+            }
+            return Ok(Self { text: uri.to_owned(), root: RootKey::Local(PathBuf::from(path)) });
+        }
+        if let Some(name) = uri.strip_prefix("memory:") {
+            let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+            if name.is_empty() || !name.bytes().all(good) {
+                return Err(invalid(uri, "a name of letters, digits, `-`, `_` and `.` is needed"));
+            }
+            return Ok(Self { text: uri.to_owned(), root: RootKey::Memory(name.to_owned()) });
+        }
+        Err(unknown_scheme(uri))
+    }
+}
+
+impl TryFrom<String> for KeyUri {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<KeyUri> for String {
+    fn from(uri: KeyUri) -> String {
+        uri.text
+    }
+}
+
+impl fmt::Display for KeyUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for KeyUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyUri({})", self.text)
+    }
+}
+
+/// The region of `arn:PARTITION:kms:REGION:ACCOUNT:RESOURCE`.
+fn arn_region(arn: &str) -> Option<&str> {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    match parts[..] {
+        ["arn", _, "kms", region, account, _] if account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(region)
+        }
+        _ => None,
+    }
+}
+
+/// It becomes part of a host name, so nothing but what regions are made of may stand in it.
+fn is_region(text: &str) -> bool {
+    text.len() <= 32
+        && text.contains('-')
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.ends_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// AWS KMS API reference, parameter `KeyId`: an id is a UUID, or `mrk-` and 32 hex digits.
+fn is_aws_key(key: &str) -> bool {
+    let name = if key.starts_with("arn:") {
+        let resource = key.splitn(6, ':').nth(5).unwrap_or_default();
+        match resource.strip_prefix("key/") {
+            Some(id) => return is_aws_key_id(id),
+            None => resource,
+        }
+    } else {
+        key
+    };
+    match name.strip_prefix("alias/") {
+        Some(alias) => {
+            !alias.is_empty()
+                && alias.len() <= 250
+                && alias.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b))
+        }
+        None => !key.starts_with("arn:") && is_aws_key_id(name),
+    }
+}
+
+fn is_aws_key_id(id: &str) -> bool {
+    let hex = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_hexdigit());
+    match id.strip_prefix("mrk-") {
+        Some(rest) => hex(rest, 32),
+        None => {
+            let parts: Vec<&str> = id.split('-').collect();
+            parts.len() == 5 && parts.iter().zip([8, 4, 4, 4, 12]).all(|(part, n)| hex(part, n))
+        }
+    }
+}
+
+fn parse_endpoint(uri: &str, text: &str) -> Result<String> {
+    let Ok(url) = url::Url::parse(text) else {
+        return Err(invalid(uri, "the endpoint is not a URL"));
+    };
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(invalid(uri, "the endpoint is neither `http` nor `https`"));
+    }
+    // A password here would be printed with the URI and stored in the catalog.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("aws-kms://…", "the endpoint holds a user name or a password")
+            .hint("credentials come from the default chain: environment, profile or role"));
+    }
+    if url.query().is_some() || url.fragment().is_some() || text.contains('#') {
+        return Err(invalid(uri, "the endpoint has a query or a fragment"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+fn unknown_scheme(uri: &str) -> Error {
+    const KNOWN: [&str; 3] = ["aws-kms", "local", "memory"];
+    let scheme = uri.split(':').next().unwrap_or_default();
+    let error = invalid(uri, "no key service of that name is built in: `aws-kms://…` and `local:…` are");
+    let nearest =
+        KNOWN.iter().max_by(|a, b| strsim::jaro_winkler(scheme, a).total_cmp(&strsim::jaro_winkler(scheme, b)));
+    match nearest {
+        Some(name) if uri.contains(':') && strsim::jaro_winkler(scheme, name) > 0.75 => {
+            error.hint(format!("did you mean `{name}`?"))
+        }
+        _ => error,
+    }
+}
+
+/// A URI that is no URI may be a pasted secret or hold line breaks, so no more than its beginning is shown.
+fn invalid(uri: &str, why: &str) -> Error {
+    let mut shown: String = uri.chars().take(120).collect::<String>().escape_debug().to_string();
+    if let Some(at) = shown.rfind('@') {
+        shown = format!("…{}", &shown[at..]);
+    }
+    Error::new(Code::KmsUriInvalid, format!("`{shown}` is not a root-key URI")).cause(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
+
+    fn aws(uri: &str) -> AwsKeyUri {
+        match uri.parse::<KeyUri>().unwrap().root() {
+            RootKey::Aws(aws) => aws.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_three_ways_to_name_an_aws_key_are_understood() {
+        let key = aws(&format!("aws-kms://eu-central-1/{ID}"));
+        assert_eq!((key.region(), key.key(), key.endpoint()), ("eu-central-1", ID, None));
+        assert!(!key.is_alias());
+        assert!(aws("aws-kms://us-gov-west-1/alias/team/orders").is_alias());
+        assert_eq!(aws("aws-kms://eu-west-1/mrk-1234abcd12ab34cd56ef1234567890ab").region(), "eu-west-1");
+        let arn = format!("arn:aws:kms:eu-central-1:111122223333:key/{ID}");
+        assert_eq!(aws(&format!("aws-kms://{arn}")).region(), "eu-central-1");
+        assert!(aws("aws-kms://arn:aws:kms:eu-central-1:111122223333:alias/orders").is_alias());
+    }
+
+    #[test]
+    fn both_spellings_of_an_arn_are_one_uri() {
+        let arn = format!("arn:aws:kms:eu-central-1:111122223333:key/{ID}");
+        let short: KeyUri = format!("aws-kms://{arn}").parse().unwrap();
+        let long: KeyUri = format!("aws-kms://eu-central-1/{arn}").parse().unwrap();
+        assert_eq!(short, long);
+        assert_eq!(short.to_string().parse::<KeyUri>().unwrap(), short);
+    }
+
+    #[test]
+    fn an_endpoint_belongs_to_the_uri_and_cleartext_beyond_this_machine_is_noticed() {
+        for (endpoint, cleartext) in [
+            ("http://127.0.0.1:4566", false),
+            ("http://localhost:4566/", false),
+            ("http://[::1]:4566", false),
+            ("https://kms.example.com", false),
+            ("http://localstack:4566", true),
+            ("http://127.0.0.1.example.com", true),
+        ] {
+            let key = aws(&format!("aws-kms://eu-central-1/{ID}?endpoint={endpoint}"));
+            assert_eq!(key.endpoint(), Some(endpoint.trim_end_matches('/')));
+            assert_eq!(key.is_cleartext(), cleartext, "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_uri_is_refused_with_its_own_code() {
+        for bad in [
+            "",
+            "orders",
+            "aws-kms://",
+            "aws-kms://eu-central-1",
+            "aws-kms://eu-central-1/",
+            "aws-kms://eu-central-1/alias/",
+            "aws-kms://eu-central-1/not-a-key-id",
+            "aws-kms://evil.example.com#-1/alias/a",
+            "aws-kms://eu-central-1/alias/a?endpoint=ftp://x",
+            "aws-kms://eu-central-1/alias/a?endpoint=http://x&endpoint=http://y",
+            "aws-kms://eu-central-1/alias/a?region=x",
+            "aws-kms://eu-west-1/arn:aws:kms:eu-central-1:111122223333:alias/a",
+            "aws-kms://arn:aws:s3:eu-central-1:111122223333:alias/a",
+            "aws-kms://arn:aws:kms:eu-central-1:1:alias/a",
+            "local:",
+            "local://host/file",
+            "local:folder/",
+            "memory:",
+            "memory:a/b",
+            "gcp-kms://projects/p",
+            "local:a b",
+            "local:a\nb",
+        ] {
+            let error = bad.parse::<KeyUri>().unwrap_err();
+            assert_eq!(error.code(), Code::KmsUriInvalid, "{bad:?}");
+            assert!(!error.to_string().contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_endpoint_is_refused_and_not_repeated() {
+        let error = "aws-kms://eu-central-1/alias/a?endpoint=http://me:hunter2@x".parse::<KeyUri>().unwrap_err();
+        assert!(!error.to_string().contains("hunter2"));
+        let error = "aws-kms:/eu-central-1/alias/a?endpoint=http://me:hunter2@x".parse::<KeyUri>().unwrap_err();
+        assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_near_miss_names_the_right_scheme() {
+        let error = "aws-kns://eu-central-1/alias/a".parse::<KeyUri>().unwrap_err();
+        assert_eq!(error.hints().collect::<Vec<_>>(), ["did you mean `aws-kms`?"]);
+        assert_eq!("gopher://x".parse::<KeyUri>().unwrap_err().hints().count(), 0);
+    }
+
+    #[test]
+    fn serialised_it_is_its_text() {
+        let uri: KeyUri = "local:dev.key".parse().unwrap();
+        assert_eq!(serde_json::to_string(&uri).unwrap(), "\"local:dev.key\"");
+        assert!(serde_json::from_str::<KeyUri>("\"local:\"").is_err());
+    }
+}
