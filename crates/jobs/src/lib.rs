@@ -4,6 +4,8 @@ pub mod database;
 pub mod model;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(test)]
+mod sim;
 pub mod store;
 pub mod sweep;
 pub mod words;

@@ -172,8 +172,12 @@ pub trait Store: Send + Sync {
 
     /// Sweeping to zero: cuts the table again, up to its end as it is now, when every chunk of pass `pass - 1` is done.
     /// The row errors so far count as settled (the new pass finds again what still fails). False, and nothing done, if
-    /// the job is not at pass `pass - 1`: somebody else began it.
+    /// the job is not `running` at pass `pass - 1`: somebody else began it.
     async fn begin_pass(&self, job: JobId, pass: u32) -> Result<bool>;
+
+    /// Ends a job: from `running` to `state` if it is at `pass` and every chunk of that pass is done; false, and nothing
+    /// done, if not. One statement: a worker that decides on what it saw of a former pass must not end the job.
+    async fn finish(&self, job: JobId, pass: u32, state: JobState) -> Result<bool>;
 
     async fn job(&self, job: JobId) -> Result<JobRecord>;
 

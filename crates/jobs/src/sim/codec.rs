@@ -52,7 +52,7 @@ fn judge(world: &Arc<Mutex<World>>, goal: Goal, row: &Row) -> Verdict {
         if column == 0 {
             first = Some(value.clone());
         }
-        let sealed = has_form(cell) && world.broken != Broken::SealsAgain;
+        let sealed = has_form(cell) && (goal != Goal::Protect || world.broken != Broken::SealsAgain);
         cells.push(match (goal, sealed) {
             (Goal::Protect, false) if is_poison(&value) => return failed("cannot be sealed"),
             (Goal::Unprotect, true) if is_poison(&value) => return failed("cannot be unsealed"),

@@ -23,8 +23,8 @@ pub(super) struct Tuple {
     /// A BEFORE trigger alters what a job writes here.
     pub(super) altering: bool,
     pub(super) lock: Option<u32>,
-    /// The last transaction that got in a job's way here.
-    pub(super) disturbed: u32,
+    /// The last [`World::tick`] at which this version came to be, or somebody got in a job's way here.
+    pub(super) disturbed: u64,
 }
 
 #[derive(Clone)]
@@ -58,8 +58,8 @@ pub(super) struct Job {
     pub(super) spec: JobSpec,
     pub(super) state: JobState,
     pub(super) pass: u32,
-    /// The last transaction before the pass began.
-    pub(super) began: u32,
+    /// The last tick before the pass began.
+    pub(super) began: u64,
     pub(super) progress: Progress,
     pub(super) chunks: Vec<Chunk>,
     pub(super) errors: BTreeMap<String, RowError>,
@@ -79,7 +79,9 @@ pub(super) struct World {
     pub(super) violations: Vec<String>,
     /// What was read under a version, for stores that compare badly on purpose.
     pub(super) reads: HashMap<RowVersion, Tuple>,
+    pub(super) next_logical: usize,
     last_tx: u32,
+    ticks: u64,
 }
 
 impl World {
@@ -93,7 +95,9 @@ impl World {
             jobs: Vec::new(),
             violations: Vec::new(),
             reads: HashMap::new(),
+            next_logical: 0,
             last_tx: 0,
+            ticks: 0,
         }
     }
 
@@ -102,12 +106,15 @@ impl World {
         self.last_tx
     }
 
-    pub(super) fn last_tx(&self) -> u32 {
-        self.last_tx
+    /// Numbers events in the order in which they took effect, as transaction ids do not.
+    pub(super) fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
     }
 
     /// Puts a tuple into some slot of the relation: a free one anywhere, or a new one at the end.
-    pub(super) fn place(&mut self, relation: usize, tuple: Tuple) -> usize {
+    pub(super) fn place(&mut self, relation: usize, mut tuple: Tuple) -> usize {
+        tuple.disturbed = self.tick();
         let slots = &mut self.relations[relation];
         let free: Vec<usize> = (0..slots.len()).filter(|&i| matches!(slots[i], Slot::Free)).collect();
         if !free.is_empty() && self.rng.chance(700) {

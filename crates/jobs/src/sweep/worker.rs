@@ -168,7 +168,7 @@ impl<'a> Worker<'a> {
                 return Ok(None);
             }
         };
-        let ours = self.store.transition(self.job, &[JobState::Running], state, None).await?;
+        let ours = self.store.finish(self.job, record.pass, state).await?;
         Ok(ours.then_some((SweepEnd::Finished, remaining)))
     }
 
