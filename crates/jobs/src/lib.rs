@@ -2,6 +2,7 @@
 pub mod codec;
 pub mod database;
 pub mod model;
+pub mod ops;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(test)]

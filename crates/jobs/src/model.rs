@@ -123,4 +123,7 @@ pub struct Census {
     pub lookalikes: u64,
     /// Envelopes by key id (hex).
     pub by_key: BTreeMap<String, u64>,
+    /// Labels of the first few rows that hold plaintext, so that somebody can look.
+    #[serde(default)]
+    pub examples: Vec<String>,
 }

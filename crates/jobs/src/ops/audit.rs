@@ -1,0 +1,91 @@
+//! `audit`: looks at stored bytes, and says for each column whether any plaintext is left.
+//!
+//! It needs no key, so an auditor's role can run it. It counts by form; whether every envelope opens is for `verify`.
+
+use enfold::Result;
+use enfold::policy::Policy;
+use serde::{Deserialize, Serialize};
+
+use super::targets::{Selection, target};
+use crate::database::Database;
+use crate::model::Census;
+
+/// What the stored bytes of every selected column are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AuditReport {
+    /// Every row, or a sample.
+    pub full: bool,
+    pub columns: Vec<ColumnAudit>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ColumnAudit {
+    /// `table.column`, as the policy names both.
+    pub column: String,
+    pub status: ColumnStatus,
+    #[serde(flatten)]
+    pub census: Census,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ColumnStatus {
+    /// Every value that was looked at is an envelope or NULL.
+    Encrypted,
+    /// There is plaintext, or something that begins like an envelope and is not one.
+    Leaks,
+    /// Nothing was there to look at.
+    Empty,
+}
+
+impl AuditReport {
+    /// Whether any column leaks.
+    pub fn leaks(&self) -> bool {
+        self.columns.iter().any(|c| c.status == ColumnStatus::Leaks)
+    }
+}
+
+/// Audits `selection`; at most `sample` rows of each table, or all.
+pub async fn audit(
+    database: &dyn Database,
+    policy: &Policy,
+    selection: &Selection,
+    sample: Option<u64>,
+) -> Result<AuditReport> {
+    let mut columns = Vec::new();
+    for (name, table, chosen) in selection.of(policy) {
+        let facts = database.inspect(table).await?;
+        let target = target(name, table, &facts, &chosen)?;
+        let counts = database.census(&target, sample).await?;
+        columns.extend(target.columns.iter().zip(counts).map(|(column, census)| ColumnAudit {
+            column: format!("{name}.{}", column.name),
+            status: status(&census),
+            census,
+        }));
+    }
+    Ok(AuditReport { full: sample.is_none(), columns })
+}
+
+fn status(census: &Census) -> ColumnStatus {
+    if census.plaintext > 0 || census.lookalikes > 0 {
+        ColumnStatus::Leaks
+    } else if census.envelopes == 0 {
+        ColumnStatus::Empty
+    } else {
+        ColumnStatus::Encrypted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_plain_value_or_one_lookalike_is_a_leak() {
+        let clean = Census { rows: 9, nulls: 1, envelopes: 8, ..Census::default() };
+        assert_eq!(status(&clean), ColumnStatus::Encrypted);
+        assert_eq!(status(&Census { plaintext: 1, ..clean.clone() }), ColumnStatus::Leaks);
+        assert_eq!(status(&Census { lookalikes: 1, ..clean }), ColumnStatus::Leaks);
+        assert_eq!(status(&Census { rows: 3, nulls: 3, ..Census::default() }), ColumnStatus::Empty);
+    }
+}
