@@ -8,19 +8,28 @@
 //! `enfold::kms`, with names and counts only.
 
 mod aead;
+mod around;
 mod context;
 mod failure;
+mod fault;
+mod limit;
 mod local;
 mod material;
 mod memory;
+mod meter;
+mod retry;
 mod service;
 mod uri;
 
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
+pub use fault::{Fault, Inject};
+pub use limit::Limit;
 pub use local::LocalKms;
 pub use material::{KeyMaterial, WrappedKey};
 pub use memory::{MemoryCalls, MemoryKms, MemoryState};
+pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
+pub use retry::{Retry, RetryOptions};
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
     KeyManagementServiceExt, RootKeyState, UnwrapRequest, WrapRequest,
