@@ -29,7 +29,7 @@ impl Claim {
     }
 
     fn new(table: &TableInput, name: &str, comment: Option<&str>) -> Self {
-        let tokens = tokens(name);
+        let tokens: Vec<String> = tokens(name).into_iter().flat_map(split_role).collect();
         let joined = tokens.concat();
         let about_people = self::tokens(&table.name).into_iter().find(|t| PEOPLE.contains(&singular(t)));
         Self { tokens, joined, comment: comment.map(self::tokens).unwrap_or_default(), about_people }
@@ -89,6 +89,20 @@ pub(crate) fn tokens(name: &str) -> Vec<String> {
         out.push(word);
     }
     out
+}
+
+/// Roles that people write together with what they qualify.
+const ROLES: &[&str] =
+    &["billing", "shipping", "delivery", "mailing", "contact", "customer", "patient", "client", "user"];
+
+/// `billingcity` is billing, city.
+fn split_role(token: String) -> Vec<String> {
+    let rest =
+        ROLES.iter().find_map(|role| token.strip_prefix(role).filter(|rest| rest.len() >= 3).map(|r| (*role, r)));
+    match rest {
+        Some((role, rest)) => vec![role.to_owned(), rest.to_owned()],
+        None => vec![token],
+    }
 }
 
 fn singular(word: &str) -> &str {
@@ -336,6 +350,13 @@ mod tests {
         assert_eq!(tokens("billingAddress_2"), ["billing", "address", "2"]);
         assert_eq!(tokens("CustomerID"), ["customer", "id"]);
         assert_eq!(tokens("EMAIL"), ["email"]);
+    }
+
+    #[test]
+    fn a_role_is_cut_off_what_it_qualifies() {
+        let table = TableInput { name: "invoice".into(), comment: None, columns: vec![] };
+        assert!(Claim::of_leaf(&table, "billingpostalcode").claims(Class::Locality).is_some());
+        assert!(Claim::of_leaf(&table, "customers").claims(Class::Locality).is_none());
     }
 
     #[test]
