@@ -32,14 +32,6 @@ pub(crate) struct Derived {
     pub(crate) commitment: [u8; COMMITMENT_LEN],
 }
 
-struct DerivedLen;
-
-impl hkdf::KeyType for DerivedLen {
-    fn len(&self) -> usize {
-        KEY_LEN + COMMITMENT_LEN
-    }
-}
-
 /// `context` follows the key id in the expansion's info: empty for purposes that have none.
 pub(crate) fn derive(
     data_key: &DataKey,
@@ -48,16 +40,27 @@ pub(crate) fn derive(
     salt: &[u8; SALT_LEN],
     context: &[u8],
 ) -> Result<Derived> {
-    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(&data_key.0);
     let info: [&[u8]; 4] = [LABEL, &[SUITE, purpose as u8], key_id.as_bytes(), context];
-    let okm = prk.expand(&info, DerivedLen).map_err(|_| Error::Library)?;
     let mut bytes = Zeroizing::new([0; KEY_LEN + COMMITMENT_LEN]);
-    okm.fill(bytes.as_mut()).map_err(|_| Error::Library)?;
+    hkdf_sha256(salt, &data_key.0, &info, bytes.as_mut())?;
     let (key, commitment) = bytes.split_at(KEY_LEN);
     let mut derived = Derived { key: Zeroizing::new([0; KEY_LEN]), commitment: [0; COMMITMENT_LEN] };
     derived.key.copy_from_slice(key);
     derived.commitment.copy_from_slice(commitment);
     Ok(derived)
+}
+
+/// Extract, then expand to the length of `out`: at most 8,160 bytes (RFC 5869 section 2.3).
+pub(crate) fn hkdf_sha256(salt: &[u8], key: &[u8], info: &[&[u8]], out: &mut [u8]) -> Result<()> {
+    struct Len(usize);
+    impl hkdf::KeyType for Len {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(key);
+    let okm = prk.expand(info, Len(out.len())).map_err(|_| Error::Library)?;
+    okm.fill(out).map_err(|_| Error::Library)
 }
 
 /// The salt of purposes whose key must come out the same in every process.

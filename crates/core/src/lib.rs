@@ -28,7 +28,11 @@ mod subkey;
 #[cfg(test)]
 mod tests;
 pub mod text;
+#[cfg(all(test, not(feature = "fips")))]
+mod vectors;
 pub mod wrap;
+#[cfg(all(test, not(feature = "fips")))]
+mod wycheproof_tests;
 
 pub use binding::{Binding, OwnedPart, Part};
 pub use envelope::{Envelope, Kind, PayloadType, binary_key_prefix, sealed_len};
