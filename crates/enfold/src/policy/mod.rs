@@ -1,4 +1,76 @@
-//! The policy file `enfold.toml`.
+//! The policy file `enfold.toml`: reading, checking, writing, and its reference.
+//!
+//! [`load`] is the one way to a [`Policy`]. Everything that is wrong with a file is reported together, each with its
+//! line; nothing is taken over in part. The module opens no connection and reads no environment of its own.
+
+mod check;
+mod columns;
 mod model;
+mod raw;
+mod resolve;
+mod schema;
+mod source;
+mod url;
+mod variables;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use crate::{Code, Error, Result};
 
 pub use model::*;
+pub use url::{DatabaseUrl, Scheme};
+pub use variables::Variables;
+pub use words::{
+    format_duration, format_normaliser, format_operator_key, parse_duration, parse_normaliser, parse_operator_key,
+};
+
+/// Reads and checks the policy file at `path`. `variables` is the environment that `${VAR}` and `ENFOLD_…` look into.
+///
+/// # Errors
+/// `PolicyInvalid` with one cause for each thing that is wrong, as `enfold.toml:12: rings.users.scop: unknown key (did
+/// you mean `scope`?)`; `LocalKeyInProduction` if a development key in production is all that is wrong.
+pub fn load(path: &Path, variables: &Variables) -> Result<Policy> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound => "run `enfold init` to make one, or name it with `--config`",
+            _ => "make the file readable for this user",
+        };
+        Error::new(Code::PolicyInvalid, format!("cannot read the policy `{}`", path.display()))
+            .cause(error.kind().to_string())
+            .hint(hint)
+    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::new(Code::PolicyInvalid, format!("the policy `{}` is not UTF-8 text", path.display())))?;
+    parse(&text, path, variables)
+}
+
+/// As [`load`], from a text that is said to stand in the file at `path`.
+pub fn parse(text: &str, path: &Path, variables: &Variables) -> Result<Policy> {
+    let mut findings = source::Findings::default();
+    let mut root = source::parse(text, &mut findings);
+    // What a broken text still holds is checked for its shape; what seems to be missing may only not have been read.
+    let is_toml = findings.is_empty();
+    variables::substitute(&mut root, &mut Vec::new(), variables, &mut findings);
+    variables::override_settings(&mut root, variables, &mut findings);
+    let checked = check::check(&root, &mut findings);
+    let resolved = if is_toml { resolve::resolve(checked, path, &mut findings) } else { resolve::Resolved::default() };
+    if let (Some(policy), true) = (resolved.policy, findings.is_empty()) {
+        return Ok(policy);
+    }
+    let (lines, hints) = findings.into_lines(&path.display().to_string());
+    let code =
+        if lines.len() == resolved.local_in_production { Code::LocalKeyInProduction } else { Code::PolicyInvalid };
+    let many = if lines.len() == 1 { "1 error".to_owned() } else { format!("{} errors", lines.len()) };
+    let mut error = Error::new(code, format!("the policy `{}` has {many}", path.display()));
+    for line in lines {
+        error = error.cause(line);
+    }
+    for hint in hints {
+        error = error.hint(hint);
+    }
+    Err(error)
+}

@@ -4,12 +4,14 @@
 //! in itself (whether it fits a database is for `plan` to say).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use enfold_core::index::Normaliser;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::url::DatabaseUrl;
 
 /// Where a policy says it is running. A policy that does not say is production.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -104,20 +106,22 @@ pub struct Policy {
     pub rings: BTreeMap<String, RingPolicy>,
     /// Keyed by `schema.table` on Postgres, `table` on SQLite.
     pub tables: BTreeMap<String, TablePolicy>,
-    /// Values that live in no column, keyed by their id.
+    /// Values that live in no column, keyed by the name that the application uses.
     pub values: BTreeMap<String, ValuePolicy>,
     pub jobs: JobPolicy,
 }
 
-/// A database URL that never prints its password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl {
-    pub(crate) raw: String,
-}
+impl Policy {
+    /// The folder of the policy file, where every relative path in it starts.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
 
-impl std::fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DatabaseUrl(..)")
+    /// The column that `name` means: `schema.table.column` on Postgres, `table.column` on SQLite.
+    pub fn column(&self, name: &str) -> Option<(&TablePolicy, &ColumnPolicy)> {
+        let (table, column) = name.rsplit_once('.')?;
+        let table = self.tables.get(table)?;
+        Some((table, table.columns.get(column)?))
     }
 }
 
@@ -139,12 +143,68 @@ pub struct ContextRules {
     pub require_reason: bool,
 }
 
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Off,
+    Error,
+    #[default]
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
 /// Logging, which the command sets up; a library user sets up their own.
 #[derive(Clone, Debug, Default)]
 pub struct LogPolicy {
     pub json: bool,
+    pub level: Level,
     /// `part=level` pairs, as `kms=debug`.
     pub levels: Vec<String>,
+}
+
+impl LogPolicy {
+    /// The filter for `tracing`'s `EnvFilter`. Crates of others stay silent: what a driver or an SDK logs may hold a
+    /// value.
+    pub fn filter(&self) -> String {
+        let level = self.level.word();
+        let mut out = format!("off,enfold={level},enfold_core={level},enfold_jobs={level},enfold_discover={level}");
+        for pair in &self.levels {
+            let (part, level) = pair.split_once('=').unwrap_or((pair, "warn"));
+            let target = match part {
+                "jobs" | "discover" => format!("enfold_{part}"),
+                _ => format!("enfold::{part}"),
+            };
+            out.push_str(&format!(",{target}={level}"));
+        }
+        out
+    }
+}
+
+impl Level {
+    pub fn word(self) -> &'static str {
+        match self {
+            Level::Off => "off",
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
+        }
+    }
 }
 
 /// Where events go.

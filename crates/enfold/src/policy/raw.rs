@@ -1,0 +1,358 @@
+//! What may stand in `enfold.toml`: every key, its type, its default and its meaning, once.
+//!
+//! The JSON Schema, the configuration reference, the names of the environment variables and the check of a file are
+//! all made from these types and their comments (see `schema.rs`). What a value means beyond its own type (that a ring
+//! exists, that an id is used once) is `resolve.rs`'s to say.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use super::model::{Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice};
+
+/// The policy of Enfold: which database, which key rings, which columns, and how they are protected.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawPolicy {
+    /// Where this policy runs. A policy that does not say is production, where development keys are refused.
+    pub environment: Environment,
+    /// The database whose columns are protected.
+    pub database: RawDatabase,
+    /// Where keys, ring states and events are kept; the protected database itself unless another is named. A database
+    /// of its own has backups of its own, which is what makes destroying a key final.
+    pub catalog: RawCatalog,
+    /// What an application pins, so that whoever can write to the catalog cannot weaken it.
+    pub trust: RawTrust,
+    /// What every call must say about itself.
+    pub context: RawContext,
+    /// What the command logs. A program that uses the library sets up its own logging.
+    pub log: RawLog,
+    /// Where events (seal, open, key made, key used, refused) are written.
+    pub events: RawEvents,
+    /// Key rings by name.
+    pub rings: BTreeMap<String, RawRing>,
+    /// Tables by name: `"schema.table"` on Postgres, `table` on SQLite.
+    pub tables: BTreeMap<String, RawTable>,
+    /// Values that live in no column (queues, caches, files, API callers), by the name the application uses.
+    pub values: BTreeMap<String, RawValue>,
+    /// Limits of jobs. A running job's limits can be changed without this file.
+    pub jobs: RawJobs,
+}
+
+/// The database whose columns are protected.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawDatabase {
+    /// `postgres://user:password@host:port/database?sslmode=…`, or `sqlite:` and a path that starts at this file's
+    /// folder. Keep the password out of the file: `${DATABASE_URL}`.
+    #[schemars(required, extend("format" = "database-url"))]
+    pub url: Option<String>,
+}
+
+/// Where keys, ring states and events are kept.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawCatalog {
+    /// As `database.url`, which is also its default.
+    #[schemars(extend("format" = "database-url"))]
+    pub url: Option<String>,
+}
+
+/// What an application pins.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTrust {
+    /// Public key of the operators, `ed25519:` and 32 bytes in unpadded base64url; `enfold init` makes it. Ring states
+    /// that it did not sign are refused.
+    #[schemars(extend("format" = "operator-key"))]
+    pub operator_key: Option<String>,
+    /// File of the operators' private key, for commands that change a ring. Leave it out where applications run.
+    #[schemars(extend("format" = "path"))]
+    pub operator_key_file: Option<String>,
+    /// Ring states with an epoch below this are refused.
+    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
+    pub min_epoch: u64,
+}
+
+/// What every call must say about itself.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawContext {
+    /// Refuse a seal or an open that does not say who asks.
+    pub require_actor: bool,
+    /// Refuse a seal or an open that does not say why.
+    pub require_reason: bool,
+}
+
+/// What the command logs.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLog {
+    /// The form of a log line.
+    pub format: LogFormat,
+    /// The least severe line that is written, for the parts that `levels` does not name.
+    pub level: Level,
+    /// Levels of single parts, such as `kms = "debug"` for the calls to the key services alone.
+    pub levels: RawLevels,
+}
+
+/// Levels of single parts.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLevels {
+    /// Calls to the key services.
+    pub kms: Option<Level>,
+    /// The data-key cache.
+    pub cache: Option<Level>,
+    /// Key rings: which data key seals, what is retired or disabled.
+    pub keyring: Option<Level>,
+    /// The catalog and its migrations.
+    pub catalog: Option<Level>,
+    /// Event sinks.
+    pub events: Option<Level>,
+    /// Loading the policy.
+    pub policy: Option<Level>,
+    /// Jobs: plans, chunks, leases.
+    pub jobs: Option<Level>,
+    /// Discovery.
+    pub discover: Option<Level>,
+}
+
+/// Where events are written.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawEvents {
+    /// A file that one JSON line is appended to for each event.
+    #[schemars(extend("format" = "path"))]
+    pub file: Option<String>,
+    /// Write events to the catalog's `events` table. `enfold init` turns it on.
+    pub catalog: bool,
+}
+
+/// A named set of data keys with one policy.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawRing {
+    /// The ring's id. It is authenticated with every value, so it may never change nor be used again; the name may.
+    #[schemars(required, extend("format" = "id"))]
+    pub id: Option<String>,
+    /// URIs of the root keys, in order of preference; every data key is wrapped once under each of them.
+    #[schemars(required, extend("x-items" = "root-key-uri"))]
+    pub roots: Option<Vec<String>>,
+    /// What one data key covers.
+    #[schemars(required)]
+    pub scope: Option<Scope>,
+    /// Who wraps a record's data key, where the scope is `record`.
+    pub record_wrap: Option<RecordWrap>,
+    /// Labels that go into the key service's encryption context, so into its log: never anything secret.
+    pub labels: BTreeMap<String, String>,
+    /// How often a new data key is made. None: only when asked to.
+    #[schemars(extend("x-minimum" = "1h"))]
+    pub cadence: Option<DurationText>,
+    /// The data-key cache of a process.
+    pub cache: RawCache,
+    /// Accept `local:` root keys where the environment is production. Whoever can read the key file then reads every
+    /// value; no key service can be asked who did.
+    pub allow_local_in_production: bool,
+}
+
+/// The data-key cache of a process.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawCache {
+    /// How long a data key may be used without asking the key service again. Zero: each use asks.
+    #[schemars(extend("x-maximum" = "1h"))]
+    pub ttl: DurationText,
+    /// How long beyond `ttl` a data key may be used while the key service does not answer. Zero, the default: an
+    /// outage of the key service stops reads after `ttl`. Longer keeps applications up through an outage, and keeps a
+    /// key that the key service has disabled in use for that long.
+    #[schemars(extend("x-maximum" = "24h"))]
+    pub stale_if_error: DurationText,
+    /// How many data keys are kept.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_keys: u32,
+    /// How long a process that cannot read the ring's epoch still opens values: within this time a disabled key is out
+    /// of use everywhere.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
+    pub max_unseen: DurationText,
+}
+
+impl Default for RawCache {
+    fn default() -> Self {
+        Self {
+            ttl: DurationText::from("5m"),
+            stale_if_error: DurationText::from("0s"),
+            max_keys: 10_000,
+            max_unseen: DurationText::from("30s"),
+        }
+    }
+}
+
+/// A table with protected columns.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTable {
+    /// The column that says whose row it is. It is authenticated with every value of the table, and may change only
+    /// together with the values.
+    pub tenant: Option<String>,
+    /// Columns that name the row, for those columns that are bound to it (`bind_row`).
+    pub row_key: Vec<String>,
+    /// Row triggers of the table by name, each with what somebody who has read it decided. `apply` waits until every
+    /// row trigger stands here.
+    pub triggers: BTreeMap<String, TriggerChoice>,
+    /// Protected columns by name.
+    pub columns: BTreeMap<String, RawColumn>,
+    /// Blind indexes over several columns, by name.
+    pub indexes: BTreeMap<String, RawCompoundIndex>,
+}
+
+/// A protected column.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawColumn {
+    /// The column's id, as a rule `schema.table.column` when it was first protected. It is authenticated with every
+    /// value: the column may be renamed, the id may not. Left out only beside `same_as`.
+    #[schemars(extend("format" = "id"))]
+    pub id: Option<String>,
+    /// What the column holds (`email`, `phone`, …), for reports.
+    pub class: Option<String>,
+    /// The key ring that protects it. Left out only beside `same_as`.
+    pub ring: Option<String>,
+    /// What `apply` and `enforce` bring the column to. `kms` unless it says otherwise.
+    pub mode: Option<Mode>,
+    /// A process refuses a signed mode below this. `legacy` unless it says otherwise.
+    pub min_mode: Option<Mode>,
+    /// Authenticate the row key with every value, so that a value copied to another row of the same tenant does not
+    /// open. Needs the table's `row_key`, and the key must be known before a value is sealed.
+    pub bind_row: bool,
+    /// Pad plaintext to a multiple of this many bytes, to hide lengths: a power of two.
+    #[schemars(range(min = 2, max = 65_536))]
+    pub padding: Option<u32>,
+    /// Whether a reader of the database may see which values one process sealed together.
+    pub salt: Option<Salt>,
+    /// What values are that begin like an envelope and are not one.
+    pub lookalikes: Option<Lookalikes>,
+    /// `schema.table.column` of the column of this policy whose id this one shares on purpose (an archive table).
+    pub same_as: Option<String>,
+    /// Blind indexes over this column, by name. The name takes part in the index key: a renamed index is a new one.
+    pub indexes: BTreeMap<String, RawIndex>,
+}
+
+/// A blind index over one column: what lookups for equality use.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawIndex {
+    /// The database column that holds the index values. By default the column's name, `_` and the index's name.
+    pub column: Option<String>,
+    /// Steps that make equal what a lookup should find equal, in order: `trim`, `lower`, `nfkc`, `digits`, `email`,
+    /// `last:4` (the last four characters), `word-prefix:3` (the first three characters of each word).
+    #[schemars(extend("x-items" = "normaliser"))]
+    pub normalise: Vec<String>,
+    /// Bits kept of the HMAC. Fewer bits: more false hits, and less to learn for a reader of the database.
+    #[schemars(range(min = 8, max = 256))]
+    pub bits: Option<u16>,
+    /// Equal values are refused by the database. A unique index is never truncated.
+    pub unique: bool,
+    /// Lookups find a value whatever its tenant (a login by e-mail does). One index key then serves all tenants, so a
+    /// reader of the database sees which tenants hold equal values.
+    pub cross_tenant: bool,
+}
+
+/// A blind index over several columns of the table.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawCompoundIndex {
+    /// The protected columns it covers, in order; two at least. They share a key ring.
+    #[schemars(required)]
+    pub over: Option<Vec<String>>,
+    /// The database column that holds the index values.
+    #[schemars(required)]
+    pub column: Option<String>,
+    /// As for the index of one column; applied to each of the columns.
+    #[schemars(extend("x-items" = "normaliser"))]
+    pub normalise: Vec<String>,
+    /// Bits kept of the HMAC. Fewer bits: more false hits, and less to learn for a reader of the database.
+    #[schemars(range(min = 8, max = 256))]
+    pub bits: Option<u16>,
+    /// Equal combinations are refused by the database. A unique index is never truncated.
+    pub unique: bool,
+    /// Lookups find a row whatever its tenant.
+    pub cross_tenant: bool,
+}
+
+/// Values that live in no column.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawValue {
+    /// The id that is authenticated with every value, as a column's.
+    #[schemars(required, extend("format" = "id"))]
+    pub id: Option<String>,
+    /// The key ring that protects them.
+    #[schemars(required)]
+    pub ring: Option<String>,
+}
+
+/// Limits of jobs.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawJobs {
+    /// Rows of a statement at most; the engine takes fewer where a chunk lasts longer than about 100 ms.
+    #[schemars(range(min = 1, max = 50_000))]
+    pub batch_rows: u32,
+    /// Rows a second at most. None: as fast as the database takes them.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub rate: Option<u32>,
+    /// How long a worker may hold a range without a sign of life before another takes it over.
+    #[schemars(extend("x-minimum" = "5s", "x-maximum" = "1h"))]
+    pub lease: DurationText,
+    /// How long a statement waits for a lock before it gives way to the application. Below the server's
+    /// `deadlock_timeout` (1 s as a rule), it is never the application that a deadlock ends.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
+    pub lock_timeout: DurationText,
+    /// How long a statement may run.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
+    pub statement_timeout: DurationText,
+    /// Back off while a replica is behind by more than this.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
+    pub max_replica_lag: DurationText,
+}
+
+impl Default for RawJobs {
+    fn default() -> Self {
+        Self {
+            batch_rows: 2_000,
+            rate: None,
+            lease: DurationText::from("1m"),
+            lock_timeout: DurationText::from("250ms"),
+            statement_timeout: DurationText::from("30s"),
+            max_replica_lag: DurationText::from("10s"),
+        }
+    }
+}
+
+/// A duration in a person's words, not yet read: `500ms`, `30s`, `5m`, `1h30m`, `90d`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct DurationText(pub(super) String);
+
+impl From<&str> for DurationText {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl JsonSchema for DurationText {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "duration", "pattern": "^([0-9]+(ms|s|m|h|d|w))+$" })
+    }
+}

@@ -1,0 +1,312 @@
+//! From what stands in the file to the [`Policy`]: defaults, references, and the rules between settings.
+//!
+//! What holds within one table (its columns, its indexes) is in `columns.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use super::check::{self, Checked};
+use super::columns;
+use super::model::{
+    CachePolicy, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy, RingPolicy, Scope,
+    Trust, ValuePolicy,
+};
+use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, RawRing, RawTrust, RawValue};
+use super::source::{Findings, Place};
+use super::url::DatabaseUrl;
+use super::words::{did_you_mean, key_text, parse_duration, parse_operator_key, path_text};
+
+/// Kinds of root key, by the start of their URI.
+const ROOT_KEY_SCHEMES: &[&str] = &["aws-kms", "gcp-kms", "azure-kv", "vault", "pkcs11", "local", "memory"];
+
+/// Ids are authenticated in length-prefixed form; the bound keeps them readable in reports.
+const MAX_ID_BYTES: usize = 200;
+
+#[derive(Default)]
+pub(super) struct Resolved {
+    /// Whole only if nothing was found.
+    pub policy: Option<Policy>,
+    /// How many of the findings are development keys in production.
+    pub local_in_production: usize,
+}
+
+/// Adds to the findings everything that contradicts itself.
+pub(super) fn resolve(checked: Checked, path: &Path, findings: &mut Findings) -> Resolved {
+    let raw: RawPolicy = match serde_json::from_value(checked.json) {
+        Ok(raw) => raw,
+        Err(_) => {
+            // The check and the types say the same thing, so this is a fault of ours; refuse all the same.
+            findings.add(&Place::Line(1), &[], "the file does not have the shape of a policy");
+            return Resolved { policy: None, local_in_production: 0 };
+        }
+    };
+    let scopes = raw.rings.iter().map(|(name, ring)| (name.clone(), ring.scope)).collect();
+    let base = path.parent().unwrap_or(Path::new(""));
+    let Checked { places, faulty, .. } = checked;
+    let mut at = Resolver { findings, places, faulty, base, scopes, ids: BTreeMap::new(), local_in_production: 0 };
+    let policy = at.policy(raw, path);
+    Resolved { policy, local_in_production: at.local_in_production }
+}
+
+/// Where the resolver stands: what is known of the file, and what was found so far.
+pub(super) struct Resolver<'a> {
+    pub findings: &'a mut Findings,
+    places: BTreeMap<check::Path, Place>,
+    faulty: BTreeSet<check::Path>,
+    base: &'a Path,
+    /// The scope of each ring, none where it was refused.
+    pub scopes: BTreeMap<String, Option<Scope>>,
+    /// Column and value ids with the path that has them.
+    ids: BTreeMap<String, check::Path>,
+    local_in_production: usize,
+}
+
+/// A path of keys from string slices.
+pub(super) fn keys(path: &[&str]) -> check::Path {
+    path.iter().map(|key| (*key).to_owned()).collect()
+}
+
+impl Resolver<'_> {
+    /// Reports something about the setting at `path`, at the nearest line that exists.
+    pub(super) fn report(&mut self, path: &[String], message: impl AsRef<str>) {
+        if self.is_faulty(path) {
+            return;
+        }
+        let place = (1..=path.len()).rev().find_map(|len| self.places.get(&path[..len])).cloned();
+        self.findings.add(&place.unwrap_or(Place::Line(1)), path, message);
+    }
+
+    /// Whether the setting, or a table it stands in, was reported already.
+    pub(super) fn is_faulty(&self, path: &[String]) -> bool {
+        (1..=path.len()).any(|len| self.faulty.contains(&path[..len]))
+    }
+
+    /// The value of a setting that must be there; `line` is what a hint tells to add.
+    pub(super) fn required<T>(&mut self, value: Option<T>, path: &[String], line: &str) -> Option<T> {
+        if value.is_none() && !self.is_faulty(path) {
+            self.report(path, "missing");
+            let (_, table) = path.split_last().unwrap_or((&path[0], &[]));
+            self.findings.hint(format!("add `{line}` under `[{}]`", path_text(table)));
+        }
+        value
+    }
+
+    /// Checks that a ring exists.
+    pub(super) fn ring(&mut self, ring: &str, path: &[String]) {
+        if self.scopes.contains_key(ring) || self.is_faulty(&keys(&["rings", ring])) {
+            return;
+        }
+        let near = did_you_mean(ring, self.scopes.keys().map(String::as_str));
+        self.report(path, format!("no ring of this name{near}"));
+    }
+
+    /// Checks an id and that nothing else has it.
+    pub(super) fn id(&mut self, id: &str, path: &[String]) {
+        self.id_text(id, path);
+        match self.ids.get(id).cloned() {
+            None => {
+                self.ids.insert(id.to_owned(), path.to_vec());
+            }
+            Some(other) => self.report(
+                path,
+                format!("the id is that of `{}` already (to share it on purpose, use `same_as`)", path_text(&other)),
+            ),
+        }
+    }
+
+    fn id_text(&mut self, id: &str, path: &[String]) {
+        if id.is_empty() || id.len() > MAX_ID_BYTES {
+            self.report(path, format!("expected an id of 1 to {MAX_ID_BYTES} bytes"));
+        } else if id.chars().any(char::is_control) || id.trim() != id {
+            self.report(path, "an id has no control characters and no spaces around it");
+        }
+    }
+
+    fn policy(&mut self, raw: RawPolicy, path: &Path) -> Option<Policy> {
+        let url = keys(&["database", "url"]);
+        let given = self.required(raw.database.url, &url, "url = \"${DATABASE_URL}\"");
+        let database = given.and_then(|text| self.database_url(&text, &url));
+        let catalog = match raw.catalog.url {
+            Some(text) => self.database_url(&text, &keys(&["catalog", "url"])),
+            None => database.clone(),
+        };
+        let trust = self.trust(raw.trust);
+        let environment = raw.environment;
+        let rings = self.rings(raw.rings, environment);
+        let tables = columns::tables(self, raw.tables, database.as_ref().map(DatabaseUrl::scheme));
+        let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
+        Some(Policy {
+            path: path.to_owned(),
+            environment,
+            database: database?,
+            catalog: catalog?,
+            trust,
+            context: ContextRules {
+                require_actor: raw.context.require_actor,
+                require_reason: raw.context.require_reason,
+            },
+            log: log(&raw.log),
+            events: self.events(raw.events),
+            rings,
+            tables,
+            values,
+            jobs: jobs(&raw.jobs),
+        })
+    }
+
+    fn database_url(&mut self, text: &str, path: &[String]) -> Option<DatabaseUrl> {
+        match DatabaseUrl::parse(text, self.base) {
+            Ok(url) => Some(url),
+            Err(message) => {
+                self.report(path, message);
+                None
+            }
+        }
+    }
+
+    fn trust(&mut self, raw: RawTrust) -> Trust {
+        let operator_key = raw.operator_key.and_then(|text| match parse_operator_key(&text) {
+            Ok(key) => Some(key),
+            Err(message) => {
+                self.report(&keys(&["trust", "operator_key"]), message);
+                None
+            }
+        });
+        let operator_key_file = raw.operator_key_file.map(|file| self.base.join(file));
+        Trust { operator_key, operator_key_file, min_epoch: raw.min_epoch }
+    }
+
+    fn events(&self, raw: RawEvents) -> EventPolicy {
+        EventPolicy { file: raw.file.map(|file| self.base.join(file)), catalog: raw.catalog }
+    }
+
+    fn rings(&mut self, raw: BTreeMap<String, RawRing>, environment: Environment) -> BTreeMap<String, RingPolicy> {
+        let mut ids: BTreeMap<String, String> = BTreeMap::new();
+        let mut rings = BTreeMap::new();
+        for (name, raw) in raw {
+            let path = keys(&["rings", &name, "id"]);
+            if let Some(id) = &raw.id {
+                self.id_text(id, &path);
+                if let Some(other) = ids.insert(id.clone(), name.clone()) {
+                    self.report(&path, format!("the id is that of `rings.{}` already", key_text(&other)));
+                }
+            }
+            if let Some(ring) = self.ring_policy(&name, raw, environment) {
+                rings.insert(name, ring);
+            }
+        }
+        rings
+    }
+
+    fn ring_policy(&mut self, name: &str, raw: RawRing, environment: Environment) -> Option<RingPolicy> {
+        let at = |key: &str| keys(&["rings", name, key]);
+        let id = self.required(raw.id, &at("id"), &format!("id = \"{}\"", name.escape_debug()));
+        let roots = self.required(raw.roots, &at("roots"), "roots = [\"aws-kms://…\"]");
+        let scope = self.required(raw.scope, &at("scope"), "scope = \"column\"");
+        if let Some(roots) = &roots {
+            self.roots(roots, &at("roots"), environment, raw.allow_local_in_production);
+        }
+        if raw.record_wrap.is_some() && scope.is_some_and(|scope| scope != Scope::Record) {
+            self.report(&at("record_wrap"), "only a ring with the scope `record` has keys of records");
+        }
+        for label in raw.labels.keys() {
+            let sound = !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+            if !sound || label.starts_with("enfold") {
+                let message = "a label is of letters, digits, `_`, `-` and `.`, and does not begin with `enfold`";
+                self.report(&keys(&["rings", name, "labels", label]), message);
+            }
+        }
+        Some(RingPolicy {
+            id: id?,
+            roots: roots?,
+            scope: scope?,
+            record_wrap: raw.record_wrap.unwrap_or_default(),
+            labels: raw.labels,
+            cadence: raw.cadence.as_ref().map(duration),
+            cache: cache(&raw.cache),
+            allow_local_in_production: raw.allow_local_in_production,
+        })
+    }
+
+    fn roots(&mut self, roots: &[String], path: &[String], environment: Environment, allow_local: bool) {
+        if roots.is_empty() {
+            self.report(path, "expected one root key at least");
+        }
+        let mut seen = BTreeSet::new();
+        for (at, root) in roots.iter().enumerate() {
+            let mut path = path.to_vec();
+            path.push(at.to_string());
+            let (scheme, rest) = root.split_once(':').unwrap_or((root, ""));
+            if !ROOT_KEY_SCHEMES.contains(&scheme) {
+                let near = did_you_mean(scheme, ROOT_KEY_SCHEMES.iter().copied());
+                let kinds = "`aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` or `local:…`";
+                self.report(&path, format!("expected the URI of a root key: {kinds}{near}"));
+            } else if rest.trim_start_matches('/').is_empty() {
+                self.report(&path, format!("the URI names no key behind `{scheme}:`"));
+            } else if !seen.insert(root) {
+                self.report(&path, "the same root key twice");
+            }
+            let of_development = matches!(scheme, "local" | "memory");
+            if of_development && environment == Environment::Production && !(allow_local && scheme == "local") {
+                self.report(&path, format!("a `{scheme}:` key is for development, and the environment is production"));
+                self.findings.hint("name a root key of a key service, or set `environment = \"development\"`");
+                self.local_in_production += 1;
+            }
+        }
+    }
+
+    fn value(&mut self, name: String, raw: RawValue) -> Option<(String, ValuePolicy)> {
+        let at = |key: &str| keys(&["values", &name, key]);
+        let id = self.required(raw.id, &at("id"), &format!("id = \"{}\"", name.escape_debug()));
+        let ring = self.required(raw.ring, &at("ring"), "ring = \"…\"");
+        if let Some(id) = &id {
+            self.id(id, &at("id"));
+        }
+        if let Some(ring) = &ring {
+            self.ring(ring, &at("ring"));
+        }
+        let value = ValuePolicy { id: id?, ring: ring? };
+        Some((name, value))
+    }
+}
+
+/// The check has read every duration once, so none is unreadable here.
+fn duration(text: &DurationText) -> Duration {
+    parse_duration(&text.0).unwrap_or_default()
+}
+
+fn cache(raw: &RawCache) -> CachePolicy {
+    CachePolicy {
+        ttl: duration(&raw.ttl),
+        stale_if_error: duration(&raw.stale_if_error),
+        max_keys: usize::try_from(raw.max_keys).unwrap_or(usize::MAX),
+        max_unseen: duration(&raw.max_unseen),
+    }
+}
+
+fn log(raw: &RawLog) -> LogPolicy {
+    let parts = [
+        ("kms", raw.levels.kms),
+        ("cache", raw.levels.cache),
+        ("keyring", raw.levels.keyring),
+        ("catalog", raw.levels.catalog),
+        ("events", raw.levels.events),
+        ("policy", raw.levels.policy),
+        ("jobs", raw.levels.jobs),
+        ("discover", raw.levels.discover),
+    ];
+    let levels = parts.iter().filter_map(|(part, level)| level.map(|level| format!("{part}={}", level.word())));
+    LogPolicy { json: raw.format == LogFormat::Json, level: raw.level, levels: levels.collect() }
+}
+
+fn jobs(raw: &RawJobs) -> JobPolicy {
+    JobPolicy {
+        batch_rows: raw.batch_rows,
+        rate: raw.rate,
+        lease: duration(&raw.lease),
+        lock_timeout: duration(&raw.lock_timeout),
+        statement_timeout: duration(&raw.statement_timeout),
+        max_replica_lag: duration(&raw.max_replica_lag),
+    }
+}

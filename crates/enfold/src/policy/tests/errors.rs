@@ -1,0 +1,310 @@
+use std::path::Path;
+
+use insta::assert_snapshot;
+
+use super::{SHORT, load, refused};
+use crate::Code;
+use crate::policy::{self, Variables};
+
+#[test]
+fn a_file_that_is_not_there_names_the_command_that_makes_one() {
+    let error = policy::load(Path::new("/nonexistent/enfold.toml"), &Variables::new()).unwrap_err();
+    assert_eq!(error.code(), Code::PolicyInvalid);
+    assert!(error.hints().any(|hint| hint.contains("enfold init")));
+}
+
+#[test]
+fn an_unknown_key_suggests_the_nearest_one() {
+    let text = SHORT.replace("ring = ", "rng = ").replace("scope", "scpoe").replace("[database]", "[databse]");
+    assert_snapshot!(refused(&text), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:3: databse: unknown key (did you mean `database`?)
+    enfold.toml:8: rings.customers.scpoe: unknown key (did you mean `scope`?)
+    enfold.toml:11: tables.users.columns.email.rng: unknown key (did you mean `ring`?)
+    "#);
+}
+
+#[test]
+fn a_key_that_is_near_to_nothing_gets_no_suggestion() {
+    assert_snapshot!(refused(&format!("colour = 3\n{SHORT}")), @r#"
+    policy-invalid: the policy `enfold.toml` has 1 error
+    enfold.toml:1: colour: unknown key
+    "#);
+}
+
+#[test]
+fn wrong_types_say_what_was_expected() {
+    let text = r#"
+environment = "prod"
+rings = 3
+[database]
+url = 5
+[log]
+format = true
+level = "wran"
+[context]
+require_actor = "yes"
+[events]
+catalog = 1
+file = ["x"]
+[tables.t]
+row_key = "id"
+[tables.t.columns.c]
+bind_row = 1.5
+id = 1979-05-27
+padding = 99999999999999999999
+[jobs]
+batch_rows = 0
+rate = -1
+lease = 5
+lock_timeout = "soon"
+statement_timeout = "1ms"
+max_replica_lag = "3h"
+"#;
+    assert_snapshot!(refused(text), @r#"
+    policy-invalid: the policy `enfold.toml` has 19 errors
+    enfold.toml:2: environment: expected one of `development`, `staging`, `production`
+    enfold.toml:3: rings: expected a table, found an integer
+    enfold.toml:5: database.url: expected a string, found an integer
+    enfold.toml:7: log.format: expected one of `text`, `json`, found a boolean
+    enfold.toml:8: log.level: expected one of `off`, `error`, `warn`, `info`, `debug`, `trace` (did you mean `warn`?)
+    enfold.toml:10: context.require_actor: expected `true` or `false`, found a string
+    enfold.toml:12: events.catalog: expected `true` or `false`, found an integer
+    enfold.toml:13: events.file: expected a string, found a list
+    enfold.toml:15: tables.t.row_key: expected a list of strings, as `["…"]`, found a string
+    enfold.toml:16: tables.t.columns.c.ring: missing
+    enfold.toml:17: tables.t.columns.c.bind_row: expected `true` or `false`, found a number with a point
+    enfold.toml:18: tables.t.columns.c.id: expected a string, found a date
+    enfold.toml:19: tables.t.columns.c.padding: expected an integer, found a number beyond 64 bits
+    enfold.toml:21: jobs.batch_rows: expected an integer from 1 to 50000
+    enfold.toml:22: jobs.rate: expected an integer from 1 to 100000000
+    enfold.toml:23: jobs.lease: expected a duration such as `"5m"`, found an integer
+    enfold.toml:24: jobs.lock_timeout: expected a duration such as `500ms`, `30s`, `5m`, `1h30m` or `90d`
+    enfold.toml:25: jobs.statement_timeout: shorter than `100ms`
+    enfold.toml:26: jobs.max_replica_lag: longer than `1h`
+    hint: add `ring = "…"` under `[tables.t.columns.c]`
+    "#);
+}
+
+#[test]
+fn text_that_is_not_toml_is_reported_with_what_can_still_be_read() {
+    assert_snapshot!(refused("[database]\nurl = \"sqlite:app.db\nenvironment = development\n[rings.a]\nrng = 1\n"), @r#"
+    policy-invalid: the policy `enfold.toml` has 4 errors
+    enfold.toml:2: not TOML: invalid basic string, expected `"`
+    enfold.toml:3: not TOML: string values must be quoted, expected literal string
+    enfold.toml:3: database.environment: unknown key
+    enfold.toml:5: rings.a.rng: unknown key
+    "#);
+}
+
+#[test]
+fn an_empty_file_says_what_is_missing() {
+    assert_snapshot!(refused(""), @r#"
+    policy-invalid: the policy `enfold.toml` has 1 error
+    enfold.toml:1: database.url: missing
+    hint: add `url = "${DATABASE_URL}"` under `[database]`
+    "#);
+}
+
+#[test]
+fn everything_that_must_be_there_is_asked_for_with_the_line_to_add() {
+    let text = "[rings.customers]\n[tables.\"public.users\".columns.email]\n[tables.\"public.users\".indexes.name]\n[values.session]\n";
+    assert_snapshot!(refused(text), @r#"
+    policy-invalid: the policy `enfold.toml` has 10 errors
+    enfold.toml:1: database.url: missing
+    enfold.toml:1: rings.customers.id: missing
+    enfold.toml:1: rings.customers.roots: missing
+    enfold.toml:1: rings.customers.scope: missing
+    enfold.toml:2: tables."public.users".columns.email.id: missing
+    enfold.toml:2: tables."public.users".columns.email.ring: missing
+    enfold.toml:3: tables."public.users".indexes.name.over: missing
+    enfold.toml:3: tables."public.users".indexes.name.column: missing
+    enfold.toml:4: values.session.id: missing
+    enfold.toml:4: values.session.ring: missing
+    hint: add `url = "${DATABASE_URL}"` under `[database]`
+    hint: add `id = "customers"` under `[rings.customers]`
+    hint: add `roots = ["aws-kms://…"]` under `[rings.customers]`
+    hint: add `scope = "column"` under `[rings.customers]`
+    hint: add `id = "public.users.email"` under `[tables."public.users".columns.email]`
+    hint: add `ring = "…"` under `[tables."public.users".columns.email]`
+    hint: add `over = ["…", "…"]` under `[tables."public.users".indexes.name]`
+    hint: add `column = "name"` under `[tables."public.users".indexes.name]`
+    hint: add `id = "session"` under `[values.session]`
+    hint: add `ring = "…"` under `[values.session]`
+    "#);
+}
+
+#[test]
+fn a_ring_that_is_not_there_is_an_error_and_one_that_is_wrong_is_not_reported_twice() {
+    assert_snapshot!(refused(&SHORT.replace("ring = \"customers\"", "ring = \"custmers\"")), @r#"
+    policy-invalid: the policy `enfold.toml` has 1 error
+    enfold.toml:11: tables.users.columns.email.ring: no ring of this name (did you mean `customers`?)
+    "#);
+    assert_snapshot!(refused(&SHORT.replace("scope = \"column\"", "scope = \"colum\"")), @r#"
+    policy-invalid: the policy `enfold.toml` has 1 error
+    enfold.toml:8: rings.customers.scope: expected one of `record`, `tenant`, `column`, `ring` (did you mean `column`?)
+    "#);
+}
+
+#[test]
+fn ids_are_unique() {
+    let text = format!(
+        "{SHORT}\n[tables.users.columns.phone]\nid = \"users.email\"\nring = \"customers\"\n[values.s]\nid = \"users.email\"\nring = \"customers\"\n[rings.other]\nid = \"customers\"\nroots = [\"local:x\"]\nscope = \"ring\"\n[values.t]\nid = \" x\"\nring = \"customers\"\n"
+    );
+    assert_snapshot!(refused(&text), @r#"
+    policy-invalid: the policy `enfold.toml` has 4 errors
+    enfold.toml:14: tables.users.columns.phone.id: the id is that of `tables.users.columns.email.id` already (to share it on purpose, use `same_as`)
+    enfold.toml:17: values.s.id: the id is that of `tables.users.columns.email.id` already (to share it on purpose, use `same_as`)
+    enfold.toml:20: rings.other.id: the id is that of `rings.customers` already
+    enfold.toml:24: values.t.id: an id has no control characters and no spaces around it
+    "#);
+}
+
+#[test]
+fn root_keys_are_uris_of_known_kinds() {
+    assert_snapshot!(refused(&SHORT.replace("[\"local:dev.key\"]", "[\"awskms://x\", \"local:\", \"local:a\", \"local:a\"]")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:7: rings.customers.roots.0: expected the URI of a root key: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` or `local:…` (did you mean `aws-kms`?)
+    enfold.toml:7: rings.customers.roots.1: the URI names no key behind `local:`
+    enfold.toml:7: rings.customers.roots.3: the same root key twice
+    "#);
+    assert_snapshot!(refused(&SHORT.replace("[\"local:dev.key\"]", "[]")), @r#"
+    policy-invalid: the policy `enfold.toml` has 1 error
+    enfold.toml:7: rings.customers.roots: expected one root key at least
+    "#);
+}
+
+#[test]
+fn a_local_key_in_production_has_a_code_of_its_own() {
+    let text = SHORT.replace("development", "production");
+    assert_snapshot!(refused(&text), @r#"
+    local-key-in-production: the policy `enfold.toml` has 1 error
+    enfold.toml:7: rings.customers.roots.0: a `local:` key is for development, and the environment is production
+    hint: name a root key of a key service, or set `environment = "development"`
+    "#);
+    let allowed = text.replace("scope =", "allow_local_in_production = true\nscope =");
+    assert!(load(&allowed).is_ok());
+    assert_eq!(load(&format!("{text}\nx = 1")).unwrap_err().code(), Code::PolicyInvalid);
+}
+
+#[test]
+fn a_ring_by_tenant_needs_a_tenant_column_and_a_bound_row_its_key() {
+    let text = SHORT
+        .replace("\"column\"", "\"tenant\"")
+        .replace("id = \"users.email\"", "id = \"users.email\"\nbind_row = true");
+    assert_snapshot!(refused(&text), @r#"
+    policy-invalid: the policy `enfold.toml` has 2 errors
+    enfold.toml:11: tables.users.columns.email.bind_row: a column that is bound to its row needs the table's `row_key`
+    enfold.toml:12: tables.users.columns.email.ring: a ring with the scope `tenant` needs the table's tenant column
+    hint: add `tenant = "…"` under `[tables.users]`
+    hint: add `row_key = ["id"]` under `[tables.users]`
+    "#);
+}
+
+#[test]
+fn columns_that_values_are_bound_to_stay_readable() {
+    let text = format!("{SHORT}\n[tables.users]\ntenant = \"email\"\nrow_key = [\"id\", \"email\", \"id\"]\n");
+    let text = text.replace("[tables.users.columns.email]\nid = \"users.email\"\nring = \"customers\"\n", "")
+        + "[tables.users.columns.email]\nid = \"users.email\"\nring = \"customers\"\n";
+    assert_snapshot!(refused(&text), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:11: tables.users.tenant: the tenant column is protected itself; name one that stays readable
+    enfold.toml:12: tables.users.row_key.1: the column is protected itself; name one that stays readable
+    enfold.toml:12: tables.users.row_key.2: the same column twice
+    "#);
+}
+
+#[test]
+fn a_unique_index_is_never_truncated() {
+    let text = format!(
+        "{SHORT}\n[tables.users.columns.email.indexes.eq]\nunique = true\nbits = 32\nnormalise = [\"lower\", \"last:4\", \"lowr\"]\n"
+    );
+    assert_snapshot!(refused(&text), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:15: tables.users.columns.email.indexes.eq.bits: a unique index is never truncated; leave it at 256
+    enfold.toml:16: tables.users.columns.email.indexes.eq.normalise.2: unknown normaliser (did you mean `lower`?)
+    enfold.toml:16: tables.users.columns.email.indexes.eq.normalise: a unique index is never truncated; `last` and `word-prefix` are
+    "#);
+}
+
+#[test]
+fn an_index_has_a_column_of_its_own() {
+    let text = format!(
+        "{SHORT}\n[tables.users.columns.email.indexes.a]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.b]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.c]\ncolumn = \"email\"\n"
+    );
+    assert_snapshot!(refused(&text), @r#"
+    policy-invalid: the policy `enfold.toml` has 2 errors
+    enfold.toml:16: tables.users.columns.email.indexes.b.column: two indexes in one column
+    enfold.toml:18: tables.users.columns.email.indexes.c.column: the column holds something else; an index needs one of its own
+    "#);
+}
+
+#[test]
+fn a_compound_index_covers_protected_columns_of_one_ring() {
+    let text = format!(
+        "{SHORT}\n[tables.users.indexes.both]\nover = [\"email\", \"emial\", \"email\"]\ncolumn = \"both\"\n[tables.users.indexes.one]\nover = [\"email\"]\ncolumn = \"one\"\n"
+    );
+    assert_snapshot!(refused(&text), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:14: tables.users.indexes.both.over.1: no protected column of this table (did you mean `email`?)
+    enfold.toml:14: tables.users.indexes.both.over.2: the same column twice
+    enfold.toml:17: tables.users.indexes.one.over: expected two columns at least; an index over one stands under its column
+    "#);
+}
+
+#[test]
+fn a_column_shares_an_id_only_with_one_that_binds_alike() {
+    let text = format!(
+        "{SHORT}\n[tables.archive]\ntenant = \"org\"\nrow_key = [\"id\"]\n[tables.archive.columns.email]\nsame_as = \"users.email\"\nbind_row = true\nid = \"other\"\n[tables.archive.columns.b]\nsame_as = \"archive.email\"\n[tables.archive.columns.c]\nsame_as = \"users.emial\"\n"
+    );
+    assert_snapshot!(refused(&text), @r#"
+    policy-invalid: the policy `enfold.toml` has 5 errors
+    enfold.toml:17: tables.archive.columns.email.same_as: only one of the two tables has a tenant column, so that values could not be moved
+    enfold.toml:18: tables.archive.columns.email.bind_row: not as for the column in `same_as`, so that values could not be moved
+    enfold.toml:19: tables.archive.columns.email.id: another id than that of the column in `same_as`; leave it out
+    enfold.toml:21: tables.archive.columns.b.same_as: that column shares another's id itself; name the other
+    enfold.toml:23: tables.archive.columns.c.same_as: no column of this policy, as `schema.table.column` (did you mean `users.email`?)
+    "#);
+}
+
+#[test]
+fn a_mode_below_the_least_one_is_refused() {
+    let text = SHORT
+        .replace("id = \"users.email\"", "id = \"users.email\"\nmode = \"legacy\"\nmin_mode = \"kms\"\npadding = 100");
+    assert_snapshot!(refused(&text), @r#"
+    policy-invalid: the policy `enfold.toml` has 2 errors
+    enfold.toml:12: tables.users.columns.email.min_mode: stronger than the column's `mode`
+    enfold.toml:13: tables.users.columns.email.padding: expected a power of two
+    "#);
+}
+
+#[test]
+fn tables_are_named_as_their_database_names_them() {
+    assert_snapshot!(refused(&SHORT.replace("tables.users", "tables.\"public.users\"")), @r#"
+    policy-invalid: the policy `enfold.toml` has 1 error
+    enfold.toml:9: tables."public.users": expected the table's name without a schema, as `users`
+    "#);
+    assert_snapshot!(refused(&SHORT.replace("sqlite:app.db", "postgres://h/d")), @r#"
+    policy-invalid: the policy `enfold.toml` has 1 error
+    enfold.toml:9: tables.users: expected the table's schema and name, as `"public.users"`
+    "#);
+}
+
+#[test]
+fn labels_are_words() {
+    assert_snapshot!(refused(&SHORT.replace("scope =", "labels = { \"a b\" = \"x\", enfold_ring = \"y\", n = 3 }\nscope =")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:8: rings.customers.labels.n: expected a string, found an integer
+    enfold.toml:8: rings.customers.labels."a b": a label is of letters, digits, `_`, `-` and `.`, and does not begin with `enfold`
+    enfold.toml:8: rings.customers.labels.enfold_ring: a label is of letters, digits, `_`, `-` and `.`, and does not begin with `enfold`
+    "#);
+}
+
+#[test]
+fn a_key_is_known_by_the_operators_whole() {
+    assert_snapshot!(refused(&format!("{SHORT}\n[trust]\noperator_key = \"ed25519:AAAA\"\nmin_epoch = -1\n")), @r#"
+    policy-invalid: the policy `enfold.toml` has 2 errors
+    enfold.toml:14: trust.operator_key: the key after `ed25519:` is not 32 bytes long
+    enfold.toml:15: trust.min_epoch: expected an integer of 0 at least
+    "#);
+}

@@ -1,0 +1,154 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use enfold_core::index::Normaliser;
+use proptest::prelude::*;
+
+use super::{SHORT, load, load_with};
+use crate::policy::{
+    self, Environment, Level, Lookalikes, Mode, RecordWrap, Salt, Scheme, Scope, TriggerChoice, Variables, parse,
+};
+
+/// The example that the documentation shows; it sets every key.
+fn example() -> policy::Policy {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/enfold.toml");
+    let variables: Variables = [("DATABASE_URL".to_owned(), "postgres://app:hidden@db/shop".to_owned())].into();
+    policy::load(&path, &variables).unwrap_or_else(|e| panic!("{e:?}"))
+}
+
+#[test]
+fn the_example_loads_whole() {
+    let policy = example();
+    assert_eq!(policy.environment, Environment::Production);
+    assert_eq!(policy.database.display(), "postgres://app:***@db/shop");
+    assert_eq!(policy.database.scheme(), Scheme::Postgres);
+    assert_ne!(policy.catalog, policy.database);
+    assert!(policy.trust.operator_key.is_some());
+    assert_eq!(policy.trust.min_epoch, 7);
+    assert!(policy.trust.operator_key_file.as_ref().unwrap().ends_with("examples/operator.key"));
+    assert!(policy.context.require_actor && !policy.context.require_reason);
+    assert!(policy.log.json);
+    assert_eq!(policy.log.level, Level::Info);
+    assert_eq!(policy.log.levels, ["kms=debug"]);
+    assert!(policy.log.filter().starts_with("off,enfold=info,"));
+    assert!(policy.log.filter().ends_with(",enfold::kms=debug"));
+    assert!(policy.events.catalog);
+    assert!(policy.events.file.as_ref().unwrap().ends_with("examples/enfold-events.jsonl"));
+
+    let ring = &policy.rings["customers"];
+    assert_eq!((ring.id.as_str(), ring.scope, ring.roots.len()), ("customers", Scope::Tenant, 2));
+    assert_eq!(ring.labels["data_class"], "personal");
+    assert_eq!(ring.cadence, Some(Duration::from_secs(90 * 86_400)));
+    assert_eq!(ring.cache.stale_if_error, Duration::from_secs(1_800));
+    assert_eq!(policy.rings["records"].record_wrap, RecordWrap::Ring);
+
+    let users = &policy.tables["public.users"];
+    assert_eq!(users.tenant.as_deref(), Some("org_id"));
+    assert_eq!(users.triggers["users_touch"], TriggerChoice::Fire);
+    let email = &users.columns["email"];
+    assert_eq!((email.id.as_str(), email.mode, email.min_mode), ("public.users.email", Mode::Kms, Mode::Hybrid));
+    let eq = &email.indexes["eq"];
+    assert_eq!((eq.column.as_str(), eq.bits, eq.unique, eq.cross_tenant), ("email_eq", 256, true, true));
+    assert_eq!(eq.normalise, [Normaliser::Trim, Normaliser::Lower]);
+    assert_eq!(eq.over, ["email"]);
+    let notes = &users.columns["notes"];
+    assert_eq!((notes.padding, notes.salt, notes.lookalikes), (Some(256), Salt::Each, Lookalikes::Plaintext));
+    assert!(notes.bind_row);
+    assert_eq!(users.indexes["name"].over, ["last_name", "first_name"]);
+
+    let archived = &policy.tables["archive.users"].columns["email"];
+    assert_eq!((archived.id.as_str(), archived.ring.as_str()), ("public.users.email", "customers"));
+    assert_eq!(policy.values["session"].id, "session-cache");
+    assert_eq!(policy.jobs.rate, Some(5_000));
+    assert!(policy.column("public.users.email").is_some());
+    assert!(policy.column("public.users.emial").is_none());
+}
+
+#[test]
+fn a_policy_that_does_not_say_is_production() {
+    let text = SHORT.replace("environment = \"development\"\n", "").replace("local:dev.key", "aws-kms://k");
+    assert_eq!(load(&text).unwrap().environment, Environment::Production);
+}
+
+#[test]
+fn defaults_are_those_of_the_reference() {
+    let policy = load(SHORT).unwrap();
+    let cache = policy.rings["customers"].cache;
+    assert_eq!(cache.ttl, Duration::from_secs(300));
+    assert_eq!(cache.stale_if_error, Duration::ZERO);
+    assert_eq!(cache.max_unseen, Duration::from_secs(30));
+    let email = &policy.tables["users"].columns["email"];
+    assert_eq!((email.mode, email.min_mode, email.lookalikes), (Mode::Kms, Mode::Legacy, Lookalikes::Refuse));
+    assert_eq!(policy.catalog, policy.database);
+    assert!(policy.jobs.lock_timeout < Duration::from_secs(1));
+}
+
+#[test]
+fn relative_paths_start_at_the_policys_folder() {
+    let text = format!("{SHORT}\n[events]\nfile = \"e.jsonl\"\n[trust]\noperator_key_file = \"keys/o.key\"\n");
+    let policy = parse(&text, Path::new("/etc/enfold/enfold.toml"), &Variables::new()).unwrap();
+    assert_eq!(policy.database.sqlite_path(), Some(Path::new("/etc/enfold/app.db")));
+    assert_eq!(policy.events.file, Some(PathBuf::from("/etc/enfold/e.jsonl")));
+    assert_eq!(policy.trust.operator_key_file, Some(PathBuf::from("/etc/enfold/keys/o.key")));
+    assert_eq!(policy.folder(), Path::new("/etc/enfold"));
+}
+
+#[test]
+fn an_index_column_has_the_name_of_column_and_index_unless_it_says_otherwise() {
+    let policy = load(&format!("{SHORT}\n[tables.users.columns.email.indexes.eq]\n")).unwrap();
+    assert_eq!(policy.tables["users"].columns["email"].indexes["eq"].column, "email_eq");
+}
+
+#[test]
+fn a_policy_that_was_read_never_prints_a_password() {
+    let policy = load_with(
+        &SHORT.replace("sqlite:app.db", "${URL}").replace("tables.users", "tables.\"public.users\""),
+        &[("URL", "postgres://u:hunter2@h/d")],
+    )
+    .unwrap();
+    assert!(!format!("{policy:?}").contains("hunter2"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn random_text_never_panics(text in any::<String>()) {
+        let _ = load(&text);
+    }
+
+    /// A sound policy with a few lines replaced, dropped or doubled gets much deeper than random text does.
+    #[test]
+    fn a_broken_policy_never_panics(
+        edits in proptest::collection::vec((any::<proptest::sample::Index>(), 0u8..4, "[a-z\\[\\]\"=.${}:0-9 ]{0,12}"), 1..5)
+    ) {
+        let mut lines: Vec<String> = include_str!("../../../../../examples/enfold.toml").lines().map(str::to_owned).collect();
+        for (at, kind, text) in edits {
+            let at = at.index(lines.len());
+            match kind {
+                0 => { lines.remove(at); }
+                1 => lines[at] = text,
+                2 => lines[at].push_str(&text),
+                _ => { let line = lines[at].clone(); lines.push(line); }
+            }
+        }
+        let _ = load(&lines.join("\n"));
+    }
+
+    /// Random TOML of the right outer shape: every setting with a value of any type.
+    #[test]
+    fn random_values_never_panic(
+        table in prop_oneof!["database", "catalog", "trust", "log", "log.levels", "events", "rings.a", "rings.a.cache",
+            "rings.a.labels", "tables.t", "tables.t.columns.c", "tables.t.columns.c.indexes.i", "tables.t.indexes.i",
+            "values.v", "jobs"],
+        key in prop_oneof!["url", "operator_key", "level", "kms", "id", "roots", "scope", "cadence", "ttl", "tenant",
+            "row_key", "ring", "mode", "same_as", "padding", "over", "column", "normalise", "bits", "rate", "lease"],
+        value in prop_oneof![
+            any::<i64>().prop_map(|n| n.to_string()), any::<bool>().prop_map(|b| b.to_string()),
+            "\"[a-z:/${}0-9-]{0,10}\"", Just("[1, \"x\"]".to_owned()), Just("{ a = 1 }".to_owned()), Just("1.5".to_owned()),
+            Just("1979-05-27".to_owned()), Just("[[[]]]".to_owned()),
+        ],
+    ) {
+        let _ = load(&format!("[{table}]\n{key} = {value}\n"));
+    }
+}
