@@ -1,5 +1,6 @@
 //! Plans, sweeps and reports over a running database.
 pub mod codec;
+pub mod columns;
 pub mod database;
 pub mod model;
 pub mod ops;

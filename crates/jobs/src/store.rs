@@ -69,6 +69,13 @@ pub struct Row {
     pub row_key: Vec<OwnedPart>,
 }
 
+impl Drop for Row {
+    /// The cells may be plaintext.
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.cells);
+    }
+}
+
 /// What becomes of a cell.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Cell {
@@ -83,6 +90,17 @@ pub struct Change {
     pub label: String,
     pub cells: Vec<Cell>,
     pub indexed: Vec<Cell>,
+}
+
+impl Drop for Change {
+    /// The cells are plaintext when a column is unprotected.
+    fn drop(&mut self) {
+        for cell in &mut self.cells {
+            if let Cell::Set(bytes) = cell {
+                zeroize::Zeroize::zeroize(bytes);
+            }
+        }
+    }
 }
 
 impl Change {

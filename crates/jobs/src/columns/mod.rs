@@ -1,0 +1,127 @@
+//! [`Codec`] over the columns of a policy: what the engine does to a row's values, with the keys of the policy.
+//!
+//! It owns the decisions (what is sealed already, what is somebody's text that only looks so, what goes to the error
+//! table) and none of the keys: those are behind [`Cells`], which [`enfold::Column`] implements.
+
+mod judge;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use enfold::policy::Lookalikes;
+use enfold::{Code, Error, Result};
+use enfold_core::{Form, Part, PayloadType};
+use zeroize::Zeroizing;
+
+use crate::codec::{Codec, Verdict};
+use crate::model::{Goal, Storage, Target};
+use crate::store::Row;
+
+/// Where one value lives.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub tenant: Option<Part<'a>>,
+    pub row: &'a [Part<'a>],
+}
+
+/// A value to seal, or stored bytes to open.
+#[derive(Clone, Copy)]
+pub struct CellItem<'a> {
+    pub place: Place<'a>,
+    pub bytes: &'a [u8],
+}
+
+/// The values that one blind index covers.
+#[derive(Clone)]
+pub struct IndexItem<'a> {
+    pub place: Place<'a>,
+    pub values: Vec<&'a [u8]>,
+}
+
+/// One column's keys, in batches: a result for each item, in order.
+#[async_trait]
+pub trait Cells: Send + Sync {
+    /// Stored bytes, in the given form.
+    async fn seal_many(&self, form: Form, payload: PayloadType, items: &[CellItem<'_>]) -> Vec<Result<Vec<u8>>>;
+
+    /// The values of envelopes; never stored bytes for what does not open.
+    async fn open_many(&self, form: Form, items: &[CellItem<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>>;
+
+    /// The values of the index of that name, whose first column this is.
+    async fn index_many(&self, index: &str, items: &[IndexItem<'_>]) -> Vec<Result<Vec<u8>>>;
+}
+
+/// A column of the policy as the codec uses it.
+#[derive(Clone)]
+pub struct Protected {
+    pub cells: Arc<dyn Cells>,
+    pub lookalikes: Lookalikes,
+}
+
+/// Judges rows by the columns of a policy.
+pub struct ColumnCodec {
+    columns: BTreeMap<String, Protected>,
+}
+
+impl ColumnCodec {
+    /// `columns` by their policy ids.
+    pub fn new(columns: BTreeMap<String, Protected>) -> Self {
+        Self { columns }
+    }
+
+    fn column(&self, id: &str) -> Result<&Protected> {
+        self.columns.get(id).ok_or_else(|| {
+            Error::new(Code::UnknownColumn, format!("cannot convert the column with id `{id}`"))
+                .cause("the policy has no such column")
+        })
+    }
+}
+
+#[async_trait]
+impl Codec for ColumnCodec {
+    async fn judge(&self, goal: Goal, target: &Target, rows: &[Row]) -> Result<Vec<Verdict>> {
+        judge::judge(self, goal, target, rows).await
+    }
+}
+
+impl Storage {
+    /// The form of an envelope in such a column.
+    pub fn form(self) -> Form {
+        match self {
+            Storage::Text => Form::Text,
+            Storage::Bytes => Form::Bytes,
+            Storage::Json => Form::Json,
+        }
+    }
+
+    /// What a value of such a column is, inside the envelope.
+    pub fn payload(self) -> PayloadType {
+        match self {
+            Storage::Text => PayloadType::Text,
+            Storage::Bytes => PayloadType::Bytes,
+            Storage::Json => PayloadType::Json,
+        }
+    }
+}
+
+/// Whether an error is about one value, so that the other rows of the batch can go on.
+pub(crate) fn concerns_one_row(code: Code) -> bool {
+    matches!(
+        code,
+        Code::EnvelopeMalformed
+            | Code::EnvelopeNewer
+            | Code::OpenFailed
+            | Code::KeyNotFound
+            | Code::KeyDisabled
+            | Code::KeyDestroyed
+            | Code::WrapInvalid
+            | Code::PlaintextRefused
+            | Code::PlaintextFound
+            | Code::ValueTooLarge
+            | Code::ValueInvalid
+            | Code::BindingIncomplete
+    )
+}
