@@ -169,7 +169,7 @@ words! {
     ReplicaIdentityMissing = "replica-identity-missing", Refuses,
         "The table publishes its updates and has no replica identity, so that Postgres refuses every UPDATE.",
         "give it a primary key, or set a replica identity";
-    ReplicaGeneratedItself = "replica-identity-column", Refuses,
+    ReplicaIdentityColumn = "replica-identity-column", Refuses,
         "The replica identity is an index over the column; subscribers would no longer find the rows.",
         "set the replica identity to an index over other columns";
     ReplicaIdentityFull = "replica-identity-full", Warns,

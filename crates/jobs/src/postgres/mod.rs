@@ -2,6 +2,8 @@
 //!
 //! Everything runs in short transactions begun by [`Postgres::begin`], whose settings are `SET LOCAL`: nothing is kept
 //! in a session, so a pooler in transaction mode may stand between. Statements are sent unprepared for the same reason.
+mod ask;
+mod inspect;
 mod quote;
 mod session;
 

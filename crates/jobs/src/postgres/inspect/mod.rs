@@ -1,0 +1,238 @@
+//! What a plan must know of one Postgres table: what can be converted, what is refused and why, what an operator should
+//! fear. Owns the questions put to the catalogs; what becomes of the answers is for the plan.
+//!
+//! Everything is read in one read-only transaction with an empty `search_path`, so that every name that Postgres prints
+//! is a full one. Nothing here reads a value of a protected column, except its length.
+
+mod accepts;
+mod access;
+mod activity;
+mod constraints;
+mod dependents;
+mod fingerprint;
+mod indexes;
+mod replication;
+mod sizes;
+mod statements;
+mod table;
+mod triggers;
+mod types;
+mod uses;
+
+use enfold::policy::TablePolicy;
+use enfold::{Code, Error, Result};
+
+use super::ask::Ask;
+use super::{Postgres, Purpose};
+use crate::database::{ColumnFacts, Finding, IndexFacts, TableFacts};
+use crate::model::Census;
+use crate::words::{Effect, Word};
+use table::{Column, Relation};
+use types::Judged;
+
+impl Postgres {
+    /// Facts of one table of the policy. The census of its columns is left empty: counting is another question.
+    ///
+    /// Fails with `table-missing` when the table or one of its columns is not there.
+    pub async fn inspect_table(&self, policy: &TablePolicy) -> Result<TableFacts> {
+        let tx = self.begin(Purpose::Count).await?;
+        let ask = Ask::new(&tx, format!("cannot read the definition of `{}`", policy.name));
+        // An empty search_path has Postgres print every name in full.
+        ask.set("SET LOCAL search_path = ''; SET LOCAL lock_timeout = '5s'").await?;
+        let relation = table::load(&ask, policy).await?;
+        let mut scene = Scene::new(&ask, policy, relation)?;
+        scene.look().await?;
+        let facts = scene.facts().await?;
+        tx.rollback().await?;
+        Ok(facts)
+    }
+}
+
+/// A column of the policy as it stands in the table.
+struct Protected {
+    column: Column,
+    judged: Judged,
+    sizes: sizes::Sizes,
+}
+
+/// One table under inspection: what is known of it and what was found so far.
+struct Scene<'a> {
+    ask: &'a Ask<'a>,
+    policy: &'a TablePolicy,
+    relation: Relation,
+    protected: Vec<Protected>,
+    refusals: Vec<Finding>,
+    warnings: Vec<Finding>,
+    row_triggers: Vec<String>,
+    indexes: Vec<IndexFacts>,
+}
+
+impl<'a> Scene<'a> {
+    fn new(ask: &'a Ask<'a>, policy: &'a TablePolicy, relation: Relation) -> Result<Self> {
+        let mut scene = Self {
+            ask,
+            policy,
+            relation,
+            protected: Vec::new(),
+            refusals: Vec::new(),
+            warnings: Vec::new(),
+            row_triggers: Vec::new(),
+            indexes: Vec::new(),
+        };
+        let mut missing = Vec::new();
+        for name in policy.columns.keys() {
+            if let Some(column) = scene.relation.column(name) {
+                let (column, judged) = (column.clone(), types::judge(column));
+                scene.protected.push(Protected { column, judged, sizes: sizes::Sizes::default() });
+            } else if let Some(base) = scene.relation.json_path(name) {
+                scene
+                    .refusals
+                    .push(Word::JsonPath.about(name, format!("`{name}` is a path inside the column `{base}`")));
+            } else {
+                missing.push(name.clone());
+            }
+        }
+        let bound = policy.tenant.iter().chain(&policy.row_key);
+        missing.extend(bound.filter(|name| scene.relation.column(name).is_none()).cloned());
+        if missing.is_empty() { Ok(scene) } else { Err(scene.missing(&missing)) }
+    }
+
+    fn missing(&self, names: &[String]) -> Error {
+        let table = &self.policy.name;
+        let mut error = Error::new(Code::TableMissing, format!("`{table}` has not every column that the policy names"));
+        for name in names {
+            error = error.cause(format!("no column `{name}` in `{table}`"));
+        }
+        let there: Vec<_> = self.relation.columns.iter().map(|c| format!("`{}`", c.name)).collect();
+        error
+            .hint(format!("its columns are {}", there.join(", ")))
+            .hint("nothing was changed; correct the policy and plan again")
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        self.kind_of_table();
+        sizes::measure(self).await?;
+        types::findings(self).await?;
+        access::findings(self).await?;
+        constraints::findings(self).await?;
+        indexes::findings(self).await?;
+        triggers::findings(self).await?;
+        dependents::findings(self).await?;
+        replication::findings(self).await?;
+        statements::findings(self).await?;
+        activity::settings(self).await
+    }
+
+    async fn facts(mut self) -> Result<TableFacts> {
+        let growth = sizes::growth(&self);
+        self.warnings.push(Word::Growth.finding(format!(
+            "up to {} more in the table's files, and up to {} of write-ahead log",
+            sizes::in_words(growth.disk),
+            sizes::in_words(growth.wal)
+        )));
+        self.warn(
+            Word::OldVersions.finding(Word::OldVersions.meaning()).out(format!(
+                "VACUUM (FULL, ANALYZE) {} afterwards (locks it), or pg_repack",
+                self.relation.sql_name()
+            )),
+        );
+        let connected = activity::connected(&mut self).await?;
+        let fingerprint = fingerprint::of(&self).await?;
+        let columns = self.protected.iter().map(Protected::facts).collect();
+        let relation = self.relation;
+        Ok(TableFacts {
+            table: relation.name,
+            fingerprint,
+            rows: relation.rows,
+            bytes: relation.heap_bytes + relation.toast_bytes + relation.index_bytes,
+            index_count: relation.index_count,
+            key: relation.key,
+            columns,
+            refusals: self.refusals,
+            warnings: self.warnings,
+            row_triggers: self.row_triggers,
+            indexes: self.indexes,
+            connected,
+            growth,
+        })
+    }
+
+    fn kind_of_table(&mut self) {
+        let name = self.relation.sql_name();
+        if !matches!(self.relation.kind.as_str(), "r" | "p") {
+            self.refuse(Word::NotATable.finding(format!("`{name}` is not a table with rows of its own")));
+        }
+        if self.relation.inherits {
+            self.refuse(Word::Inheritance.finding(format!("`{name}` takes part in table inheritance")));
+        }
+        for leaf in self.relation.leaves.clone() {
+            if leaf.foreign {
+                self.refuse(
+                    Word::ForeignPartition
+                        .finding(format!("the partition `{}` is a foreign table", leaf.name))
+                        .out(format!("ALTER TABLE {name} DETACH PARTITION {}; then protect it where it is", leaf.name)),
+                );
+            }
+        }
+        if self.relation.kind == "p" {
+            let count = self.relation.leaves.len();
+            self.warn(Word::Partitioned.finding(format!("`{name}` has {count} partitions, each converted on its own")));
+        }
+        if self.relation.persistence == "u" {
+            self.warn(Word::Unlogged.finding(format!("`{name}` is unlogged: a crash empties it")));
+        }
+        if self.relation.key.is_empty() {
+            self.warn(
+                Word::NoPrimaryKey
+                    .finding(format!("`{name}` has no primary key; rows are named by their place (ctid)")),
+            );
+        }
+    }
+
+    fn refuse(&mut self, finding: Finding) {
+        self.refusals.push(finding);
+    }
+
+    fn warn(&mut self, finding: Finding) {
+        debug_assert!(Word::ALL.iter().any(|w| w.word() == finding.word && w.effect() != Effect::Refuses));
+        self.warnings.push(finding);
+    }
+
+    /// Names of the policy's columns that are in the table.
+    fn names(&self) -> Vec<String> {
+        self.protected.iter().map(|p| p.column.name.clone()).collect()
+    }
+
+    /// The columns that a conversion writes: the policy's, and their blind indexes.
+    fn written(&self) -> Vec<String> {
+        let mut names = self.names();
+        names.extend(self.blind_indexes().map(|(_, i)| i.column.clone()));
+        names
+    }
+
+    fn blind_indexes(&self) -> impl Iterator<Item = (&String, &enfold::policy::IndexPolicy)> {
+        self.policy.columns.values().flat_map(|c| &c.indexes).chain(&self.policy.indexes)
+    }
+}
+
+impl Protected {
+    fn facts(&self) -> ColumnFacts {
+        ColumnFacts {
+            name: self.column.name.clone(),
+            sql_type: self.column.sql_type.clone(),
+            storage: self.judged.storage,
+            widen: self.judged.widen,
+            average_bytes: self.sizes.average,
+            census: Census::default(),
+        }
+    }
+}
+
+/// `a`, `b` and `c`, at most `most` of them.
+fn listed(names: &[String], most: usize) -> String {
+    let shown: Vec<_> = names.iter().take(most).map(|n| format!("`{n}`")).collect();
+    match names.len().saturating_sub(most) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
