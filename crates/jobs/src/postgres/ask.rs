@@ -4,7 +4,7 @@ use enfold::Result;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::session::{Param, Tx};
+use super::session::{OWN, Param, Tx};
 
 /// A transaction with the sentence that an error of it begins with.
 pub(super) struct Ask<'a> {
@@ -37,7 +37,7 @@ impl<'a> Ask<'a> {
     /// Asks what may fail, and goes on as if it had not been asked: `None` then. The answer's first column, or nothing.
     pub(super) async fn attempt(&self, sql: &str) -> Result<Option<Vec<Row>>> {
         self.set("SAVEPOINT enfold_try").await?;
-        let answer = self.tx.client().query_typed(sql, &[]).await;
+        let answer = self.tx.client().query_typed(&format!("{sql} {OWN}"), &[]).await;
         // A lost connection fails here.
         self.set("ROLLBACK TO SAVEPOINT enfold_try; RELEASE SAVEPOINT enfold_try").await?;
         Ok(answer.ok())

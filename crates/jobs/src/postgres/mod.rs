@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 
 pub use quote::{ident, literal, qualified};
+use session::OWN;
 pub use session::{Param, Purpose, Tx};
 
 /// How long a transaction may wait and run, and how many there may be at once.

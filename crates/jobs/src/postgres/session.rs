@@ -27,6 +27,9 @@ pub enum Purpose {
     Schema,
 }
 
+/// Statements of ours end with this, so that a plan tells them from an application's in pg_stat_statements.
+pub(super) const OWN: &str = "/* enfold */";
+
 /// A parameter and its type: statements are sent unprepared, so the type must be said.
 pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -116,7 +119,7 @@ impl Tx {
 
     /// Runs a query; `doing` is the line of the error if it fails.
     pub async fn query(&self, doing: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        self.client().query_typed(sql, params).await.map_err(|e| self.fail(doing, &e))
+        self.client().query_typed(&format!("{sql} {OWN}"), params).await.map_err(|e| self.fail(doing, &e))
     }
 
     pub async fn one(&self, doing: &str, sql: &str, params: &[Param<'_>]) -> Result<Row> {

@@ -42,9 +42,14 @@ impl Envelope {
 
     /// An SQL expression without a quoted value of anybody.
     pub(super) fn literal(&self, storage: Storage) -> String {
+        self.distinct(storage, 0)
+    }
+
+    /// No two columns ever hold the same envelope: `which` tells them apart.
+    fn distinct(&self, storage: Storage, which: i16) -> String {
         // Every class of character of base64url, so that a check of the alphabet sees all of them.
         let repeats = self.bytes / 3 + 1;
-        let text = format!("'enf1:RU5G' || pg_catalog.repeat('aZ0_x-9Q', {})", repeats / 2 + 1);
+        let text = format!("'enf1:RU5G{which:05}' || pg_catalog.repeat('aZ0_x-9Q', {})", repeats / 2 + 1);
         match storage {
             Storage::Text => format!("({text})"),
             Storage::Json => format!("('\"' || {text} || '\"')"),
@@ -102,7 +107,7 @@ fn rows(scene: &Scene<'_>, envelope: &Envelope, columns: &[usize]) -> String {
             Some((p, storage)) => {
                 // A column that is to be widened is tried as what it becomes.
                 let sql_type = if p.judged.widen { "text" } else { &column.sql_type };
-                let literal = format!("({})::{sql_type}", envelope.literal(storage));
+                let literal = format!("({})::{sql_type}", envelope.distinct(storage, p.column.number));
                 kept.push(format!("CASE WHEN {name} IS NOT NULL THEN {literal} END AS {name}"));
                 alone.push(format!("{literal} AS {name}"));
             }

@@ -35,7 +35,7 @@ async fn primary_and_partition_keys(scene: &mut Scene<'_>) -> Result<()> {
             scene.refuse(Word::PrimaryKey.about(&name, format!("`{name}` is part of the primary key")));
         }
     }
-    // `pg_depend` names the columns of a partition key, those in its expressions too.
+    // The columns of a partition key, those in its expressions too, depend on the table itself (StorePartitionKey).
     let keys = scene
         .ask
         .texts(
@@ -44,8 +44,8 @@ async fn primary_and_partition_keys(scene: &mut Scene<'_>) -> Result<()> {
                     JOIN pg_attribute a ON a.attrelid = k.partrelid AND a.attname = ANY ($2)
              WHERE a.attnum = ANY (k.partattrs::int2[])
                 OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = k.partrelid
-                           AND d.refclassid = 'pg_class'::regclass AND d.refobjid = k.partrelid AND d.refobjsubid = a.attnum
-                           AND d.objsubid = 0)
+                           AND d.objsubid = a.attnum AND d.refclassid = 'pg_class'::regclass AND d.refobjid = k.partrelid
+                           AND d.refobjsubid = 0)
              ORDER BY 1",
             &[p(&scene.relation.oid), p(&scene.names())],
         )

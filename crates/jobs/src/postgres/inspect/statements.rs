@@ -8,13 +8,10 @@ use std::collections::BTreeMap;
 use enfold::Result;
 use zeroize::Zeroizing;
 
-use super::super::{ident, literal};
+use super::super::{OWN, ident, literal};
 use super::Scene;
 use super::uses::{Use, uses};
 use crate::words::Word;
-
-/// Enfold's own statements end with this, so that a plan does not warn of them.
-pub(in crate::postgres) const OWN: &str = "/* enfold */";
 
 pub(super) async fn findings(scene: &mut Scene<'_>) -> Result<()> {
     let schema = scene
@@ -31,7 +28,7 @@ pub(super) async fn findings(scene: &mut Scene<'_>) -> Result<()> {
     let sql = format!(
         "SELECT s.queryid::text, s.calls, s.query FROM {}.pg_stat_statements s
          WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-           AND position({} IN s.query) = 0 AND (position({} IN lower(s.query)) > 0 OR s.queryid IS NULL) {OWN}",
+           AND position({} IN s.query) = 0 AND (position({} IN lower(s.query)) > 0 OR s.queryid IS NULL)",
         ident(&schema),
         literal(OWN),
         literal(&scene.relation.name.table.to_lowercase()),

@@ -115,6 +115,8 @@ pub(super) async fn load(ask: &Ask<'_>, policy: &TablePolicy) -> Result<Relation
         readable: row.get("readable"),
         sql_name: row.get("sql_name"),
     };
+    // Nobody may be behind a foreign partition's server.
+    relation.readable &= !relation.leaves.iter().any(|l| l.foreign);
     relation.columns = columns(ask, oid).await?;
     size(ask, &mut relation).await?;
     Ok(relation)
