@@ -5,6 +5,8 @@
 
 mod check;
 mod columns;
+mod draft;
+pub mod edit;
 mod model;
 mod raw;
 mod resolve;
@@ -21,6 +23,7 @@ use std::path::Path;
 
 use crate::{Code, Error, Result};
 
+pub use draft::{ColumnDraft, IndexDraft, PolicyDraft, RingDraft};
 pub use model::*;
 pub use url::{DatabaseUrl, Scheme};
 pub use variables::Variables;

@@ -3,6 +3,7 @@
 mod errors;
 mod variables;
 mod whole;
+mod writing;
 
 use std::path::Path;
 
