@@ -1,14 +1,18 @@
 //! Key services: root keys that wrap and unwrap data keys and never leave where they are.
 //!
 //! Owns the one joint between Enfold and whatever keeps root keys: the trait, its vocabulary ([`KeyUri`],
-//! [`EncryptionContext`], [`WrappedKey`], [`KeyMaterial`]) and the providers, a file each. Does not own which data key
-//! is current, how long one is cached or where wraps are stored: that is the key ring's.
+//! [`EncryptionContext`], [`WrappedKey`], [`KeyMaterial`]), the providers (a file each), the wrappers that hold a
+//! provider (retry, limit, meter, fault) and the conformance suite that every provider passes. Does not own which
+//! data key is current, how long one is cached or where wraps are stored: that is the key ring's.
 //!
-//! A provider stands for one root key. Whoever needs several holds several. Calls are logged under the target
-//! `enfold::kms`, with names and counts only.
+//! A provider stands for one root key. [`Registry`] maps the URIs of the policy to providers and refuses every other
+//! one. Calls are logged under the target `enfold::kms`, with names and counts only.
 
 mod aead;
 mod around;
+#[cfg(feature = "aws")]
+mod aws;
+pub mod conformance;
 mod context;
 mod failure;
 mod fault;
@@ -17,10 +21,13 @@ mod local;
 mod material;
 mod memory;
 mod meter;
+mod registry;
 mod retry;
 mod service;
 mod uri;
 
+#[cfg(feature = "aws")]
+pub use aws::{AwsKms, StaticCredentials};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub use fault::{Fault, Inject};
@@ -29,6 +36,7 @@ pub use local::LocalKms;
 pub use material::{KeyMaterial, WrappedKey};
 pub use memory::{MemoryCalls, MemoryKms, MemoryState};
 pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
+pub use registry::{Registry, RegistryBuilder};
 pub use retry::{Retry, RetryOptions};
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,

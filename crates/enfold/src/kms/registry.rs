@@ -1,0 +1,290 @@
+//! From the URIs of the policy to providers, and from nothing else.
+//!
+//! A URI that stands in the catalog, in a message or in an envelope is looked up here, and refused if the policy does
+//! not name it: whoever can write to the database must not be able to have Enfold call a key of theirs.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::limit::Limit;
+use super::local::LocalKms;
+use super::meter::Meter;
+use super::retry::{Retry, RetryOptions};
+use super::service::KeyManagementService;
+use super::uri::{AwsKeyUri, KeyUri, RootKey};
+use crate::error::{Code, Error, Result};
+use crate::policy::{Environment, Policy};
+
+/// Every root key of a policy, each with its retry, limit and meter around it.
+pub struct Registry {
+    roots: BTreeMap<KeyUri, Root>,
+}
+
+struct Root {
+    kms: Arc<dyn KeyManagementService>,
+    meter: Arc<Meter>,
+}
+
+/// What a [`Registry`] is made from.
+pub struct RegistryBuilder {
+    environment: Environment,
+    base: PathBuf,
+    uses: Vec<Use>,
+    given: Vec<Arc<dyn KeyManagementService>>,
+    retry: RetryOptions,
+    per_second: Option<NonZeroU32>,
+}
+
+/// A root key that a ring names.
+struct Use {
+    uri: KeyUri,
+    allow_local_in_production: bool,
+}
+
+impl Registry {
+    /// `base`: the folder at which relative key-file paths start.
+    pub fn builder(environment: Environment, base: &Path) -> RegistryBuilder {
+        RegistryBuilder {
+            environment,
+            base: base.to_owned(),
+            uses: Vec::new(),
+            given: Vec::new(),
+            retry: RetryOptions::default(),
+            per_second: None,
+        }
+    }
+
+    /// The root keys of every ring of `policy`.
+    pub fn policy(policy: &Policy) -> Result<RegistryBuilder> {
+        let base = policy.path.parent().unwrap_or(Path::new(""));
+        let mut builder = Self::builder(policy.environment, base);
+        for ring in policy.rings.values() {
+            for root in &ring.roots {
+                builder = builder.root(root.parse()?, ring.allow_local_in_production);
+            }
+        }
+        Ok(builder)
+    }
+
+    /// The provider of a root key that the policy names.
+    pub fn get(&self, uri: &KeyUri) -> Result<&Arc<dyn KeyManagementService>> {
+        self.find(uri).map(|root| &root.kms)
+    }
+
+    /// What was asked of that root key's service so far.
+    pub fn meter(&self, uri: &KeyUri) -> Result<&Arc<Meter>> {
+        self.find(uri).map(|root| &root.meter)
+    }
+
+    /// In the order of their text.
+    pub fn uris(&self) -> impl Iterator<Item = &KeyUri> {
+        self.roots.keys()
+    }
+
+    fn find(&self, uri: &KeyUri) -> Result<&Root> {
+        self.roots.get(uri).ok_or_else(|| {
+            Error::new(Code::KmsUriInvalid, format!("`{uri}` is not a root key of the policy"))
+                .cause("only root keys that the policy names are ever called")
+                .hint("if it is yours, add it to `roots` of its ring in enfold.toml")
+        })
+    }
+}
+
+impl RegistryBuilder {
+    #[must_use]
+    pub fn root(mut self, uri: KeyUri, allow_local_in_production: bool) -> Self {
+        self.uses.push(Use { uri, allow_local_in_production });
+        self
+    }
+
+    /// A provider made by the caller: a test's [`MemoryKms`](super::MemoryKms), or one that Enfold does not have. It
+    /// serves the root key of its own URI, if the policy names that.
+    #[must_use]
+    pub fn provider(mut self, kms: Arc<dyn KeyManagementService>) -> Self {
+        self.given.push(kms);
+        self
+    }
+
+    #[must_use]
+    pub fn retry(mut self, options: RetryOptions) -> Self {
+        self.retry = options;
+        self
+    }
+
+    /// At most this many requests a second to each root key.
+    #[must_use]
+    pub fn limit(mut self, per_second: Option<NonZeroU32>) -> Self {
+        self.per_second = per_second;
+        self
+    }
+
+    /// Makes every provider. Key files are read; nothing is called over the network yet.
+    pub async fn build(self) -> Result<Registry> {
+        let mut roots = BTreeMap::new();
+        for wanted in &self.uses {
+            self.check(wanted)?;
+            if roots.contains_key(&wanted.uri) {
+                continue;
+            }
+            let provider = self.open(&wanted.uri).await?;
+            roots.insert(wanted.uri.clone(), self.dress(provider));
+        }
+        Ok(Registry { roots })
+    }
+
+    fn check(&self, wanted: &Use) -> Result<()> {
+        if self.environment != Environment::Production {
+            return Ok(());
+        }
+        let uri = &wanted.uri;
+        match uri.root() {
+            RootKey::Local(_) if !wanted.allow_local_in_production => {
+                Err(Error::new(Code::LocalKeyInProduction, format!("cannot use `{uri}` in production"))
+                    .cause("whoever reads the file of a local key reads everything, and leaves no trace")
+                    .hint("name a root key of a key service in `roots`, as `aws-kms://REGION/alias/NAME`")
+                    .hint("a policy that does not say its `environment` is production"))
+            }
+            RootKey::Aws(aws) if aws.is_cleartext() => {
+                Err(Error::new(Code::KmsUriInvalid, format!("cannot use `{uri}` in production"))
+                    .cause("data keys would cross the network in the clear")
+                    .hint("give an `https` endpoint, or none for the AWS service itself"))
+            }
+            RootKey::Local(_) | RootKey::Aws(_) | RootKey::Memory(_) => Ok(()),
+        }
+    }
+
+    async fn open(&self, uri: &KeyUri) -> Result<Arc<dyn KeyManagementService>> {
+        if let Some(given) = self.given.iter().find(|kms| kms.uri() == uri) {
+            return Ok(given.clone());
+        }
+        match uri.root() {
+            RootKey::Aws(aws) => open_aws(uri, aws).await,
+            RootKey::Local(_) => Ok(Arc::new(LocalKms::open(uri, &self.base)?)),
+            RootKey::Memory(_) => Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
+                .cause("a key in memory is lost with its process, so only the process itself can give it")
+                .hint("in a test, hand a `MemoryKms` of that name to the builder")),
+        }
+    }
+
+    /// Meter next to the provider, so that it counts what the service sees; retry outermost, so that each try is
+    /// limited and counted.
+    fn dress(&self, provider: Arc<dyn KeyManagementService>) -> Root {
+        let meter = Arc::new(Meter::new(provider));
+        let mut kms: Arc<dyn KeyManagementService> = meter.clone();
+        if let Some(rate) = self.per_second {
+            kms = Arc::new(Limit::new(kms, rate));
+        }
+        Root { kms: Arc::new(Retry::new(kms, self.retry)), meter }
+    }
+}
+
+#[cfg(feature = "aws")]
+async fn open_aws(uri: &KeyUri, _: &AwsKeyUri) -> Result<Arc<dyn KeyManagementService>> {
+    Ok(Arc::new(super::aws::AwsKms::open(uri).await?))
+}
+
+#[cfg(not(feature = "aws"))]
+async fn open_aws(uri: &KeyUri, _: &AwsKeyUri) -> Result<Arc<dyn KeyManagementService>> {
+    Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
+        .cause("this program was built without AWS KMS")
+        .hint("build it with the feature `aws`, as `cargo build -p enfold-cli --features aws`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kms::{EncryptionContext, KeyManagementServiceExt, MemoryKms, MemoryState, Operation};
+
+    fn uri(text: &str) -> KeyUri {
+        text.parse().unwrap()
+    }
+
+    fn builder(environment: Environment) -> (tempfile::TempDir, RegistryBuilder) {
+        let folder = tempfile::tempdir().unwrap();
+        let builder = Registry::builder(environment, folder.path());
+        (folder, builder)
+    }
+
+    async fn refused(builder: RegistryBuilder) -> Code {
+        builder.build().await.err().expect("must be refused").code()
+    }
+
+    #[tokio::test]
+    async fn a_root_key_that_the_policy_does_not_name_is_never_called() {
+        let (_folder, builder) = builder(Environment::Development);
+        let (ours, theirs) = (MemoryKms::new("ours").unwrap(), Arc::new(MemoryKms::new("theirs").unwrap()));
+        let registry = builder
+            .root(uri("memory:ours"), false)
+            .provider(Arc::new(ours))
+            .provider(theirs.clone())
+            .build()
+            .await
+            .unwrap();
+        assert!(registry.get(&uri("memory:ours")).is_ok());
+        let error = registry.get(&uri("memory:theirs")).err().unwrap();
+        assert_eq!(error.code(), Code::KmsUriInvalid);
+        assert_eq!(theirs.calls(), crate::kms::MemoryCalls::default());
+        assert_eq!(registry.uris().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_local_key_is_refused_in_production_unless_its_ring_allows_it() {
+        let (folder, builder_) = builder(Environment::Production);
+        LocalKms::init(&uri("local:dev.key"), folder.path()).unwrap();
+        assert_eq!(refused(builder_.root(uri("local:dev.key"), false)).await, Code::LocalKeyInProduction);
+        let again = || Registry::builder(Environment::Production, folder.path());
+        assert!(again().root(uri("local:dev.key"), true).build().await.is_ok());
+        // One ring's permission is not another's.
+        let both = again().root(uri("local:dev.key"), true).root(uri("local:dev.key"), false);
+        assert_eq!(refused(both).await, Code::LocalKeyInProduction);
+        for environment in [Environment::Development, Environment::Staging] {
+            let elsewhere = Registry::builder(environment, folder.path()).root(uri("local:dev.key"), false);
+            assert!(elsewhere.build().await.is_ok(), "{environment:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_local_key_that_the_caller_made_is_refused_in_production_too() {
+        let (folder, builder) = builder(Environment::Production);
+        let local = LocalKms::init(&uri("local:dev.key"), folder.path()).unwrap();
+        let builder = builder.root(uri("local:dev.key"), false).provider(Arc::new(local));
+        assert_eq!(refused(builder).await, Code::LocalKeyInProduction);
+    }
+
+    #[tokio::test]
+    async fn a_memory_key_that_nobody_gave_is_refused() {
+        let (_folder, builder) = builder(Environment::Development);
+        assert_eq!(refused(builder.root(uri("memory:a"), false)).await, Code::KmsUriInvalid);
+    }
+
+    #[tokio::test]
+    async fn data_keys_do_not_cross_the_network_in_the_clear_in_production() {
+        let (_folder, builder) = builder(Environment::Production);
+        let aws = uri("aws-kms://eu-central-1/alias/a?endpoint=http://kms.internal:8080");
+        assert_eq!(refused(builder.root(aws, false)).await, Code::KmsUriInvalid);
+    }
+
+    #[cfg(not(feature = "aws"))]
+    #[tokio::test]
+    async fn a_provider_that_was_not_built_in_names_the_feature() {
+        let (_folder, builder) = builder(Environment::Production);
+        let error = builder.root(uri("aws-kms://eu-central-1/alias/a"), false).build().await.err().unwrap();
+        assert_eq!(error.code(), Code::KmsUriInvalid);
+        assert!(error.hints().any(|h| h.contains("feature `aws`")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_meter_counts_every_try() {
+        let (_folder, builder) = builder(Environment::Development);
+        let memory = Arc::new(MemoryKms::new("a").unwrap());
+        let retry = RetryOptions { attempts: 3, first_pause: std::time::Duration::ZERO, ..RetryOptions::default() };
+        let registry =
+            builder.root(uri("memory:a"), false).provider(memory.clone()).retry(retry).build().await.unwrap();
+        memory.set_state(MemoryState::Throttled);
+        let kms = registry.get(&uri("memory:a")).unwrap();
+        assert!(kms.generate_one(&EncryptionContext::new()).await.is_err());
+        assert_eq!(registry.meter(&uri("memory:a")).unwrap().figures(Operation::Generate).calls, 3);
+    }
+}

@@ -1,0 +1,191 @@
+//! The conformance suite over the providers that need no server.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use enfold::kms::conformance::{self, Arranged, Case, Fixture, Outcome, Trouble};
+use enfold::kms::{
+    EncryptionContext, KeyManagementService, KeyMaterial, KeyUri, LocalKms, MemoryKms, MemoryState, Meter, Retry,
+    RetryOptions, UnwrapRequest, WrapRequest, WrappedKey,
+};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Keeps what it made, to bring it into trouble by its URI.
+#[derive(Default)]
+struct Memory {
+    made: Mutex<HashMap<KeyUri, Arc<MemoryKms>>>,
+    wrapped: bool,
+}
+
+#[async_trait]
+impl Fixture for Memory {
+    fn name(&self) -> String {
+        if self.wrapped { "memory, behind retry and meter" } else { "memory" }.to_owned()
+    }
+
+    async fn key(&self) -> Arc<dyn KeyManagementService> {
+        let mut made = self.made.lock().unwrap();
+        let kms = Arc::new(MemoryKms::new(&format!("key-{}", made.len())).unwrap());
+        made.insert(kms.uri().clone(), kms.clone());
+        if !self.wrapped {
+            return kms;
+        }
+        let quick = RetryOptions { first_pause: std::time::Duration::ZERO, ..RetryOptions::default() };
+        Arc::new(Retry::new(Arc::new(Meter::new(kms)), quick))
+    }
+
+    async fn trouble(&self, kms: &Arc<dyn KeyManagementService>, trouble: Trouble) -> Arranged {
+        let state = match trouble {
+            Trouble::Disabled => MemoryState::Disabled,
+            Trouble::PendingDeletion => MemoryState::PendingDeletion,
+            Trouble::Deleted => MemoryState::Deleted,
+            Trouble::Denied => MemoryState::Denied,
+            Trouble::Throttled => MemoryState::Throttled,
+            Trouble::TimedOut => MemoryState::TimedOut,
+        };
+        self.made.lock().unwrap()[kms.uri()].set_state(state);
+        Arranged::Done(kms.clone())
+    }
+}
+
+struct Local {
+    folder: tempfile::TempDir,
+    next: AtomicU32,
+}
+
+const NO_SERVICE: &str = "a key file has no service that could refuse";
+
+#[async_trait]
+impl Fixture for Local {
+    fn name(&self) -> String {
+        "local".to_owned()
+    }
+
+    async fn key(&self) -> Arc<dyn KeyManagementService> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let uri = format!("local:{n}.key").parse().unwrap();
+        Arc::new(LocalKms::init(&uri, self.folder.path()).unwrap())
+    }
+
+    async fn trouble(&self, _: &Arc<dyn KeyManagementService>, _: Trouble) -> Arranged {
+        Arranged::Impossible(NO_SERVICE)
+    }
+}
+
+#[tokio::test]
+async fn the_memory_provider_passes_every_case() {
+    let report = conformance::run(&Memory::default()).await;
+    println!("{report}");
+    assert_eq!(report.exceptions(), []);
+}
+
+#[tokio::test]
+async fn behind_wrappers_every_case_passes_as_well() {
+    let report = conformance::run(&Memory { wrapped: true, ..Memory::default() }).await;
+    println!("{report}");
+    assert_eq!(report.exceptions(), []);
+}
+
+#[tokio::test]
+async fn the_local_provider_passes_every_case_that_a_file_can_be_in() {
+    let report = conformance::run(&Local { folder: tempfile::tempdir().unwrap(), next: AtomicU32::new(0) }).await;
+    println!("{report}");
+    let troubles =
+        [Case::Disabled, Case::PendingDeletion, Case::Deleted, Case::Denied, Case::Throttled, Case::TimedOut];
+    assert_eq!(report.exceptions(), troubles.map(|case| (case, Outcome::NotRun(NO_SERVICE))));
+}
+
+/// A provider with a fault in it, to see that the suite finds it.
+struct Broken {
+    inner: MemoryKms,
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum How {
+    IgnoresContext,
+    ReversesBatches,
+    KeepsTheKeyInTheClear,
+    StopsAtTheFirstBadItem,
+}
+
+#[async_trait]
+impl KeyManagementService for Broken {
+    fn uri(&self) -> &KeyUri {
+        self.inner.uri()
+    }
+
+    async fn wrap(&self, requests: &[WrapRequest<'_>]) -> Vec<enfold::Result<WrappedKey>> {
+        let empty = EncryptionContext::new();
+        match self.how {
+            How::IgnoresContext => {
+                let bare: Vec<_> = requests.iter().map(|r| WrapRequest { key: r.key, context: &empty }).collect();
+                self.inner.wrap(&bare).await
+            }
+            How::KeepsTheKeyInTheClear => requests.iter().map(|r| WrappedKey::new(r.key.expose().to_vec())).collect(),
+            How::ReversesBatches | How::StopsAtTheFirstBadItem => self.inner.wrap(requests).await,
+        }
+    }
+
+    async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<enfold::Result<KeyMaterial>> {
+        let empty = EncryptionContext::new();
+        match self.how {
+            How::IgnoresContext => {
+                let bare: Vec<_> =
+                    requests.iter().map(|r| UnwrapRequest { wrapped: r.wrapped, context: &empty }).collect();
+                self.inner.unwrap(&bare).await
+            }
+            How::ReversesBatches => {
+                let mut answers = self.inner.unwrap(requests).await;
+                answers.reverse();
+                answers
+            }
+            How::StopsAtTheFirstBadItem => {
+                let mut answers = self.inner.unwrap(requests).await;
+                if let Some(bad) = answers.iter().position(Result::is_err) {
+                    answers.truncate(bad + 1);
+                }
+                answers
+            }
+            How::KeepsTheKeyInTheClear => {
+                let take = |r: &UnwrapRequest<'_>| KeyMaterial::from_slice(&mut r.wrapped.as_bytes().to_vec());
+                requests.iter().map(|r| take(r).ok_or_else(wrong)).collect()
+            }
+        }
+    }
+}
+
+fn wrong() -> enfold::Error {
+    enfold::Error::new(enfold::Code::WrapInvalid, "no key")
+}
+
+#[async_trait]
+impl Fixture for How {
+    fn name(&self) -> String {
+        format!("{self:?}")
+    }
+
+    async fn key(&self) -> Arc<dyn KeyManagementService> {
+        Arc::new(Broken { inner: MemoryKms::new("broken").unwrap(), how: *self })
+    }
+
+    async fn trouble(&self, _: &Arc<dyn KeyManagementService>, _: Trouble) -> Arranged {
+        Arranged::Impossible("it is never asked for")
+    }
+}
+
+#[tokio::test]
+async fn the_suite_finds_providers_that_break_the_contract() {
+    for (how, case) in [
+        (How::IgnoresContext, Case::WrongContext),
+        (How::ReversesBatches, Case::OrderKept),
+        (How::KeepsTheKeyInTheClear, Case::RoundTrip),
+        (How::StopsAtTheFirstBadItem, Case::BatchWithOneBadItem),
+    ] {
+        let report = conformance::run(&how).await;
+        let outcome = report.results.iter().find(|(c, _)| *c == case).map(|(_, o)| o);
+        assert!(matches!(outcome, Some(Outcome::Failed(_))), "{how:?} was not found:\n{report}");
+    }
+}
