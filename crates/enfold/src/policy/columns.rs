@@ -5,14 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use enfold_core::index::Normaliser;
 
 use super::check;
-use super::model::{ColumnPolicy, IndexPolicy, Mode, Scope, TablePolicy};
-use super::raw::{RawColumn, RawCompoundIndex, RawIndex, RawTable};
+use super::model::{ColumnPolicy, IndexPolicy, Scope, TablePolicy};
+use super::raw::{ALL_BITS, RawColumn, RawCompoundIndex, RawIndex, RawTable};
 use super::resolve::{Resolver, keys};
 use super::url::Scheme;
 use super::words::{did_you_mean, parse_normaliser};
-
-/// Bits of a whole HMAC-SHA-256.
-const ALL_BITS: u16 = 256;
 
 pub(super) fn tables(
     at: &mut Resolver<'_>,
@@ -156,9 +153,7 @@ fn column(
         at.report(&path("bind_row"), "a column that is bound to its row needs the table's `row_key`");
         at.findings.hint(format!("add `row_key = [\"id\"]` under `[tables.{}]`", super::words::key_text(table.name)));
     }
-    let mode = raw.mode.unwrap_or(Mode::Kms);
-    let min_mode = raw.min_mode.unwrap_or(Mode::Legacy);
-    if min_mode > mode {
+    if raw.min_mode > raw.mode {
         at.report(&path("min_mode"), "stronger than the column's `mode`");
     }
     if raw.padding.is_some_and(|bytes| !bytes.is_power_of_two()) {
@@ -173,12 +168,12 @@ fn column(
         id: id?,
         class: raw.class,
         ring: ring?,
-        mode,
-        min_mode,
+        mode: raw.mode,
+        min_mode: raw.min_mode,
         bind_row: raw.bind_row,
         padding: raw.padding,
-        salt: raw.salt.unwrap_or_default(),
-        lookalikes: raw.lookalikes.unwrap_or_default(),
+        salt: raw.salt,
+        lookalikes: raw.lookalikes,
         same_as: raw.same_as,
         indexes,
     })
@@ -239,13 +234,12 @@ fn single(at: &mut Resolver<'_>, path: &[String], column: &str, name: &str, raw:
     let mut path = path.to_vec();
     path.push(name.to_owned());
     let normalise = normalisers(at, &path, &raw.normalise);
-    let bits = raw.bits.unwrap_or(ALL_BITS);
-    whole_if_unique(at, &path, raw.unique, bits, &normalise);
+    whole_if_unique(at, &path, raw.unique, raw.bits, &normalise);
     IndexPolicy {
         column: raw.column.unwrap_or_else(|| format!("{column}_{name}")),
         over: vec![column.to_owned()],
         normalise,
-        bits,
+        bits: raw.bits,
         unique: raw.unique,
         cross_tenant: raw.cross_tenant,
     }
@@ -266,13 +260,12 @@ fn compound(
         covered(at, table, &below("over"), over, columns);
     }
     let normalise = normalisers(at, &path, &raw.normalise);
-    let bits = raw.bits.unwrap_or(ALL_BITS);
-    whole_if_unique(at, &path, raw.unique, bits, &normalise);
+    whole_if_unique(at, &path, raw.unique, raw.bits, &normalise);
     let policy = IndexPolicy {
         column: column?,
         over: over?,
         normalise,
-        bits,
+        bits: raw.bits,
         unique: raw.unique,
         cross_tenant: raw.cross_tenant,
     };

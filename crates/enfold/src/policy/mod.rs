@@ -9,6 +9,7 @@ mod draft;
 pub mod edit;
 mod model;
 mod raw;
+pub mod reference;
 mod resolve;
 mod schema;
 mod source;

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice};
 
+/// Bits of a whole HMAC-SHA-256.
+pub(super) const ALL_BITS: u16 = 256;
+
 /// The policy of Enfold: which database, which key rings, which columns, and how they are protected.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -47,7 +50,7 @@ pub(super) struct RawPolicy {
 pub(super) struct RawDatabase {
     /// `postgres://user:password@host:port/database?sslmode=…`, or `sqlite:` and a path that starts at this file's
     /// folder. Keep the password out of the file: `${DATABASE_URL}`.
-    #[schemars(required, extend("format" = "database-url"))]
+    #[schemars(extend("x-required" = true, "format" = "database-url"))]
     pub url: Option<String>,
 }
 
@@ -136,16 +139,16 @@ pub(super) struct RawEvents {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawRing {
     /// The ring's id. It is authenticated with every value, so it may never change nor be used again; the name may.
-    #[schemars(required, extend("format" = "id"))]
+    #[schemars(extend("x-required" = true, "format" = "id"))]
     pub id: Option<String>,
     /// URIs of the root keys, in order of preference; every data key is wrapped once under each of them.
-    #[schemars(required, extend("x-items" = "root-key-uri"))]
+    #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
     /// What one data key covers.
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub scope: Option<Scope>,
     /// Who wraps a record's data key, where the scope is `record`.
-    pub record_wrap: Option<RecordWrap>,
+    pub record_wrap: RecordWrap,
     /// Labels that go into the key service's encryption context, so into its log: never anything secret.
     pub labels: BTreeMap<String, String>,
     /// How often a new data key is made. None: only when asked to.
@@ -209,7 +212,7 @@ pub(super) struct RawTable {
 }
 
 /// A protected column.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawColumn {
     /// The column's id, as a rule `schema.table.column` when it was first protected. It is authenticated with every
@@ -220,10 +223,10 @@ pub(super) struct RawColumn {
     pub class: Option<String>,
     /// The key ring that protects it. Left out only beside `same_as`.
     pub ring: Option<String>,
-    /// What `apply` and `enforce` bring the column to. `kms` unless it says otherwise.
-    pub mode: Option<Mode>,
-    /// A process refuses a signed mode below this. `legacy` unless it says otherwise.
-    pub min_mode: Option<Mode>,
+    /// What `apply` and `enforce` bring the column to.
+    pub mode: Mode,
+    /// A process refuses a signed mode below this.
+    pub min_mode: Mode,
     /// Authenticate the row key with every value, so that a value copied to another row of the same tenant does not
     /// open. Needs the table's `row_key`, and the key must be known before a value is sealed.
     pub bind_row: bool,
@@ -231,17 +234,35 @@ pub(super) struct RawColumn {
     #[schemars(range(min = 2, max = 65_536))]
     pub padding: Option<u32>,
     /// Whether a reader of the database may see which values one process sealed together.
-    pub salt: Option<Salt>,
+    pub salt: Salt,
     /// What values are that begin like an envelope and are not one.
-    pub lookalikes: Option<Lookalikes>,
+    pub lookalikes: Lookalikes,
     /// `schema.table.column` of the column of this policy whose id this one shares on purpose (an archive table).
     pub same_as: Option<String>,
     /// Blind indexes over this column, by name. The name takes part in the index key: a renamed index is a new one.
     pub indexes: BTreeMap<String, RawIndex>,
 }
 
+impl Default for RawColumn {
+    fn default() -> Self {
+        Self {
+            id: None,
+            class: None,
+            ring: None,
+            mode: Mode::Kms,
+            min_mode: Mode::Legacy,
+            bind_row: false,
+            padding: None,
+            salt: Salt::default(),
+            lookalikes: Lookalikes::default(),
+            same_as: None,
+            indexes: BTreeMap::new(),
+        }
+    }
+}
+
 /// A blind index over one column: what lookups for equality use.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawIndex {
     /// The database column that holds the index values. By default the column's name, `_` and the index's name.
@@ -252,7 +273,7 @@ pub(super) struct RawIndex {
     pub normalise: Vec<String>,
     /// Bits kept of the HMAC. Fewer bits: more false hits, and less to learn for a reader of the database.
     #[schemars(range(min = 8, max = 256))]
-    pub bits: Option<u16>,
+    pub bits: u16,
     /// Equal values are refused by the database. A unique index is never truncated.
     pub unique: bool,
     /// Lookups find a value whatever its tenant (a login by e-mail does). One index key then serves all tenants, so a
@@ -260,26 +281,38 @@ pub(super) struct RawIndex {
     pub cross_tenant: bool,
 }
 
+impl Default for RawIndex {
+    fn default() -> Self {
+        Self { column: None, normalise: Vec::new(), bits: ALL_BITS, unique: false, cross_tenant: false }
+    }
+}
+
 /// A blind index over several columns of the table.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawCompoundIndex {
     /// The protected columns it covers, in order; two at least. They share a key ring.
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub over: Option<Vec<String>>,
     /// The database column that holds the index values.
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub column: Option<String>,
     /// As for the index of one column; applied to each of the columns.
     #[schemars(extend("x-items" = "normaliser"))]
     pub normalise: Vec<String>,
     /// Bits kept of the HMAC. Fewer bits: more false hits, and less to learn for a reader of the database.
     #[schemars(range(min = 8, max = 256))]
-    pub bits: Option<u16>,
+    pub bits: u16,
     /// Equal combinations are refused by the database. A unique index is never truncated.
     pub unique: bool,
     /// Lookups find a row whatever its tenant.
     pub cross_tenant: bool,
+}
+
+impl Default for RawCompoundIndex {
+    fn default() -> Self {
+        Self { over: None, column: None, normalise: Vec::new(), bits: ALL_BITS, unique: false, cross_tenant: false }
+    }
 }
 
 /// Values that live in no column.
@@ -287,10 +320,10 @@ pub(super) struct RawCompoundIndex {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawValue {
     /// The id that is authenticated with every value, as a column's.
-    #[schemars(required, extend("format" = "id"))]
+    #[schemars(extend("x-required" = true, "format" = "id"))]
     pub id: Option<String>,
     /// The key ring that protects them.
-    #[schemars(required)]
+    #[schemars(extend("x-required" = true))]
     pub ring: Option<String>,
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::check::{self, Checked};
 use super::columns;
 use super::model::{
-    CachePolicy, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy, RingPolicy, Scope,
-    Trust, ValuePolicy,
+    CachePolicy, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy, RecordWrap,
+    RingPolicy, Scope, Trust, ValuePolicy,
 };
 use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, RawRing, RawTrust, RawValue};
 use super::source::{Findings, Place};
@@ -207,7 +207,7 @@ impl Resolver<'_> {
         if let Some(roots) = &roots {
             self.roots(roots, &at("roots"), environment, raw.allow_local_in_production);
         }
-        if raw.record_wrap.is_some() && scope.is_some_and(|scope| scope != Scope::Record) {
+        if raw.record_wrap == RecordWrap::Kms && scope.is_some_and(|scope| scope != Scope::Record) {
             self.report(&at("record_wrap"), "only a ring with the scope `record` has keys of records");
         }
         for label in raw.labels.keys() {
@@ -221,7 +221,7 @@ impl Resolver<'_> {
             id: id?,
             roots: roots?,
             scope: scope?,
-            record_wrap: raw.record_wrap.unwrap_or_default(),
+            record_wrap: raw.record_wrap,
             labels: raw.labels,
             cadence: raw.cadence.as_ref().map(duration),
             cache: cache(&raw.cache),

@@ -88,6 +88,22 @@ impl<'a> Shape<'a> {
         }))
     }
 
+    pub(super) fn description(self) -> &'a str {
+        self.word("description")
+    }
+
+    /// The default as JSON; none where leaving a setting out means that there is none.
+    pub(super) fn default(self) -> Option<&'a Value> {
+        self.0.get("default")
+    }
+
+    pub(super) fn is_required(self, setting: &str) -> bool {
+        self.0
+            .get("required")
+            .and_then(Value::as_array)
+            .is_some_and(|names| names.iter().any(|name| name.as_str() == Some(setting)))
+    }
+
     pub(super) fn integer(self, key: &str) -> Option<i64> {
         self.0.get(key).and_then(Value::as_i64)
     }
@@ -102,6 +118,7 @@ fn simplify(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             unite_with_absent(object);
+            require(object);
             object.values_mut().for_each(simplify);
         }
         Value::Array(items) => items.iter_mut().for_each(simplify),
@@ -109,8 +126,23 @@ fn simplify(schema: &mut Value) {
     }
 }
 
+/// Lists the settings that must be there. They are optional to serde, so that one that is missing is reported with
+/// everything else.
+fn require(object: &mut Map<String, Value>) {
+    let Some(settings) = object.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let marked = settings.iter_mut().filter_map(|(name, setting)| {
+        setting.as_object_mut()?.shift_remove("x-required")?;
+        Some(Value::from(name.clone()))
+    });
+    let required: Vec<Value> = marked.collect();
+    if !required.is_empty() {
+        object.insert("required".into(), Value::Array(required));
+    }
+}
+
 fn unite_with_absent(object: &mut Map<String, Value>) {
-    if object.get("default").is_some_and(Value::is_null) {
+    // A table's default is that of its settings.
+    if object.get("default").is_some_and(|default| default.is_null() || default.is_object()) {
         object.remove("default");
     }
     let single = object.get("type").and_then(Value::as_array).and_then(|types| {
@@ -119,6 +151,9 @@ fn unite_with_absent(object: &mut Map<String, Value>) {
     });
     if let Some(single) = single {
         object.insert("type".into(), single);
+    }
+    if let Some(Value::Array(words)) = object.get_mut("enum") {
+        words.retain(|word| !word.is_null());
     }
     let Some(Value::Array(choices)) = object.get_mut("anyOf") else {
         return;
