@@ -48,8 +48,9 @@ pub struct Lease {
 /// Which version of which row was read. Only the store that made one can use it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RowVersion {
-    /// Postgres: the tuple's place and the transaction that wrote it.
-    Tuple { block: u32, offset: u16, xmin: u32 },
+    /// Postgres: the tuple's place, the transaction that wrote it, and the file it lies in (a rewritten table may hold
+    /// another row of the same transaction at the same place).
+    Tuple { file: u32, block: u32, offset: u16, xmin: u32 },
     /// SQLite and the simulated store: the row id and a SHA-256 of the exact stored bytes of every converted, tenant
     /// and bound column.
     Digest { rowid: i64, digest: [u8; 32] },

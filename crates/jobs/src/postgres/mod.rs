@@ -3,12 +3,17 @@
 //! Everything runs in short transactions begun by [`Postgres::begin`], whose settings are `SET LOCAL`: nothing is kept
 //! in a session, so a pooler in transaction mode may stand between. Statements are sent unprepared for the same reason.
 mod ask;
+mod census;
+mod form;
 mod inspect;
 mod quote;
 mod session;
+mod shape;
+mod store;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enfold::Result;
 use enfold::db::postgres::Endpoint;
@@ -16,6 +21,10 @@ use enfold::policy::{DatabaseUrl, JobPolicy};
 use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 
+use shape::Shape;
+use store::Gauge;
+
+pub use form::{Look, key_ids, key_of};
 pub use quote::{ident, literal, qualified};
 use session::OWN;
 pub use session::{Param, Purpose, Tx};
@@ -30,6 +39,13 @@ pub struct Limits {
     pub statement_timeout: Duration,
     /// A job waits while a replica is behind by more than this.
     pub max_replica_lag: Duration,
+    /// … while a replication slot holds back more than this many bytes of log …
+    pub max_slot_bytes: i64,
+    /// … while some transaction's snapshot is older than this many transactions: what the job leaves dead meanwhile
+    /// cannot be cleared …
+    pub max_snapshot_age: i64,
+    /// … and while the log grows by more than this many bytes a second, if there is such a limit.
+    pub max_wal_rate: Option<f64>,
     /// Connections at once.
     pub connections: usize,
 }
@@ -40,6 +56,9 @@ impl Default for Limits {
             lock_timeout: Duration::from_millis(250),
             statement_timeout: Duration::from_secs(30),
             max_replica_lag: Duration::from_secs(10),
+            max_slot_bytes: 16 << 30,
+            max_snapshot_age: 10_000_000,
+            max_wal_rate: None,
             connections: 8,
         }
     }
@@ -63,6 +82,10 @@ pub struct Postgres {
     /// Connections without a transaction.
     idle: Arc<Mutex<Vec<Client>>>,
     permits: Arc<Semaphore>,
+    /// By the policy's table names.
+    shapes: Mutex<HashMap<String, (Instant, Arc<Shape>)>>,
+    gauge: Gauge,
+    started: Instant,
 }
 
 impl Postgres {
@@ -72,7 +95,15 @@ impl Postgres {
 
     pub fn at(endpoint: Endpoint, limits: Limits) -> Self {
         let permits = Arc::new(Semaphore::new(limits.connections.max(1)));
-        Self { endpoint, limits, idle: Arc::default(), permits }
+        Self {
+            endpoint,
+            limits,
+            idle: Arc::default(),
+            permits,
+            shapes: Mutex::default(),
+            gauge: Gauge::default(),
+            started: Instant::now(),
+        }
     }
 
     pub fn limits(&self) -> &Limits {

@@ -73,6 +73,11 @@ impl Postgres {
         }
     }
 
+    /// Closes the connections that nobody uses.
+    pub fn close_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     pub fn doing(&self, what: &str) -> String {
         format!("cannot {what} the database `{}`", self.endpoint.database())
     }
@@ -81,11 +86,12 @@ impl Postgres {
     fn preamble(&self, purpose: Purpose) -> String {
         let lock = milliseconds(self.limits.lock_timeout);
         let statement = milliseconds(self.limits.statement_timeout);
-        // Read committed whatever the role's default is: the engine decides by row versions, not by snapshots.
-        let mut text = String::from("BEGIN ISOLATION LEVEL READ COMMITTED");
-        text.push_str(match purpose {
-            Purpose::Read | Purpose::Count => " READ ONLY; ",
-            Purpose::Write | Purpose::Own | Purpose::Schema => " READ WRITE; ",
+        // Whatever the role's default is: the engine decides by row versions, not by snapshots.
+        // A read takes several statements (large values come one by one) and must see one state.
+        let mut text = String::from(match purpose {
+            Purpose::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ",
+            Purpose::Count => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; ",
+            Purpose::Write | Purpose::Own | Purpose::Schema => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ",
         });
         let mut set = |name: &str, value: &str| text.push_str(&format!("SET LOCAL {name} = {value}; "));
         // Under row-level security a query would silently see a part of the rows; with this it fails instead.
@@ -107,6 +113,10 @@ impl Postgres {
             set("enable_nestloop", "on");
             set("jit", "off");
             set("max_parallel_workers_per_gather", "0");
+        }
+        if purpose == Purpose::Write {
+            // What is deferred to the commit would fail there, where no row can be told from another.
+            text.push_str("SET CONSTRAINTS ALL IMMEDIATE; ");
         }
         text
     }

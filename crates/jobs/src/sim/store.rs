@@ -121,7 +121,7 @@ impl SimStore {
 
 /// The live version that `change` may replace.
 fn matching(world: &World, change: &Change) -> Option<(usize, usize)> {
-    let RowVersion::Tuple { block, offset, xmin } = change.version else { return None };
+    let RowVersion::Tuple { block, offset, xmin, .. } = change.version else { return None };
     let newest = world.newest(&change.version)?;
     let Slot::Live(now) = &world.relations[newest.0][newest.1] else { return None };
     let read = world.reads.get(&change.version);
@@ -208,6 +208,7 @@ fn behind_a_finished_range(world: &mut World, job: usize, range: &crate::store::
 fn row(tuple: &Tuple, relation: usize, slot: usize) -> Row {
     Row {
         version: RowVersion::Tuple {
+            file: 0,
             block: u32::try_from(slot).unwrap(),
             offset: u16::try_from(relation).unwrap(),
             xmin: tuple.xmin,

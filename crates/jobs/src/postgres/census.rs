@@ -1,0 +1,122 @@
+//! Counts by stored form: what a column holds, and how far a goal is.
+
+use enfold::Result;
+use tokio_postgres::types::Type;
+
+use super::form::{self, Look};
+use super::shape::Shape;
+use super::{Postgres, Purpose, ident, qualified};
+use crate::model::{Census, Goal, Target};
+
+impl Postgres {
+    /// One census for each column of the target. `sample`: about as many rows, from blocks spread over the table.
+    pub async fn count_forms(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>> {
+        let shape = self.shape_now(target).await?;
+        let doing = format!("cannot count what `{}` holds", target.policy_table);
+        let from = match sample {
+            None => qualified(&target.table),
+            Some(rows) => format!("{} TABLESAMPLE SYSTEM ({})", qualified(&target.table), percent(&shape, rows)),
+        };
+        let limit = sample.map_or(String::new(), |rows| format!(" LIMIT {rows}"));
+        let tx = self.begin(Purpose::Count).await?;
+        let mut all = Vec::with_capacity(target.columns.len());
+        for (column, base) in target.columns.iter().zip(&shape.columns) {
+            let look = base.look();
+            let name = ident(&column.name);
+            let sql = format!(
+                "SELECT CASE WHEN c IS NULL THEN 'null' WHEN {envelope} THEN {key} WHEN {like} THEN 'like' ELSE 'plain' END, \
+                        count(*) \
+                 FROM (SELECT {name} AS c FROM {from}{limit}) t GROUP BY 1",
+                envelope = look.is_envelope("c", &[]),
+                key = look.key_prefix("c"),
+                like = look.begins_like("c"),
+            );
+            let mut census = Census::default();
+            for row in tx.query(&doing, &sql, &[]).await? {
+                let (what, count): (String, i64) = (row.get(0), row.get(1));
+                let count = u64::try_from(count).unwrap_or(0);
+                census.rows += count;
+                match what.as_str() {
+                    "null" => census.nulls += count,
+                    "like" => census.lookalikes += count,
+                    "plain" => census.plaintext += count,
+                    prefix => {
+                        census.envelopes += count;
+                        *census.by_key.entry(form::key_of(prefix).unwrap_or_default()).or_default() += count;
+                    }
+                }
+            }
+            all.push(census);
+        }
+        tx.commit().await?;
+        Ok(all)
+    }
+
+    /// Rows that do not satisfy the goal by their stored form.
+    pub(crate) async fn count_remaining(&self, goal: Goal, target: &Target) -> Result<u64> {
+        let shape = self.shape_now(target).await?;
+        let Some(open) = unsatisfied(goal, target, &shape) else { return Ok(0) };
+        let tx = self.begin(Purpose::Count).await?;
+        let sql = format!("SELECT count(*) FROM {} t WHERE {open}", qualified(&target.table));
+        let row = tx.one(&format!("cannot count what is left of `{}`", target.policy_table), &sql, &[]).await?;
+        tx.commit().await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+
+    /// Whether a Postgres role sees every row of a table: row-level security makes counts wrong, so it must.
+    pub async fn sees_all_rows(&self, target: &Target) -> Result<bool> {
+        let tx = self.begin(Purpose::Read).await?;
+        let name = qualified(&target.table);
+        let row = tx
+            .one(
+                "cannot look up row-level security",
+                "SELECT NOT pg_catalog.row_security_active($1::regclass::oid)",
+                &[(&name, Type::TEXT)],
+            )
+            .await?;
+        tx.commit().await?;
+        Ok(row.get(0))
+    }
+}
+
+/// `None`: the goal asks for nothing of this target.
+fn unsatisfied(goal: Goal, target: &Target, shape: &Shape) -> Option<String> {
+    let column = |at: usize| format!("t.{}", ident(&target.columns[at].name));
+    let envelope = |at: usize| shape.columns[at].look().is_envelope(&column(at), &[]);
+    let plain = || (0..target.columns.len()).map(|at| format!("({} IS NOT NULL AND NOT {})", column(at), envelope(at)));
+    // An index over several columns has no value where one of them is NULL.
+    let unindexed = || {
+        target.indexes.iter().map(|index| {
+            let values: Vec<String> = index.over.iter().map(|at| format!("{} IS NOT NULL", column(*at))).collect();
+            format!("(t.{} IS NULL AND {})", ident(&index.column), values.join(" AND "))
+        })
+    };
+    let conditions: Vec<String> = match goal {
+        Goal::Protect => plain().chain(unindexed()).collect(),
+        Goal::Verify => plain().collect(),
+        Goal::Unprotect => {
+            (0..target.columns.len()).map(|at| format!("({} IS NOT NULL AND {})", column(at), envelope(at))).collect()
+        }
+        Goal::Index => unindexed().collect(),
+    };
+    (!conditions.is_empty()).then(|| conditions.join(" OR "))
+}
+
+/// Half as much again as is needed by the planner's estimate, for SYSTEM takes whole blocks.
+fn percent(shape: &Shape, rows: u64) -> f64 {
+    let total: u64 = shape.leaves.iter().map(|leaf| leaf.rows.unwrap_or(0)).sum();
+    #[allow(clippy::cast_precision_loss, reason = "a share, to be rounded in any case")]
+    let share = if total == 0 { 100.0 } else { 150.0 * rows as f64 / total as f64 };
+    share.clamp(0.0001, 100.0)
+}
+
+impl super::shape::Base {
+    pub(crate) fn look(self) -> Look {
+        match self {
+            Self::Text => Look::Text,
+            Self::Bytea => Look::Bytes,
+            Self::Json => Look::Json,
+            Self::Jsonb => Look::Jsonb,
+        }
+    }
+}

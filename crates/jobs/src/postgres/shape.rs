@@ -1,0 +1,293 @@
+//! What the system catalogs say of a table that a sweep must know: types, leaf partitions, triggers, unique indexes.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use enfold::{Code, Error, Result};
+use tokio_postgres::types::Type;
+
+use super::session::{Purpose, Tx};
+use super::{Postgres, qualified};
+use crate::model::{Storage, TableName, Target};
+
+/// A shape is looked up again after this long: a trigger or an index may have come.
+const KEPT: Duration = Duration::from_secs(5);
+
+pub(crate) struct Shape {
+    /// In the order of [`Target::columns`].
+    pub(crate) columns: Vec<Base>,
+    /// Of [`Target::tenant`].
+    pub(crate) tenant: Option<PartType>,
+    /// In the order of [`Target::row_key`].
+    pub(crate) row_key: Vec<PartType>,
+    /// Tables that hold the rows: the table itself, or its leaf partitions. Quoted names.
+    pub(crate) leaves: Vec<Leaf>,
+    /// `FOR NO KEY UPDATE`, or `FOR UPDATE` where a written column is in a unique index: Postgres takes that lock for
+    /// the update in any case, and taking it later would mean to wait for whoever holds `FOR KEY SHARE`.
+    pub(crate) lock: &'static str,
+    /// Users' row triggers that run before an update, and may alter or swallow it.
+    pub(crate) triggers_before: bool,
+    /// Users' triggers that run after it, and may write the row again.
+    pub(crate) triggers_after: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Leaf {
+    pub(crate) relation: String,
+    pub(crate) blocks: u64,
+    /// The planner's estimate; `None` where the table was never analysed.
+    pub(crate) rows: Option<u64>,
+}
+
+/// The type under a column's domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// text, varchar, citext
+    Text,
+    Bytea,
+    Json,
+    Jsonb,
+}
+
+/// How a tenant or a bound column becomes a part of a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PartType {
+    Int,
+    Uuid,
+    Text,
+    Bytes,
+}
+
+impl Postgres {
+    pub(crate) async fn shape(&self, target: &Target) -> Result<Arc<Shape>> {
+        let kept = self.shapes.lock().unwrap_or_else(PoisonError::into_inner).get(&target.policy_table).cloned();
+        if let Some((at, shape)) = kept
+            && at.elapsed() < KEPT
+            && shape.columns.len() == target.columns.len()
+        {
+            return Ok(shape);
+        }
+        self.shape_now(target).await
+    }
+
+    /// As it is at this moment, with the number of blocks.
+    pub(crate) async fn shape_now(&self, target: &Target) -> Result<Arc<Shape>> {
+        let tx = self.begin(Purpose::Own).await?;
+        let shape = Arc::new(load(&tx, target).await?);
+        tx.commit().await?;
+        let mut shapes = self.shapes.lock().unwrap_or_else(PoisonError::into_inner);
+        shapes.insert(target.policy_table.clone(), (Instant::now(), Arc::clone(&shape)));
+        Ok(shape)
+    }
+}
+
+async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
+    let oid = table_oid(tx, &target.table).await?;
+    let types = column_types(tx, oid).await?;
+    let find = |name: &str| {
+        types.iter().find(|(column, _)| column == name).map(|(_, base)| base.as_str()).ok_or_else(|| {
+            Error::new(Code::TableMissing, format!("there is no column `{}.{name}`", target.policy_table))
+        })
+    };
+    let columns = target
+        .columns
+        .iter()
+        .map(|c| find(&c.name).and_then(|base| Base::of(base, c.storage, &target.policy_table, &c.name)))
+        .collect::<Result<_>>()?;
+    let part = |name: &String| find(name).and_then(|base| PartType::of(base, &target.policy_table, name));
+    let tenant = target.tenant.as_ref().map(part).transpose()?;
+    let row_key = target.row_key.iter().map(part).collect::<Result<_>>()?;
+
+    let leaves = leaves(tx, oid, &target.table).await?;
+    let names: Vec<&str> = target
+        .columns
+        .iter()
+        .map(|c| c.name.as_str())
+        .chain(target.indexes.iter().map(|i| i.column.as_str()))
+        .collect();
+    let row = tx
+        .one(
+            &format!("cannot look up the indexes and triggers of `{}`", target.policy_table),
+            "SELECT \
+               EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a \
+                         ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
+                       WHERE i.indrelid = $1 AND i.indisunique AND i.indpred IS NULL AND a.attname = ANY ($2)) AS keyed, \
+               coalesce(bool_or(t.tgtype & 2 = 2), false) AS before, \
+               coalesce(bool_or(t.tgtype & 2 = 0), false) AS after \
+             FROM pg_catalog.pg_trigger t \
+             WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 16 = 16 \
+               AND t.tgrelid IN (SELECT $1 UNION SELECT relid FROM pg_catalog.pg_partition_tree($1))",
+            &[(&oid, Type::OID), (&names, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    Ok(Shape {
+        columns,
+        tenant,
+        row_key,
+        leaves,
+        lock: if row.get("keyed") { "FOR UPDATE" } else { "FOR NO KEY UPDATE" },
+        triggers_before: row.get("before"),
+        triggers_after: row.get("after"),
+    })
+}
+
+/// The table's oid; `TableMissing` where there is none.
+pub(crate) async fn table_oid(tx: &Tx, table: &TableName) -> Result<u32> {
+    let name = qualified(table);
+    let row = tx
+        .one(
+            &format!("cannot look for the table `{name}`"),
+            "SELECT pg_catalog.to_regclass($1)::oid",
+            &[(&name, Type::TEXT)],
+        )
+        .await?;
+    row.get::<_, Option<u32>>(0).ok_or_else(|| {
+        Error::new(Code::TableMissing, format!("there is no table `{}.{}`", table.schema, table.table))
+            .hint("correct the name in `enfold.toml`, or run `enfold discover` to see what is there")
+    })
+}
+
+/// Columns and the types under their domains, as `schema.type` for extensions' types and plain names otherwise.
+async fn column_types(tx: &Tx, oid: u32) -> Result<Vec<(String, String)>> {
+    let rows = tx
+        .query(
+            "cannot look up the columns of a table",
+            "WITH RECURSIVE under AS ( \
+               SELECT a.attname, a.atttypid AS type FROM pg_catalog.pg_attribute a \
+                WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
+               UNION ALL \
+               SELECT u.attname, t.typbasetype FROM under u JOIN pg_catalog.pg_type t ON t.oid = u.type AND t.typtype = 'd') \
+             SELECT u.attname::text, t.typname::text FROM under u JOIN pg_catalog.pg_type t ON t.oid = u.type AND t.typtype <> 'd'",
+            &[(&oid, Type::OID)],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+async fn leaves(tx: &Tx, oid: u32, table: &TableName) -> Result<Vec<Leaf>> {
+    let rows = tx
+        .query(
+            &format!("cannot look up the partitions of `{}`", table.table),
+            "SELECT n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::float8, \
+                    pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8 \
+             FROM (SELECT relid FROM pg_catalog.pg_partition_tree($1) WHERE isleaf UNION SELECT $1::oid) l \
+             JOIN pg_catalog.pg_class c ON c.oid = l.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind <> 'p' ORDER BY 1, 2",
+            &[(&oid, Type::OID)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let (schema, name, kind): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+            if kind != "r" {
+                return Err(Error::new(Code::PlanRefused, format!("`{schema}.{name}` is not a table of this server"))
+                    .hint("views and foreign tables cannot be converted: name the table that holds the rows"));
+            }
+            let (tuples, blocks): (f64, i64) = (row.get(3), row.get(4));
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "an estimate, checked to be positive"
+            )]
+            let rows = (tuples >= 0.0).then_some(tuples as u64);
+            let relation = qualified(&TableName { schema, table: name });
+            Ok(Leaf { relation, blocks: u64::try_from(blocks).unwrap_or(0), rows })
+        })
+        .collect()
+}
+
+impl Base {
+    fn of(name: &str, storage: Storage, table: &str, column: &str) -> Result<Self> {
+        let base = match name {
+            "text" | "varchar" | "citext" => Base::Text,
+            "bytea" => Base::Bytea,
+            "json" => Base::Json,
+            "jsonb" => Base::Jsonb,
+            _ => return Err(refused(name, table, column)),
+        };
+        let fits = match storage {
+            Storage::Text => base == Base::Text,
+            Storage::Bytes => base == Base::Bytea,
+            Storage::Json => matches!(base, Base::Json | Base::Jsonb),
+        };
+        if fits { Ok(base) } else { Err(refused(name, table, column)) }
+    }
+
+    /// The array type in which its values are sent.
+    pub(crate) fn array(self) -> Type {
+        if self == Base::Bytea { Type::BYTEA_ARRAY } else { Type::TEXT_ARRAY }
+    }
+
+    /// The type in which its values are sent, as SQL.
+    pub(crate) fn sent(self) -> &'static str {
+        if self == Base::Bytea { "bytea" } else { "text" }
+    }
+
+    /// The exact stored bytes of `column`.
+    pub(crate) fn stored(self, column: &str) -> String {
+        match self {
+            Base::Bytea => format!("{column}::bytea"),
+            Base::Text | Base::Json | Base::Jsonb => format!("{column}::text"),
+        }
+    }
+
+    /// What the column is set to, from the value as sent. Never an explicit cast to the column's own type, which would
+    /// cut a long value off instead of refusing it.
+    pub(crate) fn assigned(self, sent: &str) -> String {
+        match self {
+            Base::Text | Base::Bytea => sent.to_owned(),
+            Base::Json => format!("{sent}::json"),
+            Base::Jsonb => format!("{sent}::jsonb"),
+        }
+    }
+
+    /// Whether `column` holds what was sent, byte for byte. Collation "C" compares bytes; a json document that was sent
+    /// to jsonb is stored in jsonb's own spelling.
+    pub(crate) fn same(self, column: &str, sent: &str) -> String {
+        match self {
+            Base::Bytea => format!("{column}::bytea IS NOT DISTINCT FROM {sent}"),
+            Base::Text | Base::Json => format!("{column}::text COLLATE \"C\" IS NOT DISTINCT FROM {sent}"),
+            Base::Jsonb => format!("{column}::text COLLATE \"C\" IS NOT DISTINCT FROM {sent}::jsonb::text"),
+        }
+    }
+
+    /// Whether a value is too large to be read with many others, decided without fetching it.
+    pub(crate) fn large(self, column: &str) -> String {
+        match self {
+            Base::Text => format!("octet_length({column}::text) > 8192"),
+            Base::Bytea => format!("octet_length({column}::bytea) > 8192"),
+            // Rendering it would fetch it; what is stored in 2,000 bytes seldom renders to much.
+            Base::Json | Base::Jsonb => format!("pg_catalog.pg_column_size({column}) > 2000"),
+        }
+    }
+}
+
+impl PartType {
+    fn of(name: &str, table: &str, column: &str) -> Result<Self> {
+        match name {
+            "int2" | "int4" | "int8" => Ok(PartType::Int),
+            "uuid" => Ok(PartType::Uuid),
+            "text" | "varchar" | "citext" => Ok(PartType::Text),
+            "bytea" => Ok(PartType::Bytes),
+            _ => Err(Error::new(
+                Code::TypeRefused,
+                format!("`{table}.{column}` is of type `{name}` and cannot be bound"),
+            )
+            .hint("tenant and bound columns are integers, uuid, text or bytea")),
+        }
+    }
+
+    pub(crate) fn read(self, column: &str) -> String {
+        match self {
+            PartType::Int => format!("{column}::int8"),
+            PartType::Uuid => format!("{column}::uuid"),
+            PartType::Text => format!("{column}::text"),
+            PartType::Bytes => format!("{column}::bytea"),
+        }
+    }
+}
+
+fn refused(name: &str, table: &str, column: &str) -> Error {
+    Error::new(Code::TypeRefused, format!("`{table}.{column}` is of type `{name}` and cannot hold an envelope"))
+        .hint("run `enfold plan` to see the way out")
+}

@@ -1,0 +1,88 @@
+//! Enfold's own tables for jobs, in the application's database: a checkpoint commits with the rows it speaks of.
+//!
+//! They have a version of their own beside the catalog's, which may live in another database.
+
+use enfold::{Code, Error, Result};
+use tokio_postgres::types::Type;
+
+use crate::postgres::{Postgres, Purpose};
+
+/// One entry for each version, in order; never edited once released.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE enfold.jobs (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    goal text NOT NULL,
+    target jsonb NOT NULL,
+    state text NOT NULL,
+    pass integer NOT NULL DEFAULT 1,
+    batch_rows bigint NOT NULL,
+    rate bigint,
+    lease_ms bigint NOT NULL,
+    rows_total bigint NOT NULL,
+    last_error text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    changed_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE enfold.job_chunks (
+    job bigint NOT NULL REFERENCES enfold.jobs ON DELETE CASCADE,
+    pass integer NOT NULL,
+    chunk bigint NOT NULL,
+    relation text NOT NULL,
+    from_position bigint NOT NULL,
+    to_position bigint NOT NULL,
+    cursor_position bigint NOT NULL,
+    done boolean NOT NULL DEFAULT false,
+    token bigint NOT NULL DEFAULT 0,
+    worker text,
+    expires_at timestamptz,
+    rows_seen bigint NOT NULL DEFAULT 0,
+    rows_changed bigint NOT NULL DEFAULT 0,
+    rows_lost bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (job, pass, chunk)
+) WITH (fillfactor = 50);
+CREATE TABLE enfold.job_errors (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job bigint NOT NULL REFERENCES enfold.jobs ON DELETE CASCADE,
+    pass integer NOT NULL,
+    row_label text NOT NULL,
+    column_name text NOT NULL,
+    code text NOT NULL,
+    reason text NOT NULL,
+    settled boolean NOT NULL DEFAULT false,
+    noted_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX job_errors_open ON enfold.job_errors (job, id) WHERE NOT settled;
+"];
+
+/// Serialises migrations of programs that start together.
+const MIGRATION_LOCK: i64 = 0x656e_666f_6c64_6a62;
+
+/// Makes the tables, or brings them to the present version. Run twice, it does nothing.
+pub(super) async fn ensure(db: &Postgres) -> Result<()> {
+    let doing = db.doing("make Enfold's job tables in");
+    let tx = db.begin(Purpose::Own).await?;
+    tx.query(&doing, "SELECT pg_catalog.pg_advisory_xact_lock($1)", &[(&MIGRATION_LOCK, Type::INT8)]).await?;
+    let row = tx
+        .one(&doing, "SELECT to_regnamespace('enfold') IS NULL, to_regclass('enfold.job_schema') IS NULL", &[])
+        .await?;
+    if row.get(0) {
+        tx.batch(&doing, "CREATE SCHEMA enfold").await?;
+    }
+    if row.get(1) {
+        let table = "CREATE TABLE enfold.job_schema (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())";
+        tx.batch(&doing, table).await?;
+    }
+    let row = tx.one(&doing, "SELECT coalesce(max(version), 0) FROM enfold.job_schema", &[]).await?;
+    let there = usize::try_from(row.get::<_, i32>(0)).unwrap_or(0);
+    if there > MIGRATIONS.len() {
+        return Err(Error::new(Code::CatalogVersion, "the job tables were made by a newer Enfold")
+            .cause(format!("their version is {there}, and this program knows {}", MIGRATIONS.len()))
+            .hint("run the newer program"));
+    }
+    for (index, sql) in MIGRATIONS.iter().enumerate().skip(there) {
+        tx.batch(&doing, sql).await?;
+        let version = i32::try_from(index + 1).unwrap_or(i32::MAX);
+        tx.query(&doing, "INSERT INTO enfold.job_schema (version) VALUES ($1)", &[(&version, Type::INT4)]).await?;
+    }
+    tx.commit().await
+}

@@ -1,0 +1,212 @@
+//! The one statement that locks, checks and writes a batch, and what it sends.
+//!
+//! ```sql
+//! WITH v AS (typed arrays or a copied table), locked AS (… JOIN on place and transaction … SKIP LOCKED),
+//!      updated AS (UPDATE … FROM locked … RETURNING whether what was stored is what was sent)
+//! ```
+//! A row in neither was not that version any more or is held by somebody; a row in `locked` alone was swallowed by a
+//! trigger. Values go as parameters only when they are envelopes: parameters end in the server's log.
+
+use enfold_core::stored::{Form, Stored, detect};
+use postgres_types::{ToSql, Type};
+
+use super::wire::{Raw, Tid, Xid};
+use crate::model::Target;
+use crate::postgres::ident;
+use crate::postgres::shape::{Base, Shape};
+use crate::store::{Cell, Change, RowVersion};
+
+/// One column that the batch sets in at least one row.
+struct Assigned<'a> {
+    column: String,
+    base: Base,
+    values: Vec<Option<Raw<'a>>>,
+    /// Rows that keep what they have; empty when all are set.
+    kept: Vec<bool>,
+}
+
+/// A batch in the order in which it is sent: that of the tuples' places.
+pub(super) struct Sent<'a> {
+    places: Vec<Tid>,
+    xmins: Vec<Xid>,
+    assigned: Vec<Assigned<'a>>,
+    /// Protected, tenant and bound columns that the batch leaves alone, as the database compares them: a trigger must
+    /// not change them either.
+    guarded: Vec<String>,
+    pub(super) plaintext: bool,
+}
+
+/// How the values reach the statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Parameters,
+    /// The temporary table of [`Sent::table`], filled with COPY, whose data no log setting writes down.
+    Copied,
+}
+
+pub(super) const COPIED: &str = "pg_temp.enfold_batch";
+
+impl<'a> Sent<'a> {
+    pub(super) fn new(target: &Target, shape: &Shape, changes: &[&'a Change]) -> Self {
+        let mut assigned = Vec::new();
+        let mut guarded = Vec::new();
+        for (at, column) in target.columns.iter().enumerate() {
+            let base = shape.columns[at];
+            match Assigned::new(&column.name, base, changes.iter().map(|c| &c.cells[at])) {
+                Some(column) => {
+                    if !column.kept.is_empty() {
+                        guarded.push(base.stored(&format!("t.{}", column.column)));
+                    }
+                    assigned.push(column);
+                }
+                None => guarded.push(base.stored(&format!("t.{}", ident(&column.name)))),
+            }
+        }
+        let plaintext = assigned.iter().zip(&target.columns).any(|(column, _)| column.holds_plaintext());
+        for (at, index) in target.indexes.iter().enumerate() {
+            assigned.extend(Assigned::new(&index.column, Base::Bytea, changes.iter().map(|c| &c.indexed[at])));
+        }
+        let bound = target.tenant.iter().zip(&shape.tenant).chain(target.row_key.iter().zip(&shape.row_key));
+        guarded.extend(bound.map(|(name, part)| part.read(&format!("t.{}", ident(name)))));
+        if !shape.triggers_before {
+            guarded.clear();
+        }
+        let (places, xmins) = changes.iter().map(|change| version(&change.version)).unzip();
+        Self { places, xmins, assigned, guarded, plaintext }
+    }
+
+    /// Nothing is to be written: every cell of every change is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.assigned.is_empty()
+    }
+
+    pub(super) fn sql(&self, relation: &str, shape: &Shape, source: Source) -> String {
+        let fields = self.fields();
+        let names: Vec<&str> = fields.iter().map(|(name, _, _)| name.as_str()).collect();
+        let from = match source {
+            Source::Copied => COPIED.to_owned(),
+            Source::Parameters => {
+                let arrays: Vec<String> =
+                    fields.iter().enumerate().map(|(at, (_, kind, _))| format!("${}::{kind}[]", at + 1)).collect();
+                format!("unnest({}) WITH ORDINALITY AS u ({}, ord)", arrays.join(", "), names.join(", "))
+            }
+        };
+        let carried: Vec<String> = names[2..].iter().map(|name| format!("v.{name}")).collect();
+        let old: Vec<String> = self.guarded.iter().enumerate().map(|(at, read)| format!("{read} AS o{at}")).collect();
+        let carried = [vec!["t.ctid AS tid".to_owned(), "v.ord".to_owned()], carried, old].concat().join(", ");
+        let set: Vec<String> = self.assigned.iter().enumerate().map(|(at, column)| column.set(at)).collect();
+        let mut same: Vec<String> = self.assigned.iter().enumerate().map(|(at, column)| column.same(at)).collect();
+        same.extend(self.guarded.iter().enumerate().map(|(at, read)| format!("({read} IS NOT DISTINCT FROM l.o{at})")));
+        format!(
+            "WITH v AS (SELECT * FROM {from}), \
+             locked AS MATERIALIZED (SELECT {carried} FROM v JOIN ONLY {relation} t ON t.ctid = v.tid AND t.xmin = v.version \
+                                     ORDER BY v.ord {lock} OF t SKIP LOCKED), \
+             updated AS (UPDATE ONLY {relation} t SET {set} FROM locked l WHERE t.ctid = l.tid \
+                         RETURNING l.ord, {same} AS same, t.ctid AS tid) \
+             SELECT ord, NULL::bool AS same, NULL::tid AS tid FROM locked UNION ALL SELECT ord, same, tid FROM updated",
+            lock = shape.lock,
+            set = set.join(", "),
+            same = same.join(" AND "),
+        )
+    }
+
+    pub(super) fn params(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+        let mut params: Vec<(&(dyn ToSql + Sync), Type)> =
+            vec![(&self.places, Type::TID_ARRAY), (&self.xmins, Type::XID_ARRAY)];
+        for column in &self.assigned {
+            params.push((&column.values, column.base.array()));
+            if !column.kept.is_empty() {
+                params.push((&column.kept, Type::BOOL_ARRAY));
+            }
+        }
+        params
+    }
+
+    /// The temporary table for [`Source::Copied`].
+    pub(super) fn table(&self) -> String {
+        let columns: Vec<String> = self.fields().iter().map(|(name, kind, _)| format!("{name} {kind}")).collect();
+        format!("CREATE TEMPORARY TABLE enfold_batch (ord bigint, {}) ON COMMIT DROP", columns.join(", "))
+    }
+
+    pub(super) fn copy_types(&self) -> Vec<Type> {
+        std::iter::once(Type::INT8).chain(self.fields().into_iter().map(|(_, _, ty)| ty)).collect()
+    }
+
+    /// The rows for COPY, in the order of [`Self::copy_types`].
+    pub(super) fn copy_row<'s>(&'s self, at: usize, ord: &'s i64) -> Vec<&'s (dyn ToSql + Sync)> {
+        let mut row: Vec<&(dyn ToSql + Sync)> = vec![ord, &self.places[at], &self.xmins[at]];
+        for column in &self.assigned {
+            row.push(&column.values[at]);
+            if !column.kept.is_empty() {
+                row.push(&column.kept[at]);
+            }
+        }
+        row
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Name, SQL type and wire type of what is sent for a row.
+    fn fields(&self) -> Vec<(String, &'static str, Type)> {
+        // A system column's name cannot be a table's column, so xmin is called otherwise.
+        let mut fields = vec![("tid".to_owned(), "tid", Type::TID), ("version".to_owned(), "xid", Type::XID)];
+        for (at, column) in self.assigned.iter().enumerate() {
+            let ty = if column.base == Base::Bytea { Type::BYTEA } else { Type::TEXT };
+            fields.push((format!("c{at}"), column.base.sent(), ty));
+            if !column.kept.is_empty() {
+                fields.push((format!("k{at}"), "bool", Type::BOOL));
+            }
+        }
+        fields
+    }
+}
+
+impl<'a> Assigned<'a> {
+    fn new(name: &str, base: Base, cells: impl Iterator<Item = &'a Cell> + Clone) -> Option<Self> {
+        let kept: Vec<bool> = cells.clone().map(|cell| matches!(cell, Cell::Keep)).collect();
+        if kept.iter().all(|kept| *kept) {
+            return None;
+        }
+        let values = cells
+            .map(|cell| match cell {
+                Cell::Set(Some(bytes)) => Some(Raw(bytes)),
+                Cell::Set(None) | Cell::Keep => None,
+            })
+            .collect();
+        let kept = if kept.contains(&true) { kept } else { Vec::new() };
+        Some(Self { column: ident(name), base, values, kept })
+    }
+
+    fn set(&self, at: usize) -> String {
+        let value = self.base.assigned(&format!("l.c{at}"));
+        if self.kept.is_empty() {
+            format!("{} = {value}", self.column)
+        } else {
+            format!("{0} = CASE WHEN l.k{at} THEN t.{0} ELSE {value} END", self.column)
+        }
+    }
+
+    fn same(&self, at: usize) -> String {
+        let same = self.base.same(&format!("t.{}", self.column), &format!("l.c{at}"));
+        if self.kept.is_empty() { format!("({same})") } else { format!("(l.k{at} OR {same})") }
+    }
+
+    fn holds_plaintext(&self) -> bool {
+        let form = match self.base {
+            Base::Text => Form::Text,
+            Base::Bytea => Form::Bytes,
+            Base::Json | Base::Jsonb => Form::Json,
+        };
+        self.values.iter().flatten().any(|value| !matches!(detect(form, value.0), Stored::Envelope(_)))
+    }
+}
+
+fn version(version: &RowVersion) -> (Tid, Xid) {
+    match version {
+        RowVersion::Tuple { block, offset, xmin, .. } => (Tid { block: *block, offset: *offset }, Xid(*xmin)),
+        // Refused before a batch is made of it.
+        RowVersion::Digest { .. } => (Tid { block: u32::MAX, offset: 0 }, Xid(0)),
+    }
+}

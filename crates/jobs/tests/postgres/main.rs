@@ -1,0 +1,8 @@
+//! The Postgres store against a real server: each rule of `enfold_jobs::store`, with the case that would break it.
+#![cfg(feature = "postgres")]
+mod codec;
+mod leases;
+mod races;
+mod refusals;
+mod types;
+mod world;
