@@ -8,6 +8,8 @@ pub mod ops;
 pub mod postgres;
 #[cfg(test)]
 mod sim;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 pub mod store;
 pub mod sweep;
 pub mod words;

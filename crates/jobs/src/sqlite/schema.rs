@@ -1,0 +1,115 @@
+//! The job tables (`enfold_jobs`, `enfold_job_chunks`, `enfold_job_errors`) in the application's own database, so that
+//! a checkpoint commits with the rows it speaks of. Versioned: a program works with every version up to its own and
+//! refuses a newer one.
+
+use enfold::{Code, Error, Result};
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::error::Doing;
+
+/// What our own tables and triggers begin with; `survey` leaves them out.
+pub(super) const PREFIX: &str = "enfold_";
+
+/// One script a version, applied in order, never changed once released.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE enfold_jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    goal TEXT NOT NULL,
+    target TEXT NOT NULL,
+    state TEXT NOT NULL,
+    pass INTEGER NOT NULL,
+    batch_rows INTEGER NOT NULL,
+    rate INTEGER,
+    rows_total INTEGER NOT NULL,
+    last_error TEXT
+);
+CREATE TABLE enfold_job_chunks (
+    job INTEGER NOT NULL REFERENCES enfold_jobs(id),
+    chunk INTEGER NOT NULL,
+    pass INTEGER NOT NULL,
+    relation TEXT NOT NULL,
+    -- Row ids; to_rowid is exclusive and NULL for an open end.
+    from_rowid INTEGER NOT NULL,
+    to_rowid INTEGER,
+    cursor INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    token INTEGER NOT NULL,
+    worker TEXT,
+    -- Milliseconds since 1970.
+    expires_at INTEGER NOT NULL,
+    rows_seen INTEGER NOT NULL,
+    rows_changed INTEGER NOT NULL,
+    rows_lost INTEGER NOT NULL,
+    PRIMARY KEY (job, chunk)
+) WITHOUT ROWID;
+CREATE TABLE enfold_job_errors (
+    job INTEGER NOT NULL REFERENCES enfold_jobs(id),
+    row_label TEXT NOT NULL,
+    column_name TEXT NOT NULL,
+    code TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    settled INTEGER NOT NULL,
+    PRIMARY KEY (job, row_label, column_name)
+) WITHOUT ROWID;
+"];
+
+/// Brings the job tables to this program's version.
+pub(super) fn ensure(connection: &mut Connection) -> Result<()> {
+    if version(connection)? == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let what = || "create the job tables".to_owned();
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(what)?;
+    let present = version(&transaction)?;
+    transaction
+        .execute_batch("CREATE TABLE IF NOT EXISTS enfold_jobs_schema (version INTEGER NOT NULL)")
+        .doing(what)?;
+    for script in &MIGRATIONS[present..] {
+        transaction.execute_batch(script).doing(what)?;
+    }
+    transaction.execute("DELETE FROM enfold_jobs_schema", []).doing(what)?;
+    transaction.execute("INSERT INTO enfold_jobs_schema VALUES (?1)", [MIGRATIONS.len().to_string()]).doing(what)?;
+    transaction.commit().doing(what)
+}
+
+/// The version of the job tables: 0 where there are none.
+pub(super) fn version(connection: &Connection) -> Result<usize> {
+    let what = || "read the version of the job tables".to_owned();
+    let there: bool = connection
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'enfold_jobs_schema')",
+            [],
+            |row| row.get(0),
+        )
+        .doing(what)?;
+    if !there {
+        return Ok(0);
+    }
+    let version: i64 =
+        connection.query_row("SELECT version FROM enfold_jobs_schema", [], |row| row.get(0)).doing(what)?;
+    let version = usize::try_from(version).unwrap_or(usize::MAX);
+    if version > MIGRATIONS.len() {
+        return Err(Error::new(
+            Code::CatalogVersion,
+            format!("the job tables have version {version}, this program knows {}", MIGRATIONS.len()),
+        )
+        .hint("use the newer program that made them"));
+    }
+    Ok(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_job_tables_are_made_once_and_a_newer_version_is_refused() {
+        let mut db = Connection::open_in_memory().unwrap();
+        assert_eq!(version(&db).unwrap(), 0);
+        ensure(&mut db).unwrap();
+        ensure(&mut db).unwrap();
+        assert_eq!(version(&db).unwrap(), MIGRATIONS.len());
+        db.execute("UPDATE enfold_jobs_schema SET version = 99", []).unwrap();
+        assert_eq!(ensure(&mut db).unwrap_err().code(), Code::CatalogVersion);
+    }
+}

@@ -1,0 +1,227 @@
+//! The one transaction of a batch: prove the lease, write each row that is still the version that was read, look at
+//! what was stored, checkpoint.
+
+use std::collections::HashMap;
+
+use enfold::{Code, Error, Result};
+use rusqlite::{Connection, ToSql, TransactionBehavior, params};
+
+use super::rows::{Reader, Stored, digest_of};
+use crate::model::Target;
+use crate::sqlite::error::{Doing, row_refusal};
+use crate::sqlite::names::{quote, rowid};
+use crate::store::{Cell, Change, Checkpoint, Lease, Outcome, RowVersion};
+
+/// How an attempt at the whole batch ended.
+enum Attempt {
+    Committed(Vec<Outcome>),
+    /// A row was refused after it had touched the database: go again, with a savepoint around each row.
+    Careful,
+    /// The refusal of one row ended the transaction (`ON CONFLICT ROLLBACK`): go again without that row.
+    Without(usize, String),
+}
+
+pub(super) fn write(
+    connection: &mut Connection,
+    lease: &Lease,
+    target: &Target,
+    changes: &[Change],
+    checkpoint: &Checkpoint,
+) -> Result<Vec<Outcome>> {
+    let mut careful = false;
+    let mut refused = HashMap::new();
+    loop {
+        match attempt(connection, lease, target, changes, checkpoint, careful, &refused)? {
+            Attempt::Committed(outcomes) => return Ok(outcomes),
+            Attempt::Careful => careful = true,
+            Attempt::Without(row, reason) => {
+                refused.insert(row, reason);
+            }
+        }
+    }
+}
+
+fn attempt(
+    connection: &mut Connection,
+    lease: &Lease,
+    target: &Target,
+    changes: &[Change],
+    checkpoint: &Checkpoint,
+    careful: bool,
+    refused: &HashMap<usize, String>,
+) -> Result<Attempt> {
+    let what = || format!("write a batch of `{}`", target.table.table);
+    // IMMEDIATE: the lock is taken before anything is read, so nothing can change between the comparison and the
+    // write. Dropping the transaction rolls it back.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(what)?;
+    prove(&transaction, lease)?;
+    let reader = Reader::new(&transaction, target)?;
+    let mut outcomes = Vec::with_capacity(changes.len());
+    for (i, change) in changes.iter().enumerate() {
+        if let Some(reason) = refused.get(&i) {
+            outcomes.push(Outcome::Rejected { reason: reason.clone() });
+            continue;
+        }
+        if careful {
+            transaction.execute_batch("SAVEPOINT enfold_row").doing(what)?;
+        }
+        let (outcome, touched) = write_row(&transaction, &reader, target, change)?;
+        if transaction.is_autocommit() {
+            let reason = match outcome {
+                Outcome::Rejected { reason } => reason,
+                Outcome::Written | Outcome::Lost => "a trigger ended the transaction".to_owned(),
+            };
+            return Ok(Attempt::Without(i, reason));
+        }
+        if careful {
+            let undo = if matches!(outcome, Outcome::Written) { "" } else { "ROLLBACK TO enfold_row; " };
+            transaction.execute_batch(&format!("{undo}RELEASE enfold_row")).doing(what)?;
+        } else if touched && !matches!(outcome, Outcome::Written) {
+            return Ok(Attempt::Careful);
+        }
+        outcomes.push(outcome);
+    }
+    record(&transaction, lease, changes, checkpoint, &outcomes)?;
+    transaction.commit().doing(what)?;
+    Ok(Attempt::Committed(outcomes))
+}
+
+/// Only the holder of the present token may write.
+pub(super) fn prove(connection: &Connection, lease: &Lease) -> Result<()> {
+    let held: bool = connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM enfold_job_chunks WHERE job = ?1 AND chunk = ?2 AND token = ?3 AND state = 'leased')",
+        )
+        .and_then(|mut s| s.query_row(params![lease.job.0, lease.chunk, lease.token], |row| row.get(0)))
+        .doing(|| "prove the lease".to_owned())?;
+    if held {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::LeaseLost,
+        format!("chunk {} of job {} belongs to another worker now", lease.chunk, lease.job.0),
+    ))
+}
+
+/// Writes one row; the flag says whether the table may have been touched.
+fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: &Change) -> Result<(Outcome, bool)> {
+    let what = || format!("write a row of `{}`", target.table.table);
+    let RowVersion::Digest { rowid, digest } = &change.version else {
+        return Err(Error::new(Code::Internal, "a row version of another store was given to SQLite"));
+    };
+    let Some(present) = reader.versioned(connection, *rowid).doing(what)? else { return Ok((Outcome::Lost, false)) };
+    if digest_of(&present) != *digest {
+        return Ok((Outcome::Lost, false));
+    }
+    let mut expected = present.clone();
+    let mut names = Vec::new();
+    for (i, (column, cell)) in target.columns.iter().zip(&change.cells).enumerate() {
+        let Cell::Set(bytes) = cell else { continue };
+        if !present[i].fits(column.storage) {
+            let reason = format!(
+                "`{}` holds a value of class {}, which would come back as another type",
+                column.name,
+                present[i].class()
+            );
+            return Ok((Outcome::Rejected { reason }, false));
+        }
+        expected[i] = Stored::of(column.storage, bytes.as_deref());
+        names.push((i, &column.name));
+    }
+    let cells = target.columns.len();
+    for (i, (index, cell)) in target.indexes.iter().zip(&change.indexed).enumerate() {
+        let Cell::Set(bytes) = cell else { continue };
+        expected[cells + i] = bytes.as_ref().map_or(Stored::Null, |b| Stored::Blob(b.clone()));
+        names.push((cells + i, &index.column));
+    }
+    if names.is_empty() {
+        return Ok((Outcome::Written, false));
+    }
+    let sets: Vec<String> = names.iter().map(|(_, name)| format!("{} = ?", quote(name))).collect();
+    let sql = format!("UPDATE {} SET {} WHERE {} = ?", reader.table, sets.join(", "), reader.rowid);
+    let mut values: Vec<&dyn ToSql> = names.iter().map(|(i, _)| &expected[*i] as &dyn ToSql).collect();
+    values.push(rowid);
+    let updated = connection.prepare_cached(&sql).doing(what)?.execute(values.as_slice());
+    match updated {
+        Ok(1) => {}
+        Ok(_) => return Ok((Outcome::Rejected { reason: "a trigger suppressed the change".to_owned() }, true)),
+        Err(error) => {
+            return match row_refusal(&error) {
+                // The statement undid itself; `ON CONFLICT FAIL` does not need to, for it changes one row only.
+                Some(reason) => Ok((Outcome::Rejected { reason }, true)),
+                None => Err(error).doing(what),
+            };
+        }
+    }
+    // Not the statement's own RETURNING: SQLite evaluates it before AFTER triggers have run.
+    match reader.versioned(connection, *rowid).doing(what)? {
+        Some(stored) if digest_of(&stored) == digest_of(&expected) => Ok((Outcome::Written, true)),
+        _ => Ok((Outcome::Rejected { reason: "a trigger altered what was written".to_owned() }, true)),
+    }
+}
+
+fn record(
+    connection: &Connection,
+    lease: &Lease,
+    changes: &[Change],
+    checkpoint: &Checkpoint,
+    outcomes: &[Outcome],
+) -> Result<()> {
+    let what = || "record a checkpoint".to_owned();
+    let count =
+        |wanted: fn(&Outcome) -> bool| i64::try_from(outcomes.iter().filter(|o| wanted(o)).count()).unwrap_or(i64::MAX);
+    let changed = count(|o| matches!(o, Outcome::Written));
+    let lost = count(|o| matches!(o, Outcome::Lost));
+    connection
+        .prepare_cached(
+            "UPDATE enfold_job_chunks SET cursor = coalesce(?4, cursor), state = iif(?4 IS NULL, 'done', state),
+                    rows_seen = rows_seen + ?5, rows_changed = rows_changed + ?6, rows_lost = rows_lost + ?7
+              WHERE job = ?1 AND chunk = ?2 AND token = ?3",
+        )
+        .and_then(|mut s| {
+            s.execute(params![
+                lease.job.0,
+                lease.chunk,
+                lease.token,
+                checkpoint.cursor.map(rowid),
+                checkpoint.rows_seen.cast_signed(),
+                changed,
+                lost
+            ])
+        })
+        .doing(what)?;
+    settle(connection, lease, changes, outcomes)?;
+    let rejected = changes.iter().zip(outcomes).filter_map(|(change, outcome)| match outcome {
+        Outcome::Rejected { reason } => Some(change.rejected(reason)),
+        Outcome::Written | Outcome::Lost => None,
+    });
+    for error in checkpoint.errors.iter().cloned().chain(rejected) {
+        connection
+            .prepare_cached(
+                "INSERT INTO enfold_job_errors (job, row_label, column_name, code, reason, settled) VALUES (?1, ?2, ?3, ?4, ?5, 0)
+                 ON CONFLICT DO UPDATE SET code = excluded.code, reason = excluded.reason, settled = 0",
+            )
+            .and_then(|mut s| s.execute(params![lease.job.0, error.row, error.column, error.code, error.reason]))
+            .doing(what)?;
+    }
+    Ok(())
+}
+
+/// A row that was written has no error any more.
+fn settle(connection: &Connection, lease: &Lease, changes: &[Change], outcomes: &[Outcome]) -> Result<()> {
+    let what = || "settle row errors".to_owned();
+    let any: bool = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM enfold_job_errors WHERE job = ?1 AND settled = 0)")
+        .and_then(|mut s| s.query_row([lease.job.0], |row| row.get(0)))
+        .doing(what)?;
+    if !any {
+        return Ok(());
+    }
+    for (change, _) in changes.iter().zip(outcomes).filter(|(_, o)| matches!(o, Outcome::Written)) {
+        connection
+            .prepare_cached("UPDATE enfold_job_errors SET settled = 1 WHERE job = ?1 AND row_label = ?2")
+            .and_then(|mut s| s.execute(params![lease.job.0, change.label]))
+            .doing(what)?;
+    }
+    Ok(())
+}
