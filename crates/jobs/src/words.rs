@@ -193,6 +193,27 @@ words! {
     Unlogged = "unlogged", Warns,
         "The table is unlogged: after a crash it is empty, whatever the job had counted.",
         "run verify after a crash";
+    WithoutRowid = "without-rowid", Refuses,
+        "A SQLite table without row ids: rows cannot be told apart while they are converted.",
+        "copy it into an ordinary table, then plan again";
+    Encoding = "encoding", Refuses,
+        "The SQLite database is encoded in UTF-16; stored bytes are compared and counted as UTF-8.",
+        "copy it into a new file with `.dump` and `.read`, which makes it UTF-8";
+    UpdateFails = "update-fails", Refuses,
+        "SQLite cannot prepare an UPDATE of the column here: a trigger, an index or a generated column needs a function or a collation that only the application defines.",
+        "drop what needs it, or rewrite it with SQLite's own functions";
+    OtherClasses = "other-classes", Warns,
+        "Some values have another storage class than the column's type (SQLite allows that): each becomes a row error.",
+        "change them with CAST first, or settle their row errors afterwards";
+    FullText = "full-text", Warns,
+        "A full-text table indexes the column and keeps its words in tables of its own.",
+        "drop the full-text table after the conversion, or protect nothing that has to be searched by words";
+    ColumnsAdded = "columns-added", Warns,
+        "The table gets columns for blind indexes: an INSERT without a column list fails, and SELECT * returns them.",
+        "name the columns in the application's statements";
+    OneWriter = "one-writer", Warns,
+        "SQLite has one write lock for the whole file: writers wait while a batch is written, an index is built, or VACUUM copies the file.",
+        "set a busy timeout of some seconds in the application, and use the write-ahead log (PRAGMA journal_mode = WAL)";
     NoPrimaryKey = "no-primary-key", Warns,
         "The table has no primary key: rows are converted by their place, and errors name that place only.",
         "give it a primary key if rows have to be found again";

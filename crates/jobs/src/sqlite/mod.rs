@@ -4,13 +4,21 @@
 //! Not here: what is sealed and how (the codec's), which steps are taken and when (the operations').
 
 mod census;
+mod database;
 mod error;
 mod forms;
+mod inspect;
 mod names;
 mod pool;
+mod residue;
 mod schema;
 mod shape;
+mod steps;
 mod store;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

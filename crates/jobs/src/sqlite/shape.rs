@@ -23,6 +23,8 @@ pub(super) struct ColumnShape {
     pub(super) name: String,
     pub(super) declared: String,
     pub(super) not_null: bool,
+    /// The DEFAULT, as it was written.
+    pub(super) default: Option<String>,
     /// Position in the primary key from 1; 0 outside it.
     pub(super) key: u32,
     pub(super) generated: bool,
@@ -66,7 +68,9 @@ impl Shape {
             .doing(what)?
             .flatten();
         let mut statement = connection
-            .prepare_cached("SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid")
+            .prepare_cached(
+                "SELECT name, type, \"notnull\", pk, hidden, dflt_value FROM pragma_table_xinfo(?1) ORDER BY cid",
+            )
             .doing(what)?;
         let columns = statement
             .query_map([&name], |row| {
@@ -76,6 +80,7 @@ impl Shape {
                     not_null: row.get(2)?,
                     key: row.get(3)?,
                     generated: row.get::<_, i64>(4)? >= 2,
+                    default: row.get(5)?,
                 })
             })
             .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
@@ -93,6 +98,14 @@ impl Shape {
 
     pub(super) fn column(&self, name: &str) -> Option<&ColumnShape> {
         self.columns.iter().find(|c| same(&c.name, name))
+    }
+
+    /// As [`Shape::column`]; a missing column is an error. (SQLite would take a quoted name that is no column for a text.)
+    pub(super) fn require(&self, name: &str) -> Result<&ColumnShape> {
+        self.column(name).ok_or_else(|| {
+            Error::new(Code::TableMissing, format!("there is no column `{name}` in `{}`", self.name))
+                .hint(format!("run `enfold discover` to see the columns of `{}`", self.name))
+        })
     }
 
     /// Primary key columns in key order.

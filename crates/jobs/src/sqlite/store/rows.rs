@@ -43,15 +43,8 @@ impl Reader {
             .chain(&target.tenant)
             .chain(&target.row_key)
             .collect();
-        // A name that is no column would be read as a text of that name (SQLite's old habit): it is checked here.
         for name in versioned.iter().copied().chain(&key) {
-            if shape.column(name).is_none() {
-                return Err(enfold::Error::new(
-                    enfold::Code::TableMissing,
-                    format!("there is no column `{name}` in `{}`", shape.name),
-                )
-                .hint("run `enfold plan` again: the table has changed"));
-            }
+            shape.require(name)?;
         }
         let list = versioned.iter().copied().chain(&key).map(|c| format!(", {}", quote(c))).collect::<String>();
         Ok(Self {

@@ -225,9 +225,11 @@ async fn texts_that_are_not_utf8_come_and_go_byte_for_byte() {
 async fn ranges_cover_every_row_once_with_gaps_and_negative_ids() {
     let f = fixture("CREATE TABLE t(id INTEGER PRIMARY KEY, org TEXT, email TEXT);");
     let ids: Vec<i64> = (0..500).map(|i| (i - 250) * 7919).chain([i64::MIN, i64::MAX]).collect();
+    f.app.execute_batch("BEGIN").unwrap();
     for id in &ids {
         f.app.execute("INSERT INTO t VALUES (?1, 'a', 'x')", [id]).unwrap();
     }
+    f.app.execute_batch("COMMIT").unwrap();
     let job = f.job(3).await;
     let mut seen = Vec::new();
     let mut chunks = 0;

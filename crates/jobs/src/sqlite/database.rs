@@ -1,0 +1,54 @@
+//! [`Database`] for SQLite: everything runs on the pool, on threads that may block.
+
+use async_trait::async_trait;
+use enfold::Result;
+use enfold::policy::TablePolicy;
+
+use super::{Sqlite, census, inspect, residue, steps, survey};
+use crate::database::{Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use crate::model::{Census, TableName, Target};
+use crate::store::Store;
+
+#[async_trait]
+impl Database for Sqlite {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    async fn survey(&self) -> Result<Vec<TableSurvey>> {
+        self.pool.read(|c| survey::survey(c)).await
+    }
+
+    async fn sample(&self, table: &TableName, columns: &[String], limit: u32) -> Result<Vec<Vec<Option<String>>>> {
+        let (table, columns) = (table.clone(), columns.to_vec());
+        self.pool.read(move |c| survey::sample(c, &table, &columns, limit)).await
+    }
+
+    async fn inspect(&self, table: &TablePolicy) -> Result<TableFacts> {
+        let table = table.clone();
+        self.pool.read(move |c| inspect::inspect(c, &table)).await
+    }
+
+    async fn census(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>> {
+        let target = target.clone();
+        self.pool.read(move |c| census::census(c, &target, sample)).await
+    }
+
+    fn sql(&self, step: &SchemaStep) -> Vec<String> {
+        steps::sql(step)
+    }
+
+    async fn run(&self, step: &SchemaStep) -> Result<()> {
+        let step = step.clone();
+        self.pool.write(move |c| steps::run(c, &step)).await
+    }
+
+    async fn residue(&self, target: &Target, probes: &[Probe]) -> Result<Vec<Residue>> {
+        let (path, target, probes) = (self.pool.path().to_owned(), target.clone(), residue::owned(probes));
+        self.pool.read(move |c| residue::residue(c, &path, &target, &probes)).await
+    }
+
+    fn store(&self) -> &dyn Store {
+        self
+    }
+}
