@@ -53,7 +53,7 @@ pub(super) fn begin_pass(connection: &mut Connection, job: JobId, pass: u32) -> 
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(what)?;
     let moved = transaction
         .execute(
-            "UPDATE enfold_jobs SET pass = ?2, rows_total = rows_total + ?3 WHERE id = ?1 AND pass = ?2 - 1",
+            "UPDATE enfold_jobs SET pass = ?2, rows_total = rows_total + ?3 WHERE id = ?1 AND pass = ?2 - 1 AND state = 'running'",
             params![job.0, pass, cut.rows.cast_signed()],
         )
         .doing(what)?;
@@ -64,6 +64,18 @@ pub(super) fn begin_pass(connection: &mut Connection, job: JobId, pass: u32) -> 
     insert_chunks(&transaction, job, pass, &cut)?;
     transaction.commit().doing(what)?;
     Ok(true)
+}
+
+pub(super) fn finish(connection: &Connection, job: JobId, pass: u32, state: JobState) -> Result<bool> {
+    require(connection, job)?;
+    let moved = connection
+        .execute(
+            "UPDATE enfold_jobs SET state = ?3 WHERE id = ?1 AND pass = ?2 AND state = 'running' AND NOT EXISTS
+                    (SELECT 1 FROM enfold_job_chunks c WHERE c.job = ?1 AND c.pass = ?2 AND c.state <> 'done')",
+            params![job.0, pass, word(&state)?],
+        )
+        .doing(|| format!("end job {}", job.0))?;
+    Ok(moved == 1)
 }
 
 pub(super) fn read(connection: &Connection, job: JobId) -> Result<JobRecord> {

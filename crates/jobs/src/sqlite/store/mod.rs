@@ -43,6 +43,10 @@ impl Store for Sqlite {
         self.pool.write(move |c| jobs::begin_pass(c, job, pass)).await
     }
 
+    async fn finish(&self, job: JobId, pass: u32, state: JobState) -> Result<bool> {
+        self.pool.write(move |c| jobs::finish(c, job, pass, state)).await
+    }
+
     async fn job(&self, job: JobId) -> Result<JobRecord> {
         self.pool.read(move |c| jobs::read(c, job)).await
     }

@@ -175,6 +175,15 @@ impl Stored {
     }
 }
 
+impl Drop for Stored {
+    /// It may be plaintext.
+    fn drop(&mut self) {
+        if let Self::Text(bytes) | Self::Blob(bytes) = self {
+            zeroize::Zeroize::zeroize(bytes);
+        }
+    }
+}
+
 impl From<ValueRef<'_>> for Stored {
     fn from(value: ValueRef<'_>) -> Self {
         match value {

@@ -215,7 +215,8 @@ async fn texts_that_are_not_utf8_come_and_go_byte_for_byte() {
     assert_eq!(rows[0].cells[0].as_deref(), Some([0xc3, 0x28, 0xff, 0x00].as_slice()));
     f.write(&lease, &[set(&rows[0], "SEALED")]).await.unwrap();
     let back = f.db.reread(&lease, &f.target, &[rows[0].version.clone()]).await.unwrap();
-    let restore = Change { cells: vec![Cell::Set(rows[0].cells[0].clone())], ..set(&back[0], "") };
+    let mut restore = set(&back[0], "");
+    restore.cells = vec![Cell::Set(rows[0].cells[0].clone())];
     assert_eq!(f.write(&lease, &[restore]).await.unwrap(), [Outcome::Written]);
     let stored: Vec<u8> = f.app.query_row("SELECT CAST(email AS BLOB) FROM t", [], |row| row.get(0)).unwrap();
     assert_eq!(stored, [0xc3, 0x28, 0xff, 0x00]);
@@ -307,12 +308,19 @@ async fn a_pass_begins_once_and_settles_the_errors_of_the_one_before() {
     let done = Checkpoint { cursor: None, rows_seen: 4, errors: vec![error.clone(), error] };
     f.db.write(&lease, &f.target, &[], &done).await.unwrap();
     assert_eq!(f.db.job(lease.job).await.unwrap().progress.rows_failed, 1);
+    assert!(!f.db.begin_pass(lease.job, 2).await.unwrap(), "the job is not running");
+    f.db.transition(lease.job, &[JobState::Pending], JobState::Running, None).await.unwrap();
     assert!(f.db.begin_pass(lease.job, 2).await.unwrap());
+    assert!(!f.db.finish(lease.job, 2, JobState::Completed).await.unwrap(), "chunks of pass 2 are open");
     assert!(!f.db.begin_pass(lease.job, 2).await.unwrap());
     let record = f.db.job(lease.job).await.unwrap();
     assert_eq!((record.pass, record.progress.rows_failed, record.progress.chunks_done), (2, 0, 0));
     assert_eq!((record.progress.rows_total, record.progress.rows_seen), (8, 4));
     assert_eq!(f.write(&lease, &[]).await.unwrap_err().code(), Code::LeaseLost, "a lease of pass 1");
+    let lease = f.db.lease(lease.job, "w1", TTL).await.unwrap().unwrap();
+    f.db.write(&lease, &f.target, &[], &Checkpoint::default()).await.unwrap();
+    assert!(!f.db.finish(lease.job, 1, JobState::Completed).await.unwrap(), "seen of a former pass");
+    assert!(f.db.finish(lease.job, 2, JobState::Completed).await.unwrap());
 }
 
 #[tokio::test]
