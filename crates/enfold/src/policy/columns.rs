@@ -156,9 +156,6 @@ fn column(
     if raw.min_mode > raw.mode {
         at.report(&path("min_mode"), "stronger than the column's `mode`");
     }
-    if raw.padding.is_some_and(|bytes| !bytes.is_power_of_two()) {
-        at.report(&path("padding"), "expected a power of two");
-    }
     let indexes = raw.indexes.into_iter().map(|(index, raw)| {
         let policy = single(at, &path("indexes"), name, &index, raw);
         (index, policy)

@@ -33,10 +33,11 @@ pub use words::{
 };
 
 /// Reads and checks the policy file at `path`. `variables` is the environment that `${VAR}` and `ENFOLD_…` look into.
+/// Every path in the policy is absolute afterwards.
 ///
 /// # Errors
 /// `PolicyInvalid` with one cause for each thing that is wrong, as `enfold.toml:12: rings.users.scop: unknown key (did
-/// you mean `scope`?)`; `LocalKeyInProduction` if a development key in production is all that is wrong.
+/// you mean `scope`?)`; `LocalKeyInProduction` or `KmsUriInvalid` if nothing else is wrong.
 pub fn load(path: &Path, variables: &Variables) -> Result<Policy> {
     let bytes = std::fs::read(path).map_err(|error| {
         let hint = match error.kind() {
@@ -49,11 +50,19 @@ pub fn load(path: &Path, variables: &Variables) -> Result<Policy> {
     })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::new(Code::PolicyInvalid, format!("the policy `{}` is not UTF-8 text", path.display())))?;
-    parse(&text, path, variables)
+    // A process that changes its folder later still finds its files.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    read(&text, path, &absolute, variables)
 }
 
-/// As [`load`], from a text that is said to stand in the file at `path`.
+/// As [`load`], from a text that is said to stand in the file at `path`; nothing is read, and paths start at the folder
+/// of `path` as it is given.
 pub fn parse(text: &str, path: &Path, variables: &Variables) -> Result<Policy> {
+    read(text, path, path, variables)
+}
+
+/// `shown` is what errors call the file, `path` where it is.
+fn read(text: &str, shown: &Path, path: &Path, variables: &Variables) -> Result<Policy> {
     let mut findings = source::Findings::default();
     let mut root = source::parse(text, &mut findings);
     // What a broken text still holds is checked for its shape; what seems to be missing may only not have been read.
@@ -61,20 +70,9 @@ pub fn parse(text: &str, path: &Path, variables: &Variables) -> Result<Policy> {
     variables::substitute(&mut root, &mut Vec::new(), variables, &mut findings);
     variables::override_settings(&mut root, variables, &mut findings);
     let checked = check::check(&root, &mut findings);
-    let resolved = if is_toml { resolve::resolve(checked, path, &mut findings) } else { resolve::Resolved::default() };
-    if let (Some(policy), true) = (resolved.policy, findings.is_empty()) {
-        return Ok(policy);
+    let policy = if is_toml { resolve::resolve(checked, path, &mut findings) } else { None };
+    match policy {
+        Some(policy) if findings.is_empty() => Ok(policy),
+        _ => Err(findings.into_error(&shown.display().to_string())),
     }
-    let (lines, hints) = findings.into_lines(&path.display().to_string());
-    let code =
-        if lines.len() == resolved.local_in_production { Code::LocalKeyInProduction } else { Code::PolicyInvalid };
-    let many = if lines.len() == 1 { "1 error".to_owned() } else { format!("{} errors", lines.len()) };
-    let mut error = Error::new(code, format!("the policy `{}` has {many}", path.display()));
-    for line in lines {
-        error = error.cause(line);
-    }
-    for hint in hints {
-        error = error.hint(hint);
-    }
-    Err(error)
 }

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use enfold_core::layout::MAX_PADDING_BLOCK;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +142,8 @@ pub(super) struct RawRing {
     /// The ring's id. It is authenticated with every value, so it may never change nor be used again; the name may.
     #[schemars(extend("x-required" = true, "format" = "id"))]
     pub id: Option<String>,
-    /// URIs of the root keys, in order of preference; every data key is wrapped once under each of them.
+    /// URIs of the root keys, in order of preference; every data key is wrapped once under each of them. A key of AWS
+    /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), a key file for development `local:PATH`.
     #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
     /// What one data key covers.
@@ -230,8 +232,8 @@ pub(super) struct RawColumn {
     /// Authenticate the row key with every value, so that a value copied to another row of the same tenant does not
     /// open. Needs the table's `row_key`, and the key must be known before a value is sealed.
     pub bind_row: bool,
-    /// Pad plaintext to a multiple of this many bytes, to hide lengths: a power of two.
-    #[schemars(range(min = 2, max = 65_536))]
+    /// Pad plaintext to a multiple of this many bytes, to hide lengths.
+    #[schemars(range(min = 2, max = MAX_PADDING_BLOCK))]
     pub padding: Option<u32>,
     /// Whether a reader of the database may see which values one process sealed together.
     pub salt: Salt,

@@ -16,37 +16,27 @@ use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, 
 use super::source::{Findings, Place};
 use super::url::DatabaseUrl;
 use super::words::{did_you_mean, key_text, parse_duration, parse_operator_key, path_text};
-
-/// Kinds of root key, by the start of their URI.
-const ROOT_KEY_SCHEMES: &[&str] = &["aws-kms", "gcp-kms", "azure-kv", "vault", "pkcs11", "local", "memory"];
+use crate::Code;
+use crate::kms::{KeyUri, RootKey};
 
 /// Ids are authenticated in length-prefixed form; the bound keeps them readable in reports.
 const MAX_ID_BYTES: usize = 200;
 
-#[derive(Default)]
-pub(super) struct Resolved {
-    /// Whole only if nothing was found.
-    pub policy: Option<Policy>,
-    /// How many of the findings are development keys in production.
-    pub local_in_production: usize,
-}
-
-/// Adds to the findings everything that contradicts itself.
-pub(super) fn resolve(checked: Checked, path: &Path, findings: &mut Findings) -> Resolved {
+/// The policy, whole only if nothing was found. Everything that contradicts itself is added to the findings.
+pub(super) fn resolve(checked: Checked, path: &Path, findings: &mut Findings) -> Option<Policy> {
     let raw: RawPolicy = match serde_json::from_value(checked.json) {
         Ok(raw) => raw,
         Err(_) => {
             // The check and the types say the same thing, so this is a fault of ours; refuse all the same.
             findings.add(&Place::Line(1), &[], "the file does not have the shape of a policy");
-            return Resolved { policy: None, local_in_production: 0 };
+            return None;
         }
     };
     let scopes = raw.rings.iter().map(|(name, ring)| (name.clone(), ring.scope)).collect();
     let base = path.parent().unwrap_or(Path::new(""));
     let Checked { places, faulty, .. } = checked;
-    let mut at = Resolver { findings, places, faulty, base, scopes, ids: BTreeMap::new(), local_in_production: 0 };
-    let policy = at.policy(raw, path);
-    Resolved { policy, local_in_production: at.local_in_production }
+    let mut at = Resolver { findings, places, faulty, base, scopes, ids: BTreeMap::new() };
+    at.policy(raw, path)
 }
 
 /// Where the resolver stands: what is known of the file, and what was found so far.
@@ -59,7 +49,6 @@ pub(super) struct Resolver<'a> {
     pub scopes: BTreeMap<String, Option<Scope>>,
     /// Column and value ids with the path that has them.
     ids: BTreeMap<String, check::Path>,
-    local_in_production: usize,
 }
 
 /// A path of keys from string slices.
@@ -70,11 +59,16 @@ pub(super) fn keys(path: &[&str]) -> check::Path {
 impl Resolver<'_> {
     /// Reports something about the setting at `path`, at the nearest line that exists.
     pub(super) fn report(&mut self, path: &[String], message: impl AsRef<str>) {
+        self.report_as(Code::PolicyInvalid, path, message);
+    }
+
+    /// Reports something that has a code of its own, where it is all that is wrong.
+    fn report_as(&mut self, code: Code, path: &[String], message: impl AsRef<str>) {
         if self.is_faulty(path) {
             return;
         }
         let place = (1..=path.len()).rev().find_map(|len| self.places.get(&path[..len])).cloned();
-        self.findings.add(&place.unwrap_or(Place::Line(1)), path, message);
+        self.findings.add_as(code, &place.unwrap_or(Place::Line(1)), path, message);
     }
 
     /// Whether the setting, or a table it stands in, was reported already.
@@ -202,7 +196,7 @@ impl Resolver<'_> {
     fn ring_policy(&mut self, name: &str, raw: RawRing, environment: Environment) -> Option<RingPolicy> {
         let at = |key: &str| keys(&["rings", name, key]);
         let id = self.required(raw.id, &at("id"), &format!("id = \"{}\"", name.escape_debug()));
-        let roots = self.required(raw.roots, &at("roots"), "roots = [\"aws-kms://…\"]");
+        let roots = self.required(raw.roots, &at("roots"), "roots = [\"aws-kms://REGION/KEY\"]");
         let scope = self.required(raw.scope, &at("scope"), "scope = \"column\"");
         if let Some(roots) = &roots {
             self.roots(roots, &at("roots"), environment, raw.allow_local_in_production);
@@ -237,21 +231,23 @@ impl Resolver<'_> {
         for (at, root) in roots.iter().enumerate() {
             let mut path = path.to_vec();
             path.push(at.to_string());
-            let (scheme, rest) = root.split_once(':').unwrap_or((root, ""));
-            if !ROOT_KEY_SCHEMES.contains(&scheme) {
-                let near = did_you_mean(scheme, ROOT_KEY_SCHEMES.iter().copied());
-                let kinds = "`aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` or `local:…`";
-                self.report(&path, format!("expected the URI of a root key: {kinds}{near}"));
-            } else if rest.trim_start_matches('/').is_empty() {
-                self.report(&path, format!("the URI names no key behind `{scheme}:`"));
-            } else if !seen.insert(root) {
-                self.report(&path, "the same root key twice");
-            }
-            let of_development = matches!(scheme, "local" | "memory");
-            if of_development && environment == Environment::Production && !(allow_local && scheme == "local") {
-                self.report(&path, format!("a `{scheme}:` key is for development, and the environment is production"));
+            let uri: KeyUri = match root.parse() {
+                Ok(uri) => uri,
+                Err(error) => {
+                    // Its first line quotes the URI, which may have come out of a variable.
+                    let why: Vec<&str> = error.causes().chain(error.hints()).collect();
+                    self.report_as(error.code(), &path, format!("not the URI of a root key: {}", why.join("; ")));
+                    continue;
+                }
+            };
+            let allowed = allow_local && matches!(uri.root(), RootKey::Local(_));
+            if uri.is_development() && environment == Environment::Production && !allowed {
+                let message = "a key for development, and the environment is production";
+                self.report_as(Code::LocalKeyInProduction, &path, message);
                 self.findings.hint("name a root key of a key service, or set `environment = \"development\"`");
-                self.local_in_production += 1;
+            }
+            if !seen.insert(uri) {
+                self.report(&path, "the same root key twice");
             }
         }
     }

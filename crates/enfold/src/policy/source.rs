@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
 use super::words::path_text;
+use crate::{Code, Error};
 
 /// Where a key or a value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,16 +52,21 @@ pub(super) struct Entry {
 /// Everything that is wrong with a policy.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    found: Vec<(Place, String)>,
+    found: Vec<(Place, String, Code)>,
     hints: Vec<String>,
 }
 
 impl Findings {
     /// `message`: what is wrong with the key at `path`; an empty path is the file itself.
     pub(super) fn add(&mut self, place: &Place, path: &[String], message: impl AsRef<str>) {
+        self.add_as(Code::PolicyInvalid, place, path, message);
+    }
+
+    /// As [`Self::add`], for what has a code of its own.
+    pub(super) fn add_as(&mut self, code: Code, place: &Place, path: &[String], message: impl AsRef<str>) {
         let message = message.as_ref();
         let line = if path.is_empty() { message.to_owned() } else { format!("{}: {message}", path_text(path)) };
-        let finding = (place.clone(), line);
+        let finding = (place.clone(), line, code);
         if !self.found.contains(&finding) {
             self.found.push(finding);
         }
@@ -77,14 +83,25 @@ impl Findings {
         self.found.is_empty()
     }
 
-    /// The findings in the order of the file, as `enfold.toml:12: path: message`, and the hints.
-    pub(super) fn into_lines(mut self, file: &str) -> (Vec<String>, Vec<String>) {
+    /// One error with a cause for each finding, in the order of the file, as `enfold.toml:12: path: message`. Its code
+    /// is that of the findings where they share one.
+    pub(super) fn into_error(mut self, file: &str) -> Error {
         self.found.sort_by(|a, b| a.0.cmp(&b.0));
-        let lines = self.found.into_iter().map(|(place, line)| match place {
-            Place::Line(number) => format!("{file}:{number}: {line}"),
-            Place::Variable(name) => format!("{name}: {line}"),
-        });
-        (lines.collect(), self.hints)
+        let mut codes = self.found.iter().map(|(_, _, code)| *code);
+        let first = codes.next().unwrap_or(Code::PolicyInvalid);
+        let code = if codes.all(|code| code == first) { first } else { Code::PolicyInvalid };
+        let many = if self.found.len() == 1 { "1 error".to_owned() } else { format!("{} errors", self.found.len()) };
+        let mut error = Error::new(code, format!("the policy `{file}` has {many}"));
+        for (place, line, _) in self.found {
+            error = error.cause(match place {
+                Place::Line(number) => format!("{file}:{number}: {line}"),
+                Place::Variable(name) => format!("{name}: {line}"),
+            });
+        }
+        for hint in self.hints {
+            error = error.hint(hint);
+        }
+        error
     }
 }
 

@@ -123,7 +123,7 @@ fn everything_that_must_be_there_is_asked_for_with_the_line_to_add() {
     enfold.toml:4: values.session.ring: missing
     hint: add `url = "${DATABASE_URL}"` under `[database]`
     hint: add `id = "customers"` under `[rings.customers]`
-    hint: add `roots = ["aws-kms://…"]` under `[rings.customers]`
+    hint: add `roots = ["aws-kms://REGION/KEY"]` under `[rings.customers]`
     hint: add `scope = "column"` under `[rings.customers]`
     hint: add `id = "public.users.email"` under `[tables."public.users".columns.email]`
     hint: add `ring = "…"` under `[tables."public.users".columns.email]`
@@ -162,11 +162,12 @@ fn ids_are_unique() {
 
 #[test]
 fn root_keys_are_uris_of_known_kinds() {
-    assert_snapshot!(refused(&SHORT.replace("[\"local:dev.key\"]", "[\"awskms://x\", \"local:\", \"local:a\", \"local:a\"]")), @r#"
-    policy-invalid: the policy `enfold.toml` has 3 errors
-    enfold.toml:7: rings.customers.roots.0: expected the URI of a root key: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` or `local:…` (did you mean `aws-kms`?)
-    enfold.toml:7: rings.customers.roots.1: the URI names no key behind `local:`
-    enfold.toml:7: rings.customers.roots.3: the same root key twice
+    assert_snapshot!(refused(&SHORT.replace("[\"local:dev.key\"]", "[\"awskms://x\", \"aws-kms://x\", \"local:\", \"local:a\", \"local:a\"]")), @r#"
+    policy-invalid: the policy `enfold.toml` has 4 errors
+    enfold.toml:7: rings.customers.roots.0: not the URI of a root key: no key service of that name is built in: `aws-kms://…` and `local:…` are; did you mean `aws-kms`?
+    enfold.toml:7: rings.customers.roots.1: not the URI of a root key: a region and a key are needed, as `aws-kms://eu-central-1/alias/orders`
+    enfold.toml:7: rings.customers.roots.2: not the URI of a root key: a file is needed, as `local:dev.key` or `local:/etc/enfold/dev.key`
+    enfold.toml:7: rings.customers.roots.4: the same root key twice
     "#);
     assert_snapshot!(refused(&SHORT.replace("[\"local:dev.key\"]", "[]")), @r#"
     policy-invalid: the policy `enfold.toml` has 1 error
@@ -179,11 +180,12 @@ fn a_local_key_in_production_has_a_code_of_its_own() {
     let text = SHORT.replace("development", "production");
     assert_snapshot!(refused(&text), @r#"
     local-key-in-production: the policy `enfold.toml` has 1 error
-    enfold.toml:7: rings.customers.roots.0: a `local:` key is for development, and the environment is production
+    enfold.toml:7: rings.customers.roots.0: a key for development, and the environment is production
     hint: name a root key of a key service, or set `environment = "development"`
     "#);
     let allowed = text.replace("scope =", "allow_local_in_production = true\nscope =");
     assert!(load(&allowed).is_ok());
+    assert_eq!(load(&text.replace("local:dev.key", "vault://v/k")).unwrap_err().code(), Code::KmsUriInvalid);
     assert_eq!(load(&format!("{text}\nx = 1")).unwrap_err().code(), Code::PolicyInvalid);
 }
 
@@ -270,11 +272,11 @@ fn a_column_shares_an_id_only_with_one_that_binds_alike() {
 #[test]
 fn a_mode_below_the_least_one_is_refused() {
     let text = SHORT
-        .replace("id = \"users.email\"", "id = \"users.email\"\nmode = \"legacy\"\nmin_mode = \"kms\"\npadding = 100");
+        .replace("id = \"users.email\"", "id = \"users.email\"\nmode = \"legacy\"\nmin_mode = \"kms\"\npadding = 1");
     assert_snapshot!(refused(&text), @r#"
     policy-invalid: the policy `enfold.toml` has 2 errors
     enfold.toml:12: tables.users.columns.email.min_mode: stronger than the column's `mode`
-    enfold.toml:13: tables.users.columns.email.padding: expected a power of two
+    enfold.toml:13: tables.users.columns.email.padding: expected an integer from 2 to 1048576
     "#);
 }
 

@@ -11,9 +11,10 @@ use crate::policy::{
 
 /// The example that the documentation shows; it sets every key.
 fn example() -> policy::Policy {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/enfold.toml");
+    // Tests run in the folder of their crate.
+    let path = Path::new("../../examples/enfold.toml");
     let variables: Variables = [("DATABASE_URL".to_owned(), "postgres://app:hidden@db/shop".to_owned())].into();
-    policy::load(&path, &variables).unwrap_or_else(|e| panic!("{e:?}"))
+    policy::load(path, &variables).unwrap_or_else(|e| panic!("{e:?}"))
 }
 
 #[test]
@@ -66,7 +67,8 @@ fn the_example_loads_whole() {
 
 #[test]
 fn a_policy_that_does_not_say_is_production() {
-    let text = SHORT.replace("environment = \"development\"\n", "").replace("local:dev.key", "aws-kms://k");
+    let text =
+        SHORT.replace("environment = \"development\"\n", "").replace("local:dev.key", "aws-kms://eu-west-1/alias/k");
     assert_eq!(load(&text).unwrap().environment, Environment::Production);
 }
 
@@ -91,6 +93,14 @@ fn relative_paths_start_at_the_policys_folder() {
     assert_eq!(policy.events.file, Some(PathBuf::from("/etc/enfold/e.jsonl")));
     assert_eq!(policy.trust.operator_key_file, Some(PathBuf::from("/etc/enfold/keys/o.key")));
     assert_eq!(policy.folder(), Path::new("/etc/enfold"));
+}
+
+#[test]
+fn a_policy_that_was_loaded_from_a_file_holds_absolute_paths_only() {
+    let policy = example();
+    assert!(policy.path.is_absolute() && policy.folder().is_absolute());
+    assert!(policy.events.file.as_ref().unwrap().is_absolute());
+    assert!(policy.trust.operator_key_file.as_ref().unwrap().is_absolute());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::policy::{ColumnDraft, Environment, IndexDraft, Mode, PolicyDraft, Rin
 
 fn draft() -> PolicyDraft {
     let mut draft = PolicyDraft::new("${DATABASE_URL}", Environment::Production);
-    let roots = ["aws-kms://alias/customers?region=eu-central-1".to_owned()];
+    let roots = ["aws-kms://eu-central-1/alias/customers".to_owned()];
     draft
         .add_ring(&RingDraft {
             name: "customers",
@@ -74,7 +74,7 @@ fn a_draft_is_a_policy_that_people_can_read() {
     # A key ring. Its id is in every value and may never change.
     [rings.customers]
     id = "customers"
-    roots = ["aws-kms://alias/customers?region=eu-central-1"]
+    roots = ["aws-kms://eu-central-1/alias/customers"]
     scope = "tenant"
 
     [rings.customers.labels]
