@@ -364,7 +364,7 @@ fn one_changed_line_of_a_sound_policy_is_one_error() {
         refused(&text).lines().skip(1).collect::<Vec<_>>().join("\n")
     });
     assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
-    enfold.toml:7: rings.a.record_wrap: only a ring with the scope `record` has keys of records
+    enfold.toml:8: rings.a.record_wrap: only a ring with the scope `record` has keys of records
     enfold.toml:23: tables.t.indexes.both.over: the columns belong to different rings; an index has one key
     enfold.toml:29: tables.old.columns.c.bind_row: the `row_key` is of another length than that of the column in `same_as`
     enfold.toml:29: tables.old.columns.c.ring: another ring than that of the column in `same_as`; leave it out
