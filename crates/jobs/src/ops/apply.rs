@@ -136,7 +136,7 @@ async fn look_again<'a>(session: &Session, plan: &'a TablePlan) -> Result<Ready<
     if !refusals.is_empty() {
         return Err(refused(refusals.into_iter()));
     }
-    let target = planned_target(&plan.name, policy, &facts)?;
+    let target = planned_target(&plan.name, policy, &facts, Mode::Hybrid)?;
     if facts.fingerprint != plan.fingerprint && !begun(session, plan, &facts, &target).await? {
         return Err(stale("the table has changed since".to_owned()));
     }

@@ -5,7 +5,7 @@
 //! it off again at once: a row left plain under a check breaks updates of the application that have nothing to do
 //! with it.
 
-use enfold::policy::Mode;
+use enfold::policy::{Mode, TablePolicy};
 use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -38,9 +38,9 @@ pub struct TableEnforced {
 /// What `enforce` would do, in order, for a person to read first.
 pub async fn plan_enforce(session: &Session, selection: &Selection) -> Result<Vec<Step>> {
     let mut all = Vec::new();
-    for (name, table, _) in selection.of(&session.policy) {
+    for (name, table, _) in enforceable(session, selection) {
         let facts = session.db.inspect(table).await?;
-        let target = planned_target(name, table, &facts)?;
+        let target = planned_target(name, table, &facts, Mode::Kms)?;
         let steps = Steps { database: session.db.as_ref(), target: &target, facts: &facts, policy: table };
         let (before, after) = steps.enforce();
         all.extend(before);
@@ -50,7 +50,7 @@ pub async fn plan_enforce(session: &Session, selection: &Selection) -> Result<Ve
     Ok(all)
 }
 
-/// Enforces the selected tables, whose columns must be in mode `hybrid` at least.
+/// Enforces the columns of the selected tables that the policy wants in mode `kms`; they must be protected already.
 pub async fn enforce(
     session: &Session,
     selection: &Selection,
@@ -58,9 +58,9 @@ pub async fn enforce(
     observer: &dyn Observer,
 ) -> Result<EnforceReport> {
     let mut tables = Vec::new();
-    for (name, table, _) in selection.of(&session.policy) {
+    for (name, table, _) in enforceable(session, selection) {
         let facts = session.db.inspect(table).await?;
-        let target = planned_target(name, table, &facts)?;
+        let target = planned_target(name, table, &facts, Mode::Kms)?;
         let steps = Steps { database: session.db.as_ref(), target: &target, facts: &facts, policy: table };
         let run = Run { session, observer, pace, target: &target, stop_after: None };
         must_be_protected(session, name, &steps.names()).await?;
@@ -68,6 +68,13 @@ pub async fn enforce(
         tables.push(TableEnforced { table: name.to_owned(), columns: steps.names(), taken_off });
     }
     Ok(EnforceReport { tables })
+}
+
+/// Tables with a column that the policy wants in mode `kms`.
+fn enforceable<'p>(session: &'p Session, selection: &Selection) -> Vec<(&'p str, &'p TablePolicy, Vec<&'p str>)> {
+    let mut tables = selection.of(&session.policy);
+    tables.retain(|(_, table, _)| table.columns.values().any(|column| column.mode == Mode::Kms));
+    tables
 }
 
 async fn enforce_table(run: &Run<'_>, steps: &Steps<'_>) -> Result<u32> {

@@ -14,6 +14,8 @@ pub mod run;
 pub mod session;
 pub mod steps;
 pub mod targets;
+#[cfg(all(test, feature = "sqlite"))]
+mod tests;
 pub mod verify;
 
 pub use apply::{Applied, ApplyOptions, ApplyReport, apply};

@@ -158,7 +158,7 @@ async fn plan_table(
     };
     let converts = plan.columns.iter().any(|column| column.converts);
     if plan.refusals.is_empty() && converts {
-        let target = planned_target(name, table, &facts)?;
+        let target = planned_target(name, table, &facts, Mode::Hybrid)?;
         let steps = Steps { database: session.db.as_ref(), target: &target, facts: &facts, policy: table };
         plan.steps = steps.protect(rewrite);
         plan.estimate = estimate(session.db.as_ref(), &session.policy, table, &facts, &target).await?;
@@ -166,10 +166,10 @@ async fn plan_table(
     Ok(plan)
 }
 
-/// All columns of the table that the policy wants sealed: they are converted in one pass.
-pub(super) fn planned_target(name: &str, table: &TablePolicy, facts: &TableFacts) -> Result<Target> {
+/// All columns of the table that the policy wants in mode `least` or a stronger one: they are converted in one pass.
+pub(super) fn planned_target(name: &str, table: &TablePolicy, facts: &TableFacts, least: Mode) -> Result<Target> {
     let wanted: Vec<&str> =
-        table.columns.iter().filter(|(_, c)| c.mode > Mode::Legacy).map(|(name, _)| name.as_str()).collect();
+        table.columns.iter().filter(|(_, c)| c.mode >= least).map(|(name, _)| name.as_str()).collect();
     target(name, table, facts, &wanted)
 }
 

@@ -99,7 +99,8 @@ impl Run<'_> {
         }
         let job = self.job(goal).await?;
         let report = self.sweep(job, goal).await?;
-        if report.end == SweepEnd::Enough {
+        // A row without its index stops nothing: sealing it computes the index too, or reports the same error.
+        if report.end == SweepEnd::Enough || goal == Goal::Index {
             return Ok(Some(report));
         }
         self.settled(job, goal, &report).await?;
