@@ -5,15 +5,22 @@ use rusqlite::Connection;
 
 use super::error::Doing;
 use super::forms;
-use super::names::quote;
+
+use super::names::{printed, quote, same};
 use super::shape::Shape;
 use crate::model::{Census, Goal, Storage, Target};
+
+/// Rows named for each column that holds plaintext.
+const EXAMPLES: usize = 5;
 
 /// Counts each column of the target; `sample` rows spread over the table, or all of them.
 pub(super) fn census(connection: &Connection, target: &Target, sample: Option<u64>) -> Result<Vec<Census>> {
     let shape = Shape::read(connection, &target.table.table)?;
     let rows = rows(connection, &shape, sample)?;
-    target.columns.iter().map(|column| count(connection, &shape, &rows, &column.name, column.storage)).collect()
+    // A key that is itself converted would print values.
+    let printable = !target.key.iter().any(|k| target.columns.iter().any(|c| same(&c.name, k)));
+    let key = if printable { target.key.as_slice() } else { &[] };
+    target.columns.iter().map(|column| count(connection, &shape, &rows, key, &column.name, column.storage)).collect()
 }
 
 /// Which rows are looked at: a condition over the table, and the row ids it refers to as `?1`.
@@ -70,7 +77,14 @@ fn spread(connection: &Connection, shape: &Shape, rowid: &str, sample: u64) -> R
     Ok(ids)
 }
 
-fn count(connection: &Connection, shape: &Shape, rows: &Rows, column: &str, storage: Storage) -> Result<Census> {
+fn count(
+    connection: &Connection,
+    shape: &Shape,
+    rows: &Rows,
+    key: &[String],
+    column: &str,
+    storage: Storage,
+) -> Result<Census> {
     let what = || format!("count what `{}.{column}` holds", shape.name);
     let name = quote(column);
     let (is, like) = (forms::envelope(&name, storage), forms::begins_like_one(&name, storage));
@@ -87,6 +101,9 @@ fn count(connection: &Connection, shape: &Shape, rows: &Rows, column: &str, stor
             },
         )
         .doing(what)?;
+    if census.plaintext > 0 {
+        census.examples = examples(connection, shape, rows, key, &format!("{name} IS NOT NULL AND NOT {like}"))?;
+    }
     let prefix = forms::key_prefix(&name, storage);
     let mut statement = connection
         .prepare(&format!("SELECT CAST({prefix} AS BLOB), count(*) FROM {from} AND {is} GROUP BY 1"))
@@ -100,6 +117,35 @@ fn count(connection: &Connection, shape: &Shape, rows: &Rows, column: &str, stor
         }
     }
     Ok(census)
+}
+
+/// The first few rows that meet `condition`, as a person would name them.
+fn examples(
+    connection: &Connection,
+    shape: &Shape,
+    rows: &Rows,
+    key: &[String],
+    condition: &str,
+) -> Result<Vec<String>> {
+    let what = || format!("name rows of `{}`", shape.name);
+    let names: Vec<String> = if key.is_empty() { vec!["rowid".to_owned()] } else { key.to_vec() };
+    let columns = match shape.rowid() {
+        Ok(rowid) if key.is_empty() => rowid,
+        Err(_) if key.is_empty() => return Ok(Vec::new()),
+        _ => key.iter().map(|k| quote(k)).collect::<Vec<_>>().join(", "),
+    };
+    let sql = format!("SELECT {columns} FROM {} AND {condition} LIMIT {EXAMPLES}", rows.from(&shape.name));
+    connection
+        .prepare(&sql)
+        .and_then(|mut s| {
+            s.query_map([rows.ids()], |row| {
+                let parts =
+                    names.iter().enumerate().map(|(i, name)| Ok(format!("{name}={}", printed(row.get_ref(i)?))));
+                Ok(parts.collect::<rusqlite::Result<Vec<_>>>()?.join(","))
+            })?
+            .collect()
+        })
+        .doing(what)
 }
 
 fn number(row: &rusqlite::Row<'_>, i: usize) -> rusqlite::Result<u64> {

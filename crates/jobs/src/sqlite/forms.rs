@@ -4,6 +4,9 @@
 //! base64 is spelled canonically. Whether an envelope opens is for `verify` to say. Functions of old SQLite versions
 //! only (3.38), for the application's own library runs the triggers too.
 
+use enfold_core::envelope::Kind;
+use enfold_core::{KeyId, binary_key_prefix, text};
+
 use crate::model::Storage;
 
 /// `enf1:` and the 28 characters that name version, kind and key.
@@ -19,7 +22,7 @@ pub(super) fn envelope(expr: &str, storage: Storage) -> String {
     let form = match storage {
         Storage::Text => text_form(expr),
         Storage::Json => {
-            let inner = json_inner(expr);
+            let inner = format!("({})", json_inner(expr));
             format!("(typeof({expr}) = 'text' AND {})", text_form(&inner))
         }
         Storage::Bytes => format!(
@@ -30,11 +33,15 @@ pub(super) fn envelope(expr: &str, storage: Storage) -> String {
     format!("coalesce({form}, 0)")
 }
 
-/// True where `expr` begins like an envelope (in whatever form or not): the superset of [`envelope`].
+/// True where `expr` begins like an envelope, of this version or a newer one: the superset of [`envelope`].
 pub(super) fn begins_like_one(expr: &str, storage: Storage) -> String {
+    let text = |expr: &str| {
+        let newer = ["[2-9]", "[1-9][0-9]", "[12][0-9][0-9]"].map(|n| format!(" OR {expr} GLOB 'enf{n}:-enf*'"));
+        format!("(substr({expr}, 1, 5) = 'enf1:'{})", newer.concat())
+    };
     let begins = match storage {
-        Storage::Text => format!("substr({expr}, 1, 5) = 'enf1:'"),
-        Storage::Json => format!("substr({}, 1, 5) = 'enf1:'", json_inner(expr)),
+        Storage::Text => text(expr),
+        Storage::Json => text(&format!("({})", json_inner(expr))),
         Storage::Bytes => format!("substr({expr}, 1, 3) = x'f9e9df'"),
     };
     format!("coalesce({begins}, 0)")
@@ -53,20 +60,23 @@ pub(super) fn key_prefix(expr: &str, storage: Storage) -> String {
 pub(super) fn key_id(prefix: &[u8], storage: Storage) -> Option<String> {
     let bytes = match storage {
         Storage::Bytes => prefix.to_vec(),
-        Storage::Text | Storage::Json => decode(prefix.strip_prefix(b"enf1:")?)?,
+        Storage::Text | Storage::Json => text::decode(std::str::from_utf8(prefix).ok()?).ok()?,
     };
     Some(bytes.get(5..21)?.iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// The prefixes of all kinds under one key id (32 hex digits), as SQL literals.
+/// The prefixes of all kinds under one key id (32 hex digits), as SQL literals; none where that is no key id.
 pub(super) fn prefixes(key_id: &str, storage: Storage) -> Vec<String> {
-    let id: String = key_id.chars().filter(char::is_ascii_hexdigit).collect();
-    let starts = ["f9e9df0111", "f9e9df0112", "f9e9df0113"];
-    starts
+    let Ok(id) = key_id.parse::<KeyId>() else { return Vec::new() };
+    let kinds = [Kind::ByReference, Kind::InlineRing, Kind::InlineRoot];
+    kinds
         .iter()
-        .map(|start| match storage {
-            Storage::Bytes => format!("x'{start}{id}'"),
-            Storage::Text | Storage::Json => format!("'enf1:{}'", encode(&unhex(&format!("{start}{id}")))),
+        .map(|kind| match storage {
+            Storage::Text | Storage::Json => format!("'{}'", text::key_prefix(*kind, id)),
+            Storage::Bytes => {
+                let hex: String = binary_key_prefix(*kind, id).iter().map(|b| format!("{b:02x}")).collect();
+                format!("x'{hex}'")
+            }
         })
         .collect()
 }
@@ -84,49 +94,22 @@ fn text_form(expr: &str) -> String {
     )
 }
 
-/// The text inside a JSON string, or inside the `enf` member of an object; NULL for every other JSON.
+/// The text that is a JSON string, or the `enf` member of an object; NULL for every other JSON.
 fn json_inner(expr: &str) -> String {
     format!(
-        "CASE WHEN substr({expr}, 1, 6) = '\"enf1:' AND substr({expr}, -1) = '\"' THEN substr({expr}, 2, length({expr}) - 2) \
-         WHEN typeof({expr}) = 'text' AND json_valid({expr}) THEN \
-         CASE WHEN json_type({expr}) = 'object' AND json_type({expr}, '$.enf') = 'text' THEN json_extract({expr}, '$.enf') END END"
+        "CASE WHEN typeof({expr}) = 'text' AND json_valid({expr}) THEN CASE \
+         WHEN json_type({expr}) = 'text' THEN json_extract({expr}, '$') \
+         WHEN json_type({expr}) = 'object' AND json_type({expr}, '$.enf') = 'text' THEN json_extract({expr}, '$.enf') END END"
     )
-}
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-/// Base64url of whole groups of three bytes.
-pub(super) fn encode(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for group in bytes.chunks(3) {
-        let n = group.iter().fold(0usize, |n, b| n << 8 | usize::from(*b));
-        out.extend([18, 12, 6, 0].map(|shift| char::from(ALPHABET[n >> shift & 63])));
-    }
-    out
-}
-
-/// Base64url of whole groups of four characters.
-fn decode(chars: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(chars.len() / 4 * 3);
-    for group in chars.chunks(4) {
-        let mut n = 0u32;
-        for c in group {
-            n = n << 6 | u32::try_from(ALPHABET.iter().position(|a| a == c)?).ok()?;
-        }
-        out.extend_from_slice(&n.to_be_bytes()[1..]);
-    }
-    Some(out)
-}
-
-fn unhex(digits: &str) -> Vec<u8> {
-    let digits: Vec<u8> = digits.chars().filter_map(|c| c.to_digit(16)).filter_map(|d| u8::try_from(d).ok()).collect();
-    digits.chunks(2).map(|pair| pair.iter().fold(0, |n, d| n << 4 | d)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use enfold_core::stored::{Form, Stored, detect};
+    use proptest::prelude::*;
     use rusqlite::Connection;
+
+    use super::*;
 
     /// An envelope by form, of `len` bytes of ciphertext.
     fn binary(kind: u8, key: u8, len: usize) -> Vec<u8> {
@@ -137,17 +120,8 @@ mod tests {
         bytes
     }
 
-    fn base64(bytes: &[u8]) -> String {
-        let whole = bytes.len().div_ceil(3) * 3;
-        let mut padded = bytes.to_vec();
-        padded.resize(whole, 0);
-        let mut text = encode(&padded);
-        text.truncate(bytes.len() * 8 / 6 + usize::from(!(bytes.len() * 8).is_multiple_of(6)));
-        text
-    }
-
     fn text(kind: u8, key: u8, len: usize) -> String {
-        format!("enf1:{}", base64(&binary(kind, key, len)))
+        text::encode(&binary(kind, key, len))
     }
 
     fn is(expr: fn(&str, Storage) -> String, storage: Storage, value: impl rusqlite::ToSql) -> bool {
@@ -210,5 +184,58 @@ mod tests {
         assert_eq!(key_id(&chars.as_bytes()[..33], Storage::Text).unwrap(), id);
         assert_eq!(key_id(&binary(2, 7, 3)[..21], Storage::Bytes).unwrap(), id);
         assert!(prefixes(&id, Storage::Text).contains(&format!("'{}'", &chars[..33])));
+    }
+
+    fn form(storage: Storage) -> Form {
+        match storage {
+            Storage::Text => Form::Text,
+            Storage::Bytes => Form::Bytes,
+            Storage::Json => Form::Json,
+        }
+    }
+
+    proptest! {
+        /// SQL and the core agree on what is an envelope, what looks like one and what is plain: on envelopes, and on
+        /// envelopes of which one character was changed, put in or taken away.
+        #[test]
+        fn sql_and_the_core_see_the_same_forms(
+            len in 0usize..40, key: u8, at in 0usize..200, what in 0u8..4, c in "[A-Za-z0-9_=\" {}:é-]", json: bool,
+        ) {
+            let mut value: Vec<char> = text(1, key, len).chars().collect();
+            if json {
+                value.insert(0, '"');
+                value.push('"');
+            }
+            let at = at % value.len();
+            let c = c.chars().next().unwrap();
+            match what {
+                0 => {}
+                1 => value[at] = c,
+                2 => value.insert(at, c),
+                _ => { value.remove(at); }
+            }
+            let value: String = value.into_iter().collect();
+            let storage = if json { Storage::Json } else { Storage::Text };
+            let (sealed, like) = (is(envelope, storage, &value), is(begins_like_one, storage, &value));
+            match detect(form(storage), value.as_bytes()) {
+                Stored::Envelope(_) => prop_assert!(sealed && like),
+                Stored::Lookalike(_) => prop_assert!(!sealed && like, "{value}"),
+                Stored::Plain => prop_assert!(!sealed && !like, "{value}"),
+            }
+        }
+
+        #[test]
+        fn sql_and_the_core_see_the_same_binary_forms(len in 0usize..20, at in 0usize..24, byte: u8, cut in 0usize..4) {
+            let mut value = binary(1, 7, len);
+            value[at] = byte;
+            value.truncate(value.len() - cut);
+            let (sealed, like) = (is(envelope, Storage::Bytes, &value), is(begins_like_one, Storage::Bytes, &value));
+            match detect(Form::Bytes, &value) {
+                Stored::Envelope(_) => prop_assert!(sealed && like),
+                // The field after the padding flag is a wrapped key's length in the inline kinds: SQL takes any.
+                Stored::Lookalike(_) => prop_assert!(like && (!sealed || value[4] != 0x11)),
+                Stored::Plain => prop_assert!(!sealed && !like),
+            }
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! Names and positions: quoting, the column that means the row id, row ids as the engine's positions.
+//! Names and positions: quoting, how a key is printed, row ids as the engine's positions.
+
+use rusqlite::types::ValueRef;
 
 /// A name as an SQL identifier. Never used for values.
 pub(super) fn quote(name: &str) -> String {
@@ -31,6 +33,17 @@ pub(super) fn last_before(end: u64) -> Option<i64> {
         u64::MAX => Some(i64::MAX),
         0 => None,
         end => Some(rowid(end - 1)),
+    }
+}
+
+/// A key value for people.
+pub(super) fn printed(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => "NULL".to_owned(),
+        ValueRef::Integer(n) => n.to_string(),
+        ValueRef::Real(x) => x.to_string(),
+        ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        ValueRef::Blob(bytes) => bytes.iter().map(|b| format!("{b:02x}")).collect(),
     }
 }
 

@@ -127,7 +127,7 @@ fn sample_envelope(storage: Storage) -> Value {
     bytes.resize(21, 0xa5);
     bytes.extend([2, 0]);
     bytes.resize(120, 0xa5);
-    let text = format!("enf1:{}", super::super::forms::encode(&bytes));
+    let text = enfold_core::text::encode(&bytes);
     match storage {
         Storage::Bytes => Value::Blob(bytes),
         Storage::Text => Value::Text(text),

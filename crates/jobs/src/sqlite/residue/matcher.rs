@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Shorter values are compared whole only: a few bytes occur in any file by chance.
 const SHORTEST: usize = 6;
@@ -12,8 +12,10 @@ const HEAD: usize = SHORTEST;
 
 pub(super) struct Matcher {
     columns: Vec<String>,
-    pieces: Vec<(Zeroizing<Vec<u8>>, usize)>,
-    /// Pieces by their first bytes.
+    /// Pieces and the column each is of.
+    pieces: HashMap<Vec<u8>, usize>,
+    /// The lengths of the pieces that begin so: many values share their first bytes (telephone numbers do), few
+    /// lengths there are.
     heads: HashMap<[u8; HEAD], Vec<usize>>,
     /// Which hashes of first bytes occur at all: nearly every place is ruled out by one look.
     filter: Vec<bool>,
@@ -25,7 +27,7 @@ impl Matcher {
     pub(super) fn new(probes: &[(String, Zeroizing<Vec<u8>>)]) -> Self {
         let mut matcher = Self {
             columns: Vec::new(),
-            pieces: Vec::new(),
+            pieces: HashMap::new(),
             heads: HashMap::new(),
             filter: vec![false; 1 << 16],
             short: HashMap::new(),
@@ -60,13 +62,12 @@ impl Matcher {
 
     fn piece(&mut self, piece: &[u8], of: usize) {
         let Some(head) = piece.first_chunk::<HEAD>() else { return };
-        let same_head = self.heads.entry(*head).or_default();
-        if same_head.iter().any(|i| self.pieces[*i].0.as_slice() == piece) {
-            return;
+        let lengths = self.heads.entry(*head).or_default();
+        if !lengths.contains(&piece.len()) {
+            lengths.push(piece.len());
         }
-        same_head.push(self.pieces.len());
         self.filter[hash(head)] = true;
-        self.pieces.push((Zeroizing::new(piece.to_vec()), of));
+        self.pieces.entry(piece.to_vec()).or_insert(of);
     }
 
     /// Calls `hit` with the place, the length and the column of each piece found.
@@ -80,10 +81,10 @@ impl Matcher {
                 continue;
             }
             let Some(head) = bytes[here..].first_chunk::<HEAD>() else { continue };
-            for piece in self.heads.get(head).into_iter().flatten() {
-                let (piece, of) = &self.pieces[*piece];
-                if bytes[here..].starts_with(piece) {
-                    hit(here, piece.len(), &self.columns[*of]);
+            for len in self.heads.get(head).into_iter().flatten() {
+                let piece = bytes.get(here..here + len);
+                if let Some(of) = piece.and_then(|piece| self.pieces.get(piece)) {
+                    hit(here, *len, &self.columns[*of]);
                 }
             }
         }
@@ -105,7 +106,16 @@ impl Matcher {
 
     /// The longest piece: how far two blocks of a file must overlap.
     pub(super) fn overlap(&self) -> usize {
-        self.pieces.iter().map(|(piece, _)| piece.len()).max().unwrap_or(0)
+        self.heads.values().flatten().copied().max().unwrap_or(0)
+    }
+}
+
+impl Drop for Matcher {
+    /// The pieces are plaintext.
+    fn drop(&mut self) {
+        for (mut piece, _) in self.pieces.drain() {
+            piece.zeroize();
+        }
     }
 }
 

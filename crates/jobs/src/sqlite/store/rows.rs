@@ -7,7 +7,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::model::{Storage, Target};
-use crate::sqlite::names::{quote, same};
+use crate::sqlite::names::{printed, quote, same};
 use crate::sqlite::shape::Shape;
 use crate::store::{Row, RowVersion};
 
@@ -259,16 +259,5 @@ fn part(value: ValueRef<'_>) -> Option<OwnedPart> {
         ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok().map(|text| OwnedPart::Text(text.to_owned())),
         ValueRef::Blob(bytes) => Some(OwnedPart::Bytes(bytes.to_vec())),
         ValueRef::Null | ValueRef::Real(_) => None,
-    }
-}
-
-/// A key value for people.
-fn printed(value: ValueRef<'_>) -> String {
-    match value {
-        ValueRef::Null => "NULL".to_owned(),
-        ValueRef::Integer(n) => n.to_string(),
-        ValueRef::Real(x) => x.to_string(),
-        ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        ValueRef::Blob(bytes) => bytes.iter().map(|b| format!("{b:02x}")).collect(),
     }
 }

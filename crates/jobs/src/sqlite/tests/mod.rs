@@ -12,7 +12,7 @@ use std::time::Duration;
 use enfold::policy::{ColumnPolicy, IndexPolicy, Lookalikes, Mode, Salt, TablePolicy};
 use rusqlite::Connection;
 
-use super::{Sqlite, SqliteOptions, forms};
+use super::{Sqlite, SqliteOptions};
 use crate::database::{Database, TableFacts};
 use crate::model::{Storage, TableName, Target, TargetColumn};
 
@@ -111,5 +111,5 @@ fn envelope(n: u64) -> String {
         state = state.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
         bytes.push(state.to_be_bytes()[0]);
     }
-    format!("enf1:{}", forms::encode(&bytes))
+    enfold_core::text::encode(&bytes)
 }

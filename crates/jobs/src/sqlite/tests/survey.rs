@@ -57,6 +57,7 @@ async fn a_census_counts_by_form_and_key() {
     let census = f.db.census(&target(&["email"]), None).await.unwrap().pop().unwrap();
     assert_eq!((census.rows, census.nulls, census.plaintext, census.envelopes, census.lookalikes), (6, 1, 2, 2, 1));
     assert_eq!(census.by_key, BTreeMap::from([("07".repeat(16), 2)]));
+    assert_eq!(census.examples, ["rowid=1", "rowid=6"]);
     let sampled = f.db.census(&target(&["email"]), Some(3)).await.unwrap().pop().unwrap();
     assert_eq!(sampled.rows, 3);
 }
