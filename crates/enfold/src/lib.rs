@@ -1,7 +1,60 @@
 //! Enfold: sensitive columns under keys that a KMS keeps.
+//!
+//! An application opens its policy once ([`Enfold::open`]), asks for a handle of each protected column
+//! ([`Enfold::column`]), and seals and opens values through it. Every call says who asks and why ([`CallContext`]) and
+//! where the value lives ([`Place`]). Which mode a column is in, whether values are sealed or still written as before, is
+//! the operators' signed word, so an application needs no second deploy when a job converts the column.
+//!
+//! Not here: the bytes of an envelope (`enfold-core`), moving rows (`enfold-jobs`).
+
+mod cache;
+pub mod catalog;
+pub mod clock;
+mod column;
 pub mod db;
 pub mod error;
+pub mod events;
+mod forkmark;
+mod handle;
+pub mod harden;
+mod keyring;
 pub mod kms;
+mod operator;
 pub mod policy;
+mod registry;
+pub mod state;
+mod watch;
 
+pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, SealRequest, Source};
+pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
+pub use events::CallContext;
+pub use handle::{Builder, Enfold};
+pub use keyring::ScopeId;
+pub use operator::Operator;
+
+/// An error of the envelope as one of ours. `doing`: what was being done to what.
+pub(crate) fn core_error(error: enfold_core::Error, doing: impl Into<String>) -> Error {
+    use enfold_core::Error as Core;
+    let (code, hint) = match error {
+        Core::Malformed(_) => (Code::EnvelopeMalformed, Some("`enfold inspect` shows what is wrong with it")),
+        Core::NewerVersion { .. } | Core::UnknownSuite { .. } => {
+            (Code::EnvelopeNewer, Some("upgrade this program: a newer one sealed the value"))
+        }
+        Core::OpenFailed | Core::UnwrapFailed | Core::KeyMismatch => {
+            (Code::OpenFailed, Some("it was changed, or belongs to another column, tenant or row"))
+        }
+        Core::ValueTooLarge { .. } => (Code::ValueTooLarge, None),
+        Core::IndexColumns { .. } => (Code::ValueInvalid, None),
+        Core::IndexTenant => (Code::BindingIncomplete, None),
+        Core::PaddingBlock(_) | Core::IndexBits(_) | Core::IndexUniqueTruncated(_) => (Code::PolicyInvalid, None),
+        Core::WrappedLength(_) | Core::KeyLength(_) => (Code::KmsProtocol, None),
+        Core::KeyIdSyntax => (Code::Usage, None),
+        Core::ProcessChanged | Core::Random | Core::Library => (Code::Internal, None),
+    };
+    let made = Error::new(code, doing).cause(error.to_string());
+    match hint {
+        Some(hint) => made.hint(hint),
+        None => made,
+    }
+}

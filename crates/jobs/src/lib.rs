@@ -1,7 +1,6 @@
 //! Plans, sweeps and reports over a running database.
 pub mod codec;
 pub mod columns;
-mod connect;
 pub mod database;
 pub mod model;
 pub mod ops;
@@ -14,5 +13,3 @@ pub mod sqlite;
 pub mod store;
 pub mod sweep;
 pub mod words;
-
-pub use connect::connect;

@@ -5,7 +5,7 @@
 
 mod judge;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

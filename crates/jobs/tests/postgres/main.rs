@@ -4,6 +4,5 @@ mod codec;
 mod leases;
 mod races;
 mod refusals;
-mod steps;
 mod types;
 mod world;

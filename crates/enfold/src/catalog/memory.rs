@@ -1,0 +1,129 @@
+//! The catalog in memory: for tests, and for trying Enfold without a database. It is gone with the process.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use enfold_core::KeyId;
+
+use super::{Application, Catalog, DataKeyRow, Inserted, Purpose, RootKey, SignedState};
+use crate::Result;
+use crate::events::Event;
+
+/// See the module's head.
+#[derive(Default)]
+pub struct MemoryCatalog {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    roots: Vec<RootKey>,
+    keys: BTreeMap<(String, KeyId), DataKeyRow>,
+    states: BTreeMap<String, SignedState>,
+    applications: BTreeMap<(String, String), Application>,
+    events: Vec<Event>,
+}
+
+impl MemoryCatalog {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // No code panics between two writes of one change, so a poisoned lock still guards whole rows.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Catalog for MemoryCatalog {
+    async fn migrate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn ensure_root(&self, root: &RootKey) -> Result<RootKey> {
+        let mut tables = self.tables();
+        if let Some(known) = tables.roots.iter().find(|r| r.uri == root.uri) {
+            return Ok(known.clone());
+        }
+        tables.roots.push(root.clone());
+        Ok(root.clone())
+    }
+
+    async fn roots(&self) -> Result<Vec<RootKey>> {
+        Ok(self.tables().roots.clone())
+    }
+
+    async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted> {
+        let mut tables = self.tables();
+        if let Some(taken) = tables.find(&key.ring, key.purpose, &key.scope, key.version) {
+            return Ok(Inserted::Exists(taken.clone()));
+        }
+        tables.keys.insert((key.ring.clone(), key.id), key.clone());
+        Ok(Inserted::Made)
+    }
+
+    async fn key(&self, ring: &str, id: KeyId) -> Result<Option<DataKeyRow>> {
+        Ok(self.tables().keys.get(&(ring.to_owned(), id)).cloned())
+    }
+
+    async fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Result<Option<DataKeyRow>> {
+        Ok(self.tables().find(ring, purpose, scope, version).cloned())
+    }
+
+    async fn keys(&self, ring: &str, after: Option<KeyId>, limit: u32) -> Result<Vec<DataKeyRow>> {
+        let tables = self.tables();
+        let rows = tables.keys.values().filter(|k| k.ring == ring && after.is_none_or(|a| k.id > a));
+        Ok(rows.take(limit as usize).cloned().collect())
+    }
+
+    async fn states(&self) -> Result<Vec<SignedState>> {
+        Ok(self.tables().states.values().cloned().collect())
+    }
+
+    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[DataKeyRow]) -> Result<bool> {
+        let mut tables = self.tables();
+        if tables.states.get(&state.ring).map(|s| s.epoch) != expected {
+            return Ok(false);
+        }
+        tables.states.insert(state.ring.clone(), state.clone());
+        for key in keys {
+            if let Some(row) = tables.keys.get_mut(&(key.ring.clone(), key.id)) {
+                row.status = key.status;
+                row.wraps.clone_from(&key.wraps);
+                row.mac.clone_from(&key.mac);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn register(&self, application: &Application) -> Result<()> {
+        let key = (application.name.clone(), application.instance.clone());
+        self.tables().applications.insert(key, application.clone());
+        Ok(())
+    }
+
+    async fn applications(&self, since_ms: i64) -> Result<Vec<Application>> {
+        Ok(self.tables().applications.values().filter(|a| a.last_seen_ms >= since_ms).cloned().collect())
+    }
+
+    async fn append_events(&self, events: &[Event]) -> Result<()> {
+        self.tables().events.extend_from_slice(events);
+        Ok(())
+    }
+
+    async fn events(&self, limit: u32) -> Result<Vec<Event>> {
+        Ok(self.tables().events.iter().rev().take(limit as usize).cloned().collect())
+    }
+}
+
+impl Tables {
+    fn find(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Option<&DataKeyRow> {
+        self.keys.values().find(|k| k.ring == ring && k.purpose == purpose && k.scope == scope && k.version == version)
+    }
+}

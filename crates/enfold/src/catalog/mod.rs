@@ -1,0 +1,92 @@
+//! The catalog: root keys, data keys with their wraps, the rings' signed states, applications, events.
+//!
+//! It stores and finds; it decides nothing. Whether a row may be believed is for [`crate::keyring`] to say, which
+//! authenticates every row, and for [`crate::state`], which checks the operators' signature. So an implementation owes
+//! only the rules that [`Catalog`] states, and one conformance suite runs them on all three:
+//! [`MemoryCatalog`], `SqliteCatalog` and `PostgresCatalog`.
+
+mod memory;
+mod model;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use enfold_core::KeyId;
+
+use crate::events::Event;
+use crate::policy::DatabaseUrl;
+use crate::{Code, Error, Result};
+
+pub use memory::MemoryCatalog;
+pub use model::{Application, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresCatalog;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteCatalog;
+
+/// Where keys are kept. All calls are atomic: they happen whole or not at all.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    /// Creates what is missing and upgrades what is older, each migration once. `CatalogVersion` when the schema is
+    /// newer than this program.
+    async fn migrate(&self) -> Result<()>;
+
+    /// Whether this program can work with the schema as it is: `CatalogVersion` when there is none, or one too new.
+    async fn check(&self) -> Result<()>;
+
+    /// The root key of this URI, entered with `root.id` if it is not there yet. Whoever comes second gets the first
+    /// one's id.
+    async fn ensure_root(&self, root: &RootKey) -> Result<RootKey>;
+
+    async fn roots(&self) -> Result<Vec<RootKey>>;
+
+    /// Stores a data key with its wraps, unless its (ring, purpose, scope, version) is taken: then the row that took it
+    /// comes back, and nothing was written.
+    async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted>;
+
+    async fn key(&self, ring: &str, id: KeyId) -> Result<Option<DataKeyRow>>;
+
+    async fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Result<Option<DataKeyRow>>;
+
+    /// Data keys of a ring in the order of their ids, at most `limit`, beginning after `after`.
+    async fn keys(&self, ring: &str, after: Option<KeyId>, limit: u32) -> Result<Vec<DataKeyRow>>;
+
+    /// The newest state of every ring, as stored: nothing is verified here.
+    async fn states(&self) -> Result<Vec<SignedState>>;
+
+    /// Replaces the ring's state and the status, wraps and MAC of `keys`, all or nothing. `expected` is the epoch that
+    /// the writer built upon (`None`: the ring has no state yet); false if it is another by now, and nothing was written.
+    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[DataKeyRow]) -> Result<bool>;
+
+    /// Says that an application runs, what it reads and which mode it is ready for. The last word for each
+    /// (name, instance) counts.
+    async fn register(&self, application: &Application) -> Result<()>;
+
+    /// Applications seen since `since_ms`.
+    async fn applications(&self, since_ms: i64) -> Result<Vec<Application>>;
+
+    async fn append_events(&self, events: &[Event]) -> Result<()>;
+
+    /// The newest events, newest first.
+    async fn events(&self, limit: u32) -> Result<Vec<Event>>;
+}
+
+/// Opens the catalog that a URL names. Nothing is created in it: see [`Catalog::migrate`].
+pub async fn connect(url: &DatabaseUrl) -> Result<Arc<dyn Catalog>> {
+    #[cfg(feature = "sqlite")]
+    if let Some(path) = url.raw.strip_prefix("sqlite:") {
+        return Ok(Arc::new(SqliteCatalog::open(std::path::Path::new(path))?));
+    }
+    #[cfg(feature = "postgres")]
+    if url.raw.starts_with("postgres") {
+        let endpoint = crate::db::postgres::Endpoint::parse(url)?;
+        return Ok(Arc::new(PostgresCatalog::connect(endpoint).await?));
+    }
+    let scheme = url.raw.split(':').next().unwrap_or_default();
+    Err(Error::new(Code::PolicyInvalid, format!("cannot open a catalog on `{scheme}`"))
+        .cause("this program was built without that database"))
+}

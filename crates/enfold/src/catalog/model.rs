@@ -1,0 +1,170 @@
+//! The rows of the catalog.
+
+use enfold_core::KeyId;
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Mode;
+use crate::{Code, Error, Result};
+
+/// What a data key is for. A key of one purpose is never used for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Seals values, or the data keys of records.
+    Seal,
+    /// Computes a blind index. It survives the rotation of data keys, or no lookup would find anything after one.
+    Index,
+    /// Authenticates the ring's rows.
+    Rows,
+}
+
+impl Purpose {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Seal => "seal",
+            Purpose::Index => "index",
+            Purpose::Rows => "rows",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        [Purpose::Seal, Purpose::Index, Purpose::Rows]
+            .into_iter()
+            .find(|p| p.as_str() == text)
+            .ok_or_else(|| unknown_word("purpose"))
+    }
+}
+
+/// What may be done with a data key, from everything to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KeyStatus {
+    /// Seals and opens.
+    Active,
+    /// Opens, seals no more.
+    Retired,
+    /// Does neither, and can come back.
+    Disabled,
+    /// Disabled, with its destruction announced.
+    Destroying,
+    /// Its wraps are gone: its values are unreadable for ever.
+    Destroyed,
+}
+
+impl KeyStatus {
+    const ALL: [Self; 5] = [Self::Active, Self::Retired, Self::Disabled, Self::Destroying, Self::Destroyed];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeyStatus::Active => "active",
+            KeyStatus::Retired => "retired",
+            KeyStatus::Disabled => "disabled",
+            KeyStatus::Destroying => "destroying",
+            KeyStatus::Destroyed => "destroyed",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| unknown_word("status"))
+    }
+}
+
+/// A key inside a key service, by the id that inline envelopes carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootKey {
+    pub id: KeyId,
+    /// Spelled as in the policy. Only URIs of the policy are ever called.
+    pub uri: String,
+}
+
+/// A data key wrapped under one root key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Wrap {
+    /// The root key's URI.
+    pub root: String,
+    /// What the key service returned.
+    pub wrapped: Vec<u8>,
+}
+
+/// A data key as it is stored: wrapped, and authenticated by `mac`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DataKeyRow {
+    pub id: KeyId,
+    /// The ring's id.
+    pub ring: String,
+    pub purpose: Purpose,
+    /// What it covers, in the spelling of [`crate::keyring::ScopeId`]. A tenant stands here as a keyed hash only: tenant
+    /// ids may be personal data, and whoever can read a catalog of its own need not know whose keys it holds.
+    pub scope: String,
+    /// From 1. (ring, purpose, scope, version) is unique.
+    pub version: u32,
+    pub status: KeyStatus,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// One for each root key, in the order of their URIs.
+    pub wraps: Vec<Wrap>,
+    /// HMAC-SHA-256 over all of the above under the ring's row-authentication key.
+    pub mac: Vec<u8>,
+}
+
+/// What became of an attempt to store a data key.
+pub enum Inserted {
+    Made,
+    /// Somebody else made this version first: use theirs.
+    Exists(DataKeyRow),
+}
+
+/// A ring's state as it is stored: bytes and a signature over them, both to be verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedState {
+    /// The ring's id.
+    pub ring: String,
+    /// Repeated from the document so that the database can compare it; the document's own is the one that counts.
+    pub epoch: u64,
+    pub document: Vec<u8>,
+    pub signature: Vec<u8>,
+}
+
+/// A running application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    pub name: String,
+    pub version: String,
+    /// Tells processes of one application apart.
+    pub instance: String,
+    /// Columns it reads or writes through Enfold, as the policy spells them.
+    pub columns: Vec<String>,
+    /// The strongest mode that it can work in.
+    pub ready: Mode,
+    /// Milliseconds since 1970.
+    pub last_seen_ms: i64,
+}
+
+impl Application {
+    /// As stored: one column a line. Names of columns hold no line break.
+    pub(super) fn columns_text(&self) -> String {
+        self.columns.join("\n")
+    }
+
+    pub(super) fn columns_from(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+pub(super) fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Legacy => "legacy",
+        Mode::Hybrid => "hybrid",
+        Mode::Kms => "kms",
+    }
+}
+
+pub(super) fn parse_mode(text: &str) -> Result<Mode> {
+    [Mode::Legacy, Mode::Hybrid, Mode::Kms]
+        .into_iter()
+        .find(|m| mode_word(*m) == text)
+        .ok_or_else(|| unknown_word("mode"))
+}
+
+/// A word in a row that this program does not know: refused, as everything unknown.
+fn unknown_word(what: &str) -> Error {
+    Error::new(Code::StateTampered, format!("the catalog holds a {what} that this program does not know"))
+}

@@ -1,0 +1,386 @@
+//! The catalog in Postgres, in the schema `enfold`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use enfold_core::KeyId;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
+
+use super::model::{mode_word, parse_mode};
+use super::{Application, Catalog, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
+use crate::db::migrations::{Migration, postgres as migrations};
+use crate::db::postgres::{Endpoint, failure};
+use crate::events::Event;
+use crate::{Code, Error, Result};
+
+const SERIES: &str = "catalog";
+const MIGRATIONS: &[Migration] = &[Migration { version: 1, name: "catalog", sql: include_str!("sql/postgres_1.sql") }];
+/// The first schema version that this program can work with.
+const OLDEST: u32 = 1;
+
+/// A server that does not answer within this is unavailable: callers have a cache and a limit of their own to go by.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// See the module's head. One connection, made again when it was lost, used by one call at a time: a catalog is asked on
+/// cache misses and once a second.
+pub struct PostgresCatalog {
+    endpoint: Endpoint,
+    client: Mutex<Option<Client>>,
+}
+
+impl PostgresCatalog {
+    pub async fn connect(endpoint: Endpoint) -> Result<Self> {
+        let client = endpoint.connect().await?;
+        Ok(Self { endpoint, client: Mutex::new(Some(client)) })
+    }
+
+    /// Runs `work` with a connection, within [`CALL_LIMIT`]. A connection that failed or was given up half-way is not
+    /// used again.
+    async fn with<T>(&self, doing: &str, work: impl AsyncFnOnce(&mut Client) -> Result<T>) -> Result<T> {
+        let call = async {
+            let mut slot = self.client.lock().await;
+            let mut client = self.take(&mut slot).await?;
+            let result = work(&mut client).await;
+            if !client.is_closed() {
+                *slot = Some(client);
+            }
+            result
+        };
+        tokio::time::timeout(CALL_LIMIT, call).await.unwrap_or_else(|_| {
+            Err(Error::new(Code::DatabaseUnavailable, doing).cause(format!(
+                "`{}` did not answer within {} s",
+                self.endpoint.database(),
+                CALL_LIMIT.as_secs()
+            )))
+        })
+    }
+
+    async fn take(&self, slot: &mut MutexGuard<'_, Option<Client>>) -> Result<Client> {
+        match slot.take() {
+            Some(client) if !client.is_closed() => Ok(client),
+            _ => self.endpoint.connect().await,
+        }
+    }
+}
+
+#[async_trait]
+impl Catalog for PostgresCatalog {
+    async fn migrate(&self) -> Result<()> {
+        self.with("cannot bring the catalog up to date", async |c| migrations::migrate(c, SERIES, MIGRATIONS).await)
+            .await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.with("cannot read the catalog's version", async |c| migrations::check(c, SERIES, MIGRATIONS, OLDEST).await)
+            .await
+    }
+
+    async fn ensure_root(&self, root: &RootKey) -> Result<RootKey> {
+        let doing = "cannot enter a root key in the catalog";
+        self.with(doing, async |c| {
+            let id = root.id.as_bytes().as_slice();
+            c.execute(
+                "INSERT INTO enfold.root_keys (id, uri) VALUES ($1, $2) ON CONFLICT (uri) DO NOTHING",
+                &[&id, &root.uri],
+            )
+            .await
+            .map_err(|e| failure(doing, &e))?;
+            let row = c
+                .query_one("SELECT id, uri FROM enfold.root_keys WHERE uri = $1", &[&root.uri])
+                .await
+                .map_err(|e| failure(doing, &e))?;
+            root_key(&row)
+        })
+        .await
+    }
+
+    async fn roots(&self) -> Result<Vec<RootKey>> {
+        let doing = "cannot read root keys from the catalog";
+        self.with(doing, async |c| {
+            let rows = c.query("SELECT id, uri FROM enfold.root_keys ORDER BY uri", &[]).await;
+            rows.map_err(|e| failure(doing, &e))?.iter().map(root_key).collect()
+        })
+        .await
+    }
+
+    async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted> {
+        let doing = format!("cannot store a data key of ring `{}`", key.ring);
+        self.with(&doing, async |c| {
+            let tx = c.transaction().await.map_err(|e| failure(&doing, &e))?;
+            let id = key.id.as_bytes().as_slice();
+            let version = i64::from(key.version);
+            let made = tx
+                .execute(
+                    "INSERT INTO enfold.data_keys (ring, id, purpose, scope, version, status, created_ms, mac)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                     ON CONFLICT (ring, purpose, scope, version) DO NOTHING",
+                    &[
+                        &key.ring,
+                        &id,
+                        &key.purpose.as_str(),
+                        &key.scope,
+                        &version,
+                        &key.status.as_str(),
+                        &key.created_ms,
+                        &key.mac,
+                    ],
+                )
+                .await
+                .map_err(|e| failure(&doing, &e))?;
+            if made == 0 {
+                // The insert waited for whoever took the version, so their row is there to be read.
+                let taken = find(&tx, &key.ring, key.purpose, &key.scope, key.version).await?;
+                return taken.map(Inserted::Exists).ok_or_else(|| {
+                    Error::new(Code::Busy, &doing).cause("the version was taken, and its row is gone again")
+                });
+            }
+            insert_wraps(&tx, key, &doing).await?;
+            tx.commit().await.map_err(|e| failure(&doing, &e))?;
+            Ok(Inserted::Made)
+        })
+        .await
+    }
+
+    async fn key(&self, ring: &str, id: KeyId) -> Result<Option<DataKeyRow>> {
+        self.with(&reading(ring), async |c| {
+            let id = id.as_bytes().as_slice();
+            one(c, "k.ring = $1 AND k.id = $2", &[&ring, &id], ring).await
+        })
+        .await
+    }
+
+    async fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Result<Option<DataKeyRow>> {
+        self.with(&reading(ring), async |c| find(c, ring, purpose, scope, version).await).await
+    }
+
+    async fn keys(&self, ring: &str, after: Option<KeyId>, limit: u32) -> Result<Vec<DataKeyRow>> {
+        let doing = reading(ring);
+        self.with(&doing, async |c| {
+            let after = after.map(|a| a.as_bytes().to_vec()).unwrap_or_default();
+            let sql = format!("{SELECT_KEY} WHERE k.ring = $1 AND k.id > $2 {GROUP_KEY} ORDER BY k.id LIMIT $3");
+            let rows = c.query(&sql, &[&ring, &after, &i64::from(limit)]).await.map_err(|e| failure(&doing, &e))?;
+            rows.iter().map(data_key).collect()
+        })
+        .await
+    }
+
+    async fn states(&self) -> Result<Vec<SignedState>> {
+        let doing = "cannot read ring states from the catalog";
+        self.with(doing, async |c| {
+            let rows = c
+                .query("SELECT ring, epoch, document, signature FROM enfold.ring_states ORDER BY ring", &[])
+                .await
+                .map_err(|e| failure(doing, &e))?;
+            Ok(rows
+                .iter()
+                .map(|r| SignedState {
+                    ring: r.get(0),
+                    // A negative epoch can only have been written by hand; the document's own is the one that counts.
+                    epoch: u64::try_from(r.get::<_, i64>(1)).unwrap_or(0),
+                    document: r.get(2),
+                    signature: r.get(3),
+                })
+                .collect())
+        })
+        .await
+    }
+
+    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[DataKeyRow]) -> Result<bool> {
+        let doing = format!("cannot publish the state of ring `{}`", state.ring);
+        self.with(&doing, async |c| {
+            let tx = c.transaction().await.map_err(|e| failure(&doing, &e))?;
+            let epoch = signed(state.epoch)?;
+            let written = match expected {
+                Some(expected) => {
+                    tx.execute(
+                        "UPDATE enfold.ring_states SET epoch = $2, document = $3, signature = $4
+                         WHERE ring = $1 AND epoch = $5",
+                        &[&state.ring, &epoch, &state.document, &state.signature, &signed(expected)?],
+                    )
+                    .await
+                }
+                None => {
+                    tx.execute(
+                        "INSERT INTO enfold.ring_states (ring, epoch, document, signature) VALUES ($1, $2, $3, $4)
+                         ON CONFLICT (ring) DO NOTHING",
+                        &[&state.ring, &epoch, &state.document, &state.signature],
+                    )
+                    .await
+                }
+            };
+            if written.map_err(|e| failure(&doing, &e))? == 0 {
+                return Ok(false);
+            }
+            for key in keys {
+                let id = key.id.as_bytes().as_slice();
+                tx.execute(
+                    "UPDATE enfold.data_keys SET status = $3, mac = $4 WHERE ring = $1 AND id = $2",
+                    &[&key.ring, &id, &key.status.as_str(), &key.mac],
+                )
+                .await
+                .map_err(|e| failure(&doing, &e))?;
+                tx.execute("DELETE FROM enfold.data_key_wraps WHERE ring = $1 AND key_id = $2", &[&key.ring, &id])
+                    .await
+                    .map_err(|e| failure(&doing, &e))?;
+                insert_wraps(&tx, key, &doing).await?;
+            }
+            tx.commit().await.map_err(|e| failure(&doing, &e))?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn register(&self, application: &Application) -> Result<()> {
+        let a = application;
+        let doing = format!("cannot register the application `{}`", a.name);
+        self.with(&doing, async |c| {
+            c.execute(
+                "INSERT INTO enfold.applications (name, instance, version, columns, ready, last_seen_ms)
+                 VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (name, instance) DO UPDATE SET version = excluded.version, columns = excluded.columns,
+                     ready = excluded.ready, last_seen_ms = excluded.last_seen_ms",
+                &[&a.name, &a.instance, &a.version, &a.columns_text(), &mode_word(a.ready), &a.last_seen_ms],
+            )
+            .await
+            .map_err(|e| failure(&doing, &e))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn applications(&self, since_ms: i64) -> Result<Vec<Application>> {
+        let doing = "cannot read applications from the catalog";
+        self.with(doing, async |c| {
+            let rows = c
+                .query(
+                    "SELECT name, instance, version, columns, ready, last_seen_ms FROM enfold.applications
+                     WHERE last_seen_ms >= $1 ORDER BY name, instance",
+                    &[&since_ms],
+                )
+                .await
+                .map_err(|e| failure(doing, &e))?;
+            rows.iter()
+                .map(|r| {
+                    Ok(Application {
+                        name: r.get(0),
+                        instance: r.get(1),
+                        version: r.get(2),
+                        columns: Application::columns_from(r.get(3)),
+                        ready: parse_mode(r.get(4))?,
+                        last_seen_ms: r.get(5),
+                    })
+                })
+                .collect()
+        })
+        .await
+    }
+
+    async fn append_events(&self, events: &[Event]) -> Result<()> {
+        let doing = "cannot append events to the catalog";
+        self.with(doing, async |c| {
+            let at = events.iter().map(|e| e.at_ms).collect::<Vec<_>>();
+            let json = events.iter().map(Event::to_json).collect::<Vec<_>>();
+            c.execute(
+                "INSERT INTO enfold.events (at_ms, event) SELECT * FROM unnest($1::bigint[], $2::text[])",
+                &[&at, &json],
+            )
+            .await
+            .map_err(|e| failure(doing, &e))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn events(&self, limit: u32) -> Result<Vec<Event>> {
+        let doing = "cannot read events from the catalog";
+        self.with(doing, async |c| {
+            let rows = c
+                .query("SELECT event FROM enfold.events ORDER BY id DESC LIMIT $1", &[&i64::from(limit)])
+                .await
+                .map_err(|e| failure(doing, &e))?;
+            rows.iter().map(|r| Event::from_json(r.get(0))).collect()
+        })
+        .await
+    }
+}
+
+const SELECT_KEY: &str = "SELECT k.ring, k.id, k.purpose, k.scope, k.version, k.status, k.created_ms, k.mac,
+        array_agg(w.root ORDER BY w.root COLLATE \"C\") FILTER (WHERE w.root IS NOT NULL),
+        array_agg(w.wrapped ORDER BY w.root COLLATE \"C\") FILTER (WHERE w.root IS NOT NULL)
+    FROM enfold.data_keys k LEFT JOIN enfold.data_key_wraps w ON w.ring = k.ring AND w.key_id = k.id";
+const GROUP_KEY: &str = "GROUP BY k.ring, k.id";
+
+fn reading(ring: &str) -> String {
+    format!("cannot read a data key of ring `{ring}`")
+}
+
+async fn find(
+    c: &impl GenericClient,
+    ring: &str,
+    purpose: Purpose,
+    scope: &str,
+    version: u32,
+) -> Result<Option<DataKeyRow>> {
+    let wanted = "k.ring = $1 AND k.purpose = $2 AND k.scope = $3 AND k.version = $4";
+    one(c, wanted, &[&ring, &purpose.as_str(), &scope, &i64::from(version)], ring).await
+}
+
+async fn one(
+    c: &impl GenericClient,
+    wanted: &str,
+    values: &[&(dyn ToSql + Sync)],
+    ring: &str,
+) -> Result<Option<DataKeyRow>> {
+    let sql = format!("{SELECT_KEY} WHERE {wanted} {GROUP_KEY}");
+    let row = c.query_opt(&sql, values).await.map_err(|e| failure(reading(ring), &e))?;
+    row.as_ref().map(data_key).transpose()
+}
+
+fn data_key(row: &Row) -> Result<DataKeyRow> {
+    let roots: Option<Vec<String>> = row.get(8);
+    let wrapped: Option<Vec<Vec<u8>>> = row.get(9);
+    let wraps = roots.unwrap_or_default().into_iter().zip(wrapped.unwrap_or_default());
+    Ok(DataKeyRow {
+        id: key_id(row.get(1))?,
+        ring: row.get(0),
+        purpose: Purpose::parse(row.get(2))?,
+        scope: row.get(3),
+        version: u32::try_from(row.get::<_, i64>(4)).map_err(|_| out_of_range("version"))?,
+        status: KeyStatus::parse(row.get(5))?,
+        created_ms: row.get(6),
+        wraps: wraps.map(|(root, wrapped)| Wrap { root, wrapped }).collect(),
+        mac: row.get(7),
+    })
+}
+
+fn root_key(row: &Row) -> Result<RootKey> {
+    Ok(RootKey { id: key_id(row.get(0))?, uri: row.get(1) })
+}
+
+async fn insert_wraps(tx: &Transaction<'_>, key: &DataKeyRow, doing: &str) -> Result<()> {
+    let id = key.id.as_bytes().as_slice();
+    let roots = key.wraps.iter().map(|w| w.root.as_str()).collect::<Vec<_>>();
+    let wrapped = key.wraps.iter().map(|w| w.wrapped.as_slice()).collect::<Vec<_>>();
+    tx.execute(
+        "INSERT INTO enfold.data_key_wraps (ring, key_id, root, wrapped)
+         SELECT $1, $2, r, w FROM unnest($3::text[], $4::bytea[]) AS u (r, w)",
+        &[&key.ring, &id, &roots, &wrapped],
+    )
+    .await
+    .map_err(|e| failure(doing, &e))?;
+    Ok(())
+}
+
+fn key_id(bytes: &[u8]) -> Result<KeyId> {
+    bytes.try_into().map(KeyId::from_bytes).map_err(|_| out_of_range("key id"))
+}
+
+fn signed(epoch: u64) -> Result<i64> {
+    i64::try_from(epoch).map_err(|_| out_of_range("epoch"))
+}
+
+fn out_of_range(what: &str) -> Error {
+    Error::new(Code::StateTampered, format!("the catalog holds a {what} that is out of range"))
+}

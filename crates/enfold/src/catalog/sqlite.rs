@@ -1,0 +1,333 @@
+//! The catalog in a SQLite file, in tables whose names begin with `enfold_`.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use enfold_core::KeyId;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use super::model::{mode_word, parse_mode};
+use super::{Application, Catalog, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
+use crate::Result;
+use crate::db::blocking;
+use crate::db::migrations::{Migration, sqlite as migrations};
+use crate::db::sqlite::{self as db, failure};
+use crate::events::Event;
+
+const SERIES: &str = "catalog";
+const MIGRATIONS: &[Migration] = &[Migration { version: 1, name: "catalog", sql: include_str!("sql/sqlite_1.sql") }];
+/// The first schema version that this program can work with.
+const OLDEST: u32 = 1;
+
+/// See the module's head. One connection, used by one call at a time: a catalog is asked on cache misses only.
+pub struct SqliteCatalog {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl SqliteCatalog {
+    /// Opens the file, which must exist: an application whose database is missing must not get an empty one.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self::over(db::open(path)?))
+    }
+
+    /// Opens the file, creating it if it is not there: for a catalog of its own.
+    pub fn create(path: &Path) -> Result<Self> {
+        Ok(Self::over(db::create(path)?))
+    }
+
+    fn over(connection: Connection) -> Self {
+        Self { connection: Arc::new(Mutex::new(connection)) }
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let connection = Arc::clone(&self.connection);
+        // Every change is a transaction, so a poisoned lock guards a connection that has rolled back.
+        blocking(move || work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))).await
+    }
+}
+
+#[async_trait]
+impl Catalog for SqliteCatalog {
+    async fn migrate(&self) -> Result<()> {
+        self.with(|c| migrations::migrate(c, SERIES, MIGRATIONS)).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.with(|c| migrations::check(c, SERIES, MIGRATIONS, OLDEST)).await
+    }
+
+    async fn ensure_root(&self, root: &RootKey) -> Result<RootKey> {
+        let root = root.clone();
+        self.with(move |c| {
+            let write = || {
+                c.execute(
+                    "INSERT INTO enfold_root_keys (id, uri) VALUES (?1, ?2) ON CONFLICT (uri) DO NOTHING",
+                    params![root.id.as_bytes(), root.uri],
+                )?;
+                c.query_row("SELECT id FROM enfold_root_keys WHERE uri = ?1", [&root.uri], |r| r.get(0))
+            };
+            let id: [u8; 16] = write().map_err(|e| failure("cannot enter a root key in the catalog", &e))?;
+            Ok(RootKey { id: KeyId::from_bytes(id), uri: root.uri.clone() })
+        })
+        .await
+    }
+
+    async fn roots(&self) -> Result<Vec<RootKey>> {
+        self.with(|c| {
+            let read = || -> rusqlite::Result<Vec<RootKey>> {
+                c.prepare_cached("SELECT id, uri FROM enfold_root_keys ORDER BY uri")?
+                    .query_map([], |r| Ok(RootKey { id: KeyId::from_bytes(r.get(0)?), uri: r.get(1)? }))?
+                    .collect()
+            };
+            read().map_err(|e| failure("cannot read root keys from the catalog", &e))
+        })
+        .await
+    }
+
+    async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted> {
+        let key = key.clone();
+        self.with(move |c| {
+            let doing = || format!("cannot store a data key of ring `{}`", key.ring);
+            let tx = c.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| failure(doing(), &e))?;
+            if let Some(taken) = find(&tx, &key.ring, key.purpose, &key.scope, key.version)? {
+                return Ok(Inserted::Exists(taken));
+            }
+            tx.execute(
+                "INSERT INTO enfold_data_keys (ring, id, purpose, scope, version, status, created_ms, mac)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    key.ring,
+                    key.id.as_bytes(),
+                    key.purpose.as_str(),
+                    key.scope,
+                    key.version,
+                    key.status.as_str(),
+                    key.created_ms,
+                    key.mac
+                ],
+            )
+            .map_err(|e| failure(doing(), &e))?;
+            insert_wraps(&tx, &key).map_err(|e| failure(doing(), &e))?;
+            tx.commit().map_err(|e| failure(doing(), &e))?;
+            Ok(Inserted::Made)
+        })
+        .await
+    }
+
+    async fn key(&self, ring: &str, id: KeyId) -> Result<Option<DataKeyRow>> {
+        let ring = ring.to_owned();
+        self.with(move |c| {
+            let sql = format!("{SELECT_KEY} WHERE ring = ?1 AND id = ?2");
+            one(c, &sql, params![ring, id.as_bytes()], &ring)
+        })
+        .await
+    }
+
+    async fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Result<Option<DataKeyRow>> {
+        let (ring, scope) = (ring.to_owned(), scope.to_owned());
+        self.with(move |c| find(c, &ring, purpose, &scope, version)).await
+    }
+
+    async fn keys(&self, ring: &str, after: Option<KeyId>, limit: u32) -> Result<Vec<DataKeyRow>> {
+        let ring = ring.to_owned();
+        self.with(move |c| {
+            let after = after.map(|a| a.as_bytes().to_vec()).unwrap_or_default();
+            let sql = format!("{SELECT_KEY} WHERE ring = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
+            let read = || -> rusqlite::Result<Vec<Raw>> {
+                c.prepare_cached(&sql)?.query_map(params![ring, after, limit], raw)?.collect()
+            };
+            let rows = read().map_err(|e| failure(format!("cannot read data keys of ring `{ring}`"), &e))?;
+            rows.into_iter().map(|r| complete(c, &ring, r)).collect()
+        })
+        .await
+    }
+
+    async fn states(&self) -> Result<Vec<SignedState>> {
+        self.with(|c| {
+            let read = || -> rusqlite::Result<Vec<SignedState>> {
+                c.prepare_cached("SELECT ring, epoch, document, signature FROM enfold_ring_states ORDER BY ring")?
+                    .query_map([], |r| {
+                        Ok(SignedState {
+                            ring: r.get(0)?,
+                            // A negative epoch can only have been written by hand; the document's own counts.
+                            epoch: u64::try_from(r.get::<_, i64>(1)?).unwrap_or(0),
+                            document: r.get(2)?,
+                            signature: r.get(3)?,
+                        })
+                    })?
+                    .collect()
+            };
+            read().map_err(|e| failure("cannot read ring states from the catalog", &e))
+        })
+        .await
+    }
+
+    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[DataKeyRow]) -> Result<bool> {
+        let (state, keys) = (state.clone(), keys.to_vec());
+        self.with(move |c| {
+            let doing = || format!("cannot publish the state of ring `{}`", state.ring);
+            let tx = c.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| failure(doing(), &e))?;
+            let change = || -> rusqlite::Result<bool> {
+                let present: Option<i64> = tx
+                    .query_row("SELECT epoch FROM enfold_ring_states WHERE ring = ?1", [&state.ring], |r| r.get(0))
+                    .optional()?;
+                if present != expected.map(as_stored) {
+                    return Ok(false);
+                }
+                tx.execute(
+                    "INSERT INTO enfold_ring_states (ring, epoch, document, signature) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (ring) DO UPDATE SET epoch = excluded.epoch, document = excluded.document,
+                         signature = excluded.signature",
+                    params![state.ring, as_stored(state.epoch), state.document, state.signature],
+                )?;
+                for key in &keys {
+                    tx.execute(
+                        "UPDATE enfold_data_keys SET status = ?3, mac = ?4 WHERE ring = ?1 AND id = ?2",
+                        params![key.ring, key.id.as_bytes(), key.status.as_str(), key.mac],
+                    )?;
+                    tx.execute(
+                        "DELETE FROM enfold_data_key_wraps WHERE ring = ?1 AND key_id = ?2",
+                        params![key.ring, key.id.as_bytes()],
+                    )?;
+                    insert_wraps(&tx, key)?;
+                }
+                Ok(true)
+            };
+            let done = change().map_err(|e| failure(doing(), &e))?;
+            tx.commit().map_err(|e| failure(doing(), &e))?;
+            Ok(done)
+        })
+        .await
+    }
+
+    async fn register(&self, application: &Application) -> Result<()> {
+        let a = application.clone();
+        self.with(move |c| {
+            c.execute(
+                "INSERT INTO enfold_applications (name, instance, version, columns, ready, last_seen_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (name, instance) DO UPDATE SET version = excluded.version, columns = excluded.columns,
+                     ready = excluded.ready, last_seen_ms = excluded.last_seen_ms",
+                params![a.name, a.instance, a.version, a.columns_text(), mode_word(a.ready), a.last_seen_ms],
+            )
+            .map_err(|e| failure(format!("cannot register the application `{}`", a.name), &e))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn applications(&self, since_ms: i64) -> Result<Vec<Application>> {
+        self.with(move |c| {
+            let read = || -> rusqlite::Result<Vec<(String, String, String, String, String, i64)>> {
+                c.prepare_cached(
+                    "SELECT name, instance, version, columns, ready, last_seen_ms FROM enfold_applications
+                     WHERE last_seen_ms >= ?1 ORDER BY name, instance",
+                )?
+                .query_map([since_ms], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?)))?
+                .collect()
+            };
+            let rows = read().map_err(|e| failure("cannot read applications from the catalog", &e))?;
+            rows.into_iter()
+                .map(|(name, instance, version, columns, ready, last_seen_ms)| {
+                    let columns = Application::columns_from(&columns);
+                    Ok(Application { name, instance, version, columns, ready: parse_mode(&ready)?, last_seen_ms })
+                })
+                .collect()
+        })
+        .await
+    }
+
+    async fn append_events(&self, events: &[Event]) -> Result<()> {
+        let rows = events.iter().map(|e| (e.at_ms, e.to_json())).collect::<Vec<_>>();
+        self.with(move |c| {
+            let tx = c.transaction_with_behavior(TransactionBehavior::Immediate);
+            let write = |tx: &Transaction<'_>| -> rusqlite::Result<()> {
+                let mut insert = tx.prepare_cached("INSERT INTO enfold_events (at_ms, event) VALUES (?1, ?2)")?;
+                for (at, json) in &rows {
+                    insert.execute(params![at, json])?;
+                }
+                Ok(())
+            };
+            tx.and_then(|tx| {
+                write(&tx)?;
+                tx.commit()
+            })
+            .map_err(|e| failure("cannot append events to the catalog", &e))
+        })
+        .await
+    }
+
+    async fn events(&self, limit: u32) -> Result<Vec<Event>> {
+        self.with(move |c| {
+            let read = || -> rusqlite::Result<Vec<String>> {
+                c.prepare_cached("SELECT event FROM enfold_events ORDER BY id DESC LIMIT ?1")?
+                    .query_map([limit], |r| r.get(0))?
+                    .collect()
+            };
+            let rows = read().map_err(|e| failure("cannot read events from the catalog", &e))?;
+            rows.iter().map(|json| Event::from_json(json)).collect()
+        })
+        .await
+    }
+}
+
+const SELECT_KEY: &str = "SELECT id, purpose, scope, version, status, created_ms, mac FROM enfold_data_keys";
+
+/// A row before its words are understood.
+type Raw = ([u8; 16], String, String, u32, String, i64, Vec<u8>);
+
+fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+}
+
+fn find(c: &Connection, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Result<Option<DataKeyRow>> {
+    let sql = format!("{SELECT_KEY} WHERE ring = ?1 AND purpose = ?2 AND scope = ?3 AND version = ?4");
+    one(c, &sql, params![ring, purpose.as_str(), scope, version], ring)
+}
+
+fn one(c: &Connection, sql: &str, values: impl rusqlite::Params, ring: &str) -> Result<Option<DataKeyRow>> {
+    let read = || c.prepare_cached(sql)?.query_row(values, raw).optional();
+    let row = read().map_err(|e| failure(format!("cannot read a data key of ring `{ring}`"), &e))?;
+    row.map(|r| complete(c, ring, r)).transpose()
+}
+
+fn complete(c: &Connection, ring: &str, raw: Raw) -> Result<DataKeyRow> {
+    let (id, purpose, scope, version, status, created_ms, mac) = raw;
+    let read = || -> rusqlite::Result<Vec<Wrap>> {
+        c.prepare_cached(
+            "SELECT root, wrapped FROM enfold_data_key_wraps WHERE ring = ?1 AND key_id = ?2 ORDER BY root",
+        )?
+        .query_map(params![ring, id], |r| Ok(Wrap { root: r.get(0)?, wrapped: r.get(1)? }))?
+        .collect()
+    };
+    let wraps = read().map_err(|e| failure(format!("cannot read the wraps of a data key of ring `{ring}`"), &e))?;
+    Ok(DataKeyRow {
+        id: KeyId::from_bytes(id),
+        ring: ring.to_owned(),
+        purpose: Purpose::parse(&purpose)?,
+        scope,
+        version,
+        status: KeyStatus::parse(&status)?,
+        created_ms,
+        wraps,
+        mac,
+    })
+}
+
+fn insert_wraps(tx: &Transaction<'_>, key: &DataKeyRow) -> rusqlite::Result<()> {
+    let mut insert =
+        tx.prepare_cached("INSERT INTO enfold_data_key_wraps (ring, key_id, root, wrapped) VALUES (?1, ?2, ?3, ?4)")?;
+    for wrap in &key.wraps {
+        insert.execute(params![key.ring, key.id.as_bytes(), wrap.root, wrap.wrapped])?;
+    }
+    Ok(())
+}
+
+/// SQLite's integers are signed; the policy's schema keeps epochs below 2^63.
+fn as_stored(epoch: u64) -> i64 {
+    i64::try_from(epoch).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,264 @@
+//! The column handle: seal and open values, one or many, each bound to its place.
+//!
+//! Batch first: one value is a batch of one. Results come in the order of the requests, one for each, so that one bad
+//! value never hides the rest. A value that does not open is an error and nothing else: the stored bytes are never
+//! handed out in its place, because whoever saves them again would make them the value.
+
+mod index;
+mod open;
+mod seal;
+mod seat;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use enfold_core::index::IndexSpec;
+use enfold_core::{Binding, Form, KeyId, Part, PayloadType};
+use zeroize::Zeroizing;
+
+use crate::events::{CallContext, Event, EventKind};
+use crate::handle::Enfold;
+use crate::keyring::View;
+use crate::policy::Mode;
+use crate::{Code, Error, Result};
+
+pub use index::{Index, IndexRequest};
+pub(crate) use seat::Seat;
+
+/// Where a value lives: whose it is, and in which row. Both as the policy asks for them: a table with a tenant column
+/// wants the tenant, a column with `bind_row` wants the row's key, in the order of `row_key`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    pub tenant: Option<Part<'a>>,
+    pub row: &'a [Part<'a>],
+}
+
+impl<'a> Place<'a> {
+    /// For tables without a tenant and columns that are not bound to their row.
+    pub const fn none() -> Self {
+        Self { tenant: None, row: &[] }
+    }
+
+    pub const fn tenant(tenant: Part<'a>) -> Self {
+        Self { tenant: Some(tenant), row: &[] }
+    }
+}
+
+/// A value to seal.
+#[derive(Clone, Copy)]
+pub struct SealRequest<'a> {
+    pub place: Place<'a>,
+    /// In which form the place holds its values.
+    pub form: Form,
+    pub payload: PayloadType,
+    pub value: &'a [u8],
+}
+
+/// Stored bytes to open.
+#[derive(Clone, Copy)]
+pub struct OpenRequest<'a> {
+    pub place: Place<'a>,
+    pub form: Form,
+    /// As the database returned them.
+    pub stored: &'a [u8],
+}
+
+/// A value that was read. It cannot be printed, and is wiped on drop.
+pub struct OpenedValue {
+    pub value: Zeroizing<Vec<u8>>,
+    /// What the sealer said it is; the form's own where it was stored in the clear.
+    pub payload: PayloadType,
+    pub source: Source,
+}
+
+/// What a value was stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In the clear: the column is not converted yet.
+    Plaintext,
+    /// In an envelope that names this key.
+    Envelope { key: KeyId },
+}
+
+/// A protected column, or a value that lives in no column. Cheap to clone, shared between threads.
+#[derive(Clone)]
+pub struct Column {
+    enfold: Enfold,
+    seat: Arc<Seat>,
+    indexes: Arc<BTreeMap<String, IndexSpec>>,
+    conversion: bool,
+}
+
+impl Column {
+    pub(crate) fn new(enfold: Enfold, seat: Seat, indexes: BTreeMap<String, IndexSpec>) -> Self {
+        Self { enfold, seat: Arc::new(seat), indexes: Arc::new(indexes), conversion: false }
+    }
+
+    /// As the policy calls it.
+    pub fn name(&self) -> &str {
+        &self.seat.name
+    }
+
+    /// The id that its values are bound to.
+    pub fn id(&self) -> &str {
+        &self.seat.id
+    }
+
+    /// The mode that the operators signed.
+    pub async fn mode(&self) -> Result<Mode> {
+        let view = self.seat.ring.view().await?;
+        self.seat.mode(&view.state)
+    }
+
+    /// The same column for a job that converts its values: it seals whatever the mode is, and reads plaintext whatever
+    /// the mode is. An application that used it could undo what `enforce` made sure of.
+    #[must_use]
+    pub fn for_conversion(&self) -> Self {
+        Self { conversion: true, ..self.clone() }
+    }
+
+    /// Makes of a value what is to be stored: an envelope, or in mode `legacy` the value as it is.
+    pub async fn seal(
+        &self,
+        context: &CallContext,
+        place: &Place<'_>,
+        form: Form,
+        payload: PayloadType,
+        value: &[u8],
+    ) -> Result<Vec<u8>> {
+        let request = SealRequest { place: *place, form, payload, value };
+        only(self.seal_many(context, &[request]).await)
+    }
+
+    /// Reads what is stored: an envelope, or in modes `legacy` and `hybrid` also plaintext.
+    pub async fn open(
+        &self,
+        context: &CallContext,
+        place: &Place<'_>,
+        form: Form,
+        stored: &[u8],
+    ) -> Result<OpenedValue> {
+        only(self.open_many(context, &[OpenRequest { place: *place, form, stored }]).await)
+    }
+
+    /// As [`Self::seal`], many at once: a result for each, in order.
+    pub async fn seal_many(&self, context: &CallContext, requests: &[SealRequest<'_>]) -> Vec<Result<Vec<u8>>> {
+        let results = seal::seal_many(self, context, requests).await;
+        self.report(context, requests.len(), results)
+    }
+
+    /// As [`Self::open`], many at once: a result for each, in order.
+    pub async fn open_many(&self, context: &CallContext, requests: &[OpenRequest<'_>]) -> Vec<Result<OpenedValue>> {
+        let results = open::open_many(self, context, requests).await;
+        self.report(context, requests.len(), results)
+    }
+
+    /// What a lookup by this value compares with, in the blind index `name` of this column.
+    pub async fn index(&self, context: &CallContext, name: &str, place: &Place<'_>, value: &str) -> Result<Vec<u8>> {
+        let values = [value];
+        only(self.index_many(context, name, &[IndexRequest { place: *place, values: &values }]).await)
+    }
+
+    /// As [`Self::index`], many at once.
+    pub async fn index_many(
+        &self,
+        context: &CallContext,
+        name: &str,
+        requests: &[IndexRequest<'_>],
+    ) -> Vec<Result<Vec<u8>>> {
+        match self.blind_index(name) {
+            Ok(index) => index.compute_many(context, requests).await,
+            Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// A blind index of this column as a handle of its own.
+    pub fn blind_index(&self, name: &str) -> Result<Index> {
+        let spec = self.indexes.get(name).ok_or_else(|| {
+            Error::new(Code::UnknownColumn, format!("`{}` has no index `{name}`", self.seat.name))
+                .hint("indexes of several columns belong to their table: `enfold.index(table, name)`")
+        })?;
+        Ok(Index::shared(self.enfold.clone(), Arc::clone(&self.seat), spec.clone()))
+    }
+
+    /// What every call begins with: the caller said who it is, the state is known, and so is the mode.
+    async fn enter(&self, context: &CallContext) -> Result<(Arc<View>, Mode)> {
+        check_context(&self.enfold, &self.seat, context)?;
+        let view = self.seat.ring.view().await?;
+        let mode = self.seat.mode(&view.state)?;
+        Ok((view, mode))
+    }
+
+    /// One event for each way in which a batch was refused, whatever its size.
+    fn report<T>(&self, context: &CallContext, asked: usize, results: Result<Vec<Result<T>>>) -> Vec<Result<T>> {
+        let results = results.unwrap_or_else(|error| (0..asked).map(|_| Err(error.clone())).collect());
+        let mut refused: BTreeMap<&'static str, (Error, u64)> = BTreeMap::new();
+        for error in results.iter().filter_map(|r| r.as_ref().err()) {
+            if error.code().retry() == crate::error::Retry::Never {
+                refused.entry(error.code().word()).or_insert_with(|| (error.clone(), 0)).1 += 1;
+            }
+        }
+        for (error, count) in refused.into_values() {
+            let mut event = Event::refused(&error);
+            event.count = count;
+            self.emit(event, context);
+        }
+        results
+    }
+
+    fn done(&self, kind: EventKind, count: usize, key: Option<KeyId>, context: &CallContext) {
+        if count > 0 {
+            let event = Event::new(kind, count as u64);
+            self.emit(key.into_iter().fold(event, Event::key), context);
+        }
+    }
+
+    fn emit(&self, event: Event, context: &CallContext) {
+        let event = event.ring(self.seat.ring.id()).column(&self.seat.name).context(context);
+        self.enfold.0.events.emit(event);
+    }
+}
+
+/// Whether the caller said what the policy wants to know.
+fn check_context(enfold: &Enfold, seat: &Seat, context: &CallContext) -> Result<()> {
+    let rules = enfold.policy().context;
+    let missing = |part: &Option<String>| part.as_ref().is_none_or(|text| text.trim().is_empty());
+    let said = match () {
+        () if rules.require_actor && missing(&context.actor) => "actor",
+        () if rules.require_reason && missing(&context.reason) => "reason",
+        () => return Ok(()),
+    };
+    Err(Error::new(Code::ContextRequired, format!("a call for `{}` must say its {said}", seat.name))
+        .hint(format!("set `{said}` in the call context; the policy requires it in `[context]`")))
+}
+
+/// The bindings of a batch. Neighbours in one place share one.
+struct Bindings {
+    made: Vec<Binding>,
+    of: Vec<usize>,
+}
+
+impl Bindings {
+    fn of<'a>(seat: &Seat, places: impl Iterator<Item = Place<'a>>) -> Self {
+        let mut bindings = Self { made: Vec::new(), of: Vec::with_capacity(places.size_hint().0) };
+        let mut last: Option<Place<'_>> = None;
+        for place in places {
+            let place = seat.bound(place);
+            if last != Some(place) {
+                bindings.made.push(seat.binding(&place));
+                last = Some(place);
+            }
+            bindings.of.push(bindings.made.len() - 1);
+        }
+        bindings
+    }
+
+    fn get(&self, item: usize) -> &Binding {
+        &self.made[self.of[item]]
+    }
+}
+
+/// The result of a batch of one.
+fn only<T>(mut results: Vec<Result<T>>) -> Result<T> {
+    results.pop().unwrap_or_else(|| Err(Error::new(Code::Internal, "a batch of one had no result")))
+}

@@ -1,0 +1,176 @@
+//! Opening a batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use enfold_core::stored::{self, Stored};
+use enfold_core::{Envelope, Form, KeyId, Kind, OpenItem, Opened, Part, PayloadType, record};
+use zeroize::Zeroizing;
+
+use super::{Bindings, Column, OpenRequest, OpenedValue, Source};
+use crate::events::{CallContext, EventKind};
+use crate::keyring::View;
+use crate::keyring::roots::data_key;
+use crate::kms::{UnwrapRequest, WrappedKey};
+use crate::policy::{Lookalikes, Mode};
+use crate::{Code, Error, Result, core_error};
+
+/// `Err` is for what concerns all values alike.
+pub(super) async fn open_many(
+    column: &Column,
+    context: &CallContext,
+    requests: &[OpenRequest<'_>],
+) -> Result<Vec<Result<OpenedValue>>> {
+    let (view, mode) = column.enter(context).await?;
+    let bindings = Bindings::of(&column.seat, requests.iter().map(|r| r.place));
+    let batch = Batch { column, context, view, mode, requests, bindings };
+    let mut results: Vec<Option<Result<OpenedValue>>> = Vec::with_capacity(requests.len());
+    let mut envelopes: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+    for (at, request) in requests.iter().enumerate() {
+        match batch.read(request) {
+            Ok(Read::Value(value)) => results.push(Some(Ok(value))),
+            Ok(Read::Envelope(bytes)) => {
+                envelopes.insert(at, bytes);
+                results.push(None);
+            }
+            Err(error) => results.push(Some(Err(error))),
+        }
+    }
+    for (at, result) in batch.open_envelopes(&envelopes).await {
+        results[at] = Some(result);
+    }
+    let missing = || Err(Error::new(Code::Internal, "a value of a batch had no result"));
+    Ok(results.into_iter().map(|r| r.unwrap_or_else(missing)).collect())
+}
+
+struct Batch<'a> {
+    column: &'a Column,
+    context: &'a CallContext,
+    view: Arc<View>,
+    mode: Mode,
+    requests: &'a [OpenRequest<'a>],
+    bindings: Bindings,
+}
+
+/// What a cell turned out to hold.
+enum Read {
+    Value(OpenedValue),
+    Envelope(Vec<u8>),
+}
+
+type Results = Vec<(usize, Result<OpenedValue>)>;
+
+impl Batch<'_> {
+    fn read(&self, request: &OpenRequest<'_>) -> Result<Read> {
+        match stored::detect(request.form, request.stored) {
+            Stored::Plain => self.plaintext(request),
+            // Only what cannot be an envelope of any version may be somebody's text. What is well formed and does not
+            // open stays refused: it may be a stolen envelope, or one whose key is gone.
+            Stored::Lookalike(enfold_core::Error::Malformed(_))
+                if self.column.seat.lookalikes == Lookalikes::Plaintext && self.reads_plaintext() =>
+            {
+                self.plaintext(request)
+            }
+            Stored::Lookalike(error) => Err(self.failed(error)),
+            Stored::Envelope(bytes) => {
+                self.column.seat.check(&request.place)?;
+                Ok(Read::Envelope(bytes))
+            }
+        }
+    }
+
+    fn reads_plaintext(&self) -> bool {
+        self.mode != Mode::Kms || self.column.conversion
+    }
+
+    fn plaintext(&self, request: &OpenRequest<'_>) -> Result<Read> {
+        if !self.reads_plaintext() {
+            return Err(Error::new(
+                Code::PlaintextRefused,
+                format!("`{}` holds plaintext where only envelopes may be", self.column.seat.name),
+            )
+            .hint("`enfold audit` shows how many; `enfold apply` converts them"));
+        }
+        let payload = match request.form {
+            Form::Text => PayloadType::Text,
+            Form::Bytes => PayloadType::Bytes,
+            Form::Json => PayloadType::Json,
+        };
+        let value = Zeroizing::new(request.stored.to_vec());
+        Ok(Read::Value(OpenedValue { value, payload, source: Source::Plaintext }))
+    }
+
+    async fn open_envelopes(&self, envelopes: &BTreeMap<usize, Vec<u8>>) -> Results {
+        let mut results = Vec::with_capacity(envelopes.len());
+        let mut by_key: BTreeMap<KeyId, Vec<(usize, Envelope<'_>)>> = BTreeMap::new();
+        let mut by_root: BTreeMap<KeyId, Vec<(usize, Envelope<'_>)>> = BTreeMap::new();
+        for (at, bytes) in envelopes {
+            match Envelope::parse(bytes) {
+                Ok(envelope) => {
+                    let groups = if envelope.kind() == Kind::InlineRoot { &mut by_root } else { &mut by_key };
+                    groups.entry(envelope.key_id()).or_default().push((*at, envelope));
+                }
+                Err(error) => results.push((*at, Err(self.failed(error)))),
+            }
+        }
+        for (id, items) in by_key {
+            let opened = self.open_by_key(id, &items).await;
+            self.collect(&mut results, id, &items, opened);
+        }
+        for (id, items) in by_root {
+            let opened = self.open_by_root(id, &items).await;
+            self.collect(&mut results, id, &items, opened);
+        }
+        results
+    }
+
+    async fn open_by_key(&self, id: KeyId, items: &[(usize, Envelope<'_>)]) -> Result<Vec<Result<Opened>>> {
+        let key = self.column.seat.ring.by_id(&self.view, id).await?;
+        let batch =
+            items.iter().map(|(at, envelope)| OpenItem { envelope: *envelope, binding: self.bindings.get(*at) });
+        let opened = key.opener()?.open_many(&batch.collect::<Vec<_>>());
+        Ok(opened.into_iter().map(|r| r.map_err(|e| self.failed(e))).collect())
+    }
+
+    /// Values whose own data key the root key wrapped: one request to the key service for each.
+    async fn open_by_root(&self, id: KeyId, items: &[(usize, Envelope<'_>)]) -> Result<Vec<Result<Opened>>> {
+        let ring = &self.column.seat.ring;
+        let root = ring.roots.by_id(id).ok_or_else(|| {
+            Error::new(Code::KmsKeyNotFound, format!("no root key of ring `{}` has the id `{id}`", ring.name))
+                .cause("only root keys that the policy names are ever called")
+        })?;
+        let mut contexts = Vec::with_capacity(items.len());
+        let mut wrapped = Vec::with_capacity(items.len());
+        for (at, envelope) in items {
+            let tenant: Option<Part<'_>> = self.requests[*at].place.tenant;
+            contexts.push(self.column.record_context(&self.view, tenant)?);
+            wrapped.push(WrappedKey::new(envelope.wrapped().unwrap_or_default().to_vec())?);
+        }
+        let wanted = wrapped.iter().zip(&contexts).map(|(wrapped, context)| UnwrapRequest { wrapped, context });
+        let keys = root.kms.unwrap(&wanted.collect::<Vec<_>>()).await;
+        let open = |((at, envelope), key): (&(usize, Envelope<'_>), Result<crate::kms::KeyMaterial>)| {
+            record::open_with(&data_key(&key?), envelope, self.bindings.get(*at)).map_err(|e| self.failed(e))
+        };
+        Ok(items.iter().zip(keys).map(open).collect())
+    }
+
+    fn collect(
+        &self,
+        results: &mut Results,
+        key: KeyId,
+        items: &[(usize, Envelope<'_>)],
+        opened: Result<Vec<Result<Opened>>>,
+    ) {
+        let opened = opened.unwrap_or_else(|error| items.iter().map(|_| Err(error.clone())).collect());
+        let count = opened.iter().filter(|r| r.is_ok()).count();
+        self.column.done(EventKind::Open, count, Some(key), self.context);
+        for ((at, _), opened) in items.iter().zip(opened) {
+            let source = Source::Envelope { key };
+            results.push((*at, opened.map(|o| OpenedValue { value: o.plaintext, payload: o.payload, source })));
+        }
+    }
+
+    fn failed(&self, error: enfold_core::Error) -> Error {
+        core_error(error, format!("cannot open a value of `{}`", self.column.seat.name))
+    }
+}

@@ -1,0 +1,172 @@
+//! Sealing a batch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use enfold_core::{DataKey, OwnedPart, Part, SealItem, record, stored};
+
+use super::{Bindings, Column, SealRequest};
+use crate::catalog::Purpose;
+use crate::events::{CallContext, EventKind};
+use crate::keyring::roots::material;
+use crate::keyring::{ScopeId, View};
+use crate::kms::{EncryptionContext, WrapRequest};
+use crate::policy::{Mode, RecordWrap, Scope};
+use crate::{Code, Error, Result, core_error};
+
+/// `Err` is for what concerns all values alike.
+pub(super) async fn seal_many(
+    column: &Column,
+    context: &CallContext,
+    requests: &[SealRequest<'_>],
+) -> Result<Vec<Result<Vec<u8>>>> {
+    let (view, mode) = column.enter(context).await?;
+    if mode == Mode::Legacy && !column.conversion {
+        return Ok(requests.iter().map(|r| Ok(r.value.to_vec())).collect());
+    }
+    let batch = Batch {
+        column,
+        context,
+        view,
+        requests,
+        bindings: Bindings::of(&column.seat, requests.iter().map(|r| r.place)),
+    };
+    let mut results: Vec<Option<Result<Vec<u8>>>> = Vec::new();
+    results.resize_with(requests.len(), || None);
+    let mut good = Vec::with_capacity(requests.len());
+    for (at, request) in requests.iter().enumerate() {
+        match column.seat.check(&request.place) {
+            Ok(()) => good.push(at),
+            Err(error) => results[at] = Some(Err(error)),
+        }
+    }
+    for (tenant, items) in batch.by_scope(good) {
+        let sealed = match batch.seal_group(tenant, &items).await {
+            Ok(sealed) => sealed,
+            Err(error) => items.iter().map(|_| Err(error.clone())).collect(),
+        };
+        for (at, result) in items.into_iter().zip(sealed) {
+            results[at] = Some(result.map(|envelope| stored::encode(requests[at].form, envelope)));
+        }
+    }
+    let missing = || Err(Error::new(Code::Internal, "a value of a batch had no result"));
+    Ok(results.into_iter().map(|r| r.unwrap_or_else(missing)).collect())
+}
+
+struct Batch<'a> {
+    column: &'a Column,
+    context: &'a CallContext,
+    view: Arc<View>,
+    requests: &'a [SealRequest<'a>],
+    bindings: Bindings,
+}
+
+/// What the key service's context of a record's key says of its tenant.
+fn tenant_of(scope: Scope, wrap: RecordWrap) -> bool {
+    scope == Scope::Tenant || (scope == Scope::Record && wrap == RecordWrap::Kms)
+}
+
+impl<'a> Batch<'a> {
+    /// Values by the tenant whose key seals them; all together where keys are not a tenant's.
+    fn by_scope(&self, items: Vec<usize>) -> Vec<(Option<Part<'a>>, Vec<usize>)> {
+        let policy = &self.column.seat.ring.policy;
+        if !tenant_of(policy.scope, policy.record_wrap) {
+            return if items.is_empty() { Vec::new() } else { vec![(None, items)] };
+        }
+        let mut groups: Vec<(Option<Part<'a>>, Vec<usize>)> = Vec::new();
+        let mut at_tenant: HashMap<Option<OwnedPart>, usize> = HashMap::new();
+        for item in items {
+            let tenant = self.requests[item].place.tenant;
+            // Most batches are one tenant's: the last group is asked before the map.
+            if let Some((last, group)) = groups.last_mut()
+                && *last == tenant
+            {
+                group.push(item);
+                continue;
+            }
+            let at = *at_tenant.entry(tenant.map(|t| t.to_owned())).or_insert(groups.len());
+            match groups.get_mut(at) {
+                Some((_, group)) => group.push(item),
+                None => groups.push((tenant, vec![item])),
+            }
+        }
+        groups
+    }
+
+    async fn seal_group(&self, tenant: Option<Part<'_>>, items: &[usize]) -> Result<Vec<Result<Vec<u8>>>> {
+        let ring = &self.column.seat.ring;
+        let scope = match (ring.policy.scope, ring.policy.record_wrap) {
+            (Scope::Record, RecordWrap::Kms) => return self.seal_records_by_root(tenant, items).await,
+            (Scope::Record, RecordWrap::Ring) => ScopeId::record(),
+            (Scope::Ring, _) => ScopeId::ring(),
+            (Scope::Column, _) => ScopeId::column(&self.column.seat.id),
+            (Scope::Tenant, _) => {
+                let tenant = tenant.ok_or_else(|| {
+                    Error::new(Code::BindingIncomplete, format!("cannot choose a key for `{}`", self.column.seat.name))
+                        .cause(format!("ring `{}` has a data key for each tenant, and none was given", ring.name))
+                })?;
+                ScopeId::tenant(&ring.tenant(&self.view, tenant))
+            }
+        };
+        let key = ring.current(&self.view, Purpose::Seal, &scope).await?;
+        let sealed = if ring.policy.scope == Scope::Record {
+            let sealer = key.record_sealer()?;
+            let seal = |item: SealItem<'_>| sealer.seal(item.binding, item.payload, item.padding, item.plaintext);
+            items.iter().map(|at| seal(self.item(*at))).collect()
+        } else {
+            let batch = items.iter().map(|at| self.item(*at)).collect::<Vec<_>>();
+            key.sealer(self.column.seat.salt)?.seal_many(&batch)
+        };
+        let count = sealed.iter().filter(|r| r.is_ok()).count();
+        self.column.done(EventKind::Seal, count, Some(key.id()), self.context);
+        Ok(sealed.into_iter().map(|r| r.map_err(|e| self.failed(e))).collect())
+    }
+
+    /// A data key for every value, wrapped by the root key: one request to the key service for each.
+    async fn seal_records_by_root(&self, tenant: Option<Part<'_>>, items: &[usize]) -> Result<Vec<Result<Vec<u8>>>> {
+        let ring = &self.column.seat.ring;
+        let context = self.column.record_context(&self.view, tenant)?;
+        let keys: Vec<DataKey> =
+            items.iter().map(|_| DataKey::generate()).collect::<Result<_, _>>().map_err(|e| self.failed(e))?;
+        let materials = keys.iter().map(material).collect::<Vec<_>>();
+        let wanted = materials.iter().map(|key| WrapRequest { key, context: &context }).collect::<Vec<_>>();
+        let root = ring.roots.first();
+        let wrapped = root.kms.wrap(&wanted).await;
+        let seal = |((at, key), wrapped): ((&usize, &DataKey), Result<crate::kms::WrappedKey>)| {
+            let wrapped = wrapped?;
+            record::seal_with(key, root.id, wrapped.as_bytes(), &self.item(*at)).map_err(|e| self.failed(e))
+        };
+        let sealed = items.iter().zip(&keys).zip(wrapped).map(seal).collect::<Vec<_>>();
+        let count = sealed.iter().filter(|r| r.is_ok()).count();
+        self.column.done(EventKind::Seal, count, Some(root.id), self.context);
+        Ok(sealed)
+    }
+
+    fn item(&self, at: usize) -> SealItem<'_> {
+        SealItem {
+            binding: self.bindings.get(at),
+            payload: self.requests[at].payload,
+            padding: self.column.seat.padding,
+            plaintext: self.requests[at].value,
+        }
+    }
+
+    fn failed(&self, error: enfold_core::Error) -> Error {
+        core_error(error, format!("cannot seal a value of `{}`", self.column.seat.name))
+    }
+}
+
+impl Column {
+    /// What a record's wrapped key is bound to at the key service. It has no id of its own: the envelope carries it.
+    pub(super) fn record_context(&self, view: &View, tenant: Option<Part<'_>>) -> Result<EncryptionContext> {
+        let ring = &self.seat.ring;
+        let context = EncryptionContext::new()
+            .with(EncryptionContext::RING, ring.id())?
+            .with(EncryptionContext::SCOPE, "record")?;
+        let context = match tenant {
+            Some(tenant) => context.with_tenant(&ring.tenant(view, tenant))?,
+            None => context,
+        };
+        context.with_labels(&ring.policy.labels)
+    }
+}

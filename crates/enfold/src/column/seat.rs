@@ -1,0 +1,123 @@
+//! What the policy and the signed state say of one column.
+
+use std::sync::Arc;
+
+use enfold_core::{Binding, Padding};
+
+use super::Place;
+use crate::keyring::KeyRing;
+use crate::policy::{ColumnPolicy, Lookalikes, Mode, Salt, TablePolicy, ValuePolicy};
+use crate::state::RingState;
+use crate::{Code, Error, Result};
+
+/// Where values are bound to, and by which rules. Everything here is fixed for the life of the process.
+pub(crate) struct Seat {
+    /// As the policy spells it; the signed column map names it so too.
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) ring: Arc<KeyRing>,
+    tenant: Rule,
+    row: Rule,
+    /// How many parts a row's key has.
+    row_parts: usize,
+    pub(super) padding: Padding,
+    pub(super) salt: Salt,
+    pub(super) lookalikes: Lookalikes,
+    min_mode: Mode,
+    /// A value that lives in no column was never stored in the clear, so it has no mode to pass through.
+    always_sealed: bool,
+}
+
+/// Whether a part of a place is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Required,
+    /// The table has none: a caller who gives one means another table.
+    Absent,
+    /// Given or not, it is not bound.
+    Ignored,
+    /// Bound where it is given.
+    Free,
+}
+
+impl Seat {
+    pub(crate) fn of_column(name: &str, table: &TablePolicy, column: &ColumnPolicy, ring: Arc<KeyRing>) -> Self {
+        Self {
+            name: name.to_owned(),
+            id: column.id.clone(),
+            ring,
+            tenant: if table.tenant.is_some() { Rule::Required } else { Rule::Absent },
+            row: if column.bind_row { Rule::Required } else { Rule::Ignored },
+            row_parts: table.row_key.len(),
+            padding: column.padding.map_or(Padding::None, Padding::Block),
+            salt: column.salt,
+            lookalikes: column.lookalikes,
+            min_mode: column.min_mode,
+            always_sealed: false,
+        }
+    }
+
+    pub(crate) fn of_value(name: &str, value: &ValuePolicy, ring: Arc<KeyRing>) -> Self {
+        Self {
+            name: name.to_owned(),
+            id: value.id.clone(),
+            ring,
+            tenant: Rule::Free,
+            row: Rule::Free,
+            row_parts: 0,
+            padding: Padding::None,
+            salt: Salt::Shared,
+            lookalikes: Lookalikes::Refuse,
+            min_mode: Mode::Kms,
+            always_sealed: true,
+        }
+    }
+
+    /// The mode that the operators signed; refused if the policy pins a stronger one, or another id.
+    pub(crate) fn mode(&self, state: &RingState) -> Result<Mode> {
+        if self.always_sealed {
+            return Ok(Mode::Kms);
+        }
+        let mode = state.mode(&self.name, &self.id)?;
+        if mode < self.min_mode {
+            return Err(Error::new(
+                Code::StateTampered,
+                format!("the signed mode of `{}` is weaker than the one that the policy pins", self.name),
+            )
+            .hint("bring the column to its mode with `enfold apply`, or lower `min_mode` in enfold.toml"));
+        }
+        Ok(mode)
+    }
+
+    /// Refuses a place that lacks what the value is bound to, or has what there cannot be.
+    pub(super) fn check(&self, place: &Place<'_>) -> Result<()> {
+        self.check_tenant(place)?;
+        if self.row == Rule::Required && place.row.len() != self.row_parts {
+            let (wanted, given) = (self.row_parts, place.row.len());
+            return Err(self.incomplete(&format!("its row key has {wanted} parts, and {given} were given")));
+        }
+        Ok(())
+    }
+
+    /// As [`Self::check`], for what is bound to a tenant and to no row.
+    pub(super) fn check_tenant(&self, place: &Place<'_>) -> Result<()> {
+        match (self.tenant, place.tenant) {
+            (Rule::Required, None) => Err(self.incomplete("its table has a tenant, and none was given")),
+            (Rule::Absent, Some(_)) => Err(self.incomplete("a tenant was given, and its table has none")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The part of a place that is bound.
+    pub(super) fn bound<'a>(&self, place: Place<'a>) -> Place<'a> {
+        if self.row == Rule::Ignored { Place { row: &[], ..place } } else { place }
+    }
+
+    pub(super) fn binding(&self, place: &Place<'_>) -> Binding {
+        Binding::new(self.ring.id(), &self.id).tenant(place.tenant).row_key(place.row)
+    }
+
+    fn incomplete(&self, why: &str) -> Error {
+        Error::new(Code::BindingIncomplete, format!("cannot tell where a value of `{}` lives", self.name)).cause(why)
+    }
+}

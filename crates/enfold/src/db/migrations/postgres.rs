@@ -1,0 +1,89 @@
+//! Applying migrations to Postgres, in the schema `enfold`.
+
+use tokio_postgres::{Client, Transaction};
+
+use super::{Applied, Migration, pending, usable};
+use crate::Result;
+use crate::db::postgres::failure;
+
+/// Brings a series of tables in the schema `enfold` up to date. Processes that start together wait for each other on an
+/// advisory lock, so each migration runs once.
+pub async fn migrate(client: &mut Client, series: &str, all: &[Migration]) -> Result<()> {
+    let doing = || format!("cannot bring the tables of `{series}` up to date");
+    let tx = client.transaction().await.map_err(|e| failure(doing(), &e))?;
+    tx.batch_execute(
+        "SELECT pg_advisory_xact_lock(hashtext('enfold.migrations'));
+         CREATE SCHEMA IF NOT EXISTS enfold;
+         CREATE TABLE IF NOT EXISTS enfold.migrations (
+             series text NOT NULL, version int NOT NULL, name text NOT NULL, checksum bytea NOT NULL,
+             applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (series, version))",
+    )
+    .await
+    .map_err(|e| {
+        failure(doing(), &e).hint("the role needs CREATE on the database, or ask its owner to run `enfold init`")
+    })?;
+    for migration in pending(series, all, &applied(&tx, series).await?)? {
+        let doing = || format!("cannot apply migration {} (`{}`) of `{series}`", migration.version, migration.name);
+        tx.batch_execute(migration.sql).await.map_err(|e| failure(doing(), &e))?;
+        let version = i32::try_from(migration.version).unwrap_or(i32::MAX);
+        tx.execute(
+            "INSERT INTO enfold.migrations (series, version, name, checksum) VALUES ($1, $2, $3, $4)",
+            &[&series, &version, &migration.name, &migration.checksum()],
+        )
+        .await
+        .map_err(|e| failure(doing(), &e))?;
+    }
+    tx.commit().await.map_err(|e| failure(doing(), &e))
+}
+
+/// Whether this program can work with the tables of `series` as they are.
+pub async fn check(client: &mut Client, series: &str, all: &[Migration], oldest: u32) -> Result<()> {
+    let doing = || format!("cannot read the schema version of `{series}`");
+    let exists: bool = client
+        .query_one("SELECT to_regclass('enfold.migrations') IS NOT NULL", &[])
+        .await
+        .map_err(|e| failure(doing(), &e))?
+        .get(0);
+    if !exists {
+        return usable(series, all, oldest, &[]);
+    }
+    let tx = client.transaction().await.map_err(|e| failure(doing(), &e))?;
+    usable(series, all, oldest, &applied(&tx, series).await?)
+}
+
+async fn applied(tx: &Transaction<'_>, series: &str) -> Result<Vec<Applied>> {
+    let rows = tx
+        .query("SELECT version, checksum FROM enfold.migrations WHERE series = $1 ORDER BY version", &[&series])
+        .await
+        .map_err(|e| failure(format!("cannot read the schema version of `{series}`"), &e))?;
+    Ok(rows
+        .iter()
+        .map(|r| Applied { version: u32::try_from(r.get::<_, i32>(0)).unwrap_or(0), checksum: r.get(1) })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use enfold_testkit::postgres::Database;
+
+    use super::*;
+    use crate::Code;
+    use crate::db::postgres::Endpoint;
+
+    #[tokio::test]
+    async fn processes_that_start_together_apply_each_migration_once() {
+        const ALL: &[Migration] = &[Migration { version: 1, name: "t", sql: "CREATE TABLE enfold.t (n int)" }];
+        let db = Database::create().await;
+        let endpoint = Endpoint::parse_text(&db.url()).unwrap();
+        let starts = (0..4).map(|_| async {
+            let mut client = endpoint.connect().await.unwrap();
+            migrate(&mut client, "test", ALL).await
+        });
+        for result in futures_util::future::join_all(starts).await {
+            result.unwrap();
+        }
+        let mut client = endpoint.connect().await.unwrap();
+        check(&mut client, "test", ALL, 1).await.unwrap();
+        assert_eq!(check(&mut client, "test", &[], 0).await.unwrap_err().code(), Code::CatalogVersion);
+    }
+}

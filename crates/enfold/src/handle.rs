@@ -1,0 +1,403 @@
+//! [`Enfold`]: what an application opens once and asks for columns.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use enfold_core::{KeyId, index::IndexSpec};
+
+use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
+use crate::clock::{Clock, SystemClock};
+use crate::column::{Column, Index, Seat};
+use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
+use crate::keyring::{KeyRing, Roots, Trusted, roots::Provider};
+use crate::kms::{KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
+use crate::operator::Operator;
+use crate::policy::{Environment, IndexPolicy, Policy};
+use crate::registry::Registered;
+use crate::state::OperatorKey;
+use crate::{Code, Error, Result, watch};
+
+/// Where the operators' key is if the policy does not say: beside the policy file.
+const OPERATOR_KEY_FILE: &str = "enfold-operator.key";
+
+/// An open policy: its rings, its columns, its catalog. Cheap to clone; every clone is the same.
+///
+/// ```no_run
+/// # async fn example() -> enfold::Result<()> {
+/// use enfold::{CallContext, Enfold, Form, PayloadType, Place};
+///
+/// let policy = enfold::policy::load("enfold.toml".as_ref(), &enfold::policy::Variables::default())?;
+/// let enfold = Enfold::open(policy).await?;
+/// let email = enfold.column("public.users.email")?;
+/// let context = CallContext::new("support", "ticket 4711");
+/// let stored = email.seal(&context, &Place::none(), Form::Text, PayloadType::Text, b"ann@example.com").await?;
+/// let opened = email.open(&context, &Place::none(), Form::Text, &stored).await?;
+/// assert_eq!(&opened.value[..], b"ann@example.com");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Enfold(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) policy: Policy,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) events: Arc<Events>,
+    /// By the policy's names.
+    pub(crate) rings: BTreeMap<String, Arc<KeyRing>>,
+    pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
+    pub(crate) registered: Registered,
+}
+
+/// Options of [`Enfold::builder`].
+pub struct Builder {
+    policy: Policy,
+    catalog: Option<Arc<dyn Catalog>>,
+    providers: Vec<Arc<dyn KeyManagementService>>,
+    sinks: Vec<Arc<dyn Sink>>,
+    clock: Arc<dyn Clock>,
+    operator_key: Option<OperatorKey>,
+    application: Option<(String, String)>,
+    prepare: bool,
+    watch: bool,
+}
+
+impl Enfold {
+    /// Opens what a policy describes: connects to the catalog, verifies the rings' states, and reads key files.
+    ///
+    /// In a development environment what is missing is made: the catalog's tables, local root keys, the operators' key,
+    /// the rings' first states. Elsewhere that is `enfold init`'s, and what is missing is an error.
+    pub async fn open(policy: Policy) -> Result<Self> {
+        Self::builder(policy).build().await
+    }
+
+    pub fn builder(policy: Policy) -> Builder {
+        Builder {
+            policy,
+            catalog: None,
+            providers: Vec::new(),
+            sinks: Vec::new(),
+            clock: Arc::new(SystemClock::new()),
+            operator_key: None,
+            application: None,
+            prepare: false,
+            watch: true,
+        }
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    /// The catalog itself, for commands that list keys, applications and events.
+    pub fn catalog(&self) -> &Arc<dyn Catalog> {
+        &self.0.catalog
+    }
+
+    /// A protected column: `schema.table.column` on Postgres, `table.column` on SQLite.
+    pub fn column(&self, name: &str) -> Result<Column> {
+        let (table, column) = self.0.policy.column(name).ok_or_else(|| unknown(name))?;
+        let seat = Seat::of_column(name, table, column, Arc::clone(self.ring(&column.ring)?));
+        let indexes = column.indexes.iter().map(|(n, index)| (n.clone(), self.spec(name, n, index))).collect();
+        self.0.registered.uses(name);
+        Ok(Column::new(self.clone(), seat, indexes))
+    }
+
+    /// A value of the policy that lives in no column: always an envelope.
+    pub fn value(&self, name: &str) -> Result<Column> {
+        let value = self.0.policy.values.get(name).ok_or_else(|| unknown(name))?;
+        let seat = Seat::of_value(name, value, Arc::clone(self.ring(&value.ring)?));
+        Ok(Column::new(self.clone(), seat, BTreeMap::new()))
+    }
+
+    /// A blind index: of a column by the column's name and its own, of several columns by the table's.
+    pub fn index(&self, owner: &str, name: &str) -> Result<Index> {
+        let missing = || unknown(&format!("{owner}.{name}"));
+        if let Some((_, column)) = self.0.policy.column(owner) {
+            return self.column(owner)?.blind_index(name).map_err(|_| missing()).inspect(|_| {
+                debug_assert!(column.indexes.contains_key(name));
+            });
+        }
+        let table = self.0.policy.tables.get(owner).ok_or_else(missing)?;
+        let index = table.indexes.get(name).ok_or_else(missing)?;
+        let first = index.over.first().ok_or_else(missing)?;
+        let column = table.columns.get(first).ok_or_else(missing)?;
+        let seat = Seat::of_column(owner, table, column, Arc::clone(self.ring(&column.ring)?));
+        Ok(Index::new(self.clone(), seat, self.spec(owner, name, index)))
+    }
+
+    /// What operators do: publish states, rotate, disable. Needs the operators' key.
+    pub fn operator(&self) -> Result<Operator> {
+        let mut held = self.0.operator_key.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = match &*held {
+            Some(key) => Arc::clone(key),
+            None => Arc::clone(held.insert(Arc::new(OperatorKey::load(&operator_key_file(&self.0.policy))?))),
+        };
+        if let Some(pinned) = self.0.policy.trust.operator_key
+            && pinned != key.public_key()
+        {
+            return Err(Error::new(
+                Code::OperatorKeyMissing,
+                "the operators' key here is not the one that the policy pins",
+            )
+            .hint("use the key file that belongs to `trust.operator_key`"));
+        }
+        Ok(Operator::new(self.clone(), key))
+    }
+
+    /// Writes down every event that waits. Call it before the program ends.
+    pub async fn flush(&self) -> Result<()> {
+        self.0.events.flush().await
+    }
+
+    /// Events that were lost and not yet written down as lost.
+    pub fn lost_events(&self) -> u64 {
+        self.0.events.lost()
+    }
+
+    /// Throws away every data key that is held in memory: for a hook that runs after a VM snapshot was restored.
+    pub fn forget_keys(&self) {
+        self.0.rings.values().for_each(|ring| ring.forget());
+    }
+
+    pub(crate) fn ring(&self, name: &str) -> Result<&Arc<KeyRing>> {
+        self.0.rings.get(name).ok_or_else(|| {
+            Error::new(Code::PolicyInvalid, format!("the policy has no ring `{name}`"))
+                .hint("`enfold doctor` checks the policy")
+        })
+    }
+
+    fn spec(&self, owner: &str, name: &str, index: &IndexPolicy) -> IndexSpec {
+        let table = self.0.policy.column(owner).map(|(table, _)| table).or_else(|| self.0.policy.tables.get(owner));
+        let columns = index.over.iter().filter_map(|c| table.and_then(|t| t.columns.get(c)));
+        let columns = columns.collect::<Vec<_>>();
+        let ring = columns.first().and_then(|c| self.0.rings.get(&c.ring));
+        IndexSpec {
+            ring_id: ring.map(|r| r.id().to_owned()).unwrap_or_default(),
+            column_ids: columns.iter().map(|c| c.id.clone()).collect(),
+            name: name.to_owned(),
+            normalise: index.normalise.clone(),
+            bits: index.bits,
+            unique: index.unique,
+            cross_tenant: index.cross_tenant,
+            generation: 1,
+        }
+    }
+}
+
+impl Builder {
+    /// Uses this catalog instead of the one that the policy names.
+    #[must_use]
+    pub fn catalog(mut self, catalog: Arc<dyn Catalog>) -> Self {
+        self.catalog = Some(catalog);
+        self
+    }
+
+    /// Keeps keys in memory: for tests and trials.
+    #[must_use]
+    pub fn memory_catalog(self) -> Self {
+        self.catalog(Arc::new(MemoryCatalog::new()))
+    }
+
+    /// A provider for the root key of its URI, which the policy must name.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<dyn KeyManagementService>) -> Self {
+        self.providers.push(provider);
+        self
+    }
+
+    /// A sink for events besides those of the policy.
+    #[must_use]
+    pub fn sink(mut self, sink: Arc<dyn Sink>) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The operators' key, where it is held in memory and not in a file.
+    #[must_use]
+    pub fn operator_key(mut self, key: OperatorKey) -> Self {
+        self.operator_key = Some(key);
+        self
+    }
+
+    /// Says who is running, so that `plan` can tell which readers of a column are ready for envelopes.
+    #[must_use]
+    pub fn application(mut self, name: &str, version: &str) -> Self {
+        self.application = Some((name.to_owned(), version.to_owned()));
+        self
+    }
+
+    /// Makes what is missing, as in a development environment: for `init`.
+    #[must_use]
+    pub fn prepare(mut self) -> Self {
+        self.prepare = true;
+        self
+    }
+
+    /// Does not look at the rings' states in the background; each use looks when a second has passed. For tests that
+    /// move the clock.
+    #[must_use]
+    pub fn without_watch(mut self) -> Self {
+        self.watch = false;
+        self
+    }
+
+    pub async fn build(self) -> Result<Enfold> {
+        let prepare = self.prepare || self.policy.environment == Environment::Development;
+        if prepare {
+            make_local_keys(&self.policy)?;
+        }
+        let catalog = match &self.catalog {
+            Some(catalog) => Arc::clone(catalog),
+            None => catalog::connect(&self.policy.catalog).await?,
+        };
+        if prepare {
+            catalog.migrate().await?;
+        } else {
+            catalog.check().await?;
+        }
+        let operator_key = self.find_operator_key(prepare)?;
+        let events = Events::start(self.all_sinks(&catalog)?);
+        let rings = self.rings(&catalog, &events, operator_key.as_ref()).await?;
+        let watch = self.watch;
+        let inner = Inner {
+            policy: self.policy,
+            catalog,
+            events,
+            rings,
+            operator_key: Mutex::new(operator_key.map(Arc::new)),
+            registered: Registered::new(self.application),
+        };
+        let enfold = Enfold(Arc::new(inner));
+        if let Err(error) = enfold.first_look(prepare).await {
+            // Whoever is refused at the door is reported too.
+            enfold.flush().await.ok();
+            return Err(error);
+        }
+        if watch {
+            watch::start(&enfold);
+        }
+        Ok(enfold)
+    }
+
+    fn find_operator_key(&self, prepare: bool) -> Result<Option<OperatorKey>> {
+        let path = operator_key_file(&self.policy);
+        match &self.operator_key {
+            Some(key) => key.duplicate().map(Some),
+            None if path.exists() => OperatorKey::load(&path).map(Some),
+            None if prepare && self.policy.trust.operator_key.is_none() => OperatorKey::init(&path).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn all_sinks(&self, catalog: &Arc<dyn Catalog>) -> Result<Vec<Arc<dyn Sink>>> {
+        let mut sinks = self.sinks.clone();
+        if let Some(path) = &self.policy.events.file {
+            sinks.push(Arc::new(JsonLinesSink::open(&self.policy.folder().join(path))?));
+        }
+        if self.policy.events.catalog {
+            sinks.push(Arc::new(CatalogSink(Arc::clone(catalog))));
+        }
+        Ok(sinks)
+    }
+
+    async fn rings(
+        &self,
+        catalog: &Arc<dyn Catalog>,
+        events: &Arc<Events>,
+        operator_key: Option<&OperatorKey>,
+    ) -> Result<BTreeMap<String, Arc<KeyRing>>> {
+        let pinned = self.policy.trust.operator_key.or_else(|| operator_key.map(OperatorKey::public_key));
+        let operator_key = pinned.ok_or_else(|| {
+            Error::new(Code::OperatorKeyMissing, "nothing says whose signature on the rings' states to trust")
+                .hint("put the public key that `enfold init` printed into enfold.toml: `trust.operator_key`")
+        })?;
+        let trusted = Trusted { operator_key, min_epoch: self.policy.trust.min_epoch };
+        let mut registry = Registry::policy(&self.policy)?;
+        for provider in &self.providers {
+            registry = registry.provider(Arc::clone(provider));
+        }
+        let registry = registry.build().await?;
+        let mut rings = BTreeMap::new();
+        for (name, ring) in &self.policy.rings {
+            let mut providers = Vec::with_capacity(ring.roots.len());
+            for root in &ring.roots {
+                let kms = Arc::clone(registry.get(&root.parse::<KeyUri>()?)?);
+                let id = KeyId::random().map_err(|e| crate::core_error(e, "cannot name a root key"))?;
+                let entered = catalog.ensure_root(&RootKey { id, uri: kms.uri().to_string() }).await?;
+                providers.push(Provider { id: entered.id, kms });
+            }
+            let (roots, clock) = (Roots::new(name, providers), Arc::clone(&self.clock));
+            let (catalog, events) = (Arc::clone(catalog), Arc::clone(events));
+            let made = KeyRing::new(name, ring.clone(), roots, catalog, events, clock, trusted.clone());
+            rings.insert(name.clone(), made);
+        }
+        Ok(rings)
+    }
+}
+
+impl Enfold {
+    /// Every ring's state is verified before anything is sealed; where it may be made, it is.
+    async fn first_look(&self, prepare: bool) -> Result<()> {
+        let stored = self.0.catalog.states().await?;
+        for ring in self.0.rings.values() {
+            if prepare && !stored.iter().any(|s| s.ring == ring.id()) {
+                self.operator()?.make_ring(ring).await?;
+            }
+            let view = ring.view().await?;
+            self.check_columns(ring, &view.state)?;
+        }
+        Ok(())
+    }
+
+    /// What the operators signed about the policy's columns must not be weaker than what the policy pins.
+    fn check_columns(&self, ring: &Arc<KeyRing>, state: &crate::state::RingState) -> Result<()> {
+        for (table_name, table) in &self.0.policy.tables {
+            for (column_name, column) in table.columns.iter().filter(|(_, c)| c.ring == ring.name) {
+                let name = format!("{table_name}.{column_name}");
+                let seat = Seat::of_column(&name, table, column, Arc::clone(ring));
+                seat.mode(state).inspect_err(|error| {
+                    self.0.events.emit(Event::refused(error).ring(ring.id()).column(&name));
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn operator_key_file(policy: &Policy) -> PathBuf {
+    match &policy.trust.operator_key_file {
+        Some(path) => policy.folder().join(path),
+        None => policy.folder().join(OPERATOR_KEY_FILE),
+    }
+}
+
+/// Local root keys that are not there yet are made, where a policy may use them at all.
+fn make_local_keys(policy: &Policy) -> Result<()> {
+    for ring in policy.rings.values() {
+        if policy.environment == Environment::Production && !ring.allow_local_in_production {
+            continue;
+        }
+        for root in &ring.roots {
+            let uri: KeyUri = root.parse()?;
+            if let RootKind::Local(path) = uri.root()
+                && !policy.folder().join(path).exists()
+            {
+                LocalKms::init(&uri, policy.folder())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unknown(name: &str) -> Error {
+    Error::new(Code::UnknownColumn, format!("the policy has no `{name}`"))
+        .hint("columns are named `schema.table.column` on Postgres and `table.column` on SQLite")
+}

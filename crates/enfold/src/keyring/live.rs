@@ -1,0 +1,118 @@
+//! A data key made ready for use: what the cache holds.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use enfold_core::index::{BlindIndex, IndexSpec};
+use enfold_core::{DataKey, KeyId, Opener, RecordSealer, Salt, Sealer};
+
+use crate::catalog::{DataKeyRow, KeyStatus, Purpose};
+use crate::policy;
+use crate::state::RingState;
+use crate::{Code, Error, Result};
+
+/// A data key in the clear, with everything that was derived from it. It cannot be printed, is shared behind an `Arc` and
+/// wiped with the last one.
+pub(crate) struct LiveKey {
+    /// The row without its wraps: enough to ask the signed state about it again.
+    row: DataKeyRow,
+    status: KeyStatus,
+    /// The epoch by which `status` was last found right.
+    epoch: AtomicU64,
+    ready: Ready,
+}
+
+enum Ready {
+    Seal(Box<Sealing>),
+    Index { key: DataKey, index: OnceLock<Box<BlindIndex>> },
+}
+
+struct Sealing {
+    shared: Sealer,
+    each: Sealer,
+    record: RecordSealer,
+    opener: Opener,
+}
+
+impl LiveKey {
+    pub(crate) fn new(mut row: DataKeyRow, status: KeyStatus, epoch: u64, key: DataKey) -> Result<Self> {
+        let failed = |e| crate::core_error(e, "cannot make a data key ready");
+        let ready = match row.purpose {
+            Purpose::Seal => Ready::Seal(Box::new(Sealing {
+                shared: Sealer::new(&key, row.id).map_err(failed)?,
+                each: Sealer::with_salt(&key, row.id, Salt::Each).map_err(failed)?,
+                record: RecordSealer::new(&key, row.id).map_err(failed)?,
+                opener: Opener::new(&key, row.id),
+            })),
+            Purpose::Index => Ready::Index { key, index: OnceLock::new() },
+            Purpose::Rows => return Err(wrong_purpose(&row)),
+        };
+        row.wraps = Vec::new();
+        Ok(Self { row, status, epoch: AtomicU64::new(epoch), ready })
+    }
+
+    pub(crate) fn id(&self) -> KeyId {
+        self.row.id
+    }
+
+    /// Whether what was true of this key when it was fetched is true under the state as it is now.
+    pub(crate) fn is_current(&self, state: &RingState) -> Result<bool> {
+        if self.epoch.load(Ordering::Relaxed) == state.epoch {
+            return Ok(true);
+        }
+        let same = state.status(&self.row)? == self.status;
+        if same {
+            self.epoch.store(state.epoch, Ordering::Relaxed);
+        }
+        Ok(same)
+    }
+
+    /// To seal values by reference to this key.
+    pub(crate) fn sealer(&self, salt: policy::Salt) -> Result<&Sealer> {
+        let sealing = self.sealing()?;
+        Ok(match salt {
+            policy::Salt::Shared => &sealing.shared,
+            policy::Salt::Each => &sealing.each,
+        })
+    }
+
+    /// To seal values under data keys of their own that this key wraps.
+    pub(crate) fn record_sealer(&self) -> Result<&RecordSealer> {
+        Ok(&self.sealing()?.record)
+    }
+
+    pub(crate) fn opener(&self) -> Result<&Opener> {
+        match &self.ready {
+            Ready::Seal(sealing) => Ok(&sealing.opener),
+            _ => Err(wrong_purpose(&self.row)),
+        }
+    }
+
+    /// The blind index that this key is for. Its scope names the index, so it is always the same one.
+    pub(crate) fn index(&self, spec: &IndexSpec) -> Result<&BlindIndex> {
+        let Ready::Index { key, index } = &self.ready else { return Err(wrong_purpose(&self.row)) };
+        if let Some(index) = index.get() {
+            return Ok(index);
+        }
+        let made = BlindIndex::new(key, self.row.id, spec.clone())
+            .map_err(|e| crate::core_error(e, format!("cannot use the index `{}`", spec.name)))?;
+        Ok(index.get_or_init(|| Box::new(made)))
+    }
+
+    fn sealing(&self) -> Result<&Sealing> {
+        match &self.ready {
+            Ready::Seal(sealing) if self.status == KeyStatus::Active => Ok(sealing),
+            Ready::Seal(_) => Err(Error::new(
+                Code::KeyDisabled,
+                format!("data key `{}` is {} and seals no more", self.row.id, self.status.as_str()),
+            )),
+            _ => Err(wrong_purpose(&self.row)),
+        }
+    }
+}
+
+/// Keys of one purpose are never used for another, whatever an envelope names.
+fn wrong_purpose(row: &DataKeyRow) -> Error {
+    Error::new(Code::OpenFailed, format!("data key `{}` seals no values", row.id))
+        .cause(format!("its purpose is `{}`", row.purpose.as_str()))
+}

@@ -1,0 +1,81 @@
+//! Making data keys: stored before anything is sealed with them, once whoever else tries.
+
+use std::sync::Arc;
+
+use enfold_core::{DataKey, KeyId};
+
+use super::{KeyRing, LiveKey, ScopeId, View};
+use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
+use crate::events::{Event, EventKind};
+use crate::{Code, Error, Result};
+
+impl KeyRing {
+    /// The id of the data key that seals in a scope. The first version is made here; later ones are the operators' to
+    /// announce, so one that they announced and that is not there was taken away.
+    pub(super) async fn find_or_make(&self, view: &Arc<View>, purpose: Purpose, scope: &ScopeId) -> Result<KeyId> {
+        let version = view.state.sealing_version(purpose, scope.as_str());
+        if let Some(row) = self.catalog.key_version(self.id(), purpose, scope.as_str(), version).await? {
+            // The row decides which key is fetched, so it is believed no more than any other.
+            self.believe(view, &row)?;
+            return Ok(row.id);
+        }
+        if version > 1 {
+            return Err(Error::new(
+                Code::KeyNotFound,
+                format!("version {version} of a data key of ring `{}` is not in the catalog", self.name),
+            )
+            .cause("the operators signed that it seals")
+            .hint("restore the catalog's backup; nothing was sealed"));
+        }
+        let (row, key) = self.draft(view, purpose, scope, version).await?;
+        match self.catalog.insert_key(&row).await? {
+            Inserted::Made => {
+                self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).key(row.id));
+                let id = row.id;
+                self.keys.put(&id, LiveKey::new(row, KeyStatus::Active, view.state.epoch, key)?);
+                Ok(id)
+            }
+            Inserted::Exists(theirs) => {
+                self.believe(view, &theirs)?;
+                Ok(theirs.id)
+            }
+        }
+    }
+
+    /// A new data key, wrapped and authenticated, not yet stored.
+    pub(crate) async fn draft(
+        &self,
+        view: &View,
+        purpose: Purpose,
+        scope: &ScopeId,
+        version: u32,
+    ) -> Result<(DataKeyRow, DataKey)> {
+        let (mut row, key) = self.wrapped(purpose, scope, version).await?;
+        view.rows.tag(&mut row);
+        Ok((row, key))
+    }
+
+    /// A new data key, wrapped under every root key. Its row has no MAC yet.
+    pub(crate) async fn wrapped(
+        &self,
+        purpose: Purpose,
+        scope: &ScopeId,
+        version: u32,
+    ) -> Result<(DataKeyRow, DataKey)> {
+        let failed = |e| crate::core_error(e, "cannot make a data key");
+        let key = DataKey::generate().map_err(failed)?;
+        let mut row = DataKeyRow {
+            id: KeyId::random().map_err(failed)?,
+            ring: self.id().to_owned(),
+            purpose,
+            scope: scope.to_string(),
+            version,
+            status: KeyStatus::Active,
+            created_ms: jiff::Timestamp::now().as_millisecond(),
+            wraps: Vec::new(),
+            mac: Vec::new(),
+        };
+        row.wraps = self.roots.wrap(&key, &self.context(&row)?).await?;
+        Ok((row, key))
+    }
+}

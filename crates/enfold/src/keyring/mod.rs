@@ -1,0 +1,195 @@
+//! A key ring: which data key seals, which opens, and whether either may.
+//!
+//! The ring believes three things only: the state that the operators signed, rows whose MAC is right under the key that
+//! this state commits to, and key services that the policy names. What the catalog says beyond that is refused and
+//! reported. It looks at its state each second; a process that cannot look stops after `max_unseen`.
+//!
+//! The path of a call: [`KeyRing::view`] (the state, no I/O while it is fresh), then [`KeyRing::current`] or
+//! [`KeyRing::by_id`] (the cache, no I/O on a hit).
+
+mod live;
+mod make;
+pub(crate) mod roots;
+mod rows;
+mod scope;
+mod seen;
+
+use std::sync::Arc;
+
+use enfold_core::{KeyId, Part};
+
+use crate::cache::Cache;
+use crate::catalog::{Catalog, DataKeyRow, KeyStatus, Purpose};
+use crate::clock::Clock;
+use crate::events::{Event, EventKind, Events};
+use crate::kms::{EncryptionContext, TenantTag};
+use crate::policy::RingPolicy;
+use crate::{Code, Error, Result};
+
+pub(crate) use live::LiveKey;
+pub(crate) use roots::Roots;
+pub(crate) use rows::RowKey;
+pub use scope::ScopeId;
+pub(crate) use seen::{Trusted, View};
+
+/// See the module's head.
+pub(crate) struct KeyRing {
+    /// As the policy calls it.
+    pub(crate) name: String,
+    pub(crate) policy: RingPolicy,
+    pub(crate) roots: Roots,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) events: Arc<Events>,
+    seen: seen::Seen,
+    /// Which data key a scope seals with, by the epoch that says so. An entry of another epoch is never asked for.
+    pointers: Arc<Cache<(u64, Purpose, ScopeId), KeyId>>,
+    keys: Arc<Cache<KeyId, LiveKey>>,
+}
+
+impl KeyRing {
+    pub(crate) fn new(
+        name: &str,
+        policy: RingPolicy,
+        roots: Roots,
+        catalog: Arc<dyn Catalog>,
+        events: Arc<Events>,
+        clock: Arc<dyn Clock>,
+        trusted: Trusted,
+    ) -> Arc<Self> {
+        let pointers = Cache::new(policy.cache, Arc::clone(&clock));
+        let keys = Cache::new(policy.cache, Arc::clone(&clock));
+        let seen = seen::Seen::new(trusted, clock);
+        Arc::new(Self { name: name.to_owned(), policy, roots, catalog, events, seen, pointers, keys })
+    }
+
+    /// The ring's id, which is bound into everything.
+    pub(crate) fn id(&self) -> &str {
+        &self.policy.id
+    }
+
+    /// The data key that seals in a scope, made if the scope has none yet.
+    pub(crate) async fn current(
+        self: &Arc<Self>,
+        view: &Arc<View>,
+        purpose: Purpose,
+        scope: &ScopeId,
+    ) -> Result<Arc<LiveKey>> {
+        let pointer = (view.state.epoch, purpose, scope.clone());
+        let fetch = || {
+            let (ring, view, scope) = (Arc::clone(self), Arc::clone(view), scope.clone());
+            async move { ring.find_or_make(&view, purpose, &scope).await }
+        };
+        let id = *self.pointers.get(&pointer, fetch).await?;
+        let key = self.by_id(view, id).await?;
+        Ok(key)
+    }
+
+    /// The data key that an envelope names.
+    pub(crate) async fn by_id(self: &Arc<Self>, view: &Arc<View>, id: KeyId) -> Result<Arc<LiveKey>> {
+        let fetch = || {
+            let (ring, view) = (Arc::clone(self), Arc::clone(view));
+            async move { ring.fetch(&view, id).await }
+        };
+        let key = self.keys.get(&id, fetch).await?;
+        if key.is_current(&view.state)? {
+            return Ok(key);
+        }
+        // The operators decided something about this key after it was fetched: it is fetched again under their word,
+        // and nothing is served stale in its place.
+        self.keys.evict(&id);
+        self.keys.get(&id, fetch).await
+    }
+
+    /// What stands for a tenant outside the application.
+    pub(crate) fn tenant(&self, view: &View, tenant: Part<'_>) -> TenantTag {
+        view.rows.tenant(tenant)
+    }
+
+    /// Reports what is refused, and hands it on.
+    pub(crate) fn refuse(&self, error: Error) -> Error {
+        if error.code().retry() == crate::error::Retry::Never {
+            self.events.emit(Event::refused(&error).ring(self.id()));
+        }
+        error
+    }
+
+    /// Throws every key away: for hooks after a VM snapshot was restored.
+    pub(crate) fn forget(&self) {
+        self.pointers.clear();
+        self.keys.clear();
+    }
+
+    /// What a data key's wraps are bound to.
+    pub(crate) fn context(&self, row: &DataKeyRow) -> Result<EncryptionContext> {
+        let context = EncryptionContext::new()
+            .with(EncryptionContext::RING, &row.ring)?
+            .with(EncryptionContext::DATA_KEY, &row.id.to_string())?;
+        let context = match row.purpose {
+            Purpose::Seal => context,
+            other => context.with(EncryptionContext::PURPOSE, other.as_str())?,
+        };
+        scope::into_context(&row.scope, context)?.with_labels(&self.policy.labels)
+    }
+
+    async fn fetch(&self, view: &Arc<View>, id: KeyId) -> Result<LiveKey> {
+        let row = self.catalog.key(self.id(), id).await?.ok_or_else(|| self.not_found(id))?;
+        self.unlock(view, row).await
+    }
+
+    /// From a row of the catalog to a key: the row is authenticated, the operators' word is asked, a key service unwraps.
+    async fn unlock(&self, view: &Arc<View>, row: DataKeyRow) -> Result<LiveKey> {
+        let mut view = Arc::clone(view);
+        let status = match self.believe(&view, &row) {
+            Ok(status) => status,
+            // The row may be of a state that was published after the one in hand: that one is asked before anybody is
+            // accused.
+            Err(error) => {
+                self.look().await?;
+                let newer = self.view().await?;
+                if newer.state.epoch == view.state.epoch {
+                    return Err(error);
+                }
+                view = newer;
+                self.believe(&view, &row)?
+            }
+        };
+        let refused = match status {
+            KeyStatus::Active | KeyStatus::Retired => None,
+            KeyStatus::Disabled | KeyStatus::Destroying => Some(Code::KeyDisabled),
+            KeyStatus::Destroyed => Some(Code::KeyDestroyed),
+        };
+        if let Some(code) = refused {
+            return Err(Error::new(
+                code,
+                format!("data key `{}` of ring `{}` is {}", row.id, self.name, status.as_str()),
+            ));
+        }
+        let context = self.context(&row)?;
+        let key = self.roots.unwrap(&row.wraps, &context).await?;
+        self.events.emit(Event::new(EventKind::KeyUsed, 1).ring(self.id()).key(row.id));
+        LiveKey::new(row, status, view.state.epoch, key)
+    }
+
+    /// Whether a row may be believed, and what the operators say of its key.
+    fn believe(&self, view: &View, row: &DataKeyRow) -> Result<KeyStatus> {
+        view.rows.verify(row)?;
+        let signed = view.state.status(row)?;
+        if row.status < signed {
+            return Err(Error::new(
+                Code::StateTampered,
+                format!("data key `{}` was made {} by hand", row.id, row.status.as_str()),
+            )
+            .cause(format!("the operators signed that it is {}", signed.as_str()))
+            .hint("an old row was put back: restore the present one, or publish the ring's state again"));
+        }
+        // A row that says less than the signed state was changed by its operators a moment ago, or by somebody who
+        // could as well have deleted it: the weaker word holds.
+        Ok(signed.max(row.status))
+    }
+
+    fn not_found(&self, id: KeyId) -> Error {
+        Error::new(Code::KeyNotFound, format!("there is no data key `{id}` in ring `{}`", self.name)).hint(
+            "the value was sealed with another catalog, or the key's row was deleted: restore the catalog's backup",
+        )
+    }
+}

@@ -1,0 +1,186 @@
+//! What operators do with a ring: publish its state, change modes, rotate, disable.
+//!
+//! Every change is a new state: the one that is there is verified first, changed, given the next epoch, signed and
+//! published together with the rows that it concerns. If somebody else published meanwhile, it is done again on theirs.
+
+use std::sync::Arc;
+
+use enfold_core::KeyId;
+
+use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
+use crate::column::Seat;
+use crate::events::{Event, EventKind};
+use crate::handle::Enfold;
+use crate::keyring::{KeyRing, RowKey, ScopeId, View};
+use crate::policy::Mode;
+use crate::state::{ColumnState, KeyRef, OperatorKey, RingState};
+use crate::{Code, Error, Result};
+
+/// How often a publication that lost against another is tried again.
+const TRIES: u32 = 5;
+
+/// See the module's head.
+pub struct Operator {
+    enfold: Enfold,
+    key: Arc<OperatorKey>,
+}
+
+/// A change of a state, with the rows that change with it.
+type Changed = (RingState, Vec<DataKeyRow>);
+
+impl Operator {
+    pub(crate) fn new(enfold: Enfold, key: Arc<OperatorKey>) -> Self {
+        Self { enfold, key }
+    }
+
+    /// What applications pin in `trust.operator_key`.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.key.public_key()
+    }
+
+    /// Brings one column to a mode. Nothing is published if it is there already.
+    pub async fn set_mode(&self, column: &str, mode: Mode) -> Result<()> {
+        self.set_modes(&[(column, mode)]).await
+    }
+
+    /// Brings columns to modes: one new state for each ring that they are in.
+    pub async fn set_modes(&self, changes: &[(&str, Mode)]) -> Result<()> {
+        let policy = self.enfold.policy();
+        let mut resolved = Vec::with_capacity(changes.len());
+        for (name, mode) in changes {
+            let (table, column) = policy
+                .column(name)
+                .ok_or_else(|| Error::new(Code::UnknownColumn, format!("the policy has no `{name}`")))?;
+            let ring = Arc::clone(self.enfold.ring(&column.ring)?);
+            resolved.push((Seat::of_column(name, table, column, ring), *mode));
+        }
+        for ring in self.enfold.0.rings.values() {
+            let ours: Vec<_> = resolved.iter().filter(|(seat, _)| seat.ring.name == ring.name).collect();
+            if ours.is_empty() {
+                continue;
+            }
+            self.change(ring, |view| {
+                let mut state = view.state.clone();
+                for (seat, mode) in &ours {
+                    // A column that was given another id is refused here as it is everywhere.
+                    state.mode(&seat.name, &seat.id)?;
+                    let column = ColumnState { id: seat.id.clone(), mode: *mode };
+                    state.columns.insert(seat.name.clone(), column);
+                }
+                Ok((state, Vec::new()))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a new version of a scope's data key and has it seal from now on; the former one opens and seals no more.
+    /// Returns the new key's id.
+    pub async fn rotate(&self, ring: &str, scope: &ScopeId) -> Result<KeyId> {
+        let ring = self.enfold.ring(ring)?;
+        ring.look().await?;
+        let view = ring.view().await?;
+        let former = view.state.sealing_version(Purpose::Seal, scope.as_str());
+        let next = former.checked_add(1).ok_or_else(|| Error::new(Code::Internal, "data-key versions are used up"))?;
+        let (row, _) = ring.draft(&view, Purpose::Seal, scope, next).await?;
+        // A version that was stored and never announced (we were interrupted here before) is taken up.
+        let row = match ring.catalog.insert_key(&row).await? {
+            Inserted::Made => {
+                ring.events.emit(Event::new(EventKind::KeyMade, 1).ring(ring.id()).key(row.id));
+                row
+            }
+            Inserted::Exists(row) => {
+                view.rows.verify(&row)?;
+                row
+            }
+        };
+        let retired = ring.catalog.key_version(ring.id(), Purpose::Seal, scope.as_str(), former).await?;
+        self.change(ring, |view| {
+            let mut state = view.state.clone();
+            if state.sealing_version(Purpose::Seal, scope.as_str()) != former {
+                return Err(Error::new(Code::Busy, format!("scope `{scope}` was rotated by somebody else")));
+            }
+            state.set_sealing(&row);
+            let rows = retired.iter().map(|row| with_status(view, row, KeyStatus::Retired));
+            Ok((state, rows.collect::<Result<_>>()?))
+        })
+        .await?;
+        Ok(row.id)
+    }
+
+    /// Disables a data key: it neither seals nor opens, in every process within a second, and can come back.
+    pub async fn disable(&self, ring: &str, id: KeyId) -> Result<()> {
+        self.set_disabled(ring, id, true).await
+    }
+
+    /// Takes a disable back.
+    pub async fn enable(&self, ring: &str, id: KeyId) -> Result<()> {
+        self.set_disabled(ring, id, false).await
+    }
+
+    async fn set_disabled(&self, ring: &str, id: KeyId, disabled: bool) -> Result<()> {
+        let ring = self.enfold.ring(ring)?;
+        let row = ring.catalog.key(ring.id(), id).await?.ok_or_else(|| {
+            Error::new(Code::KeyNotFound, format!("there is no data key `{id}` in ring `{}`", ring.name))
+        })?;
+        self.change(ring, |view| {
+            let mut state = view.state.clone();
+            if disabled {
+                state.disabled.insert(KeyRef(id));
+            } else {
+                state.disabled.remove(&KeyRef(id));
+            }
+            let status = state.status(&row)?;
+            Ok((state, vec![with_status(view, &row, status)?]))
+        })
+        .await
+    }
+
+    /// Publishes a ring's first state, with the key that authenticates its rows.
+    pub(crate) async fn make_ring(&self, ring: &Arc<KeyRing>) -> Result<()> {
+        let (mut row, key) = ring.wrapped(Purpose::Rows, &ScopeId::rows(), 1).await?;
+        let rows = RowKey::new(&key, row.id)?;
+        rows.tag(&mut row);
+        let rows = match ring.catalog.insert_key(&row).await? {
+            Inserted::Made => rows,
+            // A process that was interrupted before it published, or one that is about to: its key is as good.
+            Inserted::Exists(theirs) => {
+                let key = ring.roots.unwrap(&theirs.wraps, &ring.context(&theirs)?).await?;
+                let rows = RowKey::new(&key, theirs.id)?;
+                rows.verify(&theirs)?;
+                rows
+            }
+        };
+        let state = RingState::new(ring.id(), rows.authority());
+        // Lost against another process that made the same first state: theirs holds.
+        ring.catalog.publish(&self.key.sign(&state)?, None, &[]).await?;
+        ring.look().await
+    }
+
+    async fn change(&self, ring: &Arc<KeyRing>, change: impl Fn(&View) -> Result<Changed>) -> Result<()> {
+        for _ in 0..TRIES {
+            ring.look().await?;
+            let view = ring.view().await?;
+            let (mut state, rows) = change(&view)?;
+            if state == view.state {
+                return Ok(());
+            }
+            state.epoch = view.state.epoch + 1;
+            let signed = self.key.sign(&state)?;
+            if ring.catalog.publish(&signed, Some(view.state.epoch), &rows).await? {
+                return ring.look().await;
+            }
+        }
+        Err(Error::new(Code::Busy, format!("others keep publishing states of ring `{}`", ring.name))
+            .hint("run the command again"))
+    }
+}
+
+/// A row with another status, authenticated anew. What is stored must be right first.
+fn with_status(view: &View, row: &DataKeyRow, status: KeyStatus) -> Result<DataKeyRow> {
+    view.rows.verify(row)?;
+    let mut row = row.clone();
+    row.status = status;
+    view.rows.tag(&mut row);
+    Ok(row)
+}

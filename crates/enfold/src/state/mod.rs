@@ -1,0 +1,299 @@
+//! The signed state of a key ring: what nobody but the operators may decide.
+//!
+//! Whoever can write to the database must not be able to weaken it. So which mode a column is in, which version of a
+//! data key seals, what is disabled or destroyed, and which key authenticates the ring's rows stand in one document
+//! for each ring, signed with Ed25519 by the operators' key. Applications hold only the public key. The document has an
+//! epoch that only grows: a process refuses one older than it has seen, and the policy can pin a least one.
+//!
+//! The encoding is JSON in one spelling: fields in the order of the types below, maps and sets in the order of their
+//! keys, no blanks. What is signed is `enfold/v1 ring state`, a zero byte, and those bytes; a document that does not
+//! re-encode to itself is refused, so that two readers cannot read two things in it.
+//!
+//! What the signature does not prevent: whoever can write to the database can withhold a newer state from a process
+//! that has not seen it, replay a whole old database to one that pins no `min_epoch`, and delete.
+
+mod operator;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use enfold_core::KeyId;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::catalog::{DataKeyRow, KeyStatus, Purpose, SignedState};
+use crate::policy::Mode;
+use crate::{Code, Error, Result};
+
+pub use operator::OperatorKey;
+
+/// Put before the document when it is signed, so that the operators' key signs nothing else by accident.
+const DOMAIN: &[u8] = b"enfold/v1 ring state\0";
+const FORMAT: u32 = 1;
+
+/// The document. See the module's head.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RingState {
+    format: u32,
+    /// The ring's id.
+    pub ring: String,
+    /// From 1; each publication adds one.
+    pub epoch: u64,
+    /// What authenticates the ring's data-key rows.
+    pub rows: RowAuthority,
+    /// Where the ring's columns are, by the name that the policy gives them, and their modes. A column that is not named
+    /// is in mode `legacy`: nothing in it was sealed yet.
+    pub columns: BTreeMap<String, ColumnState>,
+    /// Scopes that were rotated: which version seals. In all others it is version 1.
+    pub sealing: BTreeMap<String, Sealing>,
+    pub disabled: BTreeSet<KeyRef>,
+    pub destroyed: BTreeSet<KeyRef>,
+}
+
+/// The key that authenticates rows, by what commits to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowAuthority {
+    pub key: KeyRef,
+    /// In hex. See [`enfold_core::mac::RowMac::check_value`].
+    pub check: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnState {
+    /// The policy's id. A policy that gives this column another one is refused.
+    pub id: String,
+    pub mode: Mode,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sealing {
+    pub version: u32,
+    pub key: KeyRef,
+}
+
+/// A data key's id in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyRef(pub KeyId);
+
+impl RingState {
+    /// The first state of a ring: no columns, nothing rotated.
+    pub fn new(ring: &str, rows: RowAuthority) -> Self {
+        Self {
+            format: FORMAT,
+            ring: ring.to_owned(),
+            epoch: 1,
+            rows,
+            columns: BTreeMap::new(),
+            sealing: BTreeMap::new(),
+            disabled: BTreeSet::new(),
+            destroyed: BTreeSet::new(),
+        }
+    }
+
+    /// The mode of a column that the policy says has this id. Refuses when the operators signed another id for it.
+    pub fn mode(&self, column: &str, id: &str) -> Result<Mode> {
+        match self.columns.get(column) {
+            None => Ok(Mode::Legacy),
+            Some(state) if state.id == id => Ok(state.mode),
+            Some(state) => Err(Error::new(
+                Code::StateTampered,
+                format!("the policy gives `{column}` another id than the signed column map"),
+            )
+            .cause(format!("the policy says `{id}`, the operators signed `{}`", state.id))
+            .hint("an id never changes: put the signed one back into enfold.toml")),
+        }
+    }
+
+    /// Which version of a scope seals.
+    pub fn sealing_version(&self, purpose: Purpose, scope: &str) -> u32 {
+        self.sealing.get(&scope_key(purpose, scope)).map_or(1, |s| s.version)
+    }
+
+    /// What the operators decided about a data key. Refuses a version that they have not announced, and another key
+    /// than the one they announced for its version.
+    pub fn status(&self, row: &DataKeyRow) -> Result<KeyStatus> {
+        let id = KeyRef(row.id);
+        if self.destroyed.contains(&id) {
+            return Ok(KeyStatus::Destroyed);
+        }
+        if self.disabled.contains(&id) {
+            return Ok(KeyStatus::Disabled);
+        }
+        let announced = self.sealing.get(&scope_key(row.purpose, &row.scope));
+        let sealing = announced.map_or(1, |s| s.version);
+        match row.version.cmp(&sealing) {
+            std::cmp::Ordering::Less => Ok(KeyStatus::Retired),
+            std::cmp::Ordering::Equal if announced.is_none_or(|s| s.key == id) => Ok(KeyStatus::Active),
+            _ => Err(Error::new(
+                Code::StateTampered,
+                format!("version {} of data key `{}` is not the one that the operators signed", row.version, row.id),
+            )),
+        }
+    }
+
+    pub(crate) fn set_sealing(&mut self, row: &DataKeyRow) {
+        let sealing = Sealing { version: row.version, key: KeyRef(row.id) };
+        self.sealing.insert(scope_key(row.purpose, &row.scope), sealing);
+    }
+
+    /// The canonical bytes.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|_| Error::new(Code::Internal, "cannot encode a ring state"))
+    }
+
+    fn decode(document: &[u8]) -> Option<Self> {
+        let state: Self = serde_json::from_slice(document).ok()?;
+        (state.format == FORMAT && state.encode().is_ok_and(|again| again == document)).then_some(state)
+    }
+
+    /// Reads a state that `trusted` signed for `ring`, no older than `least`.
+    pub fn verify(stored: &SignedState, ring: &str, trusted: &[u8; 32], least: u64) -> Result<Self> {
+        let tampered = |why: &str| {
+            Error::new(Code::StateTampered, format!("the state of ring `{ring}` is not one that its operators signed"))
+                .cause(why.to_owned())
+                .hint("find out who changed the catalog; `enfold doctor` shows what differs")
+                .hint("restore the catalog's ring state from a backup, or have the operators publish it again")
+        };
+        if stored.signature.is_empty() {
+            return Err(tampered("it has no signature"));
+        }
+        UnparsedPublicKey::new(&ED25519, trusted)
+            .verify(&signed_bytes(&stored.document), &stored.signature)
+            .map_err(|_| tampered("its signature is not by the operators' key that is trusted here"))?;
+        let state = Self::decode(&stored.document).ok_or_else(|| {
+            tampered("it is signed, and not in the form that this program knows")
+                .hint("a newer `enfold` may have published it: upgrade this one")
+        })?;
+        if state.ring != ring {
+            return Err(tampered("it was signed for another ring"));
+        }
+        if state.epoch < least {
+            return Err(Error::new(Code::StateRolledBack, format!("the state of ring `{ring}` is an older one"))
+                .cause(format!("it has epoch {}, and {least} was seen or is pinned", state.epoch))
+                .hint("an old backup was restored, or somebody put an old state back: publish a newer one"));
+        }
+        Ok(state)
+    }
+}
+
+fn signed_bytes(document: &[u8]) -> Vec<u8> {
+    [DOMAIN, document].concat()
+}
+
+fn scope_key(purpose: Purpose, scope: &str) -> String {
+    format!("{} {scope}", purpose.as_str())
+}
+
+impl fmt::Display for KeyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for KeyRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(|_| serde::de::Error::custom("not a key id"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> RingState {
+        let rows = RowAuthority { key: KeyRef(KeyId::from_bytes([1; 16])), check: "00".repeat(32) };
+        let mut state = RingState::new("ring-1", rows);
+        state.columns.insert("users.email".into(), ColumnState { id: "u1".into(), mode: Mode::Hybrid });
+        state
+    }
+
+    fn row(version: u32, byte: u8) -> DataKeyRow {
+        DataKeyRow {
+            id: KeyId::from_bytes([byte; 16]),
+            ring: "ring-1".into(),
+            purpose: Purpose::Seal,
+            scope: "ring".into(),
+            version,
+            status: KeyStatus::Active,
+            created_ms: 0,
+            wraps: Vec::new(),
+            mac: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_signed_state_is_read_back_as_it_was() {
+        let key = OperatorKey::generate().unwrap();
+        let stored = key.sign(&state()).unwrap();
+        assert_eq!(RingState::verify(&stored, "ring-1", &key.public_key(), 1).unwrap(), state());
+    }
+
+    #[test]
+    fn any_changed_byte_of_the_document_or_the_signature_is_refused() {
+        let key = OperatorKey::generate().unwrap();
+        let stored = key.sign(&state()).unwrap();
+        for at in 0..stored.document.len() {
+            let mut changed = stored.clone();
+            changed.document[at] ^= 1;
+            let error = RingState::verify(&changed, "ring-1", &key.public_key(), 1).unwrap_err();
+            assert_eq!(error.code(), Code::StateTampered);
+        }
+        for at in 0..stored.signature.len() {
+            let mut changed = stored.clone();
+            changed.signature[at] ^= 1;
+            assert!(RingState::verify(&changed, "ring-1", &key.public_key(), 1).is_err());
+        }
+    }
+
+    #[test]
+    fn another_signer_another_ring_and_an_older_epoch_are_refused() {
+        let (key, other) = (OperatorKey::generate().unwrap(), OperatorKey::generate().unwrap());
+        let stored = key.sign(&state()).unwrap();
+        let code = |ring: &str, trusted: &OperatorKey, least| {
+            RingState::verify(&stored, ring, &trusted.public_key(), least).unwrap_err().code()
+        };
+        assert_eq!(code("ring-1", &other, 1), Code::StateTampered);
+        assert_eq!(code("ring-2", &key, 1), Code::StateTampered);
+        assert_eq!(code("ring-1", &key, 2), Code::StateRolledBack);
+    }
+
+    #[test]
+    fn a_second_spelling_of_a_signed_state_is_refused() {
+        let document = state().encode().unwrap();
+        let spaced = [b" ", &document[..]].concat();
+        let unknown = String::from_utf8(document).unwrap().replacen('{', "{\"x\":1,", 1).into_bytes();
+        assert_eq!(RingState::decode(&spaced), None);
+        assert_eq!(RingState::decode(&unknown), None);
+    }
+
+    #[test]
+    fn the_status_of_a_key_follows_from_what_was_signed() {
+        let mut state = state();
+        assert_eq!(state.status(&row(1, 7)).unwrap(), KeyStatus::Active);
+        assert_eq!(state.status(&row(2, 8)).unwrap_err().code(), Code::StateTampered);
+        state.set_sealing(&row(2, 8));
+        assert_eq!(state.status(&row(1, 7)).unwrap(), KeyStatus::Retired);
+        assert_eq!(state.status(&row(2, 8)).unwrap(), KeyStatus::Active);
+        assert_eq!(state.status(&row(2, 9)).unwrap_err().code(), Code::StateTampered, "another key of that version");
+        state.disabled.insert(KeyRef(row(1, 7).id));
+        assert_eq!(state.status(&row(1, 7)).unwrap(), KeyStatus::Disabled);
+    }
+
+    #[test]
+    fn a_column_with_another_id_than_the_signed_one_is_refused() {
+        assert_eq!(state().mode("users.email", "u1").unwrap(), Mode::Hybrid);
+        assert_eq!(state().mode("users.phone", "u2").unwrap(), Mode::Legacy);
+        assert_eq!(state().mode("users.email", "u2").unwrap_err().code(), Code::StateTampered);
+    }
+}

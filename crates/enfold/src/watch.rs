@@ -1,0 +1,37 @@
+//! The background look at the rings' states, twice a second, and the application's sign of life.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::handle::{Enfold, Inner};
+
+/// Half of what a state may be old, so that a use seldom finds it too old and looks itself.
+const EVERY: Duration = Duration::from_millis(500);
+/// How often an application says that it still runs, in looks.
+const SIGN_OF_LIFE: u32 = 60;
+
+/// Begins to look where a tokio runtime is current; without one, each use looks when it must. Ends with the last handle.
+pub(crate) fn start(enfold: &Enfold) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(look_until_gone(Arc::downgrade(&enfold.0)));
+    }
+}
+
+async fn look_until_gone(inner: Weak<Inner>) {
+    let mut looks: u32 = 0;
+    loop {
+        let Some(inner) = inner.upgrade() else { return };
+        for ring in inner.rings.values() {
+            if let Err(error) = ring.look().await {
+                tracing::debug!(target: "enfold::keyring", ring = ring.name, "cannot look at the ring's state: {error}");
+            }
+        }
+        let enfold = Enfold(inner);
+        if looks.is_multiple_of(SIGN_OF_LIFE) || enfold.0.registered.has_news() {
+            enfold.say_hello().await;
+        }
+        drop(enfold);
+        looks = looks.wrapping_add(1);
+        tokio::time::sleep(EVERY).await;
+    }
+}
