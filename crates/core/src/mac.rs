@@ -4,8 +4,7 @@
 //! carries HMAC-SHA-256 under a key derived (purpose "row-auth") from a data key of its ring, and that key's check
 //! value stands in the ring's signed state.
 
-use aws_lc_rs::hmac;
-use subtle::ConstantTimeEq;
+use aws_lc_rs::{constant_time, hmac};
 
 use crate::binding::{Part, Role, push};
 use crate::derive::{NO_SALT, Purpose, derive};
@@ -36,7 +35,7 @@ impl RowMac {
 
     /// Whether this is the key that the signed state names, in constant time.
     pub fn is(&self, check_value: &[u8]) -> bool {
-        self.check_value.ct_eq(check_value).into()
+        constant_time::verify_slices_are_equal(&self.check_value, check_value).is_ok()
     }
 
     /// The tag of a row: its fields, typed, in an order that the caller keeps. A first field that names the kind of row

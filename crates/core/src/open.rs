@@ -1,5 +1,7 @@
 //! Opening values.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use crate::binding::Binding;
@@ -58,22 +60,28 @@ impl Opener {
     /// Opens one value. An envelope of [`Kind::InlineRoot`] needs the key service first: see
     /// [`crate::record::open_with`].
     pub fn open(&self, envelope: &Envelope<'_>, binding: &Binding) -> Result<Opened> {
-        self.open_one(envelope, binding, &mut Associated::new())
+        self.open_one(envelope, binding, &mut None, &mut Associated::new())
     }
 
     /// Opens a batch: a result for each envelope, in order.
     pub fn open_many(&self, items: &[OpenItem<'_>]) -> Vec<Result<Opened>> {
-        let mut associated = Associated::new();
-        items.iter().map(|item| self.open_one(&item.envelope, item.binding, &mut associated)).collect()
+        let (mut last, mut associated) = (None, Associated::new());
+        items.iter().map(|item| self.open_one(&item.envelope, item.binding, &mut last, &mut associated)).collect()
     }
 
-    fn open_one(&self, envelope: &Envelope<'_>, binding: &Binding, associated: &mut Associated) -> Result<Opened> {
+    fn open_one(
+        &self,
+        envelope: &Envelope<'_>,
+        binding: &Binding,
+        last: &mut Option<Arc<Subkey>>,
+        associated: &mut Associated,
+    ) -> Result<Opened> {
         if envelope.key_id() != self.key_id() {
             return Err(Error::KeyMismatch);
         }
         match envelope.kind() {
             Kind::ByReference => {
-                let subkey = self.subkeys.find(envelope.salt(), envelope.commitment())?;
+                let subkey = self.subkeys.find_again(last, envelope.salt(), envelope.commitment())?;
                 open_under(&subkey, envelope, binding, associated)
             }
             Kind::InlineRing => {

@@ -1,6 +1,6 @@
 //! Sealing values by reference to a data key.
 
-use std::sync::Arc;
+use std::cell::Cell;
 
 use crate::binding::Binding;
 use crate::cipher::Nonces;
@@ -35,7 +35,7 @@ pub struct SealItem<'a> {
 ///
 /// It is shared between threads, renews its subkey when 2^24 values or 2^36 bytes are spent, and refuses in a process
 /// that was forked from the one that made it ([`crate::Error::ProcessChanged`]): make another one there. Beyond the output,
-/// a value costs no allocation (a binding of more than 400 bytes costs one; a batch costs two).
+/// a value costs no allocation; a batch costs two.
 pub struct Sealer {
     subkeys: SealingSubkeys,
     salt: Salt,
@@ -67,7 +67,7 @@ impl Sealer {
         let item = SealItem { binding, payload, padding, plaintext };
         let shared = self.shared(std::slice::from_ref(&item))?;
         let mut room = [0; NONCE_LEN];
-        self.seal_item(shared.as_deref(), &item, &mut Nonces::draw(&mut room)?, &mut Associated::new())
+        self.seal_item(shared, &item, &mut Nonces::draw(&mut room)?, &mut Associated::new())
     }
 
     /// Seals a batch: a result for each value, in order.
@@ -81,9 +81,10 @@ impl Sealer {
             left = rest;
             let room = &mut room[..NONCE_LEN * run.len()];
             match self.shared(run).and_then(|shared| Ok((shared, Nonces::draw(room)?))) {
-                Ok((shared, mut nonces)) => results.extend(
-                    run.iter().map(|item| self.seal_item(shared.as_deref(), item, &mut nonces, &mut associated)),
-                ),
+                Ok((shared, mut nonces)) => {
+                    let seal = |item| self.seal_item(shared, item, &mut nonces, &mut associated);
+                    results.extend(run.iter().map(seal));
+                }
                 Err(error) => results.extend(run.iter().map(|_| Err(error))),
             }
         }
@@ -96,7 +97,7 @@ impl Sealer {
     }
 
     /// The subkey of a whole run, with room for it; none where each value has its own.
-    fn shared(&self, run: &[SealItem<'_>]) -> Result<Option<Arc<Subkey>>> {
+    fn shared(&self, run: &[SealItem<'_>]) -> Result<Option<&Subkey>> {
         match self.salt {
             Salt::Shared => {
                 let bytes = run.iter().map(cost).fold(0, u64::saturating_add);
@@ -135,8 +136,7 @@ pub(crate) fn seal_under(
     out.extend_from_slice(start);
     out[KEY_PREFIX_LEN] = item.payload as u8;
     out[KEY_PREFIX_LEN + 1] = item.padding.byte();
-    out.extend_from_slice(&subkey.salt);
-    out.extend_from_slice(&subkey.commitment);
+    out.extend_from_slice(&subkey.public);
     let data = associated.of(&out, item.binding);
     subkey.cipher.seal(nonces, data, &mut out, |out| {
         let body = out.len();
@@ -147,33 +147,35 @@ pub(crate) fn seal_under(
 }
 
 /// Associated data: the header, then the binding, next to each other.
-pub(crate) struct Associated {
-    near: [u8; NEAR],
-    /// For what does not fit: kept for the next value of the batch.
-    far: Vec<u8>,
+///
+/// The memory is the thread's and is used again for every value, so that no value pays for it.
+pub(crate) struct Associated(Vec<u8>);
+
+thread_local! {
+    static MEMORY: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Header (71 bytes) and binding of nearly every value.
-const NEAR: usize = 480;
+/// A thread keeps no more than this after an unusually long binding.
+const MOST_KEPT: usize = 1 << 12;
 
 impl Associated {
     pub(crate) fn new() -> Self {
-        Self { near: [0; NEAR], far: Vec::new() }
+        Self(MEMORY.take())
     }
 
     pub(crate) fn of(&mut self, header: &[u8], binding: &Binding) -> &[u8] {
-        let binding = binding.encoded();
-        let len = header.len() + binding.len();
-        if let Some(near) = self.near.get_mut(..len) {
-            let (first, second) = near.split_at_mut(header.len());
-            first.copy_from_slice(header);
-            second.copy_from_slice(binding);
-            return near;
+        self.0.clear();
+        self.0.extend_from_slice(header);
+        self.0.extend_from_slice(binding.encoded());
+        &self.0
+    }
+}
+
+impl Drop for Associated {
+    fn drop(&mut self) {
+        if self.0.capacity() <= MOST_KEPT {
+            MEMORY.set(std::mem::take(&mut self.0));
         }
-        self.far.clear();
-        self.far.extend_from_slice(header);
-        self.far.extend_from_slice(binding);
-        &self.far
     }
 }
 

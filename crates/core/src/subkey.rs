@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use aws_lc_rs::rand;
-use subtle::ConstantTimeEq;
+use aws_lc_rs::{constant_time, rand};
 
 use crate::cipher::Cipher;
 use crate::derive::{Purpose, derive};
@@ -14,25 +13,28 @@ use crate::key::{DataKey, KeyId};
 use crate::layout::{COMMITMENT_LEN, SALT_LEN, SUBKEY_BYTES, SUBKEY_VALUES};
 use crate::process::Guard;
 
-/// A subkey, what it commits to, and how much it has sealed.
+/// A subkey and what it commits to.
 pub(crate) struct Subkey {
     pub(crate) cipher: Cipher,
-    pub(crate) salt: [u8; SALT_LEN],
-    pub(crate) commitment: [u8; COMMITMENT_LEN],
-    values: AtomicU64,
-    bytes: AtomicU64,
+    /// Salt and commitment, as they stand next to each other in a header.
+    pub(crate) public: [u8; SALT_LEN + COMMITMENT_LEN],
 }
 
 impl Subkey {
     pub(crate) fn derive(key: &DataKey, key_id: KeyId, purpose: Purpose, salt: &[u8; SALT_LEN]) -> Result<Self> {
         let derived = derive(key, key_id, purpose, salt, &[])?;
-        Ok(Self {
-            cipher: Cipher::new(&derived.key)?,
-            salt: *salt,
-            commitment: derived.commitment,
-            values: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        })
+        let mut public = [0; SALT_LEN + COMMITMENT_LEN];
+        public[..SALT_LEN].copy_from_slice(salt);
+        public[SALT_LEN..].copy_from_slice(&derived.commitment);
+        Ok(Self { cipher: Cipher::new(&derived.key)?, public })
+    }
+
+    pub(crate) fn salt(&self) -> &[u8; SALT_LEN] {
+        self.public.first_chunk().expect("48 bytes begin with 16")
+    }
+
+    pub(crate) fn commitment(&self) -> &[u8; COMMITMENT_LEN] {
+        self.public.last_chunk().expect("48 bytes end with 32")
     }
 
     /// A subkey under a salt of its own.
@@ -41,50 +43,53 @@ impl Subkey {
         rand::fill(&mut salt).map_err(|_| Error::Random)?;
         Self::derive(key, key_id, purpose, &salt)
     }
-
-    /// Takes this much out of the budget. What is taken and not used is lost, which only ends the subkey earlier.
-    fn reserve(&self, values: u64, bytes: u64) -> bool {
-        self.values.fetch_add(values, Ordering::Relaxed).saturating_add(values) <= SUBKEY_VALUES
-            && self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= SUBKEY_BYTES
-    }
 }
 
-/// The subkey that seals now, replaced when its budget is spent.
+/// Subkeys that seal: one at a time, the next one made when its budget is spent.
+///
+/// They hang in a chain, so that whoever seals reads the current one without a lock. A spent one stays until the
+/// sealer goes: half a kilobyte for every 2^24 values.
 pub(crate) struct SealingSubkeys {
     key: DataKey,
     key_id: KeyId,
     purpose: Purpose,
     guard: Guard,
-    current: RwLock<Arc<Subkey>>,
+    first: Link,
+}
+
+struct Link {
+    subkey: Subkey,
+    /// Values in the upper bits, bytes in the lower: one addition takes from both budgets.
+    taken: AtomicU64,
+    next: OnceLock<Box<Link>>,
 }
 
 impl SealingSubkeys {
     pub(crate) fn new(key: &DataKey, key_id: KeyId, purpose: Purpose) -> Result<Self> {
-        let current = RwLock::new(Arc::new(Subkey::fresh(key, key_id, purpose)?));
-        Ok(Self { key: key.duplicate(), key_id, purpose, guard: Guard::new(), current })
+        let first = Link::new(Subkey::fresh(key, key_id, purpose)?);
+        Ok(Self { key: key.duplicate(), key_id, purpose, guard: Guard::new(), first })
     }
 
-    /// A subkey with room for this much, which must be less than a whole budget.
-    pub(crate) fn reserve(&self, values: u64, bytes: u64) -> Result<Arc<Subkey>> {
-        // Before the lock: after a fork another thread of the parent may have held it.
+    /// A subkey with room for this much: far less than a whole budget.
+    pub(crate) fn reserve(&self, values: u64, bytes: u64) -> Result<&Subkey> {
         self.guard.check()?;
-        loop {
-            let subkey = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
-            if subkey.reserve(values, bytes) {
-                return Ok(subkey);
-            }
-            let fresh = Arc::new(Subkey::fresh(&self.key, self.key_id, self.purpose)?);
-            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            if Arc::ptr_eq(&current, &subkey) {
-                *current = fresh;
-            }
+        let mut link = &self.first;
+        while !link.reserve(values, bytes) {
+            link = match link.next.get() {
+                Some(next) => next,
+                None => {
+                    let fresh = Box::new(Link::new(self.derive_fresh()?));
+                    link.next.get_or_init(|| fresh)
+                }
+            };
         }
+        Ok(&link.subkey)
     }
 
     /// A subkey for one value alone.
     pub(crate) fn fresh(&self) -> Result<Subkey> {
         self.guard.check()?;
-        Subkey::fresh(&self.key, self.key_id, self.purpose)
+        self.derive_fresh()
     }
 
     pub(crate) fn void(&mut self) {
@@ -95,12 +100,43 @@ impl SealingSubkeys {
         self.key_id
     }
 
+    fn derive_fresh(&self) -> Result<Subkey> {
+        Subkey::fresh(&self.key, self.key_id, self.purpose)
+    }
+
     #[cfg(test)]
     pub(crate) fn spend(&self, values: u64, bytes: u64) {
-        let current = self.current.read().unwrap();
-        current.values.fetch_add(values, Ordering::Relaxed);
-        current.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.first.taken.fetch_add(values << BYTES_BITS | bytes, Ordering::Relaxed);
     }
+}
+
+/// Room for 2^36 bytes and for what is asked on top of them by everybody who asks at the same moment: 8 times the
+/// budget again. The values have the 24 bits above, and 2^24 of them are the budget and the first bit that is too many.
+const BYTES_BITS: u32 = 39;
+
+const _: () = {
+    assert!(SUBKEY_BYTES < 1 << BYTES_BITS);
+    assert!(SUBKEY_VALUES < 1 << (u64::BITS - BYTES_BITS));
+};
+
+impl Link {
+    fn new(subkey: Subkey) -> Self {
+        Self { subkey, taken: AtomicU64::new(0), next: OnceLock::new() }
+    }
+
+    /// Takes this much out of the budget. What is taken and not used is lost, which only ends the subkey earlier.
+    ///
+    /// A spent budget is not taken from any more, so the counter stays far from its end: beyond the budget it can only
+    /// rise by what other threads ask in the moment between looking and taking.
+    fn reserve(&self, values: u64, bytes: u64) -> bool {
+        let wanted = values << BYTES_BITS | bytes;
+        within(self.taken.load(Ordering::Relaxed))
+            && within(self.taken.fetch_add(wanted, Ordering::Relaxed).saturating_add(wanted))
+    }
+}
+
+fn within(taken: u64) -> bool {
+    taken >> BYTES_BITS <= SUBKEY_VALUES && taken & ((1 << BYTES_BITS) - 1) <= SUBKEY_BYTES
 }
 
 /// Subkeys that open, by salt; the least recently used goes when there is no room.
@@ -121,6 +157,22 @@ struct Known {
 impl OpeningSubkeys {
     pub(crate) fn new(key: &DataKey, key_id: KeyId, purpose: Purpose, most: usize) -> Self {
         Self { key: key.duplicate(), key_id, purpose, most: most.max(1), known: Mutex::default() }
+    }
+
+    /// As [`OpeningSubkeys::find`], looking first at the one that the caller used last: the rows of one job have
+    /// mostly one salt.
+    pub(crate) fn find_again(
+        &self,
+        last: &mut Option<Arc<Subkey>>,
+        salt: &[u8; SALT_LEN],
+        commitment: &[u8; COMMITMENT_LEN],
+    ) -> Result<Arc<Subkey>> {
+        if let Some(subkey) = last.as_ref().filter(|subkey| subkey.salt() == salt) {
+            return check(subkey, commitment).map(|()| Arc::clone(subkey));
+        }
+        let subkey = self.find(salt, commitment)?;
+        *last = Some(Arc::clone(&subkey));
+        Ok(subkey)
     }
 
     /// The subkey of this salt, if the data key is the one that is committed to.
@@ -156,21 +208,23 @@ impl Known {
 
     /// Looking for the oldest costs a walk over all of them, which is small beside the derivation that led here.
     fn insert(&mut self, subkey: Arc<Subkey>, most: usize) {
-        if self.subkeys.len() >= most && !self.subkeys.contains_key(&subkey.salt) {
+        if self.subkeys.len() >= most && !self.subkeys.contains_key(subkey.salt()) {
             let oldest = self.subkeys.iter().min_by_key(|(_, (_, used))| *used).map(|(salt, _)| *salt);
             oldest.and_then(|salt| self.subkeys.remove(&salt));
         }
-        self.subkeys.insert(subkey.salt, (subkey, self.clock));
+        self.subkeys.insert(*subkey.salt(), (subkey, self.clock));
     }
 }
 
 /// The commitment of a subkey against the one an envelope carries, in constant time.
 pub(crate) fn check(subkey: &Subkey, commitment: &[u8; COMMITMENT_LEN]) -> Result<()> {
-    if bool::from(subkey.commitment.ct_eq(commitment)) { Ok(()) } else { Err(Error::OpenFailed) }
+    constant_time::verify_slices_are_equal(subkey.commitment(), commitment).map_err(|_| Error::OpenFailed)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ptr;
+
     use super::*;
 
     fn key() -> (DataKey, KeyId) {
@@ -184,10 +238,11 @@ mod tests {
             let subkeys = SealingSubkeys::new(&key, id, Purpose::Value).unwrap();
             let first = subkeys.reserve(0, 0).unwrap();
             subkeys.spend(values, bytes);
-            assert!(Arc::ptr_eq(&first, &subkeys.reserve(1, 1).unwrap()), "the last of the budget is there to be used");
+            assert!(ptr::eq(first, subkeys.reserve(1, 1).unwrap()), "the last of the budget is there to be used");
             let second = subkeys.reserve(1, 1).unwrap();
-            assert_ne!(first.salt, second.salt);
-            assert_ne!(first.commitment, second.commitment);
+            assert_ne!(first.salt(), second.salt());
+            assert_ne!(first.commitment(), second.commitment());
+            assert!(ptr::eq(second, subkeys.reserve(1, 1).unwrap()), "a spent subkey does not come back");
         }
     }
 
@@ -197,7 +252,7 @@ mod tests {
         let opening = OpeningSubkeys::new(&key, id, Purpose::Value, 2);
         let find = |byte: u8| {
             let known = Subkey::derive(&key, id, Purpose::Value, &[byte; SALT_LEN]).unwrap();
-            opening.find(&known.salt, &known.commitment).unwrap()
+            opening.find(known.salt(), known.commitment()).unwrap()
         };
         let first = find(1);
         find(2);
@@ -212,11 +267,11 @@ mod tests {
         let (key, id) = key();
         let opening = OpeningSubkeys::new(&key, id, Purpose::Value, 2);
         let known = Subkey::derive(&key, id, Purpose::Value, &[1; SALT_LEN]).unwrap();
-        let mut wrong = known.commitment;
+        let mut wrong = *known.commitment();
         wrong[31] ^= 1;
-        assert_eq!(opening.find(&known.salt, &wrong).err(), Some(Error::OpenFailed));
+        assert_eq!(opening.find(known.salt(), &wrong).err(), Some(Error::OpenFailed));
         assert_eq!(opening.held(), 0);
-        opening.find(&known.salt, &known.commitment).unwrap();
-        assert_eq!(opening.find(&known.salt, &wrong).err(), Some(Error::OpenFailed), "nor when the subkey is known");
+        opening.find(known.salt(), known.commitment()).unwrap();
+        assert_eq!(opening.find(known.salt(), &wrong).err(), Some(Error::OpenFailed), "nor when the subkey is known");
     }
 }

@@ -3,8 +3,6 @@
 //! The same construction as for values under a purpose of its own: salt 16, commitment 32, nonce 12, the 32 bytes
 //! encrypted, tag 16; 108 bytes. The associated data is the salt, the commitment and a context that the caller gives.
 
-use std::sync::Arc;
-
 use zeroize::Zeroizing;
 
 use crate::binding::{Binding, Part, Role, push};
@@ -48,9 +46,9 @@ impl KeyWrap {
 
     /// 108 bytes.
     pub fn wrap(&self, key: &DataKey, context: &WrapContext) -> Result<Vec<u8>> {
-        let subkey: Arc<Subkey> = self.subkeys.reserve(1, KEY_LEN as u64)?;
+        let subkey = self.subkeys.reserve(1, KEY_LEN as u64)?;
         let mut room = [0; NONCE_LEN];
-        wrap_under(&subkey, key, context, &mut Nonces::draw(&mut room)?)
+        wrap_under(subkey, key, context, &mut Nonces::draw(&mut room)?)
     }
 
     /// Makes this refuse from now on: for a hook that runs after a VM snapshot was restored.
@@ -94,15 +92,14 @@ pub(crate) fn wrap_under(
     nonces: &mut Nonces<'_>,
 ) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(WRAPPED_KEY_LEN);
-    out.extend_from_slice(&subkey.salt);
-    out.extend_from_slice(&subkey.commitment);
+    out.extend_from_slice(&subkey.public);
     let data = associated(subkey, context);
     subkey.cipher.seal(nonces, &data, &mut out, |out| out.extend_from_slice(&key.0))?;
     Ok(out)
 }
 
 fn associated(subkey: &Subkey, context: &WrapContext) -> Vec<u8> {
-    [&subkey.salt[..], &subkey.commitment, &context.0].concat()
+    [&subkey.public[..], &context.0].concat()
 }
 
 fn take<const N: usize>(bytes: &[u8]) -> Result<(&[u8; N], &[u8])> {

@@ -1,6 +1,7 @@
 //! Plans, sweeps and reports over a running database.
 pub mod codec;
 pub mod columns;
+mod connect;
 pub mod database;
 pub mod model;
 pub mod ops;
@@ -13,3 +14,5 @@ pub mod sqlite;
 pub mod store;
 pub mod sweep;
 pub mod words;
+
+pub use connect::connect;

@@ -131,6 +131,9 @@ fn column(
     sharing: &Sharing,
 ) -> Option<ColumnPolicy> {
     let path = |key: &str| keys(&["tables", table.name, "columns", name, key]);
+    if name.is_empty() {
+        at.report(&keys(&["tables", table.name, "columns", name]), "expected the name of a column");
+    }
     let (id, ring) = match &raw.same_as {
         Some(other) => same_as(at, table, name, &raw, sharing.0.get(other), sharing),
         None => {

@@ -119,9 +119,11 @@ impl Policy {
 
     /// The column that `name` means: `schema.table.column` on Postgres, `table.column` on SQLite.
     pub fn column(&self, name: &str) -> Option<(&TablePolicy, &ColumnPolicy)> {
-        let (table, column) = name.rsplit_once('.')?;
-        let table = self.tables.get(table)?;
-        Some((table, table.columns.get(column)?))
+        // A column's name may have a dot in it, so there may be more than one place to cut.
+        self.tables.iter().find_map(|(table_name, table)| {
+            let column = name.strip_prefix(table_name.as_str())?.strip_prefix('.')?;
+            Some((table, table.columns.get(column)?))
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::model::{TableName, TargetColumn, TargetIndex};
 use crate::store::{Cell, Change, RowVersion};
 
-struct TestCells {
+pub(crate) struct TestCells {
     id: String,
     sealer: Sealer,
     opener: Opener,
@@ -19,7 +19,7 @@ struct TestCells {
 }
 
 impl TestCells {
-    fn new(id: &str) -> Self {
+    pub(crate) fn new(id: &str) -> Self {
         let (key, key_id) = (DataKey::from_bytes(&mut [7; 32]), KeyId::random().unwrap());
         let spec = IndexSpec {
             ring_id: "ring".into(),

@@ -1,10 +1,33 @@
 //! What a person asks for, put together from sweeps and schema steps: audit, residue, status, plans and what carries
 //! them out. The order of steps lives here; how rows move is the engine's, and what SQL is sent is the dialect's.
 
+pub mod apply;
 pub mod audit;
+pub mod enforce;
+pub mod estimate;
+pub mod keys;
+pub mod observer;
+pub mod plan;
 pub mod residue;
+pub mod rollback;
+pub mod run;
+pub mod session;
+pub mod steps;
 pub mod targets;
+#[cfg(all(test, feature = "sqlite"))]
+mod tests;
+pub mod verify;
 
+pub use apply::{Applied, ApplyOptions, ApplyReport, apply};
 pub use audit::{AuditReport, audit};
+pub use enforce::{EnforceReport, enforce, plan_enforce};
+pub use keys::{Keys, Reader};
+pub use observer::{Observer, Silent, StepEvent, StepState, SweepEvent};
+pub use plan::{Plan, PlanOptions, plan};
 pub use residue::{Probes, ResidueReport, residue};
+pub use rollback::{RollbackReport, plan_rollback, rollback};
+pub use run::Pace;
+pub use session::Session;
+pub use steps::{Action, Step};
 pub use targets::{Selection, target};
+pub use verify::{Verified, VerifyReport, verify};

@@ -5,8 +5,11 @@ use tokio_postgres::types::Type;
 
 use super::form::{self, Look};
 use super::shape::Shape;
-use super::{Postgres, Purpose, ident, qualified};
+use super::{Postgres, Purpose, Tx, ident, literal, qualified};
 use crate::model::{Census, Goal, Target};
+
+/// How many rows with plaintext a census names.
+const EXAMPLES: u32 = 5;
 
 impl Postgres {
     /// One census for each column of the target. `sample`: about as many rows, from blocks spread over the table.
@@ -46,6 +49,9 @@ impl Postgres {
                     }
                 }
             }
+            if census.plaintext > 0 {
+                census.examples = examples(&tx, &doing, target, &name, look).await?;
+            }
             all.push(census);
         }
         tx.commit().await?;
@@ -77,6 +83,25 @@ impl Postgres {
         tx.commit().await?;
         Ok(row.get(0))
     }
+}
+
+/// The first rows that hold plaintext, as people name rows. Values of keys are shown where no key is protected.
+async fn examples(tx: &Tx, doing: &str, target: &Target, column: &str, look: Look) -> Result<Vec<String>> {
+    let protected = target.key.iter().any(|key| target.columns.iter().any(|c| c.name == *key));
+    let label = if target.key.is_empty() || protected {
+        "'ctid=' || t.ctid::text".to_owned()
+    } else {
+        let parts: Vec<String> =
+            target.key.iter().map(|key| format!("{} || t.{}::text", literal(&format!("{key}=")), ident(key))).collect();
+        parts.join(" || ',' || ")
+    };
+    let sql = format!(
+        "SELECT {label} FROM {} t WHERE t.{column} IS NOT NULL AND NOT {} AND NOT {} LIMIT {EXAMPLES}",
+        qualified(&target.table),
+        look.is_envelope(&format!("t.{column}"), &[]),
+        look.begins_like(&format!("t.{column}")),
+    );
+    Ok(tx.query(doing, &sql, &[]).await?.iter().map(|row| row.get(0)).collect())
 }
 
 /// `None`: the goal asks for nothing of this target.

@@ -9,6 +9,7 @@ mod inspect;
 mod quote;
 mod session;
 mod shape;
+mod steps;
 mod store;
 
 use std::collections::HashMap;
@@ -46,6 +47,8 @@ pub struct Limits {
     pub max_snapshot_age: i64,
     /// … and while the log grows by more than this many bytes a second, if there is such a limit.
     pub max_wal_rate: Option<f64>,
+    /// For how long a schema step tries to get its lock, in short tries.
+    pub schema_patience: Duration,
     /// Connections at once.
     pub connections: usize,
 }
@@ -59,6 +62,7 @@ impl Default for Limits {
             max_slot_bytes: 16 << 30,
             max_snapshot_age: 10_000_000,
             max_wal_rate: None,
+            schema_patience: Duration::from_secs(120),
             connections: 8,
         }
     }

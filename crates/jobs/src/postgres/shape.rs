@@ -115,7 +115,7 @@ async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
                coalesce(bool_or(t.tgtype & 2 = 2), false) AS before, \
                coalesce(bool_or(t.tgtype & 2 = 0), false) AS after \
              FROM pg_catalog.pg_trigger t \
-             WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 16 = 16 \
+             WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgname NOT LIKE 'enfold\\_%' AND t.tgtype & 16 = 16 \
                AND t.tgrelid IN (SELECT $1 UNION SELECT relid FROM pg_catalog.pg_partition_tree($1))",
             &[(&oid, Type::OID), (&names, Type::TEXT_ARRAY)],
         )
@@ -164,7 +164,7 @@ async fn column_types(tx: &Tx, oid: u32) -> Result<Vec<(String, String)>> {
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-async fn leaves(tx: &Tx, oid: u32, table: &TableName) -> Result<Vec<Leaf>> {
+pub(crate) async fn leaves(tx: &Tx, oid: u32, table: &TableName) -> Result<Vec<Leaf>> {
     let rows = tx
         .query(
             &format!("cannot look up the partitions of `{}`", table.table),

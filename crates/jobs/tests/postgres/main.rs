@@ -4,5 +4,6 @@ mod codec;
 mod leases;
 mod races;
 mod refusals;
+mod steps;
 mod types;
 mod world;

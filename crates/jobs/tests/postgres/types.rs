@@ -46,6 +46,21 @@ async fn every_type_is_sealed_and_comes_back_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_census_tells_plaintext_lookalikes_and_envelopes_apart_and_names_rows() {
+    let world = World::with(
+        "CREATE TABLE t (id int PRIMARY KEY, note text); \
+         INSERT INTO t SELECT n, CASE WHEN n <= 10 THEN 'plain' WHEN n = 11 THEN 'enf1:typed by somebody' END FROM generate_series(1, 12) n",
+    )
+    .await;
+    let t = target("t", &[("note", Storage::Text)]);
+    let census = world.store.count_forms(&t, None).await.expect("counts").remove(0);
+    assert_eq!((census.rows, census.nulls, census.plaintext, census.lookalikes, census.envelopes), (12, 1, 10, 1, 0));
+    assert_eq!(census.examples, ["id=1", "id=2", "id=3", "id=4", "id=5"]);
+    let sampled = world.store.count_forms(&t, Some(5)).await.expect("counts").remove(0);
+    assert!(sampled.rows <= 5 && sampled.rows > 0);
+}
+
+#[tokio::test]
 async fn keys_may_be_composite_text_uuid_or_missing() {
     for (key, columns, values) in [
         (vec!["a", "b"], "a int, b text, PRIMARY KEY (a, b)", "n, 'k' || n"),

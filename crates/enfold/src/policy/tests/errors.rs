@@ -310,3 +310,66 @@ fn a_key_is_known_by_the_operators_whole() {
     enfold.toml:15: trust.min_epoch: expected an integer of 0 at least
     "#);
 }
+
+/// Two rings, and two tables whose columns share an id: sound until one line of it is changed.
+const SHARED: &str = r#"
+database.url = "sqlite:app.db"
+environment = "development"
+[rings.a]
+id = "a"
+roots = ["local:k"]
+scope = "record"
+record_wrap = "kms"
+[rings.b]
+id = "b"
+roots = ["local:k"]
+scope = "ring"
+[tables.t]
+row_key = ["x", "y"]
+[tables.t.columns.c]
+id = "t.c"
+ring = "a"
+bind_row = true
+[tables.t.columns.d]
+id = "t.d"
+ring = "a"
+[tables.t.indexes.both]
+over = ["c", "d"]
+column = "both"
+[tables.old]
+row_key = ["x", "y"]
+[tables.old.columns.c]
+same_as = "t.c"
+bind_row = true
+"#;
+
+#[test]
+fn one_changed_line_of_a_sound_policy_is_one_error() {
+    load(SHARED).unwrap();
+    let changes: &[&[(&str, &str)]] = &[
+        &[("scope = \"record\"", "scope = \"ring\"")],
+        &[("id = \"t.d\"\nring = \"a\"", "id = \"t.d\"\nring = \"b\"")],
+        &[("[tables.old]\nrow_key = [\"x\", \"y\"]", "[tables.old]\nrow_key = [\"x\"]")],
+        &[("same_as = \"t.c\"", "same_as = \"t.c\"\nring = \"b\"")],
+        &[("id = \"t.d\"", "id = \"\"")],
+        &[("[tables.t.columns.d]", "[tables.t.columns.\"\"]"), ("over = [\"c\", \"d\"]", "over = [\"c\", \"\"]")],
+        &[("[tables.t]\nrow_key = [\"x\", \"y\"]", "[tables.t]\nrow_key = [\"x\", \"x\"]")],
+    ];
+    let lines = changes.iter().map(|change| {
+        let mut text = SHARED.to_owned();
+        for (from, to) in *change {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        refused(&text).lines().skip(1).collect::<Vec<_>>().join("\n")
+    });
+    assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
+    enfold.toml:8: rings.a.record_wrap: only a ring with the scope `record` has keys of records
+    enfold.toml:23: tables.t.indexes.both.over: the columns belong to different rings; an index has one key
+    enfold.toml:29: tables.old.columns.c.bind_row: the `row_key` is of another length than that of the column in `same_as`
+    enfold.toml:29: tables.old.columns.c.ring: another ring than that of the column in `same_as`; leave it out
+    enfold.toml:20: tables.t.columns.d.id: expected an id of 1 to 200 bytes
+    enfold.toml:19: tables.t.columns."": expected the name of a column
+    enfold.toml:14: tables.t.row_key.1: the same column twice
+    "#);
+}

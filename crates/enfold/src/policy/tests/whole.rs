@@ -63,6 +63,7 @@ fn the_example_loads_whole() {
     assert_eq!(policy.jobs.rate, Some(5_000));
     assert!(policy.column("public.users.email").is_some());
     assert!(policy.column("public.users.emial").is_none());
+    assert!(policy.column("public.users").is_none());
 }
 
 #[test]

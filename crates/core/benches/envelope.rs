@@ -1,0 +1,277 @@
+//! What sealing and opening cost beside the cipher itself. Prints a JSON line for each figure:
+//! `{"name", "ratio", "bound", "met", "ours_ns", "raw_ns"}`.
+//!
+//! Two things are compared by taking turns in slices of about a millisecond on the same core, so that whatever else the
+//! machine does falls on both; the ratio is the median of the ratios of neighbouring slices. The times are those of the
+//! fastest slice.
+//!
+//! "Raw" is AES-256-GCM of the same library with a warm key, over the same bytes (value and associated data), into an
+//! output of its own for every value, as many of them alive at once. Lines that end in `_to_cipher_alone` have no bound:
+//! they compare with the cipher over the value alone, in place, in one buffer that never leaves the cache. Dropping the
+//! outputs is not timed on either side (wiping plaintext is what a drop does here).
+
+#![allow(clippy::print_stdout, reason = "its lines are its result")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::rand;
+use enfold_core::{Binding, DataKey, Envelope, KeyId, OpenItem, Opener, Padding, Part, PayloadType, SealItem, Sealer};
+
+/// Counts what is allocated, for the promise that a value costs its output and nothing else.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+#[allow(unsafe_code, reason = "a global allocator is an unsafe trait; this one only counts and passes on")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const BATCH: usize = 1000;
+const PAIRS: usize = 301;
+
+fn main() {
+    keep_memory();
+    let bench = Bench::new();
+    // `cargo bench --bench envelope -- single` measures the one that is being worked on.
+    if std::env::args().any(|argument| argument == "single") {
+        return bench.single_seal();
+    }
+    for (size, bound) in [(64, Some(1.5)), (1024, None), (16 * 1024, Some(1.05))] {
+        bench.batch_seal(size, bound);
+        bench.warm_open(size, bound);
+    }
+    bench.single_seal();
+    bench.two_cores();
+}
+
+/// Without this the allocator gives every batch of outputs back to the system and takes it again, page fault by page
+/// fault, which would hide what is measured: on both sides nearly all the time would be the kernel's.
+fn keep_memory() {
+    for option in [libc::M_TRIM_THRESHOLD, libc::M_TOP_PAD, libc::M_MMAP_THRESHOLD] {
+        #[allow(unsafe_code, reason = "mallopt has no safe wrapper; it only sets a number")]
+        let done = unsafe { libc::mallopt(option, 1 << 28) };
+        assert_eq!(done, 1);
+    }
+}
+
+struct Bench {
+    sealer: Sealer,
+    opener: Opener,
+    binding: Binding,
+    raw: LessSafeKey,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (key, id) = (DataKey::generate().unwrap(), KeyId::random().unwrap());
+        Self {
+            sealer: Sealer::new(&key, id).unwrap(),
+            opener: Opener::new(&key, id),
+            binding: Binding::new("customers", "users.email").tenant(Some(Part::Int(4711))),
+            raw: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).unwrap()),
+        }
+    }
+
+    fn items<'a>(&'a self, values: &'a [Vec<u8>]) -> Vec<SealItem<'a>> {
+        let item = |plaintext| SealItem {
+            binding: &self.binding,
+            payload: PayloadType::Text,
+            padding: Padding::None,
+            plaintext,
+        };
+        values.iter().map(|value| item(value)).collect()
+    }
+
+    fn aad(&self) -> Vec<u8> {
+        vec![0; 71 + self.binding.encoded().len()]
+    }
+
+    /// The cipher over the value alone, in place.
+    fn seal_alone(&self, nonce: [u8; 12], buffer: &mut [u8]) {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = self.raw.seal_in_place_separate_tag(nonce, Aad::empty(), buffer).unwrap();
+        black_box(tag.as_ref());
+    }
+
+    /// The cipher over value and associated data, into an output of its own.
+    fn seal_like(&self, nonce: [u8; 12], aad: &[u8], value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(value.len() + 28);
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(value);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = self.raw.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut out[12..]).unwrap();
+        out.extend_from_slice(tag.as_ref());
+        out
+    }
+
+    fn batch_seal(&self, size: usize, bound: Option<f64>) {
+        let values = batch_of(size);
+        let items = self.items(&values);
+        let sealed = counted(&format!("seal_many_{size}"), items.len(), || self.sealer.seal_many(&items));
+        assert!(sealed.iter().all(Result::is_ok));
+
+        let ours = || self.sealer.seal_many(&items);
+        let mut buffer = vec![0x61; size];
+        let alone = || values.iter().for_each(|_| self.seal_alone([1; 12], &mut buffer));
+        compare(&format!("seal_many_{size}_to_cipher_alone"), None, values.len(), ours, alone);
+        let aad = self.aad();
+        let like = || values.iter().map(|value| self.seal_like([1; 12], &aad, value)).collect::<Vec<_>>();
+        compare(&format!("seal_many_{size}"), bound, values.len(), ours, like);
+    }
+
+    fn warm_open(&self, size: usize, bound: Option<f64>) {
+        let values = batch_of(size);
+        let sealed: Vec<Vec<u8>> =
+            self.sealer.seal_many(&self.items(&values)).into_iter().map(Result::unwrap).collect();
+        let ours = || {
+            let parse = |bytes| OpenItem { envelope: Envelope::parse(bytes).unwrap(), binding: &self.binding };
+            let items: Vec<OpenItem<'_>> = sealed.iter().map(|bytes| parse(bytes)).collect();
+            self.opener.open_many(&items)
+        };
+        assert!(ours().iter().all(Result::is_ok));
+        counted(&format!("open_many_{size}"), sealed.len(), ours);
+
+        let nonce = || Nonce::assume_unique_for_key([1; 12]);
+        let alone: Vec<u8> = {
+            let mut value = values[0].clone();
+            let tag = self.raw.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut value).unwrap();
+            [&value, tag.as_ref()].concat()
+        };
+        let mut buffer = vec![0; size];
+        let open_alone = || {
+            for _ in &values {
+                let (body, tag) = alone.split_at(size);
+                self.raw.open_separate_gather(nonce(), Aad::empty(), body, tag, &mut buffer).unwrap();
+                black_box(&buffer);
+            }
+        };
+        compare(&format!("open_many_{size}_to_cipher_alone"), None, values.len(), ours, open_alone);
+
+        let aad = self.aad();
+        let raw: Vec<Vec<u8>> = values.iter().map(|value| self.seal_like([1; 12], &aad, value)).collect();
+        let open_like = || {
+            let open = |bytes: &Vec<u8>| {
+                let mut out = bytes[12..].to_vec();
+                let len = self.raw.open_in_place(nonce(), Aad::from(&aad), &mut out).unwrap().len();
+                out.truncate(len);
+                out
+            };
+            raw.iter().map(open).collect::<Vec<_>>()
+        };
+        compare(&format!("open_many_{size}"), bound, values.len(), ours, open_like);
+    }
+
+    /// One value, its nonce drawn alone.
+    fn single_seal(&self) {
+        let value = [0x61; 64];
+        let drawn = || {
+            let mut nonce = [0; 12];
+            rand::fill(&mut nonce).unwrap();
+            nonce
+        };
+        let seal = |_| self.sealer.seal(&self.binding, PayloadType::Text, Padding::None, &value).unwrap();
+        let ours = || (0..BATCH).map(seal).collect::<Vec<_>>();
+        counted("seal_64", BATCH, ours);
+        let mut buffer = value;
+        let alone = || (0..BATCH).for_each(|_| self.seal_alone(drawn(), &mut buffer));
+        compare("seal_64_to_cipher_alone", None, BATCH, ours, alone);
+        let aad = self.aad();
+        let like = || (0..BATCH).map(|_| self.seal_like(drawn(), &aad, &value)).collect::<Vec<_>>();
+        compare("seal_64", Some(1.3), BATCH, ours, like);
+    }
+
+    /// One sealer and one opener, shared by two threads: values in a given time against one thread's.
+    fn two_cores(&self) {
+        let values = vec![vec![0x61; 64]; BATCH];
+        let items = self.items(&values);
+        let work = || {
+            for _ in 0..200 {
+                let sealed = self.sealer.seal_many(&items);
+                let parse = |bytes| OpenItem { envelope: Envelope::parse(bytes).unwrap(), binding: &self.binding };
+                let opening: Vec<OpenItem<'_>> = sealed.iter().flatten().map(|bytes| parse(bytes)).collect();
+                drop(black_box(self.opener.open_many(&opening)));
+            }
+        };
+        let (mut one, mut two) = (f64::MAX, f64::MAX);
+        for _ in 0..25 {
+            one = one.min(time(work).1);
+            two = two.min(
+                time(|| {
+                    std::thread::scope(|scope| {
+                        scope.spawn(work);
+                        work();
+                    });
+                })
+                .1,
+            );
+        }
+        let ratio = 2.0 * one / two;
+        println!(r#"{{"name":"two_cores","ratio":{ratio:.3},"bound":1.9,"met":{},"better":"more"}}"#, ratio >= 1.9);
+    }
+}
+
+/// A thousand values, or as many as a megabyte holds.
+fn batch_of(size: usize) -> Vec<Vec<u8>> {
+    vec![vec![0x61; size]; BATCH.min((1 << 20) / size)]
+}
+
+/// What is allocated beyond one output a value: the bound is for the whole batch, the two lists of items and results
+/// and the nonces among it.
+fn counted<T>(name: &str, values: usize, work: impl FnOnce() -> T) -> T {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let done = work();
+    let extra = ALLOCATIONS.load(Ordering::Relaxed) - before - values as u64;
+    let met = extra <= 2;
+    println!(r#"{{"name":"{name}_allocations_a_batch_beyond_its_outputs","ratio":{extra},"bound":2,"met":{met}}}"#);
+    done
+}
+
+fn compare<T, U>(
+    name: &str,
+    bound: Option<f64>,
+    values: usize,
+    mut ours: impl FnMut() -> T,
+    mut raw: impl FnMut() -> U,
+) {
+    ours();
+    raw();
+    let mut ratios = Vec::with_capacity(PAIRS);
+    let (mut ours_best, mut raw_best) = (f64::MAX, f64::MAX);
+    for _ in 0..PAIRS {
+        let (one, other) = (time(&mut ours).1, time(&mut raw).1);
+        ratios.push(one / other);
+        ours_best = ours_best.min(one);
+        raw_best = raw_best.min(other);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios[PAIRS / 2];
+    let each = |seconds: f64| seconds / values as f64 * 1e9;
+    let bound = match bound {
+        Some(bound) => format!(r#""bound":{bound},"met":{},"#, ratio <= bound),
+        None => r#""bound":null,"#.to_owned(),
+    };
+    let (ours_ns, raw_ns) = (each(ours_best), each(raw_best));
+    println!(r#"{{"name":"{name}","ratio":{ratio:.3},{bound}"ours_ns":{ours_ns:.0},"raw_ns":{raw_ns:.0}}}"#);
+}
+
+/// What was made, still alive, and the seconds it took.
+fn time<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let start = Instant::now();
+    let made = black_box(work());
+    (made, start.elapsed().as_secs_f64())
+}

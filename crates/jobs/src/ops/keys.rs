@@ -1,0 +1,36 @@
+//! What operations ask of the keys: modes that the operators signed, readers that registered, and a codec. The
+//! operations know no key service and no catalog; [`super::session`] puts the real ones behind this.
+
+use async_trait::async_trait;
+use enfold::Result;
+use enfold::policy::Mode;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Codec;
+
+/// An application that said which columns it reads, and what it can work with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    pub name: String,
+    pub version: String,
+    /// `table.column`, as the policy names both.
+    pub columns: Vec<String>,
+    /// The strongest mode that it is ready for.
+    pub ready: Mode,
+}
+
+/// The keys and the signed states of a policy's rings.
+#[async_trait]
+pub trait Keys: Send + Sync {
+    /// The mode that the operators signed for each `table.column`, in order; `Legacy` where they signed none.
+    async fn modes(&self, columns: &[String]) -> Result<Vec<Mode>>;
+
+    /// Signs and publishes modes, for each ring all or nothing. A mode that is signed already is no change.
+    async fn set_modes(&self, columns: &[(String, Mode)]) -> Result<()>;
+
+    /// Applications seen lately.
+    async fn readers(&self) -> Result<Vec<Reader>>;
+
+    /// Seals and opens the policy's columns.
+    fn codec(&self) -> &dyn Codec;
+}

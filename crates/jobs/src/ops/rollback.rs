@@ -1,0 +1,80 @@
+//! `rollback`: the way out, as good as the way in. Online: readers read both forms all the while.
+
+use enfold::policy::{Mode, TablePolicy};
+use enfold::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::observer::Observer;
+use super::run::{Pace, Run};
+use super::session::Session;
+use super::steps::{Step, Steps};
+use super::targets::{Selection, target};
+use crate::database::TableFacts;
+use crate::model::Target;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RollbackReport {
+    pub tables: Vec<TableRolledBack>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableRolledBack {
+    /// The policy's name of the table.
+    pub table: String,
+    pub rows_changed: u64,
+}
+
+/// What `rollback` would do, in order, for a person to read first.
+pub async fn plan_rollback(session: &Session, selection: &Selection) -> Result<Vec<(String, Vec<Step>)>> {
+    let mut all = Vec::new();
+    for (name, table, columns) in selection.of(&session.policy) {
+        let (facts, target) = look(session, name, table, &columns).await?;
+        let steps = Steps { database: session.db.as_ref(), target: &target, facts: &facts, policy: table };
+        all.push((name.to_owned(), steps.unprotect()));
+    }
+    Ok(all)
+}
+
+/// Takes the selected columns back to plaintext and mode `legacy`, and removes what Enfold added to their tables.
+pub async fn rollback(
+    session: &Session,
+    selection: &Selection,
+    pace: &Pace,
+    observer: &dyn Observer,
+) -> Result<RollbackReport> {
+    let mut ready = Vec::new();
+    for (name, table, columns) in selection.of(&session.policy) {
+        may_weaken(name, table, &columns)?;
+        let (facts, target) = look(session, name, table, &columns).await?;
+        ready.push((name, table, facts, target));
+    }
+    let mut tables = Vec::new();
+    for (name, table, facts, target) in &ready {
+        let steps = Steps { database: session.db.as_ref(), target, facts, policy: table };
+        let run = Run { session, observer, pace, target, stop_after: None };
+        // A protecting sweep that was paused or killed must not be taken up behind our back.
+        run.cancel_protection().await?;
+        let came = run.all(&steps.unprotect()).await?;
+        tables.push(TableRolledBack { table: (*name).to_owned(), rows_changed: came.rows_changed });
+    }
+    Ok(RollbackReport { tables })
+}
+
+async fn look(session: &Session, name: &str, table: &TablePolicy, columns: &[&str]) -> Result<(TableFacts, Target)> {
+    let facts = session.db.inspect(table).await?;
+    // A column that was never converted needs no way back, whatever its type.
+    let convertible = |column: &&&str| facts.columns.iter().any(|fact| fact.name == **column && fact.storage.is_some());
+    let columns: Vec<&str> = columns.iter().filter(convertible).copied().collect();
+    let target = target(name, table, &facts, &columns)?;
+    Ok((facts, target))
+}
+
+/// Applications that pin a least mode would refuse every value of the column: that pin goes first.
+fn may_weaken(table: &str, policy: &TablePolicy, columns: &[&str]) -> Result<()> {
+    let pinned = policy.columns.iter().find(|(name, c)| columns.contains(&name.as_str()) && c.min_mode > Mode::Legacy);
+    let Some((column, _)) = pinned else { return Ok(()) };
+    Err(Error::new(Code::PlanRefused, format!("cannot take `{table}.{column}` back to plaintext"))
+        .cause("the policy pins its `min_mode`, so every application would refuse to read it")
+        .hint("remove `min_mode` from the policy of every application first")
+        .hint("nothing was changed"))
+}

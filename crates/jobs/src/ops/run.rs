@@ -1,0 +1,274 @@
+//! Carries out steps: the interpreter that apply, enforce and rollback share.
+
+use enfold::policy::Mode;
+use enfold::{Code, Error, Result};
+use futures_util::future::try_join_all;
+
+use super::observer::{Observer, StepEvent, StepState, TableWatch};
+use super::session::Session;
+use super::steps::{Action, Step, word};
+use super::verify::Verified;
+use crate::model::{Goal, JobId, JobState, RowError, Target};
+use crate::store::{JobRecord, JobSpec};
+use crate::sweep::{SweepEnd, SweepOptions, SweepReport, sweep};
+
+/// How the sweeps of an operation go about it.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    /// Rows a second; the policy's when none is given.
+    pub rate: Option<u32>,
+    /// Rows in a batch at most; the policy's when none is given.
+    pub batch_rows: Option<u32>,
+    /// Workers in this process; zero is taken for one.
+    pub workers: u32,
+}
+
+/// One table's operation on its way.
+pub(super) struct Run<'a> {
+    pub(super) session: &'a Session,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) pace: &'a Pace,
+    pub(super) target: &'a Target,
+    /// A canary: rows after which a protecting sweep stops.
+    pub(super) stop_after: Option<u64>,
+}
+
+/// How often plaintext that turned up is sealed and all of it verified again, before somebody must look.
+const VERIFY_TRIES: u32 = 3;
+
+/// What a list of steps came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Came {
+    pub(super) rows_changed: u64,
+    /// The canary is out: the steps after it were not taken.
+    pub(super) canary: bool,
+}
+
+impl Run<'_> {
+    /// Takes steps in order, until one fails, the observer asks to stop, or the canary is out.
+    pub(super) async fn all(&self, steps: &[Step]) -> Result<Came> {
+        let mut came = Came::default();
+        for step in steps {
+            self.may_go_on()?;
+            self.tell(&step.says, StepState::Started);
+            let ended = match &step.action {
+                Action::CheckReaders { columns, mode } => {
+                    self.check_readers(columns, *mode).await.map(|()| StepState::Done)
+                }
+                Action::SetMode { columns, mode } => self.set_mode(columns, *mode).await,
+                Action::Schema { change } => self.session.db.run(change).await.map(|()| StepState::Done),
+                Action::Verify => self.verify().await.map(|()| StepState::Done),
+                Action::Sweep { goal } => self.sweep_to_zero(*goal).await.map(|report| match report {
+                    None => StepState::Skipped,
+                    Some(report) => {
+                        came.rows_changed += report.progress.rows_changed;
+                        came.canary = report.end == SweepEnd::Enough;
+                        StepState::Done
+                    }
+                }),
+            };
+            let ended = ended.map_err(|error| error.while_doing(self.doing(&step.says)))?;
+            self.tell(&step.says, ended);
+            if came.canary {
+                break;
+            }
+        }
+        Ok(came)
+    }
+
+    /// Opens every value. What a writer of the old kind left plain meanwhile is sealed, and all of it opened again.
+    async fn verify(&self) -> Result<()> {
+        for _ in 0..VERIFY_TRIES {
+            match Verified::of(self).await {
+                Err(error) if error.code() == Code::PlaintextFound => {
+                    if self.sweep_to_zero(Goal::Protect).await?.is_none() {
+                        return Err(error);
+                    }
+                }
+                ended => return ended.map(|_| ()),
+            }
+        }
+        Verified::of(self).await.map(|_| ())
+    }
+
+    /// Sweeps until nothing is left; `None` when nothing was left to begin with.
+    pub(super) async fn sweep_to_zero(&self, goal: Goal) -> Result<Option<SweepReport>> {
+        let store = self.session.db.store();
+        if self.unfinished(goal).await?.is_none() && store.remaining(goal, self.target).await? == 0 {
+            return Ok(None);
+        }
+        let job = self.job(goal).await?;
+        let report = self.sweep(job, goal).await?;
+        // A row without its index stops nothing: sealing it computes the index too, or reports the same error.
+        if report.end == SweepEnd::Enough || goal == Goal::Index {
+            return Ok(Some(report));
+        }
+        self.settled(job, goal, &report).await?;
+        Ok(Some(report))
+    }
+
+    /// Runs a job to its end with this process's workers.
+    pub(super) async fn sweep(&self, job: JobId, goal: Goal) -> Result<SweepReport> {
+        let store = self.session.db.store();
+        let watch = TableWatch { observer: self.observer, table: &self.target.policy_table, goal };
+        let workers = self.pace.workers.max(1);
+        let options: Vec<SweepOptions> = (0..workers).map(|n| self.options(n, workers, goal)).collect();
+        let codec = self.session.keys.codec();
+        let reports = try_join_all(options.iter().map(|options| sweep(store, codec, job, options, &watch))).await?;
+        let report =
+            reports.into_iter().next().ok_or_else(|| Error::new(Code::Internal, "a sweep without a worker"))?;
+        match report.end {
+            SweepEnd::Finished => {}
+            SweepEnd::Enough => self.pause(job).await?,
+            SweepEnd::Stopped => {
+                self.pause(job).await?;
+                return Err(interrupted());
+            }
+            SweepEnd::Cancelled => {
+                return Err(Error::new(Code::Interrupted, format!("job {} was cancelled", job.0))
+                    .hint("what was converted stays; run the same command again to begin a new job"));
+            }
+        }
+        Ok(report)
+    }
+
+    /// A new job, or the one that an interrupted run of the same operation left.
+    pub(super) async fn job(&self, goal: Goal) -> Result<JobId> {
+        if let Some(job) = self.unfinished(goal).await? {
+            return Ok(job.id);
+        }
+        self.new_job(goal).await
+    }
+
+    pub(super) async fn new_job(&self, goal: Goal) -> Result<JobId> {
+        let limits = &self.session.policy.jobs;
+        let spec = JobSpec {
+            goal,
+            target: self.target.clone(),
+            batch_rows: self.pace.batch_rows.unwrap_or(limits.batch_rows),
+            rate: self.pace.rate.or(limits.rate),
+            lease: limits.lease,
+        };
+        self.session.db.store().create_job(&spec).await
+    }
+
+    pub(super) async fn unfinished(&self, goal: Goal) -> Result<Option<JobRecord>> {
+        let jobs = self.session.db.store().jobs().await?;
+        Ok(jobs.into_iter().rev().find(|job| job.goal == goal && is_open(job.state) && same(&job.target, self.target)))
+    }
+
+    /// Ends what an interrupted protection left on record.
+    pub(super) async fn cancel_protection(&self) -> Result<()> {
+        let store = self.session.db.store();
+        let open = [JobState::Pending, JobState::Running, JobState::Paused, JobState::Failed];
+        for goal in [Goal::Protect, Goal::Index] {
+            while let Some(job) = self.unfinished(goal).await? {
+                store.transition(job.id, &open, JobState::Cancelled, None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Errors when the sweep ended before its goal.
+    async fn settled(&self, job: JobId, goal: Goal, report: &SweepReport) -> Result<()> {
+        let failed = report.progress.rows_failed;
+        let left = report.remaining.unwrap_or(0);
+        if failed > 0 {
+            let errors = self.session.db.store().row_errors(job, 5).await?;
+            return Err(rows_failed(&self.target.policy_table, failed, job, &errors));
+        }
+        if left > 0 {
+            let what = if goal == Goal::Unprotect { "envelopes" } else { "plaintext" };
+            return Err(Error::new(
+                Code::Busy,
+                format!("{left} rows of `{}` are not converted", self.target.policy_table),
+            )
+            .cause(format!("after {} passes somebody still writes {what}", report.passes))
+            .hint("bring every writer of the column up to date, then run the same command again"));
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, job: JobId) -> Result<()> {
+        self.session.db.store().transition(job, &[JobState::Running], JobState::Paused, None).await.map(|_| ())
+    }
+
+    fn options(&self, n: u32, workers: u32, goal: Goal) -> SweepOptions {
+        let mut options = SweepOptions::new(format!("{}:{n}", std::process::id()));
+        options.lease = self.session.policy.jobs.lease;
+        options.workers = workers;
+        options.stop_after = match goal {
+            Goal::Protect => self.stop_after.map(|rows| rows.div_ceil(u64::from(workers))),
+            _ => None,
+        };
+        options
+    }
+
+    async fn check_readers(&self, columns: &[String], mode: Mode) -> Result<()> {
+        let readers = self.session.keys.readers().await?;
+        let behind: Vec<String> = readers
+            .iter()
+            .filter(|reader| reader.ready < mode && reader.columns.iter().any(|column| columns.contains(column)))
+            .map(|reader| format!("`{}` {} is ready for mode {}", reader.name, reader.version, word(reader.ready)))
+            .collect();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        let wanted = word(mode);
+        let error = Error::new(Code::ReadersNotReady, format!("not every reader is ready for mode {wanted}"));
+        Err(behind.into_iter().fold(error, Error::cause).hint("deploy them with an Enfold that reads envelopes first"))
+    }
+
+    async fn set_mode(&self, columns: &[String], mode: Mode) -> Result<StepState> {
+        let now = self.session.keys.modes(columns).await?;
+        let lower = |m: Mode| if mode == Mode::Legacy { m > mode } else { m < mode };
+        // Never weakened on the way up: a column that is in a stronger mode already stays there.
+        let change: Vec<(String, Mode)> =
+            columns.iter().zip(now).filter(|(_, now)| lower(*now)).map(|(name, _)| (name.clone(), mode)).collect();
+        if change.is_empty() {
+            return Ok(StepState::Skipped);
+        }
+        self.session.keys.set_modes(&change).await?;
+        Ok(StepState::Done)
+    }
+
+    pub(super) fn may_go_on(&self) -> Result<()> {
+        if self.observer.stop_requested() { Err(interrupted()) } else { Ok(()) }
+    }
+
+    pub(super) fn tell(&self, says: &str, state: StepState) {
+        let event = StepEvent { table: self.target.policy_table.clone(), says: says.to_owned(), state };
+        self.observer.step(&event);
+    }
+
+    fn doing(&self, says: &str) -> String {
+        format!("cannot {says} (`{}`)", self.target.policy_table)
+    }
+}
+
+fn is_open(state: JobState) -> bool {
+    matches!(state, JobState::Pending | JobState::Running | JobState::Paused | JobState::Failed)
+}
+
+/// Of the same table and the same columns; a job of a former policy is not taken up again.
+fn same(one: &Target, other: &Target) -> bool {
+    let columns = |target: &Target| target.columns.iter().map(|c| (c.name.clone(), c.id.clone())).collect::<Vec<_>>();
+    let indexes = |target: &Target| target.indexes.iter().map(|i| i.column.clone()).collect::<Vec<_>>();
+    one.table == other.table && columns(one) == columns(other) && indexes(one) == indexes(other)
+}
+
+fn interrupted() -> Error {
+    Error::new(Code::Interrupted, "stopped as asked")
+        .cause("what was committed stays, and nothing is half written")
+        .hint("run the same command again to go on")
+}
+
+fn rows_failed(table: &str, failed: u64, job: JobId, errors: &[RowError]) -> Error {
+    let error = Error::new(Code::RowsFailed, format!("{failed} rows of `{table}` could not be converted"));
+    let said = errors.iter().map(|e| match e.column.as_str() {
+        "" => format!("{}: {} ({})", e.row, e.reason, e.code),
+        column => format!("{} `{column}`: {} ({})", e.row, e.reason, e.code),
+    });
+    said.fold(error, Error::cause)
+        .hint(format!("`enfold status --job {}` lists them all; settle them and run the same command again", job.0))
+}

@@ -1,0 +1,258 @@
+//! The order of steps: for each operation a list that a plan shows and [`super::run`] carries out. Every step is
+//! idempotent, so an operation that was interrupted is run again from the top.
+
+use enfold::policy::{Mode, TablePolicy};
+use serde::{Deserialize, Serialize};
+
+use crate::database::{Database, Dialect, SchemaStep, TableFacts};
+use crate::model::{Goal, Target};
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Action {
+    /// Stops unless every registered reader of the columns is ready for the mode.
+    CheckReaders {
+        columns: Vec<String>,
+        mode: Mode,
+    },
+    /// Has the operators' key sign the mode.
+    SetMode {
+        columns: Vec<String>,
+        mode: Mode,
+    },
+    Schema {
+        change: SchemaStep,
+    },
+    Sweep {
+        goal: Goal,
+    },
+    /// Opens every value; what is not an envelope that opens stops here.
+    Verify,
+}
+
+/// A step as a plan shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    pub action: Action,
+    /// One line for a person.
+    pub says: String,
+    /// What is sent to the database; empty for steps that are not SQL of one statement.
+    pub sql: Vec<String>,
+    /// What is locked against whom, and for how long.
+    pub locks: String,
+}
+
+/// Steps for one table.
+pub(super) struct Steps<'a> {
+    pub(super) database: &'a dyn Database,
+    pub(super) target: &'a Target,
+    pub(super) facts: &'a TableFacts,
+    pub(super) policy: &'a TablePolicy,
+}
+
+impl Steps<'_> {
+    /// Readers ready, room for envelopes, writers hybrid, blind indexes filled and unique before the first value is
+    /// sealed, then values, then proof, then the indexes that still hold plaintext.
+    pub(super) fn protect(&self, rewrite: bool) -> Vec<Step> {
+        let mut steps = vec![self.step(Action::CheckReaders { columns: self.names(), mode: Mode::Hybrid })];
+        for column in self.target.columns.iter().filter(|c| self.needs_widening(&c.name)) {
+            steps.push(self.schema(SchemaStep::Widen { table: self.table(), column: column.name.clone() }));
+        }
+        for index in &self.target.indexes {
+            steps.push(self.schema(SchemaStep::AddIndexColumn { table: self.table(), column: index.column.clone() }));
+        }
+        steps.push(self.step(Action::SetMode { columns: self.names(), mode: Mode::Hybrid }));
+        if !self.target.indexes.is_empty() {
+            steps.push(self.step(Action::Sweep { goal: Goal::Index }));
+        }
+        for index in &self.target.indexes {
+            steps.push(self.schema(SchemaStep::BuildIndex {
+                table: self.table(),
+                column: index.column.clone(),
+                unique: index.unique,
+                tenant: self.index_tenant(&index.name),
+            }));
+        }
+        steps.extend(self.facts.indexes.iter().filter(|i| i.drop_first).map(|i| self.drop_index(&i.name)));
+        let bound = self.bound();
+        if !bound.is_empty() {
+            let sealed = self.target.columns.iter().map(|c| c.name.clone()).collect();
+            steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed }));
+        }
+        steps.push(self.step(Action::Sweep { goal: Goal::Protect }));
+        steps.push(self.step(Action::Verify));
+        steps.extend(self.facts.indexes.iter().filter(|i| !i.drop_first).map(|i| self.drop_index(&i.name)));
+        if rewrite {
+            steps.push(self.schema(SchemaStep::Rewrite { table: self.table() }));
+        }
+        steps
+    }
+
+    /// The database refuses plaintext: in front of the proof the check that drains older writers, after it the rest.
+    pub(super) fn enforce(&self) -> (Vec<Step>, Vec<Step>) {
+        let before = self.each(|column, table| SchemaStep::AddFormCheck {
+            table,
+            column: column.name.clone(),
+            storage: column.storage,
+            key_ids: Vec::new(),
+        });
+        let mut after = self.each(|column, table| SchemaStep::ValidateFormCheck { table, column: column.name.clone() });
+        after.push(self.step(Action::SetMode { columns: self.names(), mode: Mode::Kms }));
+        (before, after)
+    }
+
+    /// What stands between the check and its validation.
+    pub(super) fn proof(&self) -> Vec<Step> {
+        vec![self.step(Action::Sweep { goal: Goal::Protect }), self.step(Action::Verify)]
+    }
+
+    /// Takes the checks off again.
+    pub(super) fn drop_checks(&self) -> Vec<Step> {
+        self.each(|column, table| SchemaStep::DropFormCheck { table, column: column.name.clone() })
+    }
+
+    /// The way back: nothing refuses plaintext, writers write it, every value is plaintext, and what Enfold added goes.
+    pub(super) fn unprotect(&self) -> Vec<Step> {
+        let mut steps = self.drop_checks();
+        steps.push(self.step(Action::SetMode { columns: self.names(), mode: Mode::Legacy }));
+        steps.push(self.step(Action::Sweep { goal: Goal::Unprotect }));
+        if !self.bound().is_empty() {
+            steps.push(self.schema(SchemaStep::DropBindingGuard { table: self.table() }));
+            // Other columns of the table may stay sealed: the guard comes back for them.
+            let sealed = self.others();
+            if !sealed.is_empty() {
+                let bound = self.policy.tenant.iter().chain(&self.policy.row_key).cloned().collect();
+                steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed }));
+            }
+        }
+        for index in &self.target.indexes {
+            steps.push(self.schema(SchemaStep::DropIndexColumn { table: self.table(), column: index.column.clone() }));
+        }
+        steps
+    }
+
+    /// `table.column` of every column, as the policy names both.
+    pub(super) fn names(&self) -> Vec<String> {
+        let table = &self.target.policy_table;
+        self.target.columns.iter().map(|column| format!("{table}.{}", column.name)).collect()
+    }
+
+    fn table(&self) -> crate::model::TableName {
+        self.target.table.clone()
+    }
+
+    /// Columns of the table that the policy protects and this operation is not about.
+    fn others(&self) -> Vec<String> {
+        let ours = |name: &String| self.target.columns.iter().any(|column| column.name == *name);
+        let protected = self.policy.columns.iter().filter(|(name, c)| c.mode > Mode::Legacy && !ours(name));
+        protected.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn needs_widening(&self, column: &str) -> bool {
+        self.facts.columns.iter().any(|facts| facts.name == column && facts.widen)
+    }
+
+    fn bound(&self) -> Vec<String> {
+        self.target.tenant.iter().chain(&self.target.row_key).cloned().collect()
+    }
+
+    /// The tenant column that belongs into the database index of a blind index.
+    fn index_tenant(&self, name: &str) -> Option<String> {
+        let mut own = self.policy.columns.values().flat_map(|c| &c.indexes).chain(&self.policy.indexes);
+        let crosses = own.any(|(index, policy)| index == name && policy.cross_tenant);
+        if crosses { None } else { self.policy.tenant.clone() }
+    }
+
+    fn each(&self, change: impl Fn(&crate::model::TargetColumn, crate::model::TableName) -> SchemaStep) -> Vec<Step> {
+        self.target.columns.iter().map(|column| self.schema(change(column, self.table()))).collect()
+    }
+
+    fn drop_index(&self, index: &str) -> Step {
+        self.schema(SchemaStep::DropPlainIndex { table: self.table(), index: index.to_owned() })
+    }
+
+    fn schema(&self, change: SchemaStep) -> Step {
+        let sql = self.database.sql(&change);
+        let (says, locks) = (says_schema(&change), locks(&change, self.database.dialect()));
+        Step { action: Action::Schema { change }, says, sql, locks: locks.to_owned() }
+    }
+
+    fn step(&self, action: Action) -> Step {
+        let (says, locks) = match &action {
+            Action::CheckReaders { mode, .. } => {
+                (format!("check that registered readers are ready for mode {}", word(*mode)), "none")
+            }
+            Action::SetMode { columns, mode } => {
+                (format!("sign mode {} for {}", word(*mode), columns.join(", ")), "none")
+            }
+            Action::Sweep { goal } => (says_sweep(*goal), ROW_LOCKS[usize::from(self.is_sqlite())]),
+            Action::Verify => ("open every value and compare its blind indexes".to_owned(), "none"),
+            Action::Schema { change } => (says_schema(change), locks(change, self.database.dialect())),
+        };
+        Step { action, says, sql: Vec::new(), locks: locks.to_owned() }
+    }
+
+    fn is_sqlite(&self) -> bool {
+        self.database.dialect() == Dialect::Sqlite
+    }
+}
+
+/// Of a batch, on Postgres and on SQLite.
+const ROW_LOCKS: [&str; 2] = [
+    "rows of a batch, about 100 ms; rows that others hold are left for later",
+    "the database's write lock, about 100 ms a batch",
+];
+
+fn says_sweep(goal: Goal) -> String {
+    match goal {
+        Goal::Protect => "seal every value, until none is left plain",
+        Goal::Unprotect => "open every value and store it as plaintext, until none is left sealed",
+        Goal::Index => "fill the blind indexes; values stay as they are",
+        Goal::Verify => "open every value",
+    }
+    .to_owned()
+}
+
+fn says_schema(change: &SchemaStep) -> String {
+    match change {
+        SchemaStep::Widen { column, .. } => format!("widen `{column}` so that envelopes fit"),
+        SchemaStep::AddIndexColumn { column, .. } => format!("add `{column}` for a blind index"),
+        SchemaStep::BuildIndex { column, unique: true, .. } => format!("build the unique index on `{column}`"),
+        SchemaStep::BuildIndex { column, .. } => format!("build the index on `{column}`"),
+        SchemaStep::DropIndexColumn { column, .. } => format!("drop `{column}`"),
+        SchemaStep::DropPlainIndex { index, .. } => format!("drop index `{index}`, which holds plaintext"),
+        SchemaStep::GuardBinding { bound, .. } => {
+            format!("refuse changes of `{}` that leave envelopes behind", bound.join("`, `"))
+        }
+        SchemaStep::DropBindingGuard { .. } => "allow changes of tenant and key again".to_owned(),
+        SchemaStep::AddFormCheck { column, .. } => format!("refuse new plaintext in `{column}`"),
+        SchemaStep::ValidateFormCheck { column, .. } => format!("check the old rows of `{column}` as well"),
+        SchemaStep::DropFormCheck { column, .. } => format!("allow plaintext in `{column}`"),
+        SchemaStep::Rewrite { .. } => "rewrite the table, so that old row versions leave the files".to_owned(),
+    }
+}
+
+fn locks(change: &SchemaStep, dialect: Dialect) -> &'static str {
+    match (dialect, change) {
+        (Dialect::Sqlite, SchemaStep::Rewrite { .. }) => "the whole database, for as long as the rewrite takes",
+        (Dialect::Sqlite, _) => "the database's write lock, briefly",
+        (_, SchemaStep::Rewrite { .. }) => "ACCESS EXCLUSIVE for as long as the rewrite takes",
+        (_, SchemaStep::BuildIndex { .. } | SchemaStep::ValidateFormCheck { .. }) => {
+            "SHARE UPDATE EXCLUSIVE: reads and writes go on"
+        }
+        (_, SchemaStep::GuardBinding { .. } | SchemaStep::DropBindingGuard { .. }) => {
+            "SHARE ROW EXCLUSIVE or stronger, briefly, in short tries"
+        }
+        (_, _) => "ACCESS EXCLUSIVE, briefly, in short tries",
+    }
+}
+
+/// As the policy spells a mode.
+pub(super) fn word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Legacy => "legacy",
+        Mode::Hybrid => "hybrid",
+        Mode::Kms => "kms",
+    }
+}

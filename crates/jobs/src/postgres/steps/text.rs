@@ -1,0 +1,163 @@
+//! Each schema step as SQL: what `plan --sql` prints, and what [`super`] runs.
+
+use enfold::Result;
+
+use super::names;
+use crate::database::SchemaStep;
+use crate::model::{Storage, TableName};
+use crate::postgres::form::{Look, key_ids};
+use crate::postgres::{ident, literal, qualified};
+
+/// The statements of a step. `base`: the type under the column's domains, where it is known; a JSON column whose kind is
+/// not known is looked at as jsonb.
+pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<String>> {
+    Ok(match step {
+        SchemaStep::Widen { table, column } => {
+            vec![format!("ALTER TABLE {} ALTER COLUMN {} TYPE text", qualified(table), ident(column))]
+        }
+        SchemaStep::AddIndexColumn { table, column } => {
+            vec![format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} bytea", qualified(table), ident(column))]
+        }
+        SchemaStep::BuildIndex { table, column, unique, tenant } => {
+            vec![build_index(&table.table, &qualified(table), column, *unique, tenant.as_deref(), true)]
+        }
+        SchemaStep::DropIndexColumn { table, column } => {
+            vec![format!("ALTER TABLE {} DROP COLUMN IF EXISTS {}", qualified(table), ident(column))]
+        }
+        SchemaStep::DropPlainIndex { table, index } => {
+            vec![format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index_name(table, index))]
+        }
+        SchemaStep::GuardBinding { table, bound, sealed } => guard(table, bound, sealed),
+        SchemaStep::DropBindingGuard { table } => vec![
+            format!("DROP TRIGGER IF EXISTS {} ON {}", names::GUARD, qualified(table)),
+            format!("DROP TRIGGER IF EXISTS {} ON {}", names::GUARD_AFTER, qualified(table)),
+            format!("DROP FUNCTION IF EXISTS enfold.{}()", ident(&names::guard_function(table))),
+        ],
+        SchemaStep::AddFormCheck { table, column, storage, key_ids: ids } => {
+            let name = ident(&names::check(column));
+            let condition = form(column, *storage, ids, base)?;
+            vec![
+                format!("ALTER TABLE {} ADD CONSTRAINT {name} CHECK ({condition}) NOT VALID", qualified(table)),
+                format!("COMMENT ON CONSTRAINT {name} ON {} IS {}", qualified(table), literal(&mark(*storage, ids))),
+            ]
+        }
+        SchemaStep::ValidateFormCheck { table, column } => {
+            vec![format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", qualified(table), ident(&names::check(column)))]
+        }
+        SchemaStep::DropFormCheck { table, column } => {
+            vec![format!("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}", qualified(table), ident(&names::check(column)))]
+        }
+        SchemaStep::Rewrite { table } => vec![format!("VACUUM (FULL, ANALYZE) {}", qualified(table))],
+    })
+}
+
+/// By which a check that is there is known to be the one that is wanted: Postgres prints expressions its own way.
+pub(super) fn mark(storage: Storage, ids: &[String]) -> String {
+    let mut sorted = ids.to_vec();
+    sorted.sort();
+    format!(
+        "Enfold: an envelope, {storage:?}, {}",
+        if sorted.is_empty() { "any key".to_owned() } else { sorted.join(" ") }
+    )
+}
+
+pub(super) fn build_index(
+    table: &str,
+    relation: &str,
+    column: &str,
+    unique: bool,
+    tenant: Option<&str>,
+    concurrently: bool,
+) -> String {
+    let columns: Vec<String> = tenant.into_iter().chain([column]).map(ident).collect();
+    format!(
+        "CREATE {}INDEX {}IF NOT EXISTS {} ON {relation} ({})",
+        if unique { "UNIQUE " } else { "" },
+        if concurrently { "CONCURRENTLY " } else { "" },
+        ident(&names::index(table, column)),
+        columns.join(", ")
+    )
+}
+
+/// `schema.index` as a plan writes it, or a bare name in the table's schema.
+pub(super) fn index_name(table: &TableName, index: &str) -> String {
+    let bare = index.strip_prefix(&format!("{}.", table.schema)).unwrap_or(index);
+    qualified(&TableName { schema: table.schema.clone(), table: bare.to_owned() })
+}
+
+fn form(column: &str, storage: Storage, ids: &[String], base: Option<&str>) -> Result<String> {
+    let look = Look::of(storage, base.unwrap_or("jsonb"));
+    let name = ident(column);
+    Ok(format!("{name} IS NULL OR {}", look.is_envelope(&name, &key_ids(ids)?)))
+}
+
+/// A trigger before and one after the update: the first sees rows that move to another partition, the second what
+/// later triggers made of the row. Values are compared as their exact text, for a type's own equality may hide a
+/// change. The condition costs no call as long as no bound column changes.
+fn guard(table: &TableName, bound: &[String], sealed: &[String]) -> Vec<String> {
+    let changed: Vec<String> = bound.iter().map(|column| differs(column)).collect();
+    let stays: Vec<String> = sealed
+        .iter()
+        .map(|column| format!("({} AND NOT ({}))", sealed_form(&format!("OLD.{}", ident(column))), differs(column)))
+        .collect();
+    let function = format!("enfold.{}", ident(&names::guard_function(table)));
+    let trigger = |name: &str, when: &str| {
+        format!(
+            "CREATE OR REPLACE TRIGGER {name} {when} UPDATE ON {} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION {function}()",
+            qualified(table),
+            changed.join(" OR ")
+        )
+    };
+    let message = literal(&format!(
+        "enfold: {} cannot change while the row's envelopes stay, which are bound to it; seal the values again in the same statement",
+        bound.join(", ")
+    ));
+    vec![
+        "CREATE SCHEMA IF NOT EXISTS enfold".to_owned(),
+        format!(
+            "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql \
+             SET search_path = pg_catalog SET bytea_output = hex AS $enfold$ \
+             BEGIN IF {} THEN RAISE EXCEPTION USING MESSAGE = {message}, ERRCODE = 'integrity_constraint_violation', \
+             SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME; END IF; RETURN NEW; END $enfold$",
+            stays.join(" OR ")
+        ),
+        trigger(names::GUARD, "BEFORE"),
+        trigger(names::GUARD_AFTER, "AFTER"),
+    ]
+}
+
+fn differs(column: &str) -> String {
+    let name = ident(column);
+    format!("OLD.{name}::text COLLATE \"C\" IS DISTINCT FROM NEW.{name}::text")
+}
+
+/// Whether a value of any type has the beginning of an envelope: the text form, the binary form as hexadecimal text, a
+/// JSON string or object.
+fn sealed_form(value: &str) -> String {
+    format!(r#"coalesce({value}::text COLLATE "C" ~ '^("?enf1:|[\\]xf9e9df01|[{{].*"enf")', false)"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_in_every_statement_is_quoted() {
+        let table = TableName { schema: "S".to_owned(), table: "weird \"name\"".to_owned() };
+        let column = "Col'umn".to_owned();
+        let steps = [
+            SchemaStep::Widen { table: table.clone(), column: column.clone() },
+            SchemaStep::AddIndexColumn { table: table.clone(), column: column.clone() },
+            SchemaStep::DropIndexColumn { table: table.clone(), column: column.clone() },
+            SchemaStep::ValidateFormCheck { table: table.clone(), column: column.clone() },
+            SchemaStep::DropFormCheck { table: table.clone(), column },
+            SchemaStep::Rewrite { table: table.clone() },
+            SchemaStep::DropBindingGuard { table },
+        ];
+        for step in steps {
+            let sql = statements(&step, None).expect("text").join("; ");
+            assert!(sql.contains(r#""S"."weird ""name""""#), "{sql}");
+            assert!(!sql.contains("Col'umn") || sql.contains(r#"Col'umn""#), "{sql}");
+        }
+    }
+}
