@@ -1,1 +1,4 @@
+#[cfg(all(test, feature = "sqlite"))]
+mod demo;
+
 fn main() {}
