@@ -11,6 +11,7 @@ mod session;
 mod shape;
 mod steps;
 mod store;
+mod survey;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
