@@ -337,7 +337,7 @@ macro_rules! kinds {
 kinds! {
     DeadRows = "dead-rows",
         "Old row versions, in the table's pages and in the unwiped room that VACUUM freed in them.",
-        "VACUUM (FULL, ANALYZE) the table, or pg_repack";
+        "VACUUM (FULL, ANALYZE) the table, or pg_repack, while no older transaction is open in any database of the server: old rows that one might see are kept";
     ToastRows = "toast-rows",
         "Old values in the table's TOAST pages.",
         "VACUUM (FULL, ANALYZE) the table, or pg_repack";

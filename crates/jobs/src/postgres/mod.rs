@@ -7,6 +7,7 @@ mod census;
 mod form;
 mod inspect;
 mod quote;
+mod residue;
 mod session;
 mod shape;
 mod steps;

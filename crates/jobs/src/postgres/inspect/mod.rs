@@ -27,6 +27,7 @@ use super::{Postgres, Purpose};
 use crate::database::{ColumnFacts, Finding, IndexFacts, TableFacts};
 use crate::model::Census;
 use crate::words::{Effect, Word};
+pub(super) use activity::logging;
 use table::{Column, Relation};
 use types::Judged;
 
