@@ -25,7 +25,7 @@ struct Judged<'a> {
 pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows: &[Row]) -> Result<Vec<Verdict>> {
     let mut judged: Vec<Judged<'_>> = rows.iter().map(|row| Judged::new(row, target)).collect();
     for (at, column) in target.columns.iter().enumerate() {
-        let protected = codec.column(&column.id)?;
+        let protected = codec.column(target, at)?;
         let plain = read(protected, goal, (at, column), &mut judged).await?;
         if goal == Goal::Protect {
             seal(protected, (at, column), &plain, &mut judged).await?;
@@ -67,14 +67,11 @@ async fn read(
     for (n, opened) in sealed.into_iter().zip(opened) {
         match opened {
             Ok(value) => judged[n].open(goal, (at, column), value),
-            // Its key was never in this catalog: the policy says that this is somebody's text.
-            Err(error) if error.code() == Code::KeyNotFound && protected.lookalikes == Lookalikes::Plaintext => {
-                plain.push(n);
-            }
+            // Whatever the policy says of lookalikes: it may be stolen, or its key withheld, and sealing it again would
+            // hide that.
             Err(error) => judged[n].fail_or_stop(column, error)?,
         }
     }
-    plain.sort_unstable();
     for &n in &plain {
         let row = &mut judged[n];
         if goal == Goal::Verify {
@@ -139,7 +136,7 @@ async fn fill(
 ) -> Result<()> {
     let Some(&first) = index.over.first() else { return Ok(()) };
     let column = &target.columns[first];
-    let protected = codec.column(&column.id)?;
+    let protected = codec.column(target, first)?;
     // A row with a NULL among the values has no index value: nothing equals NULL.
     let whole = |row: &Judged<'_>| index.over.iter().all(|&over| row.values[over].is_some());
     let alive: Vec<usize> = (0..judged.len()).filter(|&n| judged[n].failed.is_none()).collect();

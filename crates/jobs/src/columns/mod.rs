@@ -67,15 +67,15 @@ pub struct ColumnCodec {
 }
 
 impl ColumnCodec {
-    /// `columns` by their policy ids.
+    /// `columns` by name, `table.column` as the policy names both. Not by id: an archive's columns may share one.
     pub fn new(columns: BTreeMap<String, Protected>) -> Self {
         Self { columns }
     }
 
-    fn column(&self, id: &str) -> Result<&Protected> {
-        self.columns.get(id).ok_or_else(|| {
-            Error::new(Code::UnknownColumn, format!("cannot convert the column with id `{id}`"))
-                .cause("the policy has no such column")
+    fn column(&self, target: &Target, at: usize) -> Result<&Protected> {
+        let name = format!("{}.{}", target.policy_table, target.columns[at].name);
+        self.columns.get(&name).ok_or_else(|| {
+            Error::new(Code::UnknownColumn, format!("cannot convert `{name}`")).cause("the policy has no such column")
         })
     }
 }

@@ -55,11 +55,11 @@ struct TestKeys {
 
 impl TestKeys {
     fn new() -> Self {
-        let protected = |id: &str| {
+        let protected = |(name, id): (&str, &str)| {
             let cells = Arc::new(TestCells::new(id));
-            (id.to_owned(), Protected { cells, lookalikes: Lookalikes::Refuse })
+            (name.to_owned(), Protected { cells, lookalikes: Lookalikes::Refuse })
         };
-        let codec = ColumnCodec::new(["c1", "c2"].map(protected).into());
+        let codec = ColumnCodec::new([("users.email", "c1"), ("users.note", "c2")].map(protected).into());
         Self { modes: Mutex::default(), readers: Mutex::default(), codec }
     }
 }

@@ -1,0 +1,137 @@
+//! [`Keys`] over an open [`Enfold`]: the signed states of its rings, its registered applications, its columns.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use enfold::policy::Mode;
+use enfold::{
+    CallContext, Code, Column, Enfold, Error, Form, IndexRequest, OpenRequest, PayloadType, Result, SealRequest,
+};
+use zeroize::Zeroizing;
+
+use super::keys::{Keys, Reader};
+use crate::codec::Codec;
+use crate::columns::{CellItem, Cells, ColumnCodec, IndexItem, Place, Protected};
+
+/// Applications that gave no sign of life for so long are gone.
+const READERS_SEEN: u32 = 15 * 60;
+
+/// The keys of a policy, as jobs use them.
+pub struct PolicyKeys {
+    enfold: Enfold,
+    codec: ColumnCodec,
+}
+
+impl PolicyKeys {
+    /// `context` says who converts and why; it goes with every seal and open into the log.
+    pub fn new(enfold: Enfold, context: &CallContext) -> Result<Self> {
+        let mut columns = BTreeMap::new();
+        for (table_name, table) in &enfold.policy().tables {
+            for (column_name, policy) in &table.columns {
+                let name = format!("{table_name}.{column_name}");
+                let cells = PolicyCells {
+                    enfold: enfold.clone(),
+                    column: enfold.column(&name)?.for_conversion(),
+                    table: table_name.clone(),
+                    context: context.clone(),
+                };
+                columns.insert(name, Protected { cells: Arc::new(cells), lookalikes: policy.lookalikes });
+            }
+        }
+        Ok(Self { enfold, codec: ColumnCodec::new(columns) })
+    }
+}
+
+#[async_trait]
+impl Keys for PolicyKeys {
+    async fn modes(&self, columns: &[String]) -> Result<Vec<Mode>> {
+        let mut modes = Vec::with_capacity(columns.len());
+        for column in columns {
+            modes.push(self.enfold.column(column)?.mode().await?);
+        }
+        Ok(modes)
+    }
+
+    async fn set_modes(&self, columns: &[(String, Mode)]) -> Result<()> {
+        let changes: Vec<(&str, Mode)> = columns.iter().map(|(name, mode)| (name.as_str(), *mode)).collect();
+        self.enfold.operator()?.set_modes(&changes).await
+    }
+
+    async fn readers(&self) -> Result<Vec<Reader>> {
+        let applications = self.enfold.applications(READERS_SEEN).await?;
+        let reader = |a: enfold::catalog::Application| Reader {
+            name: a.name,
+            version: a.version,
+            columns: a.columns,
+            ready: a.ready,
+        };
+        Ok(applications.into_iter().map(reader).collect())
+    }
+
+    fn codec(&self) -> &dyn Codec {
+        &self.codec
+    }
+}
+
+/// One column of the policy, for conversion: it seals whatever the signed mode is.
+struct PolicyCells {
+    enfold: Enfold,
+    column: Column,
+    table: String,
+    context: CallContext,
+}
+
+#[async_trait]
+impl Cells for PolicyCells {
+    async fn seal_many(&self, form: Form, payload: PayloadType, items: &[CellItem<'_>]) -> Vec<Result<Vec<u8>>> {
+        let requests: Vec<SealRequest<'_>> = items.iter().map(|item| seal_request(item, form, payload)).collect();
+        self.column.seal_many(&self.context, &requests).await
+    }
+
+    async fn open_many(&self, form: Form, items: &[CellItem<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>> {
+        let requests: Vec<OpenRequest<'_>> =
+            items.iter().map(|item| OpenRequest { place: place(item.place), form, stored: item.bytes }).collect();
+        let opened = self.column.open_many(&self.context, &requests).await;
+        opened.into_iter().map(|result| result.map(|opened| opened.value)).collect()
+    }
+
+    async fn index_many(&self, index: &str, items: &[IndexItem<'_>]) -> Vec<Result<Vec<u8>>> {
+        // Of the column itself, or of several columns of its table.
+        let handle = self.column.blind_index(index).or_else(|_| self.enfold.index(&self.table, index));
+        let handle = match handle {
+            Ok(handle) => handle,
+            Err(error) => return items.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let texts: Vec<Result<Vec<&str>>> = items.iter().map(|item| texts(index, &item.values)).collect();
+        let good = texts.iter().zip(items).filter_map(|(texts, item)| texts.as_ref().ok().map(|t| (t, item)));
+        let requests: Vec<IndexRequest<'_>> =
+            good.map(|(values, item)| IndexRequest { place: place(item.place), values }).collect();
+        let mut computed = handle.compute_many(&self.context, &requests).await.into_iter();
+        let missing = || Err(Error::new(Code::Internal, "a blind index had no result"));
+        texts
+            .iter()
+            .map(|texts| match texts {
+                Ok(_) => computed.next().unwrap_or_else(missing),
+                Err(error) => Err(error.clone()),
+            })
+            .collect()
+    }
+}
+
+fn seal_request<'a>(item: &CellItem<'a>, form: Form, payload: PayloadType) -> SealRequest<'a> {
+    SealRequest { place: place(item.place), form, payload, value: item.bytes }
+}
+
+fn place(place: Place<'_>) -> enfold::Place<'_> {
+    enfold::Place { tenant: place.tenant, row: place.row }
+}
+
+/// Blind indexes are over text.
+fn texts<'a>(index: &str, values: &[&'a [u8]]) -> Result<Vec<&'a str>> {
+    let text = |value: &&'a [u8]| {
+        std::str::from_utf8(value)
+            .map_err(|_| Error::new(Code::ValueInvalid, format!("cannot compute the blind index `{index}`")))
+    };
+    values.iter().map(text).collect()
+}
