@@ -2,6 +2,7 @@
 
 mod interrupted;
 mod lifecycle;
+mod real;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
