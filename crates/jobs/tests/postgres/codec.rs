@@ -12,8 +12,8 @@ use enfold_jobs::model::{Goal, RowError, Storage, Target};
 use enfold_jobs::store::{Cell, Change, Row};
 
 pub(crate) struct OneKey {
-    sealer: Sealer,
-    opener: Opener,
+    pub(crate) sealer: Sealer,
+    pub(crate) opener: Opener,
 }
 
 impl OneKey {
@@ -21,10 +21,6 @@ impl OneKey {
     pub(crate) fn new(bytes: [u8; 32]) -> Self {
         let (key, id) = (DataKey::from_bytes(&mut bytes.clone()), KeyId::from_bytes(*b"one key of tests"));
         Self { sealer: Sealer::new(&key, id).expect("a sealer"), opener: Opener::new(&key, id) }
-    }
-
-    pub(crate) fn key_id(&self) -> KeyId {
-        self.sealer.key_id()
     }
 }
 

@@ -141,7 +141,7 @@ async fn the_form_check_takes_envelopes_under_its_keys_and_nothing_else() {
         key_ids,
     };
     for (column, storage) in columns {
-        twice(&world, &step(column, storage, vec![world.codec.key_id().to_string()])).await;
+        twice(&world, &step(column, storage, vec![world.codec.sealer.key_id().to_string()])).await;
         twice(&world, &SchemaStep::ValidateFormCheck { table: public("t"), column: column.to_owned() }).await;
     }
     for bad in [

@@ -37,7 +37,7 @@ async fn every_type_is_sealed_and_comes_back_as_it_was() {
     let census = world.store.count_forms(&all, None).await.expect("counts");
     for (column, census) in columns.iter().zip(&census) {
         assert_eq!((census.rows, census.nulls, census.envelopes, census.plaintext), (4, 1, 3, 0), "{}", column.0);
-        assert_eq!(census.by_key.get(&world.codec.key_id().to_string()), Some(&3), "{}", column.0);
+        assert_eq!(census.by_key.get(&world.codec.sealer.key_id().to_string()), Some(&3), "{}", column.0);
     }
 
     let report = world.sweep(Goal::Unprotect, &all).await;
