@@ -7,7 +7,7 @@ use enfold_core::index::IndexSpec;
 
 use super::{Place, Seat, check_context};
 use crate::catalog::Purpose;
-use crate::events::{CallContext, Event};
+use crate::events::CallContext;
 use crate::handle::Enfold;
 use crate::keyring::{ScopeId, View};
 use crate::{Result, core_error};
@@ -44,18 +44,17 @@ impl Index {
 
     /// As [`Self::compute`], many at once: a result for each, in order.
     pub async fn compute_many(&self, context: &CallContext, requests: &[IndexRequest<'_>]) -> Vec<Result<Vec<u8>>> {
-        let view = match self.enter(context).await {
-            Ok(view) => view,
-            Err(error) => {
-                self.enfold.0.events.emit(Event::refused(&error).column(&self.seat.name).context(context));
-                return requests.iter().map(|_| Err(error.clone())).collect();
-            }
-        };
+        let results = self.try_compute(context, requests).await;
+        super::report(&self.enfold, &self.seat, context, requests.len(), results)
+    }
+
+    async fn try_compute(&self, context: &CallContext, requests: &[IndexRequest<'_>]) -> Result<Vec<Result<Vec<u8>>>> {
+        let view = self.enter(context).await?;
         let mut results = Vec::with_capacity(requests.len());
         for request in requests {
             results.push(self.one(&view, request).await);
         }
-        results
+        Ok(results)
     }
 
     async fn enter(&self, context: &CallContext) -> Result<Arc<View>> {

@@ -16,6 +16,7 @@ use enfold_core::index::IndexSpec;
 use enfold_core::{Binding, Form, KeyId, Part, PayloadType};
 use zeroize::Zeroizing;
 
+use crate::error::Retry;
 use crate::events::{CallContext, Event, EventKind};
 use crate::handle::Enfold;
 use crate::keyring::View;
@@ -144,13 +145,13 @@ impl Column {
     /// As [`Self::seal`], many at once: a result for each, in order.
     pub async fn seal_many(&self, context: &CallContext, requests: &[SealRequest<'_>]) -> Vec<Result<Vec<u8>>> {
         let results = seal::seal_many(self, context, requests).await;
-        self.report(context, requests.len(), results)
+        report(&self.enfold, &self.seat, context, requests.len(), results)
     }
 
     /// As [`Self::open`], many at once: a result for each, in order.
     pub async fn open_many(&self, context: &CallContext, requests: &[OpenRequest<'_>]) -> Vec<Result<OpenedValue>> {
         let results = open::open_many(self, context, requests).await;
-        self.report(context, requests.len(), results)
+        report(&self.enfold, &self.seat, context, requests.len(), results)
     }
 
     /// What a lookup by this value compares with, in the blind index `name` of this column.
@@ -189,23 +190,6 @@ impl Column {
         Ok((view, mode))
     }
 
-    /// One event for each way in which a batch was refused, whatever its size.
-    fn report<T>(&self, context: &CallContext, asked: usize, results: Result<Vec<Result<T>>>) -> Vec<Result<T>> {
-        let results = results.unwrap_or_else(|error| (0..asked).map(|_| Err(error.clone())).collect());
-        let mut refused: BTreeMap<&'static str, (Error, u64)> = BTreeMap::new();
-        for error in results.iter().filter_map(|r| r.as_ref().err()) {
-            if error.code().retry() == crate::error::Retry::Never {
-                refused.entry(error.code().word()).or_insert_with(|| (error.clone(), 0)).1 += 1;
-            }
-        }
-        for (error, count) in refused.into_values() {
-            let mut event = Event::refused(&error);
-            event.count = count;
-            self.emit(event, context);
-        }
-        results
-    }
-
     fn done(&self, kind: EventKind, count: usize, key: Option<KeyId>, context: &CallContext) {
         if count > 0 {
             let event = Event::new(kind, count as u64);
@@ -217,6 +201,29 @@ impl Column {
         let event = event.ring(self.seat.ring.id()).column(&self.seat.name).context(context);
         self.enfold.0.events.emit(event);
     }
+}
+
+/// Reports what was refused of a batch: one event for each way, whatever the batch's size.
+fn report<T>(
+    enfold: &Enfold,
+    seat: &Seat,
+    context: &CallContext,
+    asked: usize,
+    results: Result<Vec<Result<T>>>,
+) -> Vec<Result<T>> {
+    let results = results.unwrap_or_else(|error| (0..asked).map(|_| Err(error.clone())).collect());
+    let mut refused: BTreeMap<&'static str, (&Error, u64)> = BTreeMap::new();
+    for error in results.iter().filter_map(|r| r.as_ref().err()) {
+        if error.code().retry() == Retry::Never {
+            refused.entry(error.code().word()).or_insert((error, 0)).1 += 1;
+        }
+    }
+    for (error, count) in refused.into_values() {
+        let mut event = Event::refused(error).ring(seat.ring.id()).column(&seat.name).context(context);
+        event.count = count;
+        enfold.0.events.emit(event);
+    }
+    results
 }
 
 /// Whether the caller said what the policy wants to know.

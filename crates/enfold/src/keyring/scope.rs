@@ -1,9 +1,10 @@
 //! What a data key covers, as text: in the catalog, in the signed state, in the key service's context.
 
 use std::fmt;
+use std::str::FromStr;
 
-use crate::Result;
 use crate::kms::{EncryptionContext, TenantTag};
+use crate::{Code, Error, Result};
 
 /// `ring`, `record`, `column:ID`, `tenant@TAG`, `index:IDS/NAME`, `index:IDS/NAME@TAG`, `rows`. A tenant is in it as its
 /// keyed hash only.
@@ -42,6 +43,19 @@ impl ScopeId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// From the spelling of the catalog, for commands that name a scope they have read there.
+impl FromStr for ScopeId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let kind = text.split([':', '@']).next().unwrap_or_default();
+        if ["ring", "record", "column", "tenant", "index", "rows"].contains(&kind) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Error::new(Code::Usage, "a scope is `ring`, `record`, `column:ID` or `tenant@TAG`"))
     }
 }
 
