@@ -60,6 +60,24 @@ struct Failed {
     until: Duration,
 }
 
+impl<V> Slot<V> {
+    fn empty() -> Self {
+        Self { held: None, failed: None, refreshing: false, used: 0, flight: Arc::default() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Inner<K, V> {
+    /// Evicts the least recently used until the bound holds. A slot with a flight is left alone, because its waiters must
+    /// find each other there, and so is `key`, which is being filled.
+    fn make_room(&mut self, key: &K, max_keys: usize) {
+        while self.slots.len() > max_keys.max(1) {
+            let idle = self.slots.iter().filter(|(k, s)| *k != key && Arc::strong_count(&s.flight) == 1);
+            let Some(oldest) = idle.min_by_key(|(_, s)| s.used).map(|(k, _)| k.clone()) else { return };
+            self.slots.remove(&oldest);
+        }
+    }
+}
+
 /// What the cache knows without asking anybody.
 enum Known<V> {
     Hit(Arc<V>),
@@ -139,13 +157,7 @@ where
         inner.tick += 1;
         let tick = inner.tick;
         let limits = &self.limits;
-        let slot = inner.slots.entry(key.clone()).or_insert_with(|| Slot {
-            held: None,
-            failed: None,
-            refreshing: false,
-            used: tick,
-            flight: Arc::default(),
-        });
+        let slot = inner.slots.entry(key.clone()).or_insert_with(Slot::empty);
         slot.used = tick;
         let failed = slot.failed.as_ref().filter(|f| now < f.until);
         if let Some(held) = &slot.held {
@@ -204,10 +216,10 @@ where
             slot.held = None;
         }
         let limit = self.limits.ttl + self.limits.stale_if_error;
-        match &slot.held {
-            Some(held) if now.saturating_sub(held.since) < limit => Ok(Arc::clone(&held.value)),
-            _ => Err(error),
-        }
+        let stale = slot.held.as_ref().filter(|held| now.saturating_sub(held.since) < limit);
+        let stale = stale.map(|held| Arc::clone(&held.value));
+        inner.make_room(key, self.limits.max_keys);
+        stale.ok_or(error)
     }
 
     fn hold(&self, key: &K, value: Arc<V>) {
@@ -215,21 +227,240 @@ where
         let mut inner = self.lock();
         inner.tick += 1;
         let tick = inner.tick;
-        let slot = inner.slots.entry(key.clone()).or_insert_with(|| Slot {
-            held: None,
-            failed: None,
-            refreshing: false,
-            used: tick,
-            flight: Arc::default(),
-        });
+        let slot = inner.slots.entry(key.clone()).or_insert_with(Slot::empty);
         slot.held = Some(Held { value, since: now });
         slot.failed = None;
         slot.used = tick;
-        while inner.slots.len() > self.limits.max_keys.max(1) {
-            // A slot with a flight is left alone: its waiters must find each other there.
-            let oldest = inner.slots.iter().filter(|(k, s)| *k != key && Arc::strong_count(&s.flight) == 1);
-            let Some(oldest) = oldest.min_by_key(|(_, s)| s.used).map(|(k, _)| k.clone()) else { return };
-            inner.slots.remove(&oldest);
+        inner.make_room(key, self.limits.max_keys);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::Code;
+    use crate::clock::ManualClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct Scene {
+        clock: Arc<ManualClock>,
+        cache: Arc<Cache<u32, usize>>,
+        asked: Arc<AtomicUsize>,
+        answer: Arc<Mutex<Option<Error>>>,
+    }
+
+    impl Scene {
+        fn new(stale: Duration, max_keys: usize) -> Self {
+            let limits = CachePolicy { ttl: 100 * SECOND, stale_if_error: stale, max_keys, max_unseen: 30 * SECOND };
+            let clock = Arc::new(ManualClock::new());
+            let cache = Cache::new(limits, Arc::clone(&clock) as Arc<dyn Clock>);
+            Self { clock, cache, asked: Arc::default(), answer: Arc::default() }
         }
+
+        /// The source answers with how often it was asked, or with the error that was set.
+        async fn get(&self, key: u32) -> Result<usize> {
+            let fetch = || {
+                let (asked, answer) = (Arc::clone(&self.asked), Arc::clone(&self.answer));
+                async move {
+                    let asked = asked.fetch_add(1, Ordering::SeqCst) + 1;
+                    // Others get a chance to ask as well, if nothing holds them.
+                    tokio::task::yield_now().await;
+                    match answer.lock().unwrap().clone() {
+                        Some(error) => Err(error),
+                        None => Ok(asked),
+                    }
+                }
+            };
+            self.cache.get(&key, fetch).await.map(|v| *v)
+        }
+
+        fn source_fails(&self, code: Option<Code>) {
+            *self.answer.lock().unwrap() = code.map(|c| Error::new(c, "the source failed"));
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::SeqCst)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thousand_concurrent_misses_ask_once() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        let calls = (0..1000).map(|_| scene.get(1));
+        let answers = futures_util::future::join_all(calls).await;
+        assert!(answers.into_iter().all(|a| a.unwrap() == 1));
+        assert_eq!(scene.asked(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_thousand_concurrent_misses_that_fail_ask_once() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        scene.source_fails(Some(Code::KmsUnavailable));
+        let answers = futures_util::future::join_all((0..1000).map(|_| scene.get(1))).await;
+        assert!(answers.into_iter().all(|a| a.is_err()));
+        assert_eq!(scene.asked(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_leaves_the_flight_to_the_next() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        let mut first = Box::pin(scene.get(1));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let mut second = Box::pin(scene.get(1));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        assert_eq!(second.await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_entry_ends_with_its_time() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        assert_eq!(scene.get(1).await.unwrap(), 1);
+        scene.clock.advance(79 * SECOND);
+        assert_eq!(scene.get(1).await.unwrap(), 1);
+        assert_eq!(scene.asked(), 1);
+        scene.clock.advance(21 * SECOND);
+        assert_eq!(scene.get(1).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_refresh_begins_before_the_end_and_nobody_waits_for_it() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        scene.get(1).await.unwrap();
+        scene.clock.advance(80 * SECOND);
+        // All get the old value at once; one of them began the refresh.
+        for _ in 0..10 {
+            assert_eq!(scene.get(1).await.unwrap(), 1);
+        }
+        while scene.get(1).await.unwrap() == 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(scene.asked(), 2);
+        scene.clock.advance(79 * SECOND);
+        assert_eq!(scene.get(1).await.unwrap(), 2, "the new value's time began with the refresh");
+    }
+
+    #[test]
+    fn without_a_runtime_the_caller_refreshes_itself() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        let now = |future| {
+            let mut future = Box::pin(future);
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            loop {
+                if let std::task::Poll::Ready(done) = Future::poll(std::pin::Pin::new(&mut future), &mut context) {
+                    break done;
+                }
+            }
+        };
+        assert_eq!(now(scene.get(1)).unwrap(), 1);
+        scene.clock.advance(80 * SECOND);
+        assert_eq!(now(scene.get(1)).unwrap(), 1);
+        assert_eq!(now(scene.get(1)).unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_cannot_be_reached_leaves_the_entry_until_the_limit() {
+        let scene = Scene::new(50 * SECOND, 10);
+        scene.get(1).await.unwrap();
+        scene.source_fails(Some(Code::KmsUnavailable));
+        scene.clock.advance(149 * SECOND);
+        assert_eq!(scene.get(1).await.unwrap(), 1);
+        assert_eq!(scene.get(1).await.unwrap(), 1, "served without asking again at once");
+        assert_eq!(scene.asked(), 2);
+        scene.clock.advance(SECOND);
+        assert_eq!(scene.get(1).await.unwrap_err().code(), Code::KmsUnavailable);
+    }
+
+    #[tokio::test]
+    async fn without_a_stale_limit_the_entry_ends_with_its_time_even_in_an_outage() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        scene.get(1).await.unwrap();
+        scene.source_fails(Some(Code::KmsUnavailable));
+        scene.clock.advance(100 * SECOND);
+        assert_eq!(scene.get(1).await.unwrap_err().code(), Code::KmsUnavailable);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_ends_the_entry_at_once_and_nothing_stale_is_served() {
+        let scene = Scene::new(1000 * SECOND, 10);
+        scene.get(1).await.unwrap();
+        for code in [Code::KeyDisabled, Code::KmsAccessDenied, Code::StateTampered] {
+            scene.source_fails(Some(code));
+            scene.clock.advance(101 * SECOND);
+            assert_eq!(scene.get(1).await.unwrap_err().code(), code);
+            scene.source_fails(Some(Code::KmsUnavailable));
+            scene.clock.advance(2 * SECOND);
+            assert_eq!(scene.get(1).await.unwrap_err().code(), Code::KmsUnavailable, "the entry is gone");
+            scene.source_fails(None);
+            scene.clock.advance(2 * SECOND);
+            scene.get(1).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_remembered_for_a_second() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        scene.source_fails(Some(Code::KeyNotFound));
+        assert!(scene.get(1).await.is_err());
+        scene.source_fails(None);
+        assert!(scene.get(1).await.is_err());
+        assert_eq!(scene.asked(), 1);
+        scene.clock.advance(SECOND);
+        assert_eq!(scene.get(1).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_least_recently_used_entry_makes_room() {
+        let scene = Scene::new(Duration::ZERO, 3);
+        for key in [1, 2, 3] {
+            scene.get(key).await.unwrap();
+        }
+        scene.get(1).await.unwrap();
+        scene.get(4).await.unwrap();
+        assert_eq!(scene.cache.lock().slots.len(), 3);
+        assert_eq!(scene.asked(), 4);
+        for key in [1, 3, 4] {
+            scene.get(key).await.unwrap();
+        }
+        assert_eq!(scene.asked(), 4, "1, 3 and 4 stayed");
+        scene.get(2).await.unwrap();
+        assert_eq!(scene.asked(), 5, "2 made room");
+    }
+
+    #[tokio::test]
+    async fn failures_are_bounded_like_entries() {
+        let scene = Scene::new(Duration::ZERO, 3);
+        scene.source_fails(Some(Code::KeyNotFound));
+        for key in 0..100 {
+            scene.get(key).await.unwrap_err();
+        }
+        assert!(scene.cache.lock().slots.len() <= 3);
+    }
+
+    #[tokio::test]
+    async fn an_entry_can_be_thrown_away() {
+        let scene = Scene::new(1000 * SECOND, 10);
+        scene.get(1).await.unwrap();
+        scene.cache.evict(&1);
+        scene.source_fails(Some(Code::KmsUnavailable));
+        assert!(scene.get(1).await.is_err(), "nothing stale is left of it");
+        scene.source_fails(None);
+        scene.cache.put(&2, 77);
+        assert_eq!(scene.get(2).await.unwrap(), 77);
+        scene.cache.clear();
+        assert_ne!(scene.get(2).await.unwrap(), 77);
+    }
+
+    #[tokio::test]
+    async fn a_forked_or_wiped_process_starts_empty() {
+        let scene = Scene::new(1000 * SECOND, 10);
+        scene.get(1).await.unwrap();
+        scene.cache.inner.lock().unwrap().mark.of_another_process();
+        assert_eq!(scene.get(1).await.unwrap(), 2);
+        scene.cache.inner.lock().unwrap().mark.wiped();
+        assert_eq!(scene.get(1).await.unwrap(), 3);
     }
 }
