@@ -23,6 +23,11 @@ pub async fn connect(url: &DatabaseUrl, limits: Option<&JobPolicy>) -> Result<Ar
             }
             Ok(Arc::new(crate::sqlite::Sqlite::open(path, &options)?))
         }
+        #[cfg(feature = "postgres")]
+        Scheme::Postgres => {
+            let limits = limits.map(crate::postgres::Limits::from).unwrap_or_default();
+            Ok(Arc::new(crate::postgres::Postgres::open(url, limits)?))
+        }
         #[allow(unreachable_patterns, reason = "reached where a dialect was left out")]
         scheme => Err(Error::new(Code::Usage, format!("this program was built without {scheme:?}"))
             .hint("use a build with the feature `postgres` or `sqlite`")),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use enfold::db::postgres::Endpoint;
 use enfold::policy::{ColumnPolicy, IndexPolicy, Lookalikes, Mode, Salt, TablePolicy};
-use enfold_jobs::database::{Finding, TableFacts};
+use enfold_jobs::database::{Database as _, Finding, TableFacts};
 use enfold_jobs::postgres::{Limits, Postgres};
 use enfold_testkit::postgres::Database;
 use tokio_postgres::Client;
@@ -36,7 +36,7 @@ impl Fixture {
     }
 
     pub async fn facts(&self, policy: &TablePolicy) -> TableFacts {
-        self.postgres.inspect_table(policy).await.expect("facts")
+        self.postgres.inspect(policy).await.expect("facts")
     }
 }
 

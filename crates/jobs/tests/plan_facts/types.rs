@@ -35,6 +35,7 @@ async fn text_bytes_json_and_domains_over_them_convert() {
         ]
     );
     assert_eq!(facts.columns[0].average_bytes, 2, "bytes, not characters");
+    assert!(facts.columns.iter().all(|c| (c.census.rows, c.census.plaintext + c.census.nulls) == (1, 1)));
     assert_eq!(warns(&facts, "widened").column.as_deref(), Some("c"));
     assert_eq!(words(&facts.warnings).iter().filter(|w| **w == "domain-widened").count(), 3);
     warns(&facts, "cached-plans");

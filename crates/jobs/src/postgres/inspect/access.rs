@@ -100,21 +100,19 @@ async fn bound_columns(scene: &mut Scene<'_>) -> Result<()> {
         let Some(column) = scene.relation.column(name).cloned() else { continue };
         if scene.policy.columns.contains_key(name) {
             scene.refuse(
-                Word::BoundProtected
-                    .about(name, format!("values are to be bound to `{name}`, which is itself protected")),
+                Word::BoundProtected.finding(format!("values are to be bound to `{name}`, which is itself protected")),
             );
         }
         if !matches!(column.base.as_str(), "int2" | "int4" | "int8" | "text" | "varchar" | "citext" | "uuid" | "bytea")
         {
             scene.refuse(
-                Word::BoundType
-                    .about(name, format!("values cannot be bound to `{name}`, which is {}", column.sql_type)),
+                Word::BoundType.finding(format!("values cannot be bound to `{name}`, which is {}", column.sql_type)),
             );
         }
         if !column.not_null && scene.relation.readable {
             let empty = sizes::rows_now(scene, &format!("{} IS NULL", ident(name))).await?;
             let says = format!("`{name}` may be NULL, and is in {empty} rows");
-            scene.warn(Word::BoundNullable.about(name, says).out(format!(
+            scene.warn(Word::BoundNullable.finding(says).out(format!(
                 "fill it, then ALTER TABLE {} ALTER COLUMN {} SET NOT NULL",
                 scene.relation.sql_name(),
                 ident(name)
@@ -161,7 +159,7 @@ async fn cascades(scene: &mut Scene<'_>, bound: &[String]) -> Result<()> {
         let (constraint, column, parent): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         let says =
             format!("`{constraint}` changes `{column}` when the key of `{parent}` changes (ON UPDATE CASCADE or SET)");
-        scene.warn(Word::BoundCascade.about(&column, says));
+        scene.warn(Word::BoundCascade.finding(says));
     }
     Ok(())
 }

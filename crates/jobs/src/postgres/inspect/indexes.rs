@@ -44,7 +44,7 @@ const INDEXES: &str = "
                         AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.refobjsubid = v.attnum)
         WHERE x.indrelid = $1 GROUP BY 1
     )
-    SELECT format('%I.%I', n.nspname, i.relname) AS name, i.relname::text AS plain_name, t.columns,
+    SELECT n.nspname || '.' || i.relname AS name, format('%I.%I', n.nspname, i.relname) AS sql_name, i.relname::text AS plain_name, t.columns,
            x.indisunique AS is_unique, x.indisexclusion AS is_exclusion, x.indisprimary AS is_primary, am.amname::text AS method,
            c.conname::text AS constraint_name,
            i.relkind = 'I' AS partitioned,
@@ -63,6 +63,7 @@ const INDEXES: &str = "
 
 struct Index {
     name: String,
+    sql_name: String,
     plain_name: String,
     columns: Vec<String>,
     unique: bool,
@@ -83,6 +84,7 @@ impl Index {
     fn of(row: &Row) -> Self {
         Self {
             name: row.get("name"),
+            sql_name: row.get("sql_name"),
             plain_name: row.get("plain_name"),
             columns: row.get("columns"),
             unique: row.get("is_unique"),
@@ -103,8 +105,8 @@ impl Index {
         match &self.constraint {
             Some(constraint) => format!("ALTER TABLE {table} DROP CONSTRAINT {}", ident(constraint)),
             // Postgres drops an index of a partitioned table with a lock only.
-            None if self.partitioned => format!("DROP INDEX {}", self.name),
-            None => format!("DROP INDEX CONCURRENTLY {}", self.name),
+            None if self.partitioned => format!("DROP INDEX {}", self.sql_name),
+            None => format!("DROP INDEX CONCURRENTLY {}", self.sql_name),
         }
     }
 }
@@ -221,7 +223,7 @@ fn blind_columns(scene: &mut Scene<'_>) {
         match scene.relation.column(&name) {
             Some(column) if column.base != "bytea" => {
                 let says = format!("`{name}`, which is to hold a blind index, is {}", column.sql_type);
-                scene.refuse(Word::IndexColumnType.about(&name, says));
+                scene.refuse(Word::IndexColumnType.finding(says));
             }
             Some(_) => {}
             None => added = true,

@@ -139,7 +139,11 @@ impl<'a> Scene<'a> {
         );
         let connected = activity::connected(&mut self).await?;
         let fingerprint = fingerprint::of(&self).await?;
-        let columns = self.protected.iter().map(Protected::facts).collect();
+        let mut columns: Vec<ColumnFacts> = self.protected.iter().map(Protected::facts).collect();
+        // Paths are refused, and are facts as well: what the policy names is in the answer.
+        for path in self.policy.columns.keys().filter(|name| self.relation.column(name).is_none()) {
+            columns.push(path_facts(path));
+        }
         let relation = self.relation;
         Ok(TableFacts {
             table: relation.name,
@@ -226,6 +230,17 @@ impl Protected {
             average_bytes: self.sizes.average,
             census: Census::default(),
         }
+    }
+}
+
+fn path_facts(path: &str) -> ColumnFacts {
+    ColumnFacts {
+        name: path.to_owned(),
+        sql_type: "a path inside JSON".to_owned(),
+        storage: None,
+        widen: false,
+        average_bytes: 0,
+        census: Census::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::shape::{leaves, table_oid};
-use super::{Postgres, Purpose, Tx, ident, literal, qualified};
+use super::{Postgres, Purpose, ident, literal, qualified};
 use crate::database::SchemaStep;
 use crate::model::TableName;
 
@@ -63,22 +63,16 @@ impl Postgres {
         }
         let table = step.table();
         let doing = format!("cannot change the table `{}.{}`", table.schema, table.table);
-        self.in_tries(&doing, async |tx| {
-            for statement in &statements {
-                tx.client().batch_execute(statement).await?;
-            }
-            Ok(())
-        })
-        .await
-        .map_err(|error| self.explain(step, error))
+        self.in_tries(&doing, &statements).await.map_err(|error| self.explain(step, error))
     }
 
-    async fn in_tries(&self, doing: &str, work: impl AsyncFn(&Tx) -> Result<(), tokio_postgres::Error>) -> Result<()> {
+    /// Statements in one transaction, as soon as their locks are free.
+    async fn in_tries(&self, doing: &str, statements: &[String]) -> Result<()> {
         let until = Instant::now() + self.limits.schema_patience;
         let mut pause = Duration::from_millis(50);
         loop {
             let tx = self.begin(Purpose::Schema).await?;
-            match work(&tx).await {
+            match tx.client().batch_execute(&statements.join("; ")).await {
                 Ok(()) => return tx.commit().await,
                 Err(error) => {
                     let said = failure(doing, &error);
@@ -143,7 +137,7 @@ impl Postgres {
             // Finds the leaves' indexes and takes them over; nothing is built.
             let sql = text::build_index(&table.table, &qualified(table), column, unique, tenant, false);
             let doing = format!("cannot join the indexes of the partitions of `{}`", table.table);
-            self.in_tries(&doing, async |tx| tx.client().batch_execute(&sql).await).await?;
+            self.in_tries(&doing, &[sql]).await?;
         }
         Ok(())
     }
@@ -169,11 +163,11 @@ impl Postgres {
         match constraint {
             Some(constraint) => {
                 let sql = format!("ALTER TABLE {relation} DROP CONSTRAINT IF EXISTS {}", ident(&constraint));
-                self.in_tries(&doing, async |tx| tx.client().batch_execute(&sql).await).await
+                self.in_tries(&doing, &[sql]).await
             }
             None if partitioned => {
                 let sql = format!("DROP INDEX IF EXISTS {name}");
-                self.in_tries(&doing, async |tx| tx.client().batch_execute(&sql).await).await
+                self.in_tries(&doing, &[sql]).await
             }
             None => self.outside(table, &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await,
         }

@@ -1,0 +1,82 @@
+//! [`Database`] for Postgres: each method is done elsewhere; here they meet.
+
+use async_trait::async_trait;
+use enfold::Result;
+use enfold::policy::TablePolicy;
+
+use super::Postgres;
+use crate::database::{Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use crate::model::{Census, TableName, Target, TargetColumn};
+use crate::store::Store;
+use crate::words::Word;
+
+#[async_trait]
+impl Database for Postgres {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
+    async fn survey(&self) -> Result<Vec<TableSurvey>> {
+        self.survey_tables().await
+    }
+
+    async fn sample(&self, table: &TableName, columns: &[String], limit: u32) -> Result<Vec<Vec<Option<String>>>> {
+        self.sample_values(table, columns, limit).await
+    }
+
+    async fn inspect(&self, table: &TablePolicy) -> Result<TableFacts> {
+        let mut facts = self.inspect_table(table).await?;
+        if countable(&facts) {
+            let target = everything(table, &facts);
+            let counted = self.count_forms(&target, None).await?;
+            for (column, census) in target.columns.iter().zip(counted) {
+                let fact = facts.columns.iter_mut().find(|fact| fact.name == column.name);
+                fact.into_iter().for_each(|fact| fact.census = census.clone());
+            }
+        }
+        Ok(facts)
+    }
+
+    async fn census(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>> {
+        self.count_forms(target, sample).await
+    }
+
+    fn sql(&self, step: &SchemaStep) -> Vec<String> {
+        self.step_sql(step)
+    }
+
+    async fn run(&self, step: &SchemaStep) -> Result<()> {
+        self.run_step(step).await
+    }
+
+    async fn residue(&self, target: &Target, probes: &[Probe]) -> Result<Vec<Residue>> {
+        self.residue_of(target, probes).await
+    }
+
+    fn store(&self) -> &dyn Store {
+        self
+    }
+}
+
+/// Whether every row can be read: a count of a part would be wrong, and the refusal says so already.
+fn countable(facts: &TableFacts) -> bool {
+    let stands_in_the_way = [Word::NotATable, Word::ForeignPartition, Word::RowSecurityHides, Word::MissingRight];
+    !facts.refusals.iter().any(|finding| stands_in_the_way.iter().any(|word| word.word() == finding.word))
+}
+
+/// The columns that can hold envelopes, for a count: without what values are bound to.
+fn everything(policy: &TablePolicy, facts: &TableFacts) -> Target {
+    let columns = facts.columns.iter().filter_map(|fact| {
+        let id = policy.columns.get(&fact.name)?.id.clone();
+        Some(TargetColumn { name: fact.name.clone(), id, storage: fact.storage? })
+    });
+    Target {
+        table: facts.table.clone(),
+        policy_table: policy.name.clone(),
+        columns: columns.collect(),
+        indexes: Vec::new(),
+        tenant: None,
+        row_key: Vec::new(),
+        key: facts.key.clone(),
+    }
+}
