@@ -2,7 +2,7 @@
 
 use enfold::policy::Mode;
 use enfold::{Code, Error, Result};
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
 use super::observer::{Observer, StepEvent, StepState, TableWatch};
 use super::session::Session;
@@ -94,7 +94,9 @@ impl Run<'_> {
     /// Sweeps until nothing is left; `None` when nothing was left to begin with.
     pub(super) async fn sweep_to_zero(&self, goal: Goal) -> Result<Option<SweepReport>> {
         let store = self.session.db.store();
-        if self.unfinished(goal).await?.is_none() && store.remaining(goal, self.target).await? == 0 {
+        // Counting by form does not see an index value that an older writer left behind when it changed the value.
+        let countable = goal != Goal::Index;
+        if countable && self.unfinished(goal).await?.is_none() && store.remaining(goal, self.target).await? == 0 {
             return Ok(None);
         }
         let job = self.job(goal).await?;
@@ -114,7 +116,9 @@ impl Run<'_> {
         let workers = self.pace.workers.max(1);
         let options: Vec<SweepOptions> = (0..workers).map(|n| self.options(n, workers, goal)).collect();
         let codec = self.session.keys.codec();
-        let reports = try_join_all(options.iter().map(|options| sweep(store, codec, job, options, &watch))).await?;
+        // Every worker comes to its own end: one that was dropped in the middle would leave its range leased.
+        let ended = join_all(options.iter().map(|options| sweep(store, codec, job, options, &watch))).await;
+        let reports = ended.into_iter().collect::<Result<Vec<_>>>()?;
         let report =
             reports.into_iter().next().ok_or_else(|| Error::new(Code::Internal, "a sweep without a worker"))?;
         match report.end {
@@ -134,10 +138,12 @@ impl Run<'_> {
 
     /// A new job, or the one that an interrupted run of the same operation left.
     pub(super) async fn job(&self, goal: Goal) -> Result<JobId> {
-        if let Some(job) = self.unfinished(goal).await? {
-            return Ok(job.id);
+        let Some(job) = self.unfinished(goal).await? else { return self.new_job(goal).await };
+        if self.pace.batch_rows.is_some() || self.pace.rate.is_some() {
+            let rate = self.pace.rate.map(Some);
+            self.session.db.store().set_control(job.id, self.pace.batch_rows, rate).await?;
         }
-        self.new_job(goal).await
+        Ok(job.id)
     }
 
     pub(super) async fn new_job(&self, goal: Goal) -> Result<JobId> {
@@ -270,5 +276,5 @@ fn rows_failed(table: &str, failed: u64, job: JobId, errors: &[RowError]) -> Err
         column => format!("{} `{column}`: {} ({})", e.row, e.reason, e.code),
     });
     said.fold(error, Error::cause)
-        .hint(format!("`enfold status --job {}` lists them all; settle them and run the same command again", job.0))
+        .hint(format!("`enfold status` lists them under job {}; settle them and run the same command again", job.0))
 }

@@ -89,7 +89,7 @@ pub struct Postgres {
     /// Connections without a transaction.
     idle: Arc<Mutex<Vec<Client>>>,
     permits: Arc<Semaphore>,
-    /// By the policy's table names.
+    /// By table and columns.
     shapes: Mutex<HashMap<String, (Instant, Arc<Shape>)>>,
     gauge: Gauge,
     started: Instant,

@@ -60,10 +60,9 @@ pub(crate) enum PartType {
 
 impl Postgres {
     pub(crate) async fn shape(&self, target: &Target) -> Result<Arc<Shape>> {
-        let kept = self.shapes.lock().unwrap_or_else(PoisonError::into_inner).get(&target.policy_table).cloned();
+        let kept = self.shapes.lock().unwrap_or_else(PoisonError::into_inner).get(&key(target)).cloned();
         if let Some((at, shape)) = kept
             && at.elapsed() < KEPT
-            && shape.columns.len() == target.columns.len()
         {
             return Ok(shape);
         }
@@ -76,9 +75,16 @@ impl Postgres {
         let shape = Arc::new(load(&tx, target).await?);
         tx.commit().await?;
         let mut shapes = self.shapes.lock().unwrap_or_else(PoisonError::into_inner);
-        shapes.insert(target.policy_table.clone(), (Instant::now(), Arc::clone(&shape)));
+        shapes.insert(key(target), (Instant::now(), Arc::clone(&shape)));
         Ok(shape)
     }
+}
+
+/// A table is swept for other columns at other times, and its shape is that of the columns.
+fn key(target: &Target) -> String {
+    let columns = target.columns.iter().map(|c| &c.name).chain(target.indexes.iter().map(|i| &i.column));
+    let names: Vec<&String> = columns.chain(&target.tenant).chain(&target.row_key).collect();
+    format!("{} {names:?}", target.policy_table)
 }
 
 async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
