@@ -22,8 +22,9 @@ pub(super) fn envelope(expr: &str, storage: Storage) -> String {
     let form = match storage {
         Storage::Text => text_form(expr),
         Storage::Json => {
-            let inner = format!("({})", json_inner(expr));
-            format!("(typeof({expr}) = 'text' AND {})", text_form(&inner))
+            let (written, inner) = (json_as_written(expr), format!("({})", json_inner(expr)));
+            let may = json_may_carry(expr);
+            format!("CASE WHEN {written} THEN 1 WHEN {may} THEN {} ELSE 0 END", text_form(&inner))
         }
         Storage::Bytes => format!(
             "(typeof({expr}) = 'blob' AND substr({expr}, 1, 5) IN ({BINARY_STARTS}) AND length({expr}) >= {BINARY_MIN} \
@@ -41,7 +42,11 @@ pub(super) fn begins_like_one(expr: &str, storage: Storage) -> String {
     };
     let begins = match storage {
         Storage::Text => text(expr),
-        Storage::Json => text(&format!("({})", json_inner(expr))),
+        Storage::Json => {
+            let (written, may) = (json_as_written(expr), json_may_carry(expr));
+            let inner = text(&format!("({})", json_inner(expr)));
+            format!("CASE WHEN {written} THEN 1 WHEN {may} THEN {inner} ELSE 0 END")
+        }
         Storage::Bytes => format!("substr({expr}, 1, 3) = x'f9e9df'"),
     };
     format!("coalesce({begins}, 0)")
@@ -51,7 +56,10 @@ pub(super) fn begins_like_one(expr: &str, storage: Storage) -> String {
 pub(super) fn key_prefix(expr: &str, storage: Storage) -> String {
     match storage {
         Storage::Text => format!("substr({expr}, 1, {PREFIX_CHARS})"),
-        Storage::Json => format!("substr({}, 1, {PREFIX_CHARS})", json_inner(expr)),
+        Storage::Json => format!(
+            "CASE WHEN {expr} GLOB '\"enf1:*' THEN substr({expr}, 2, {PREFIX_CHARS}) ELSE substr({}, 1, {PREFIX_CHARS}) END",
+            json_inner(expr)
+        ),
         Storage::Bytes => format!("substr({expr}, 1, 21)"),
     }
 }
@@ -91,6 +99,21 @@ fn text_form(expr: &str) -> String {
          AND length(CAST({expr} AS BLOB)) = length({expr}) AND substr({expr}, 6) NOT GLOB '*[^A-Za-z0-9_-]*' \
          AND CASE (length({expr}) - 5) % 4 WHEN 0 THEN 1 WHEN 2 THEN {expr} GLOB '*[AQgw]' \
          WHEN 3 THEN {expr} GLOB '*[AEIMQUYcgkosw048]' ELSE 0 END)"
+    )
+}
+
+/// The spelling that Enfold writes: a string without escapes and nothing around it. Such a text is JSON whatever follows
+/// the quote, so that nothing need be parsed.
+fn json_as_written(expr: &str) -> String {
+    let inner = format!("substr({expr}, 2, length({expr}) - 2)");
+    format!("(typeof({expr}) = 'text' AND {expr} GLOB '\"enf1:*\"' AND {})", text_form(&inner))
+}
+
+/// Whether it is worth parsing: a string that begins so, or an object with such a member somewhere.
+fn json_may_carry(expr: &str) -> String {
+    let trimmed = format!("ltrim({expr}, char(32, 9, 10, 12, 13))");
+    format!(
+        "(typeof({expr}) = 'text' AND ({trimmed} GLOB '\"enf*' OR ({trimmed} GLOB '{{*' AND instr({expr}, '\"enf\"') > 0)))"
     )
 }
 

@@ -4,9 +4,10 @@
 //!
 //! A connection goes back to the set only with no transaction open.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enfold::{Code, Error, Result};
 use rusqlite::{Connection, OpenFlags};
@@ -49,7 +50,7 @@ impl Pool {
             idle: Mutex::default(),
             writer: Semaphore::new(1),
         }));
-        let first = pool.0.connect()?;
+        let first = pool.0.take()?;
         pool.0.put_back(first);
         Ok(pool)
     }
@@ -99,8 +100,27 @@ impl Pool {
     }
 }
 
+thread_local! {
+    /// How long calls on this thread wait for a lock, and since when the present one does.
+    static WAITED: Cell<(Duration, Option<Instant>)> = const { Cell::new((Duration::ZERO, None)) };
+}
+
+/// SQLite's own handler sleeps up to a tenth of a second at a time: beside writers that begin again at once it never
+/// finds the lock free. Nobody is told when it is, so one asks each millisecond.
+fn wait_for_lock(asked: i32) -> bool {
+    let (limit, since) = WAITED.get();
+    let since = since.filter(|_| asked > 0).unwrap_or_else(Instant::now);
+    WAITED.set((limit, Some(since)));
+    if since.elapsed() >= limit {
+        return false;
+    }
+    std::thread::sleep(Duration::from_millis(1));
+    true
+}
+
 impl Inner {
     fn take(&self) -> Result<Connection> {
+        WAITED.set((self.busy, None));
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.map_or_else(|| self.connect(), Ok)
     }
@@ -116,7 +136,7 @@ impl Inner {
         let what = || format!("cannot open the database `{}`", self.path.display());
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags).doing(what)?;
-        connection.busy_timeout(self.busy).doing(what)?;
+        connection.busy_handler(Some(wait_for_lock)).doing(what)?;
         // secure_delete: what we overwrite is overwritten in the file as well. foreign_keys: a reference that our
         // change would break refuses the row instead of breaking. recursive_triggers and the journal mode stay as
         // they are: the journal mode is the application's choice.
