@@ -20,7 +20,7 @@ pub mod mac;
 pub mod normalise;
 mod open;
 mod padding;
-mod process;
+pub mod process;
 pub mod record;
 mod seal;
 pub mod stored;

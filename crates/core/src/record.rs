@@ -35,11 +35,6 @@ impl RecordSealer {
         let item = SealItem { binding, payload, padding, plaintext };
         seal_inline(&record_key, Kind::InlineRing, self.key_id(), &wrapped, &item)
     }
-
-    /// Makes this sealer refuse from now on: for a hook that runs after a VM snapshot was restored.
-    pub fn void(&mut self) {
-        self.wrap.void();
-    }
 }
 
 /// Makes an envelope of [`Kind::InlineRoot`]. `record_key` must be new for this value; `root_id` is the catalog's id of

@@ -91,11 +91,6 @@ impl Sealer {
         results
     }
 
-    /// Makes this sealer refuse from now on: for a hook that runs after a VM snapshot was restored.
-    pub fn void(&mut self) {
-        self.subkeys.void();
-    }
-
     /// The subkey of a whole run, with room for it; none where each value has its own.
     fn shared(&self, run: &[SealItem<'_>]) -> Result<Option<&Subkey>> {
         match self.salt {

@@ -72,7 +72,11 @@ impl SealingSubkeys {
 
     /// A subkey with room for this much: far less than a whole budget.
     pub(crate) fn reserve(&self, values: u64, bytes: u64) -> Result<&Subkey> {
-        self.guard.check()?;
+        if values == 1 {
+            self.guard.check_one()?
+        } else {
+            self.guard.check()?
+        }
         let mut link = &self.first;
         while !link.reserve(values, bytes) {
             link = match link.next.get() {
@@ -90,10 +94,6 @@ impl SealingSubkeys {
     pub(crate) fn fresh(&self) -> Result<Subkey> {
         self.guard.check()?;
         self.derive_fresh()
-    }
-
-    pub(crate) fn void(&mut self) {
-        self.guard.void();
     }
 
     pub(crate) fn key_id(&self) -> KeyId {

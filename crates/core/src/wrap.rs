@@ -50,11 +50,6 @@ impl KeyWrap {
         let mut room = [0; NONCE_LEN];
         wrap_under(subkey, key, context, &mut Nonces::draw(&mut room)?)
     }
-
-    /// Makes this refuse from now on: for a hook that runs after a VM snapshot was restored.
-    pub fn void(&mut self) {
-        self.subkeys.void();
-    }
 }
 
 /// Unwraps what a [`KeyWrap`] of the same key has wrapped.

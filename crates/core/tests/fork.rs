@@ -8,6 +8,7 @@ use std::os::fd::FromRawFd;
 use enfold_core::wrap::{KeyWrap, WrapContext};
 use enfold_core::{
     Binding, DataKey, Envelope, Error, KeyId, Opener, Padding, PayloadType, RecordSealer, SealItem, Sealer, danger,
+    process,
 };
 
 const VALUES: usize = 200;
@@ -77,6 +78,20 @@ impl Warm {
 
 #[test]
 fn parent_and_child_share_no_key_no_salt_and_no_nonce() {
+    // By the process id alone; then with a handler that watches forks, as the library above this crate registers one.
+    fork_and_compare();
+    #[allow(unsafe_code, reason = "pthread_atfork has no safe wrapper; the handler only counts")]
+    let registered = unsafe { libc::pthread_atfork(None, None, Some(in_every_child)) };
+    assert_eq!(registered, 0);
+    process::forks_are_watched();
+    fork_and_compare();
+}
+
+extern "C" fn in_every_child() {
+    process::is_a_copy();
+}
+
+fn fork_and_compare() {
     let warm = Warm::new();
     let (mut reader, writer) = pipe();
 

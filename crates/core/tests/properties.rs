@@ -275,19 +275,6 @@ fn a_batch_longer_than_one_run_is_sealed_whole_with_no_nonce_twice() {
 }
 
 #[test]
-fn a_voided_sealer_refuses_alone_and_in_a_batch() {
-    let (key, id) = key();
-    let binding = Binding::new("r", "c");
-    let item = SealItem { binding: &binding, payload: PayloadType::Text, padding: Padding::None, plaintext: b"v" };
-    for salt in [Salt::Shared, Salt::Each] {
-        let mut sealer = Sealer::with_salt(&key, id, salt).unwrap();
-        sealer.void();
-        assert_eq!(sealer.seal_many(&[item; 3]), vec![Err(Error::ProcessChanged); 3]);
-        assert_eq!(sealer.seal(&binding, PayloadType::Text, Padding::None, b"v"), Err(Error::ProcessChanged));
-    }
-}
-
-#[test]
 fn an_inline_root_envelope_is_not_opened_by_the_rings_key() {
     let (key, id) = key();
     let binding = Binding::new("r", "c");
