@@ -73,9 +73,9 @@ impl SealingSubkeys {
     /// A subkey with room for this much: far less than a whole budget.
     pub(crate) fn reserve(&self, values: u64, bytes: u64) -> Result<&Subkey> {
         if values == 1 {
-            self.guard.check_one()?
+            self.guard.check_one()?;
         } else {
-            self.guard.check()?
+            self.guard.check()?;
         }
         let mut link = &self.first;
         while !link.reserve(values, bytes) {

@@ -1,5 +1,7 @@
 //! Recognising that this process is a copy of the one that a key was made ready in.
 
+use std::sync::Once;
+
 /// Stands beside keys. After a fork the copy has another process id; where the id happens to be the same (a restored
 /// snapshot, another pid namespace), whoever wipes the memory makes the canary zero.
 pub(crate) struct ForkMark {
@@ -11,6 +13,7 @@ const CANARY: u64 = 0x656e_666f_6c64_0002;
 
 impl ForkMark {
     pub(crate) fn new() -> Self {
+        watch_forks();
         Self { pid: std::process::id(), canary: CANARY }
     }
 
@@ -29,6 +32,22 @@ impl ForkMark {
     pub(crate) fn wiped(&mut self) {
         self.canary = 0;
     }
+}
+
+/// Has every child of a fork tell the sealers that it is a copy, which spares each single value the system call that asks
+/// for the process id. Where the handler cannot be registered, they go on asking.
+fn watch_forks() {
+    static ONCE: Once = Once::new();
+    extern "C" fn in_every_child() {
+        enfold_core::process::is_a_copy();
+    }
+    ONCE.call_once(|| {
+        #[allow(unsafe_code, reason = "pthread_atfork has no safe wrapper; the handler only raises an atomic counter")]
+        let registered = unsafe { libc::pthread_atfork(None, None, Some(in_every_child)) };
+        if registered == 0 {
+            enfold_core::process::forks_are_watched();
+        }
+    });
 }
 
 #[cfg(test)]
