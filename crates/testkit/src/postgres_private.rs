@@ -65,6 +65,11 @@ impl Server {
         std::fs::read_to_string(self.dir.path().join("data/log.txt")).expect("the server's log")
     }
 
+    /// A folder that the server's account may write to.
+    pub fn scratch(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
     /// A program of the server's version, such as `pgbench`, under the account that may use it.
     pub fn tool(&self, name: &str) -> Command {
         let program = self.bin.join(name);

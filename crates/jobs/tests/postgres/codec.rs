@@ -76,8 +76,12 @@ impl Codec for OneKey {
                     plaintext,
                 })
                 .collect();
-            for ((n, _), sealed) in plain.iter().zip(self.sealer.seal_many(&items)) {
-                cells[*n][at] = Cell::Set(Some(encode(form(column.storage), sealed.expect("seals"))));
+            for ((n, plain), sealed) in plain.iter().zip(self.sealer.seal_many(&items)) {
+                let sealed = sealed.expect("seals");
+                let envelope = Envelope::parse(&sealed).expect("well formed");
+                let opened = self.opener.open(&envelope, binding).expect("opens");
+                assert!(opened.plaintext.as_slice() == *plain, "what was sealed opens as what it was");
+                cells[*n][at] = Cell::Set(Some(encode(form(column.storage), sealed)));
             }
         }
         let verdicts = rows.iter().zip(cells).enumerate().map(|(n, (row, cells))| match failed.remove(&n) {

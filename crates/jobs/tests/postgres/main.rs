@@ -2,6 +2,7 @@
 #![cfg(feature = "postgres")]
 mod codec;
 mod leases;
+mod pooling;
 mod races;
 mod refusals;
 mod steps;
