@@ -24,7 +24,7 @@ if grep -aqE '[a-z0-9._]+@(example\.(com|net|org)|[a-z.]+\.example)' "$db"; then
 fi
 
 $enfold --config $config rollback --all --yes
-sqlite3 "$db" .dump | grep -v enfold_ | grep -E '^INSERT' | sort >target/demo/after.sql
-sqlite3 target/demo/original.db .dump | grep -E '^INSERT' | sort >target/demo/before.sql
+sqlite3 "$db" .dump | grep -vE 'enfold_|sqlite_stat' | grep -E '^INSERT' | sort >target/demo/after.sql
+sqlite3 target/demo/original.db .dump | grep -v sqlite_stat | grep -E '^INSERT' | sort >target/demo/before.sql
 cmp target/demo/before.sql target/demo/after.sql
 echo "demo: protected, audited and rolled back; every row is what it was"

@@ -1,1 +1,3 @@
+//! What the demo works on.
+
 pub(crate) mod shop;

@@ -1,0 +1,251 @@
+//! The command line: what may be typed. Secrets never are; they come by file, standard input or environment.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Encrypts the sensitive columns of a running database, under keys that a key service keeps.
+#[derive(Parser, Debug)]
+#[command(name = "enfold", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// The policy file.
+    #[arg(long, short, global = true, env = "ENFOLD_CONFIG", default_value = "enfold.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Print the result, or the error, as one JSON document.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// When to use colour.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto)]
+    pub(crate) color: Colour,
+
+    /// Log level, for all or for a part: `debug`, `kms=debug`. May be given more than once.
+    #[arg(long, global = true, value_name = "[PART=]LEVEL")]
+    pub(crate) log: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Look at a database, write a first policy and make the operators' key.
+    Init(Init),
+    /// Say which columns hold personal or secret data.
+    Discover(Discover),
+    /// Say what would be done, how long it takes and what is refused.
+    Plan(Plan),
+    /// Convert the columns of the policy while the application goes on.
+    Apply(Apply),
+    /// Show modes, counts, jobs and readers.
+    Status,
+    /// Look at the stored bytes and say whether any plaintext is left.
+    Audit(Audit),
+    /// Have the database refuse plaintext.
+    Enforce(Enforce),
+    /// Decrypt columns back, online.
+    Rollback(Rollback),
+    /// Open every stored value and say which do not open.
+    Verify(Verify),
+    /// Show what an envelope says about itself, without a key.
+    Inspect(Inspect),
+    /// Seal a value read from standard input.
+    Seal(Value),
+    /// Open an envelope read from standard input.
+    Open(Value),
+    /// Check configuration, database rights and keys.
+    Doctor,
+    /// Explain an error code.
+    Explain(Explain),
+    /// Run the main job on a generated shop.
+    Demo(Demo),
+    /// Print completions for a shell.
+    Completions(Completions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Init {
+    /// The database, as `postgres://…` or `sqlite:FILE`. A password is better left to ENFOLD_DATABASE_URL.
+    #[arg(long, env = "ENFOLD_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) database: String,
+    /// The root key: `aws-kms://…` or `local:FILE` (development).
+    #[arg(long, value_name = "URI", default_value = "local:enfold-root.key")]
+    pub(crate) root: String,
+    /// Where this policy runs.
+    #[arg(long, value_enum, default_value_t = EnvironmentArg::Production)]
+    pub(crate) environment: EnvironmentArg,
+    /// Take findings from this confidence on, in percent.
+    #[arg(long, default_value_t = 75, value_parser = clap::value_parser!(u8).range(50..=100))]
+    pub(crate) confidence: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EnvironmentArg {
+    Development,
+    Staging,
+    Production,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Discover {
+    /// The database; the policy's unless given.
+    #[arg(long, env = "ENFOLD_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub(crate) database: Option<String>,
+    /// How many rows of each table to look at.
+    #[arg(long, default_value_t = 500)]
+    pub(crate) sample: u32,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Plan {
+    /// Save the plan, so that `apply` does exactly this or refuses.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Only this table of the policy.
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) table: Vec<String>,
+    /// Print the SQL that a database administrator would run.
+    #[arg(long)]
+    pub(crate) print_sql: bool,
+    /// On Postgres, plan to rewrite each table at the end, so that old row versions leave the files. Locks it meanwhile.
+    #[arg(long)]
+    pub(crate) rewrite: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Apply {
+    /// A saved plan; made anew when it is left out.
+    #[arg(value_name = "PLAN")]
+    pub(crate) plan: Option<PathBuf>,
+    #[arg(long, value_name = "TABLE", conflicts_with = "plan")]
+    pub(crate) table: Vec<String>,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Convert this many rows first, then wait for a word.
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) canary: Option<u64>,
+    /// At most this many rows a second.
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) rate: Option<u32>,
+    /// On Postgres, rewrite each table at the end, so that old row versions leave the files. Locks it meanwhile.
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) rewrite: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Audit {
+    /// Look at every row instead of a sample.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// How many rows of each table to look at.
+    #[arg(long, default_value_t = 10_000, conflicts_with = "full")]
+    pub(crate) sample: u64,
+    /// Also look for copies that a conversion leaves behind.
+    #[arg(long)]
+    pub(crate) residue: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Columns {
+    /// A column, as `table.column`. May be given more than once.
+    #[arg(value_name = "COLUMN")]
+    pub(crate) columns: Vec<String>,
+    /// Every column of the policy.
+    #[arg(long, conflicts_with = "columns")]
+    pub(crate) all: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Enforce {
+    #[command(flatten)]
+    pub(crate) columns: Columns,
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Rollback {
+    #[command(flatten)]
+    pub(crate) columns: Columns,
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) rate: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) columns: Columns,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// A file with the envelope in text, binary or JSON form; standard input when it is left out.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Value {
+    /// The column (`table.column`) or the value's id.
+    #[arg(value_name = "COLUMN")]
+    pub(crate) column: String,
+    /// The tenant, where the column is bound to one: text, or `int:7`, or `uuid:…`, as its column's type is.
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
+    /// The row key, for columns bound to it, spelt as a tenant is; once for each component.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) row: Vec<String>,
+    /// The form that the column holds.
+    #[arg(long, value_enum, default_value_t = FormArg::Text)]
+    pub(crate) form: FormArg,
+    /// Why: it goes into the log of events.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormArg {
+    Text,
+    Bytes,
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// The word after `code:`. Lists all codes when it is left out.
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    /// Where the demo leaves its database and policy; what an earlier demo left there is replaced.
+    #[arg(long, default_value = "target/demo", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    #[arg(long, default_value_t = 20_000)]
+    pub(crate) customers: u32,
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Completions {
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}

@@ -1,0 +1,159 @@
+//! `enfold init`: looks at a database, writes a first policy, makes the operators' key and the catalog.
+//!
+//! It changes nothing in the application's tables.
+
+use std::path::Path;
+
+use enfold::Enfold;
+use enfold::policy::{
+    ColumnDraft, DatabaseUrl, Environment, IndexDraft, PolicyDraft, RingDraft, Scheme, Scope, edit, parse_normaliser,
+};
+use enfold::{Code, Error, Result};
+use enfold_discover::Finding;
+use serde_json::json;
+
+use super::Context;
+use super::discover::{self, Report, TableReport};
+use crate::args::{EnvironmentArg, Init};
+
+/// The ring that a first policy begins with.
+const RING: &str = "main";
+
+/// How many rows of each table are looked at.
+const SAMPLE: u32 = 500;
+
+pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
+    context.log_without_policy()?;
+    let config = &context.global.config;
+    if config.exists() {
+        return Err(Error::new(Code::Usage, format!("there is a policy at `{}` already", config.display()))
+            .hint("name another file with `--config`, or change this one by hand")
+            .hint("nothing was changed"));
+    }
+    let url = context.database_url(&args.database)?;
+    let database = enfold_jobs::connect(&url, None).await?;
+    let report = discover::look(database.as_ref(), &url, SAMPLE).await?;
+    let environment = match args.environment {
+        EnvironmentArg::Development => Environment::Development,
+        EnvironmentArg::Staging => Environment::Staging,
+        EnvironmentArg::Production => Environment::Production,
+    };
+    let start = Start { url: &args.database, root: &args.root, environment, confidence: args.confidence };
+    let draft = draft(&start, &report)?;
+    edit::create(config, &draft)?;
+    let prepared = prepare(context).await;
+    let document = json!({
+        "policy": config,
+        "environment": environment,
+        "columns": report.tables.iter().map(|t| chosen(t, args.confidence).len()).sum::<usize>(),
+        "prepared": prepared.is_ok(),
+    });
+    context.screen.result(&document, |out| {
+        discover::write(context.screen, &report, out);
+        out.push_str(&format!("\nWrote {}. Read it: what it names will be protected.\n", config.display()));
+        if prepared.is_ok() {
+            out.push_str("Made the catalog and the operators' key. Keep the key away from applications.\n");
+            out.push_str("\nNext: enfold plan\n");
+        }
+    })?;
+    // The policy stays when the rest fails: it is what has to be read and mended.
+    prepared
+}
+
+/// Makes the catalog and the operators' key, and pins the key's public half in the policy.
+pub(crate) async fn prepare(context: &Context<'_>) -> Result<()> {
+    let config = &context.global.config;
+    let policy = enfold::policy::load(config, &context.variables)?;
+    let enfold = Enfold::builder(policy).prepare().build().await?;
+    enfold.flush().await?;
+    edit::set_operator_key(config, &enfold.operator()?.public_key())
+}
+
+/// What a first policy starts from.
+pub(crate) struct Start<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) root: &'a str,
+    pub(crate) environment: Environment,
+    pub(crate) confidence: u8,
+}
+
+pub(crate) fn draft(start: &Start<'_>, report: &Report) -> Result<PolicyDraft> {
+    let mut draft = PolicyDraft::new(&url_for_file(start.url)?, start.environment);
+    let roots = [start.root.to_owned()];
+    draft.add_ring(&RingDraft { name: RING, roots: &roots, scope: Scope::Column, labels: &[] })?;
+    for table in &report.tables {
+        for column in chosen(table, start.confidence) {
+            add(&mut draft, table, &column)?;
+        }
+    }
+    Ok(draft)
+}
+
+/// A password does not go into a file that people commit.
+fn url_for_file(url: &str) -> Result<String> {
+    let parsed = DatabaseUrl::parse(url, Path::new(""))
+        .map_err(|reason| Error::new(Code::Usage, "the database URL cannot be used").cause(reason))?;
+    Ok(if parsed.scheme() == Scheme::Postgres && parsed.display() != parsed.expose_with_password() {
+        "${ENFOLD_DATABASE_URL}".to_owned()
+    } else {
+        url.to_owned()
+    })
+}
+
+/// A column with what was found in it: one finding, or several paths of a document.
+struct Chosen<'a> {
+    name: &'a str,
+    findings: Vec<&'a Finding>,
+}
+
+fn chosen(table: &TableReport, confidence: u8) -> Vec<Chosen<'_>> {
+    let mut columns: Vec<Chosen<'_>> = Vec::new();
+    for finding in table.findings.iter().filter(|f| f.confidence >= confidence) {
+        match columns.iter_mut().find(|c| c.name == finding.column) {
+            Some(column) => column.findings.push(finding),
+            None => columns.push(Chosen { name: &finding.column, findings: vec![finding] }),
+        }
+    }
+    columns
+}
+
+fn add(draft: &mut PolicyDraft, table: &TableReport, chosen: &Chosen<'_>) -> Result<()> {
+    let first = chosen.findings[0];
+    let document = first.path.is_some();
+    let class = if document { "document" } else { first.class.word() };
+    let unique = table.survey.columns.iter().any(|c| c.name == chosen.name && c.unique);
+    let mut normalise = Vec::new();
+    for word in if document { &[] } else { first.class.lookup() } {
+        normalise.push(
+            parse_normaliser(word)
+                .map_err(|e| Error::new(Code::Internal, "a normaliser that discovery proposes").cause(e))?,
+        );
+    }
+    // Looked up by (a login, a caller's number), or unique now, which only an index can go on to see to.
+    let indexes = if unique || !normalise.is_empty() {
+        vec![IndexDraft { name: "eq", normalise: &normalise, unique, cross_tenant: true, ..IndexDraft::default() }]
+    } else {
+        Vec::new()
+    };
+    draft.add_column(&ColumnDraft {
+        table: &table.table,
+        column: chosen.name,
+        class: Some(class),
+        ring: RING,
+        indexes,
+        comment: Some(comment(chosen)),
+        ..ColumnDraft::default()
+    })
+}
+
+fn comment(chosen: &Chosen<'_>) -> String {
+    let parts: Vec<String> = chosen
+        .findings
+        .iter()
+        .map(|f| {
+            let path = f.path.as_deref().map(|p| format!("{p} ")).unwrap_or_default();
+            format!("{path}{}, {} %", f.class, f.confidence)
+        })
+        .collect();
+    format!("Found: {}.", parts.join("; "))
+}

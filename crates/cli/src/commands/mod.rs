@@ -1,0 +1,137 @@
+//! The commands, a file each. What they share: the policy, read once with the environment, and logging set up by it.
+
+pub(crate) mod apply;
+pub(crate) mod audit;
+pub(crate) mod completions;
+#[cfg(feature = "sqlite")]
+pub(crate) mod demo;
+pub(crate) mod discover;
+pub(crate) mod doctor;
+pub(crate) mod enforce;
+pub(crate) mod explain;
+pub(crate) mod init;
+pub(crate) mod inspect;
+pub(crate) mod plan;
+pub(crate) mod rollback;
+pub(crate) mod status;
+pub(crate) mod value;
+pub(crate) mod verify;
+
+use std::path::Path;
+
+use enfold::policy::{DatabaseUrl, LogPolicy, Policy, Variables};
+use enfold::{CallContext, Code, Enfold, Error, Result};
+use enfold_jobs::ops::{Selection, Session};
+
+use crate::args::{Columns, Command, Global};
+use crate::screen::Screen;
+
+/// What every command is given.
+pub(crate) struct Context<'a> {
+    pub(crate) screen: &'a Screen,
+    pub(crate) global: &'a Global,
+    /// The environment, read once.
+    pub(crate) variables: Variables,
+}
+
+impl Context<'_> {
+    /// The policy of this run. Logging starts here, because the policy says how.
+    pub(crate) fn policy(&self) -> Result<Policy> {
+        let policy = enfold::policy::load(&self.global.config, &self.variables)?;
+        crate::logging::init(&policy.log, &self.global.log)?;
+        Ok(policy)
+    }
+
+    /// For commands that start before there is a policy.
+    pub(crate) fn log_without_policy(&self) -> Result<()> {
+        crate::logging::init(&LogPolicy::default(), &self.global.log)
+    }
+
+    /// The policy with its database and its keys.
+    pub(crate) async fn session(&self) -> Result<Work> {
+        let policy = self.policy()?;
+        let enfold = Enfold::open(policy.clone()).await?;
+        let database = enfold_jobs::connect(&policy.database, Some(&policy.jobs)).await?;
+        let session = Session::over(enfold.clone(), database, &self.call(None))?;
+        Ok(Work { session, enfold })
+    }
+
+    /// Who acts, for the log of events: whoever is logged in, through this command.
+    pub(crate) fn call(&self, reason: Option<&str>) -> CallContext {
+        CallContext {
+            actor: self.variables.get("USER").or_else(|| self.variables.get("LOGNAME")).cloned(),
+            reason: Some(reason.unwrap_or("enfold command").to_owned()),
+            source: Some("enfold".to_owned()),
+            ..CallContext::default()
+        }
+    }
+
+    /// A URL from the command line or the environment; relative files start where the command was typed.
+    pub(crate) fn database_url(&self, url: &str) -> Result<DatabaseUrl> {
+        DatabaseUrl::parse(url, Path::new("")).map_err(|reason| {
+            Error::new(Code::Usage, "the database URL cannot be used")
+                .cause(reason)
+                .hint("`postgres://user@host/database` or `sqlite:FILE`")
+        })
+    }
+}
+
+/// A policy with its database and its keys, at work.
+pub(crate) struct Work {
+    pub(crate) session: Session,
+    enfold: Enfold,
+}
+
+impl Work {
+    /// Writes down every event that waits, whatever came of the work.
+    pub(crate) async fn settle<T>(&self, outcome: Result<T>) -> Result<T> {
+        let flushed = self.enfold.flush().await;
+        let value = outcome?;
+        flushed.map(|()| value)
+    }
+}
+
+impl std::ops::Deref for Work {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+/// The columns that were named, or all of them with `--all`; neither is an error, so that nothing is done by omission.
+pub(crate) fn selection(policy: &Policy, columns: &Columns) -> Result<Selection> {
+    match (columns.all, columns.columns.is_empty()) {
+        (true, _) => Ok(Selection::All),
+        (false, false) => Selection::columns(policy, &columns.columns),
+        (false, true) => Err(Error::new(Code::Usage, "no column was named")
+            .hint("name columns as `table.column`, or say `--all`")
+            .hint("nothing was changed")),
+    }
+}
+
+pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
+    match command {
+        Command::Init(args) => init::run(context, &args).await,
+        Command::Discover(args) => discover::run(context, &args).await,
+        Command::Plan(args) => plan::run(context, &args).await,
+        Command::Apply(args) => apply::run(context, &args).await,
+        Command::Status => status::run(context).await,
+        Command::Audit(args) => audit::run(context, &args).await,
+        Command::Enforce(args) => enforce::run(context, &args).await,
+        Command::Rollback(args) => rollback::run(context, &args).await,
+        Command::Verify(args) => verify::run(context, &args).await,
+        Command::Seal(args) => value::seal(context, &args).await,
+        Command::Open(args) => value::open(context, &args).await,
+        Command::Doctor => doctor::run(context).await,
+        #[cfg(feature = "sqlite")]
+        Command::Demo(args) => demo::run(context, &args).await,
+        #[cfg(not(feature = "sqlite"))]
+        Command::Demo(_) => {
+            Err(Error::new(Code::Usage, "this program was built without SQLite, which the demo runs on"))
+        }
+        Command::Inspect(args) => inspect::run(context.screen, &args),
+        Command::Explain(args) => explain::run(context.screen, &args),
+        Command::Completions(args) => completions::run(context.screen, &args),
+    }
+}
