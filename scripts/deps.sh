@@ -19,13 +19,5 @@ if [ ${#missing[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# One environment for the tools; its stamp is the requirements' digest.
-venv=target/venv
-want=$(sha256sum scripts/requirements.txt | cut -d' ' -f1)
-if [ "$(cat $venv/.stamp 2>/dev/null || true)" != "$want" ]; then
-    echo "deps: making $venv"
-    rm -rf $venv
-    python3 -m venv $venv
-    $venv/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
-    echo "$want" >$venv/.stamp
-fi
+# The tools. The servers that stand for AWS KMS have environments of their own, made when they are first started.
+scripts/venv.sh target/venv scripts/requirements.txt

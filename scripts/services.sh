@@ -2,7 +2,7 @@
 # Starts the servers that the tests need, each on a free loopback port, and writes their addresses to
 # target/services/env. `start` is idempotent; `stop` ends only what `start` began.
 #
-#   scripts/services.sh start | stop | status
+#   scripts/services.sh start [postgres | aws] | stop | status
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -61,20 +61,91 @@ stop_postgres() {
     rm -f "$root/postgres.env"
 }
 
+# AWS KMS: no server that runs here is right in everything, so there are two kinds, and one moto that checks rights.
+start_aws() {
+    # The two environments share nothing, so they are made at the same time.
+    scripts/venv.sh target/venv-localstack scripts/requirements-localstack.txt &
+    local making=$!
+    scripts/venv.sh target/venv-moto scripts/requirements-moto.txt
+    wait "$making"
+
+    local venvs=$PWD/target
+    local localstack_is_up=/_localstack/health
+    start_http localstack ENFOLD_TEST_LOCALSTACK $localstack_is_up env SERVICES=kms,sts DISABLE_EVENTS=1 \
+        SKIP_SSL_CERT_DOWNLOAD=1 DNS_ADDRESS=0 GATEWAY_LISTEN=127.0.0.1:PORT FILESYSTEM_ROOT="$root/localstack/files" \
+        "$venvs/venv-localstack/bin/python" -m localstack.runtime.main
+    start_http moto ENFOLD_TEST_MOTO /moto-api/ "$venvs/venv-moto/bin/moto_server" -H 127.0.0.1 -p PORT
+    # It begins to check rights when a test tells it to (/moto-api/reset-auth).
+    start_http moto-iam ENFOLD_TEST_MOTO_IAM /moto-api/ env INITIAL_NO_AUTH_ACTION_COUNT=1000000000 \
+        "$venvs/venv-moto/bin/moto_server" -H 127.0.0.1 -p PORT
+}
+
+# start_http NAME VARIABLE PATH COMMAND…: PORT in the command becomes a free port; PATH answers when the server is up.
+start_http() {
+    local name=$1 variable=$2 path=$3; shift 3
+    local dir=$root/$name port
+    if alive "$dir/pid"; then return; fi
+    rm -rf "$dir"; mkdir -p "$dir"
+    port=$(free_port)
+    (cd "$dir" && exec setsid "${@//PORT/$port}" </dev/null >log 2>&1) &
+    echo $! >"$dir/pid"
+    if ! answers "http://127.0.0.1:$port$path" "$dir/pid"; then
+        echo "services: $name did not start; the end of $dir/log:" >&2
+        tail -n 5 "$dir/log" >&2
+        exit 1
+    fi
+    echo "$variable=http://127.0.0.1:$port" >"$root/$name.env"
+}
+
+answers() { # url pid-file: waits up to a minute, and no longer than the process lives
+    for _ in $(seq 300); do
+        python3 - "$1" <<'PY' && return
+import sys, urllib.error, urllib.request
+try:
+    urllib.request.urlopen(sys.argv[1], timeout=5)
+except urllib.error.HTTPError:
+    pass
+except OSError:
+    sys.exit(1)
+PY
+        alive "$2" || return 1
+        sleep 0.2
+    done
+    return 1
+}
+
+stop_http() { # name
+    local dir=$root/$1 pid
+    if alive "$dir/pid"; then
+        pid=$(cat "$dir/pid")
+        kill -TERM "$pid" 2>/dev/null || true
+        for _ in $(seq 25); do alive "$dir/pid" || break; sleep 0.2; done
+        # LocalStack takes its time to say goodbye, and has nothing here worth saving. Its group ends with it.
+        kill -KILL -- "-$pid" 2>/dev/null || true
+    fi
+    rm -rf "$dir" "$root/$1.env"
+}
+
 case ${1:-} in
 start)
     mkdir -p "$root"
-    start_postgres
+    case ${2:-all} in
+    postgres) start_postgres ;;
+    aws) start_aws ;;
+    all) start_postgres; start_aws ;;
+    *) echo "services: no service \`$2\`; there are postgres and aws" >&2; exit 2 ;;
+    esac
     cat "$root"/*.env >"$env_file"
     cat "$env_file"
     ;;
 stop)
+    for name in localstack moto moto-iam; do stop_http $name; done
     stop_postgres
     rm -f "$env_file"
     ;;
 status) cat "$env_file" 2>/dev/null || echo "services: nothing is running" ;;
 *)
-    echo "usage: scripts/services.sh start | stop | status" >&2
+    echo "usage: scripts/services.sh start [postgres | aws] | stop | status" >&2
     exit 2
     ;;
 esac

@@ -27,7 +27,7 @@ mod service;
 mod uri;
 
 #[cfg(feature = "aws")]
-pub use aws::{AwsKms, StaticCredentials};
+pub use aws::{AwsKms, AwsOptions, StaticCredentials};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub use fault::{Fault, Inject};

@@ -182,7 +182,7 @@ impl RegistryBuilder {
 
 #[cfg(feature = "aws")]
 async fn open_aws(uri: &KeyUri, _: &AwsKeyUri) -> Result<Arc<dyn KeyManagementService>> {
-    Ok(Arc::new(super::aws::AwsKms::open(uri).await?))
+    Ok(Arc::new(super::aws::AwsKms::open(uri, &super::aws::AwsOptions::default()).await?))
 }
 
 #[cfg(not(feature = "aws"))]

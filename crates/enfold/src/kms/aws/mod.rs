@@ -20,7 +20,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::SharedCredentialsProvider;
+use aws_sdk_kms::config::Credentials;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
 use futures_util::StreamExt;
@@ -39,8 +39,6 @@ use crate::error::{Code, Error, Result};
 /// Calls of one batch that are under way at once. The default quota of an account is thousands a second; this keeps
 /// one process far from it and still hides the round trip.
 const AT_ONCE: usize = 16;
-const CONNECT: Duration = Duration::from_secs(3);
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// AWS KMS API reference, `Decrypt`: a ciphertext has at most 6,144 bytes.
 const LONGEST_CIPHERTEXT: usize = 6144;
@@ -52,41 +50,54 @@ pub struct AwsKms {
     client: Client,
 }
 
-/// Credentials that do not come from the default chain.
+/// How to reach the service, besides what the URI says.
+#[derive(Clone, Debug)]
+pub struct AwsOptions<'a> {
+    /// Instead of the default chain.
+    pub credentials: Option<StaticCredentials<'a>>,
+    pub connect_within: Duration,
+    /// For one call, its connection included.
+    pub answer_within: Duration,
+}
+
+/// Credentials that their owner keeps elsewhere.
+#[derive(Clone, Copy)]
 pub struct StaticCredentials<'a> {
     pub access_key_id: &'a str,
     pub secret_access_key: &'a str,
     pub session_token: Option<&'a str>,
 }
 
+impl std::fmt::Debug for StaticCredentials<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StaticCredentials(..)")
+    }
+}
+
+impl Default for AwsOptions<'_> {
+    fn default() -> Self {
+        Self { credentials: None, connect_within: Duration::from_secs(3), answer_within: Duration::from_secs(10) }
+    }
+}
+
 impl AwsKms {
-    /// With the default credential chain. Calls nothing yet.
-    pub async fn open(uri: &KeyUri) -> Result<Self> {
-        Self::connect(uri, None).await
-    }
-
-    /// With credentials that are given, for those who keep them elsewhere.
-    pub async fn with_credentials(uri: &KeyUri, credentials: &StaticCredentials<'_>) -> Result<Self> {
-        let credentials = aws_sdk_kms::config::Credentials::new(
-            credentials.access_key_id,
-            credentials.secret_access_key,
-            credentials.session_token.map(str::to_owned),
-            None,
-            "enfold",
-        );
-        Self::connect(uri, Some(SharedCredentialsProvider::new(credentials))).await
-    }
-
-    async fn connect(uri: &KeyUri, credentials: Option<SharedCredentialsProvider>) -> Result<Self> {
+    /// Calls nothing yet: whether there are credentials and rights shows at the first call.
+    pub async fn open(uri: &KeyUri, options: &AwsOptions<'_>) -> Result<Self> {
         let RootKey::Aws(key) = uri.root() else {
             return Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a key of AWS KMS")));
         };
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(options.connect_within)
+            .operation_attempt_timeout(options.answer_within)
+            .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(key.region().to_owned()))
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts);
-        if let Some(credentials) = credentials {
+        if let Some(given) = options.credentials {
+            let token = given.session_token.map(str::to_owned);
+            let credentials =
+                Credentials::new(given.access_key_id, given.secret_access_key, token, None, "given by the caller");
             loader = loader.credentials_provider(credentials);
         }
         let shared = loader.load().await;
