@@ -12,6 +12,9 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(test)]
+mod conformance;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

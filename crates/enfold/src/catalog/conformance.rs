@@ -1,0 +1,240 @@
+//! What every catalog owes, run on all of them: in memory, on SQLite, on Postgres.
+
+use std::sync::Arc;
+
+use enfold_core::KeyId;
+
+use super::{
+    Application, Catalog, DataKeyRow, Inserted, KeyStatus, MemoryCatalog, Purpose, RootKey, SignedState, Wrap,
+};
+use crate::Code;
+use crate::events::{Event, EventKind};
+use crate::policy::Mode;
+
+macro_rules! conformance {
+    ($($name:ident)*) => {
+        mod memory {
+            $( #[tokio::test] async fn $name() { super::$name(std::sync::Arc::new(super::MemoryCatalog::new())).await; } )*
+        }
+        #[cfg(feature = "sqlite")]
+        mod sqlite {
+            $( #[tokio::test] async fn $name() {
+                let dir = tempfile::tempdir().unwrap();
+                let catalog = crate::catalog::SqliteCatalog::create(&dir.path().join("catalog.db")).unwrap();
+                crate::catalog::Catalog::migrate(&catalog).await.unwrap();
+                super::$name(std::sync::Arc::new(catalog)).await;
+            } )*
+        }
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            $( #[tokio::test] async fn $name() {
+                let database = enfold_testkit::postgres::Database::create().await;
+                let endpoint = crate::db::postgres::Endpoint::parse_text(&database.url()).unwrap();
+                let catalog = crate::catalog::PostgresCatalog::connect(endpoint).await.unwrap();
+                crate::catalog::Catalog::migrate(&catalog).await.unwrap();
+                super::$name(std::sync::Arc::new(catalog)).await;
+            } )*
+        }
+    };
+}
+
+conformance! {
+    a_root_key_has_one_id_for_ever
+    a_data_key_comes_back_as_it_was_stored
+    the_second_maker_of_a_version_gets_the_first_ones_key
+    of_concurrent_makers_one_wins
+    keys_are_listed_in_pages
+    a_state_is_replaced_only_by_one_who_saw_it
+    of_concurrent_publications_one_wins
+    a_publication_changes_keys_with_the_state_or_not_at_all
+    an_application_is_there_once_for_each_instance
+    events_come_back_newest_first
+    migrating_again_changes_nothing
+}
+
+type Tried = Arc<dyn Catalog>;
+
+fn id(byte: u8) -> KeyId {
+    KeyId::from_bytes([byte; 16])
+}
+
+fn key(byte: u8, scope: &str, version: u32) -> DataKeyRow {
+    let wrap = |root: &str| Wrap { root: root.to_owned(), wrapped: vec![byte, 0, 255] };
+    DataKeyRow {
+        id: id(byte),
+        ring: "ring".into(),
+        purpose: Purpose::Seal,
+        scope: scope.into(),
+        version,
+        status: KeyStatus::Active,
+        created_ms: 1_700_000_000_123,
+        // In the order of their URIs by bytes, whatever a database's collation thinks of it.
+        wraps: vec![wrap("aws-kms://b"), wrap("local:A"), wrap("local:a_")],
+        mac: vec![byte; 32],
+    }
+}
+
+fn state(epoch: u64) -> SignedState {
+    SignedState { ring: "ring".into(), epoch, document: format!("{epoch}").into_bytes(), signature: vec![7; 64] }
+}
+
+async fn a_root_key_has_one_id_for_ever(catalog: Tried) {
+    let first = RootKey { id: id(1), uri: "aws-kms://eu/alias/a".into() };
+    let second = RootKey { id: id(2), uri: first.uri.clone() };
+    assert_eq!(catalog.ensure_root(&first).await.unwrap(), first);
+    assert_eq!(catalog.ensure_root(&second).await.unwrap(), first);
+    assert_eq!(catalog.roots().await.unwrap(), [first]);
+}
+
+async fn a_data_key_comes_back_as_it_was_stored(catalog: Tried) {
+    let stored = key(1, "tenant@ab", 1);
+    assert!(matches!(catalog.insert_key(&stored).await.unwrap(), Inserted::Made));
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(stored.clone()));
+    assert!(catalog.key_version("ring", Purpose::Seal, "tenant@ab", 1).await.unwrap() == Some(stored));
+    assert!(catalog.key("other", id(1)).await.unwrap().is_none());
+    assert!(catalog.key_version("ring", Purpose::Index, "tenant@ab", 1).await.unwrap().is_none());
+    assert!(catalog.key_version("ring", Purpose::Seal, "tenant@ab", 2).await.unwrap().is_none());
+}
+
+async fn the_second_maker_of_a_version_gets_the_first_ones_key(catalog: Tried) {
+    catalog.insert_key(&key(1, "ring", 1)).await.unwrap();
+    match catalog.insert_key(&key(2, "ring", 1)).await.unwrap() {
+        Inserted::Exists(row) => assert!(row == key(1, "ring", 1)),
+        Inserted::Made => panic!("two keys of one version"),
+    }
+    assert!(catalog.key("ring", id(2)).await.unwrap().is_none());
+    assert!(matches!(catalog.insert_key(&key(2, "ring", 2)).await.unwrap(), Inserted::Made));
+    assert!(matches!(catalog.insert_key(&key(3, "record", 1)).await.unwrap(), Inserted::Made));
+}
+
+async fn of_concurrent_makers_one_wins(catalog: Tried) {
+    let makers = (1..=20).map(|byte| {
+        let catalog = Arc::clone(&catalog);
+        tokio::spawn(async move {
+            match catalog.insert_key(&key(byte, "ring", 1)).await.unwrap() {
+                Inserted::Made => (true, id(byte)),
+                Inserted::Exists(row) => (false, row.id),
+            }
+        })
+    });
+    let outcomes = futures_util::future::join_all(makers).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(outcomes.iter().filter(|(made, _)| *made).count(), 1);
+    assert!(outcomes.iter().all(|(_, id)| *id == outcomes[0].1));
+}
+
+async fn keys_are_listed_in_pages(catalog: Tried) {
+    for byte in 1..=5 {
+        catalog.insert_key(&key(byte, "ring", u32::from(byte))).await.unwrap();
+    }
+    let ids = |rows: Vec<DataKeyRow>| rows.iter().map(|k| k.id).collect::<Vec<_>>();
+    assert_eq!(ids(catalog.keys("ring", None, 2).await.unwrap()), [id(1), id(2)]);
+    assert_eq!(ids(catalog.keys("ring", Some(id(2)), 2).await.unwrap()), [id(3), id(4)]);
+    assert_eq!(ids(catalog.keys("ring", Some(id(4)), 2).await.unwrap()), [id(5)]);
+    assert!(catalog.keys("other", None, 2).await.unwrap().is_empty());
+}
+
+async fn a_state_is_replaced_only_by_one_who_saw_it(catalog: Tried) {
+    assert!(catalog.states().await.unwrap().is_empty());
+    assert!(!catalog.publish(&state(2), Some(1), &[]).await.unwrap(), "there is nothing to build upon");
+    assert!(catalog.publish(&state(1), None, &[]).await.unwrap());
+    assert!(!catalog.publish(&state(1), None, &[]).await.unwrap(), "there is one already");
+    assert!(catalog.publish(&state(2), Some(1), &[]).await.unwrap());
+    assert!(!catalog.publish(&state(3), Some(1), &[]).await.unwrap(), "somebody else published");
+    assert_eq!(catalog.states().await.unwrap(), [state(2)]);
+}
+
+async fn of_concurrent_publications_one_wins(catalog: Tried) {
+    catalog.publish(&state(1), None, &[]).await.unwrap();
+    let publishers = (0..20).map(|_| {
+        let catalog = Arc::clone(&catalog);
+        tokio::spawn(async move { catalog.publish(&state(2), Some(1), &[]).await.unwrap() })
+    });
+    let won = futures_util::future::join_all(publishers).await.into_iter().filter(|r| *r.as_ref().unwrap()).count();
+    assert_eq!(won, 1);
+}
+
+async fn a_publication_changes_keys_with_the_state_or_not_at_all(catalog: Tried) {
+    catalog.publish(&state(1), None, &[]).await.unwrap();
+    catalog.insert_key(&key(1, "ring", 1)).await.unwrap();
+    let mut changed = key(1, "ring", 1);
+    changed.status = KeyStatus::Retired;
+    changed.wraps = vec![Wrap { root: "aws-kms://c".into(), wrapped: vec![9] }];
+    changed.mac = vec![9; 32];
+    assert!(!catalog.publish(&state(3), Some(2), std::slice::from_ref(&changed)).await.unwrap());
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(key(1, "ring", 1)), "lost, so nothing was written");
+    assert!(catalog.publish(&state(2), Some(1), std::slice::from_ref(&changed)).await.unwrap());
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(changed));
+}
+
+async fn an_application_is_there_once_for_each_instance(catalog: Tried) {
+    let application = |instance: &str, version: &str, last_seen_ms| Application {
+        name: "shop".into(),
+        version: version.into(),
+        instance: instance.into(),
+        columns: vec!["public.users.email".into(), "public.users.na me".into()],
+        ready: Mode::Kms,
+        last_seen_ms,
+    };
+    for a in [application("a", "1", 10), application("b", "1", 20), application("a", "2", 30)] {
+        catalog.register(&a).await.unwrap();
+    }
+    assert_eq!(catalog.applications(0).await.unwrap(), [application("a", "2", 30), application("b", "1", 20)]);
+    assert_eq!(catalog.applications(25).await.unwrap(), [application("a", "2", 30)]);
+}
+
+async fn events_come_back_newest_first(catalog: Tried) {
+    let event = |count| Event::new(EventKind::Seal, count).ring("ring").column("a.\"b\".c").key(id(1));
+    let events = [event(1), event(2), event(3)];
+    catalog.append_events(&events[..2]).await.unwrap();
+    catalog.append_events(&events[2..]).await.unwrap();
+    assert_eq!(catalog.events(2).await.unwrap(), [events[2].clone(), events[1].clone()]);
+}
+
+async fn migrating_again_changes_nothing(catalog: Tried) {
+    catalog.insert_key(&key(1, "ring", 1)).await.unwrap();
+    catalog.migrate().await.unwrap();
+    catalog.check().await.unwrap();
+    assert!(catalog.key("ring", id(1)).await.unwrap().is_some());
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_catalog_without_tables_and_one_of_a_newer_program_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    let catalog = super::SqliteCatalog::create(&path).unwrap();
+    assert_eq!(catalog.check().await.unwrap_err().code(), Code::CatalogVersion);
+    catalog.migrate().await.unwrap();
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute(
+            "INSERT INTO enfold_migrations (series, version, name, checksum) VALUES ('catalog', 2, 'x', x'00')",
+            [],
+        )
+        .unwrap();
+    assert_eq!(catalog.check().await.unwrap_err().code(), Code::CatalogVersion);
+    assert_eq!(catalog.migrate().await.unwrap_err().code(), Code::CatalogVersion);
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_connection_that_was_cut_is_made_again() {
+    let database = enfold_testkit::postgres::Database::create().await;
+    let endpoint = crate::db::postgres::Endpoint::parse_text(&database.url()).unwrap();
+    let catalog = super::PostgresCatalog::connect(endpoint).await.unwrap();
+    catalog.migrate().await.unwrap();
+    let killer = database.connect().await;
+    killer
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            &[],
+        )
+        .await
+        .unwrap();
+    // The first call after the cut may find the old connection; the one after that must not.
+    if let Err(error) = catalog.states().await {
+        assert_eq!(error.code(), Code::DatabaseUnavailable);
+    }
+    catalog.states().await.unwrap();
+}
