@@ -230,6 +230,8 @@ where
         let slot = inner.slots.entry(key.clone()).or_insert_with(Slot::empty);
         slot.held = Some(Held { value, since: now });
         slot.failed = None;
+        // A refresh that was given up with its runtime must not prevent the next one.
+        slot.refreshing = false;
         slot.used = tick;
         inner.make_room(key, self.limits.max_keys);
     }

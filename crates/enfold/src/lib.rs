@@ -5,6 +5,53 @@
 //! where the value lives ([`Place`]). Which mode a column is in, whether values are sealed or still written as before, is
 //! the operators' signed word, so an application needs no second deploy when a job converts the column.
 //!
+//! Tried out without a database or a key service (in a real policy, roots name a key service's keys):
+//!
+//! ```
+//! use enfold::{CallContext, Enfold, Form, Part, PayloadType, Place, policy::{Mode, Variables}};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> enfold::Result<()> {
+//! # let folder = std::env::temp_dir().join(format!("enfold-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder).unwrap();
+//! let policy = enfold::policy::parse(
+//!     r#"
+//!     environment = "development"
+//!     [database]
+//!     url = "sqlite:app.db"
+//!     [rings.customers]
+//!     id = "customers"
+//!     roots = ["local:dev.key"]
+//!     scope = "tenant"
+//!     [tables.users]
+//!     tenant = "org"
+//!     [tables.users.columns.email]
+//!     id = "users.email"
+//!     ring = "customers"
+//!     "#,
+//!     &folder.join("enfold.toml"),
+//!     &Variables::default(),
+//! )?;
+//! let enfold = Enfold::builder(policy).memory_catalog().build().await?;
+//! // What `enfold apply` does before it converts the rows:
+//! enfold.operator()?.set_mode("users.email", Mode::Hybrid).await?;
+//!
+//! let email = enfold.column("users.email")?;
+//! let who = CallContext::new("support", "ticket 4711");
+//! let acme = Place::tenant(Part::Text("acme"));
+//! let stored = email.seal(&who, &acme, Form::Text, PayloadType::Text, b"ann@example.com").await?;
+//! assert!(stored.starts_with(b"enf1:"));
+//! assert_eq!(&email.open(&who, &acme, Form::Text, &stored).await?.value[..], b"ann@example.com");
+//!
+//! // In another tenant's row it does not open, and plaintext is still read until the column is enforced.
+//! let other = Place::tenant(Part::Text("other"));
+//! assert!(email.open(&who, &other, Form::Text, &stored).await.is_err());
+//! assert_eq!(&email.open(&who, &other, Form::Text, b"bob@example.com").await?.value[..], b"bob@example.com");
+//! # std::fs::remove_dir_all(&folder).ok();
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Not here: the bytes of an envelope (`enfold-core`), moving rows (`enfold-jobs`).
 
 mod cache;

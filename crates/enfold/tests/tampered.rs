@@ -220,7 +220,11 @@ async fn a_retired_key_made_active(scene: Scene) {
     let first = scene.row(1).await;
     scene.operators.operator().unwrap().rotate("main", &scope(&first.scope)).await.unwrap();
     let id = scene.hex(first.id.as_bytes());
+    assert!(scene.operators.check_catalog().await.unwrap().is_empty());
     scene.change(&format!("UPDATE @data_keys SET status = 'active' WHERE id = {id}")).await;
+    let found = scene.operators.check_catalog().await.unwrap();
+    assert_eq!(found.len(), 1, "`doctor` finds the one row");
+    assert!(found[0].message().contains(&first.id.to_string()));
     scene.refused_on_use(&stored, Code::StateTampered).await;
 }
 

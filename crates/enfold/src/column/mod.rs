@@ -191,7 +191,7 @@ impl Column {
     }
 
     fn done(&self, kind: EventKind, count: usize, key: Option<KeyId>, context: &CallContext) {
-        if count > 0 {
+        if count > 0 && self.enfold.0.events.is_heard() {
             let event = Event::new(kind, count as u64);
             self.emit(key.into_iter().fold(event, Event::key), context);
         }

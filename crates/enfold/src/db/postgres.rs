@@ -4,8 +4,12 @@
 //! SQLSTATE and the names of objects, which cannot hold one.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
@@ -14,6 +18,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::policy::DatabaseUrl;
 use crate::{Code, Error, Result};
+
+/// How long a host may take to answer at all.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A server and a database on it, with the wire's protection settled.
 #[derive(Clone)]
@@ -24,13 +31,15 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Parses a URL (or libpq's `key=value` form). TLS, when used, always verifies the server's certificate against
-    /// the system's roots (or those of `SSL_CERT_FILE`): `sslmode` `require`, `verify-ca` and `verify-full` mean the
-    /// same here. Without `sslmode`, only loopback and local sockets go without TLS.
+    /// the system's roots (or those of `SSL_CERT_FILE`, or of `sslrootcert` in the URL): `sslmode` `require`,
+    /// `verify-ca` and `verify-full` mean the same here. Without `sslmode`, only loopback and local sockets go without
+    /// TLS.
     pub fn parse(url: &DatabaseUrl) -> Result<Self> {
         Self::parse_text(&url.raw)
     }
 
     pub fn parse_text(url: &str) -> Result<Self> {
+        let (url, root_cert) = without_root_cert(url);
         let known =
             url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
         // The parser's own words may quote the URL, and with it the password.
@@ -41,12 +50,15 @@ impl Endpoint {
         if config.get_application_name().is_none() {
             config.application_name("enfold");
         }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_LIMIT);
+        }
         if !known.contains("sslmode=") {
             config.ssl_mode(if is_local(&config) { SslMode::Disable } else { SslMode::Require });
         }
         let tls = match config.get_ssl_mode() {
             SslMode::Disable => None,
-            _ => Some(Arc::new(verifying_tls()?)),
+            _ => Some(Arc::new(verifying_tls(root_cert.as_deref())?)),
         };
         Ok(Self { config, tls })
     }
@@ -158,9 +170,21 @@ fn is_local(config: &Config) -> bool {
     })
 }
 
-fn verifying_tls() -> Result<ClientConfig> {
+/// The driver does not know libpq's `sslrootcert`: it is taken out of the URL and read here. `system` is its default.
+fn without_root_cert(url: &str) -> (String, Option<PathBuf>) {
+    let Some((base, query)) = url.split_once('?') else { return (url.to_owned(), None) };
+    let (ours, theirs): (Vec<&str>, Vec<&str>) = query.split('&').partition(|p| p.starts_with("sslrootcert="));
+    let path = ours.last().and_then(|p| p.split_once('=')).map(|(_, path)| path).filter(|path| *path != "system");
+    let query = if theirs.is_empty() { String::new() } else { format!("?{}", theirs.join("&")) };
+    (format!("{base}{query}"), path.map(PathBuf::from))
+}
+
+fn verifying_tls(root_cert: Option<&Path>) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    match root_cert {
+        Some(path) => add_certificates(&mut roots, path)?,
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
     if roots.is_empty() {
         return Err(Error::new(
             Code::DatabaseUnavailable,
@@ -175,6 +199,17 @@ fn verifying_tls() -> Result<ClientConfig> {
         .map_err(|_| Error::new(Code::Internal, "the TLS library has no protocol version to offer"))?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+fn add_certificates(roots: &mut RootCertStore, path: &Path) -> Result<()> {
+    let unreadable = || {
+        Error::new(Code::FileFailed, format!("cannot read certificates from `{}`", path.display()))
+            .hint("`sslrootcert` names a PEM file with the certificate of the database's authority")
+    };
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|_| unreadable())? {
+        roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
+    }
+    if roots.is_empty() { Err(unreadable()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -192,6 +227,21 @@ mod tests {
         ] {
             assert_eq!(Endpoint::parse_text(url).expect(url).tls.is_some(), tls, "{url}");
         }
+    }
+
+    #[test]
+    fn an_authority_of_ones_own_is_read_from_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let url = |path: &str| format!("postgres://u@db/x?sslmode=verify-full&sslrootcert={path}&application_name=a");
+        let refused = |path: &str| Endpoint::parse_text(&url(path)).err().map(|e| e.code());
+        assert_eq!(refused(path.to_str().unwrap()), Some(Code::FileFailed));
+        std::fs::write(&path, "no certificate\n").unwrap();
+        assert_eq!(refused(path.to_str().unwrap()), Some(Code::FileFailed));
+        let (kept, path) = without_root_cert(&url("/etc/ca.pem"));
+        assert_eq!(kept, "postgres://u@db/x?sslmode=verify-full&application_name=a");
+        assert_eq!(path, Some(PathBuf::from("/etc/ca.pem")));
+        assert_eq!(without_root_cert("postgres://u@db/x?sslrootcert=system"), ("postgres://u@db/x".into(), None));
     }
 
     #[test]

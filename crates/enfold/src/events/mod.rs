@@ -197,9 +197,19 @@ impl Events {
         events
     }
 
-    /// Takes an event over without waiting. Where nobody listens it is gone at once.
+    /// Whether anybody listens: what would be thrown away need not be built.
+    pub fn is_heard(&self) -> bool {
+        !self.sinks.is_empty()
+    }
+
+    /// Takes an event over without waiting. Where nobody listens it is gone at once, but a refusal is in the program's log
+    /// in every case.
     pub fn emit(&self, event: Event) {
-        if self.sinks.is_empty() {
+        if event.kind == EventKind::Refused {
+            let (code, detail) = (event.code.as_deref(), event.detail.as_deref());
+            tracing::warn!(target: "enfold::events", ring = event.ring, column = event.column, code, detail, "refused");
+        }
+        if !self.is_heard() {
             return;
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ impl KeyRing {
         let version = view.state.sealing_version(purpose, scope.as_str());
         if let Some(row) = self.catalog.key_version(self.id(), purpose, scope.as_str(), version).await? {
             // The row decides which key is fetched, so it is believed no more than any other.
-            self.believe(view, &row)?;
+            self.believe_now(view, &row).await?;
             return Ok(row.id);
         }
         if version > 1 {
@@ -36,7 +36,7 @@ impl KeyRing {
                 Ok(id)
             }
             Inserted::Exists(theirs) => {
-                self.believe(view, &theirs)?;
+                self.believe_now(view, &theirs).await?;
                 Ok(theirs.id)
             }
         }

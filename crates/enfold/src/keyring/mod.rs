@@ -113,6 +113,20 @@ impl KeyRing {
         error
     }
 
+    /// Looks at every data-key row of the ring; no key service is asked. One error for each that is not as it was made.
+    pub(crate) async fn check_rows(&self) -> Result<Vec<Error>> {
+        let view = self.view().await?;
+        let (mut wrong, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.catalog.keys(self.id(), after, 500).await?;
+            let Some(last) = page.last() else { return Ok(wrong) };
+            after = Some(last.id);
+            for row in &page {
+                wrong.extend(self.believe_now(&view, row).await.err());
+            }
+        }
+    }
+
     /// Throws every key away: for hooks after a VM snapshot was restored.
     pub(crate) fn forget(&self) {
         self.pointers.clear();
@@ -138,21 +152,7 @@ impl KeyRing {
 
     /// From a row of the catalog to a key: the row is authenticated, the operators' word is asked, a key service unwraps.
     async fn unlock(&self, view: &Arc<View>, row: DataKeyRow) -> Result<LiveKey> {
-        let mut view = Arc::clone(view);
-        let status = match self.believe(&view, &row) {
-            Ok(status) => status,
-            // The row may be of a state that was published after the one in hand: that one is asked before anybody is
-            // accused.
-            Err(error) => {
-                self.look().await?;
-                let newer = self.view().await?;
-                if newer.state.epoch == view.state.epoch {
-                    return Err(error);
-                }
-                view = newer;
-                self.believe(&view, &row)?
-            }
-        };
+        let (view, status) = self.believe_now(view, &row).await?;
         let refused = match status {
             KeyStatus::Active | KeyStatus::Retired => None,
             KeyStatus::Disabled | KeyStatus::Destroying => Some(Code::KeyDisabled),
@@ -168,6 +168,22 @@ impl KeyRing {
         let key = self.roots.unwrap(&row.wraps, &context).await?;
         self.events.emit(Event::new(EventKind::KeyUsed, 1).ring(self.id()).key(row.id));
         LiveKey::new(row, status, view.state.epoch, key)
+    }
+
+    /// Whether a row may be believed, by the newest state where the one in hand says no: the row may be of a state that
+    /// was published a moment ago, and nobody is accused before that was asked.
+    async fn believe_now(&self, view: &Arc<View>, row: &DataKeyRow) -> Result<(Arc<View>, KeyStatus)> {
+        let error = match self.believe(view, row) {
+            Ok(status) => return Ok((Arc::clone(view), status)),
+            Err(error) => error,
+        };
+        self.look().await?;
+        let newer = self.view().await?;
+        if newer.state.epoch == view.state.epoch {
+            return Err(error);
+        }
+        let status = self.believe(&newer, row)?;
+        Ok((newer, status))
     }
 
     /// Whether a row may be believed, and what the operators say of its key.
