@@ -5,6 +5,7 @@ mod application;
 mod check;
 mod codec;
 mod executor;
+mod orders;
 mod rng;
 mod store;
 mod tests;
