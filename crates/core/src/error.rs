@@ -52,8 +52,8 @@ pub enum Error {
     /// The index is over another number of columns than values were given.
     #[error("a blind index over {columns} columns was given {values} values")]
     IndexColumns { columns: usize, values: usize },
-    /// An index that is bound to a tenant was given none, or the other way round.
-    #[error("a blind index that wants a tenant was given none, or one that crosses tenants was given one")]
+    /// An index that crosses tenants was given one.
+    #[error("a blind index that crosses tenants was given a tenant")]
     IndexTenant,
 
     // --- the process ---

@@ -120,3 +120,91 @@ fn context(spec: &IndexSpec) -> Vec<u8> {
     push(&mut out, Role::Field, Part::Int(i64::from(spec.cross_tenant)));
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> IndexSpec {
+        IndexSpec {
+            ring_id: "main".into(),
+            column_ids: vec!["users.email".into()],
+            name: "eq".into(),
+            normalise: vec![Normaliser::Lower],
+            bits: 256,
+            unique: true,
+            cross_tenant: false,
+            generation: 1,
+        }
+    }
+
+    fn index(key: u8, spec: IndexSpec) -> Result<BlindIndex> {
+        BlindIndex::new(&DataKey::from_bytes(&mut [key; 32]), KeyId::from_bytes([2; 16]), spec)
+    }
+
+    fn value(key: u8, spec: IndexSpec) -> Vec<u8> {
+        let columns = spec.column_ids.len();
+        index(key, spec).unwrap().compute(None, &vec!["anna"; columns]).unwrap()
+    }
+
+    #[test]
+    fn whatever_must_agree_makes_another_index_when_it_does_not() {
+        let others = [
+            IndexSpec { ring_id: "other".into(), ..spec() },
+            IndexSpec { column_ids: vec!["users.phone".into()], ..spec() },
+            IndexSpec { column_ids: vec!["users.email".into(), "users.phone".into()], ..spec() },
+            IndexSpec { name: "login".into(), ..spec() },
+            IndexSpec { normalise: vec![], ..spec() },
+            IndexSpec { normalise: vec![Normaliser::Lower, Normaliser::Trim], ..spec() },
+            IndexSpec { normalise: vec![Normaliser::LastN(4)], ..spec() },
+            IndexSpec { normalise: vec![Normaliser::LastN(5)], ..spec() },
+            IndexSpec { bits: 248, unique: false, ..spec() },
+            IndexSpec { cross_tenant: true, ..spec() },
+            IndexSpec { generation: 2, ..spec() },
+        ];
+        let mut seen: Vec<Vec<u8>> = others.into_iter().map(|other| value(1, other)).collect();
+        seen.push(value(1, spec()));
+        seen.push(value(3, spec()));
+        // Without the generation in front and cut to one length, so that the HMACs are compared.
+        let mut cut: Vec<&[u8]> = seen.iter().map(|value| &value[GENERATION_LEN..GENERATION_LEN + 31]).collect();
+        cut.sort_unstable();
+        cut.dedup();
+        assert_eq!(cut.len(), seen.len());
+        assert_eq!(
+            value(1, spec()),
+            value(1, IndexSpec { unique: false, ..spec() }),
+            "unique says nothing of the value"
+        );
+    }
+
+    #[test]
+    fn a_truncated_index_keeps_its_bits_and_no_more() {
+        for (bits, len) in [(8, 1), (9, 2), (12, 2), (255, 32), (256, 32)] {
+            let spec = IndexSpec { bits, unique: false, generation: 513, ..spec() };
+            let value = value(1, spec);
+            assert_eq!(value.len(), GENERATION_LEN + len);
+            assert_eq!(value[..GENERATION_LEN], [2, 1]);
+            let beyond = u32::try_from(len * 8).unwrap() - u32::from(bits);
+            assert!(value[value.len() - 1].trailing_zeros() >= beyond, "{bits} bits");
+        }
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_is_refused() {
+        for bits in [0, 7, 257] {
+            assert_eq!(index(1, IndexSpec { bits, ..spec() }).err(), Some(Error::IndexBits(bits)));
+        }
+        assert_eq!(index(1, IndexSpec { bits: 255, ..spec() }).err(), Some(Error::IndexUniqueTruncated(255)));
+        let none = IndexSpec { column_ids: vec![], ..spec() };
+        assert_eq!(index(1, none).err(), Some(Error::IndexColumns { columns: 0, values: 0 }));
+    }
+
+    #[test]
+    fn a_call_that_does_not_fit_the_index_is_refused() {
+        let one = index(1, spec()).unwrap();
+        assert_eq!(one.compute(None, &[]), Err(Error::IndexColumns { columns: 1, values: 0 }));
+        assert_eq!(one.compute(None, &["a", "b"]), Err(Error::IndexColumns { columns: 1, values: 2 }));
+        let across = index(1, IndexSpec { cross_tenant: true, ..spec() }).unwrap();
+        assert_eq!(across.compute(Some(Part::Int(1)), &["a"]), Err(Error::IndexTenant));
+    }
+}

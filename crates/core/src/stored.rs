@@ -114,8 +114,9 @@ fn text_in_json(stored: &[u8]) -> Result<Option<String>> {
     let mut deserializer = serde_json::Deserializer::from_slice(stored);
     match deserializer.deserialize_any(Cell).and_then(|found| deserializer.end().map(|()| found)) {
         Ok(Found::Text(text)) => Ok(Some(text)),
-        Ok(Found::Nothing) | Err(_) => Ok(None),
-        Ok(Found::Twice) => Err(Malformed::Json.into()),
+        Ok(Found::Nothing) => Ok(None),
+        // What cannot be parsed and speaks of an envelope is not called plaintext.
+        Ok(Found::Twice) | Err(_) => Err(Malformed::Json.into()),
     }
 }
 
@@ -165,5 +166,101 @@ impl<'de> Visitor<'de> for Cell {
             seen = true;
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Binding, DataKey, KeyId, Padding, PayloadType, Sealer};
+
+    fn envelope() -> Vec<u8> {
+        let sealer = Sealer::new(&DataKey::generate().unwrap(), KeyId::random().unwrap()).unwrap();
+        sealer.seal(&Binding::new("r", "c"), PayloadType::Text, Padding::None, b"value").unwrap()
+    }
+
+    fn is_plain(form: Form, cell: &str) -> bool {
+        detect(form, cell.as_bytes()) == Stored::Plain
+    }
+
+    fn why_lookalike(form: Form, cell: &str) -> Error {
+        match detect(form, cell.as_bytes()) {
+            Stored::Lookalike(error) => error,
+            Stored::Plain => panic!("{cell} is called plaintext"),
+            Stored::Envelope(_) => panic!("{cell} is called an envelope"),
+        }
+    }
+
+    #[test]
+    fn what_nobody_would_take_for_an_envelope_is_plaintext() {
+        for cell in ["", "a", "ENF1:x", "enf", "enf1", " enf1:x", "enf2: hello", "enf2:", "enf256:-enf", "enfold1:x"] {
+            assert!(is_plain(Form::Text, cell), "{cell}");
+        }
+        for cell in [
+            "null",
+            "1",
+            "[\"enf1:x\"]",
+            "{}",
+            "{\"a\":\"enf1:x\"}",
+            "{\"enf\":1}",
+            "{\"enf\":\"x\"}",
+            "\"x\"",
+            "not JSON",
+        ] {
+            assert!(is_plain(Form::Json, cell), "{cell}");
+        }
+        assert!(is_plain(Form::Bytes, "enf1:x"));
+        assert!(detect(Form::Text, b"\xff\xfe") == Stored::Plain);
+    }
+
+    #[test]
+    fn what_a_user_typed_with_our_prefix_is_a_lookalike_and_says_why() {
+        assert_eq!(why_lookalike(Form::Text, "enf1: hello"), Malformed::Base64.into());
+        assert_eq!(why_lookalike(Form::Text, "enf1:"), Malformed::Magic.into());
+        assert_eq!(why_lookalike(Form::Text, "enf1:aGVsbG8"), Malformed::Magic.into());
+        assert_eq!(why_lookalike(Form::Text, "enf1:-enfARE"), Malformed::Truncated.into());
+        assert_eq!(why_lookalike(Form::Json, "\"enf1:x\""), Malformed::Base64.into());
+        assert_eq!(why_lookalike(Form::Json, "{\"enf\":\"enf1:\",\"enf\":1}"), Malformed::Json.into());
+        assert_eq!(why_lookalike(Form::Json, "\"enf1:unfinished"), Malformed::Json.into());
+    }
+
+    #[test]
+    fn a_newer_version_is_never_plaintext() {
+        let newer = Error::NewerVersion { found: 2, known: 1 };
+        assert_eq!(why_lookalike(Form::Text, "enf2:-enfAhE"), newer);
+        assert_eq!(why_lookalike(Form::Json, "{\"enf\":\"enf2:-enfAhE\"}"), newer);
+        let mut bytes = envelope();
+        bytes[3] = 2;
+        assert!(detect(Form::Bytes, &bytes) == Stored::Lookalike(newer));
+        assert_eq!(decode(Form::Text, text::encode(&bytes).as_bytes()), Err(newer));
+    }
+
+    #[test]
+    fn json_is_read_as_databases_print_it() {
+        let envelope = envelope();
+        let text = text::encode(&envelope);
+        for cell in [
+            format!(" \"{text}\"\n"),
+            format!("{{\"enf\": \"{text}\"}}"),
+            format!("{{\"a\": {{\"enf\": [1, {{}}]}}, \"enf\": \"{text}\", \"zz\": \"enf1:x\"}}"),
+        ] {
+            assert!(detect(Form::Json, cell.as_bytes()) == Stored::Envelope(envelope.clone()), "{cell}");
+        }
+    }
+
+    #[test]
+    fn a_sidecar_cannot_take_the_envelopes_place() {
+        let envelope = envelope();
+        let object =
+            encode_object(&envelope, &[("enf", serde_json::json!("enf1:x")), ("class", serde_json::json!("a"))]);
+        assert_eq!(object["class"], "a");
+        assert_eq!(decode(Form::Json, object.to_string().as_bytes()), Ok(envelope));
+    }
+
+    #[test]
+    fn a_cell_that_must_hold_an_envelope_says_what_it_lacks() {
+        assert_eq!(decode(Form::Text, b"anna"), Err(Malformed::Prefix.into()));
+        assert_eq!(decode(Form::Bytes, b"anna"), Err(Malformed::Magic.into()));
+        assert_eq!(decode(Form::Json, b"\"anna\""), Err(Malformed::Json.into()));
     }
 }
