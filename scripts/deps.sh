@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need on Debian 12 besides a Rust toolchain: apt packages and a Python environment in
-# target/venv. Does nothing for what is there already.
+# Installs what the tests need on Debian 12 besides a Rust toolchain: apt packages, a Python environment in
+# target/venv, and the Chinook data in target/chinook. Does nothing for what is there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,3 +21,5 @@ fi
 
 # The tools. The servers that stand for AWS KMS have environments of their own, made when they are first started.
 scripts/venv.sh target/venv scripts/requirements.txt
+
+scripts/chinook.sh

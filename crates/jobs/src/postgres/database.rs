@@ -29,6 +29,8 @@ impl Database for Postgres {
         if countable(&facts) {
             let target = everything(table, &facts);
             let counted = self.count_forms(&target, None).await?;
+            // Counted is better than estimated.
+            facts.rows = counted.first().map_or(facts.rows, |census| census.rows);
             for (column, census) in target.columns.iter().zip(counted) {
                 let fact = facts.columns.iter_mut().find(|fact| fact.name == column.name);
                 fact.into_iter().for_each(|fact| fact.census = census.clone());

@@ -84,7 +84,7 @@ const FEW_PAGES: u64 = 256;
 
 const TABLES: &str = "
     SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, obj_description(c.oid, 'pg_class') AS comment,
-           (SELECT coalesce(sum(greatest(l.reltuples, coalesce(s.n_live_tup, 0))), 0)::int8
+           (SELECT coalesce(sum(CASE WHEN l.reltuples > 0 THEN l.reltuples ELSE coalesce(s.n_live_tup, 0) END), 0)::int8
             FROM (SELECT c.oid AS relid UNION SELECT t.relid FROM pg_partition_tree(c.oid) t WHERE t.isleaf) parts
             JOIN pg_class l ON l.oid = parts.relid AND l.relkind = 'r'
             LEFT JOIN pg_stat_all_tables s ON s.relid = l.oid) AS rows

@@ -210,10 +210,11 @@ fn column(row: &Row) -> Column {
 }
 
 async fn size(ask: &Ask<'_>, relation: &mut Relation) -> Result<()> {
-    // A table that was never analysed has reltuples -1: then its pages times what fits into one, as the planner does it.
+    // A table that was never analysed has reltuples -1, one that was empty then has 0: then the statistics collector's
+    // count is the better one.
     let row = ask
         .one(
-            "SELECT coalesce(sum(CASE WHEN c.reltuples >= 0 THEN c.reltuples ELSE s.n_live_tup END), 0)::int8 AS rows,
+            "SELECT coalesce(sum(CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE s.n_live_tup END), 0)::int8 AS rows,
                     coalesce(sum(pg_table_size(c.oid) - coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0)), 0)::int8 AS heap,
                     coalesce(sum(pg_total_relation_size(nullif(c.reltoastrelid, 0))), 0)::int8 AS toast,
                     coalesce(sum(pg_indexes_size(c.oid)), 0)::int8 AS indexes,
