@@ -11,6 +11,7 @@ mod inspect;
 mod names;
 mod pool;
 mod residue;
+mod sampling;
 mod schema;
 mod shape;
 mod steps;

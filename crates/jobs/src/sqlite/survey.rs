@@ -4,9 +4,9 @@ use enfold::Result;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::census;
 use super::error::Doing;
 use super::names::{quote, same};
+use super::sampling;
 use super::schema::PREFIX;
 use super::shape::{Kind, Shape};
 use crate::database::{ColumnSurvey, TableSurvey};
@@ -97,7 +97,7 @@ pub(super) fn sample(
     for column in columns {
         shape.require(column)?;
     }
-    let rows = census::rows(connection, &shape, Some(u64::from(limit)))?;
+    let rows = sampling::rows(connection, &shape, Some(u64::from(limit)))?;
     let list = columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
     let mut statement =
         connection.prepare(&format!("SELECT {list} FROM {} LIMIT {limit}", rows.from(&shape.name))).doing(what)?;

@@ -2,12 +2,13 @@
 
 use enfold::Result;
 
+use super::super::census;
 use super::super::error::Doing;
 use super::super::names::{quote, same};
 use super::super::shape::ColumnShape;
-use super::{Findings, count};
+use super::Findings;
 use crate::database::ColumnFacts;
-use crate::model::{Census, Storage};
+use crate::model::{Census, Storage, TableName, Target, TargetColumn};
 use crate::words::Word;
 
 /// Counts of a column's storage classes.
@@ -37,6 +38,7 @@ impl Findings<'_> {
                 }
             }
         }
+        self.count(&mut facts)?;
         for name in policy.tenant.iter().chain(&policy.row_key) {
             self.bound(name)?;
         }
@@ -71,10 +73,6 @@ impl Findings<'_> {
                 "have the application write the value, and make the table again without the default (SQLite cannot drop one)",
             ));
         }
-        let census = match storage {
-            Some(storage) if !column.generated => count(self.connection, self.shape, name, storage)?,
-            _ => Census::default(),
-        };
         self.other_classes(column, storage, &classes);
         let values = classes.text + classes.blob + classes.number;
         Ok(ColumnFacts {
@@ -83,8 +81,28 @@ impl Findings<'_> {
             storage: storage.filter(|_| !column.generated),
             widen: false,
             average_bytes: u32::try_from(classes.bytes / values.max(1)).unwrap_or(u32::MAX),
-            census,
+            census: Census::default(),
         })
+    }
+
+    /// Counts all columns in one pass over the table.
+    fn count(&self, facts: &mut [ColumnFacts]) -> Result<()> {
+        let column =
+            |c: &ColumnFacts| Some(TargetColumn { name: c.name.clone(), id: String::new(), storage: c.storage? });
+        let target = Target {
+            table: TableName { schema: String::new(), table: self.shape.name.clone() },
+            policy_table: self.policy.name.clone(),
+            columns: facts.iter().filter_map(column).collect(),
+            indexes: Vec::new(),
+            tenant: None,
+            row_key: Vec::new(),
+            key: self.shape.key(),
+        };
+        let counts = census::census(self.connection, &target, None)?;
+        for (facts, census) in facts.iter_mut().filter(|c| c.storage.is_some()).zip(counts) {
+            facts.census = census;
+        }
+        Ok(())
     }
 
     fn classes(&self, column: &str) -> Result<Classes> {

@@ -7,18 +7,17 @@ mod surroundings;
 mod trial;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use enfold::Result;
 use enfold::policy::TablePolicy;
-use enfold::{Code, Error, Result};
 use rusqlite::Connection;
 
-use super::census;
 use super::error::Doing;
 use super::names::{quote, same};
 use super::schema::PREFIX;
 use super::shape::{Kind, NO_ROWID_WAY_OUT, Shape};
 use super::tokens::expressions;
 use crate::database::{Finding, Growth, TableFacts};
-use crate::model::{Storage, TableName, Target, TargetColumn};
+use crate::model::{Storage, TableName};
 use crate::words::Word;
 
 /// What was found so far about one table.
@@ -172,23 +171,4 @@ fn measure(connection: &Connection, shape: &Shape, facts: &mut TableFacts) -> Re
     // VACUUM writes the file once more beside it and, with a write-ahead log, once more into the log.
     facts.growth = Growth { disk: grown + file, wal: if mode == "wal" { file } else { 0 } };
     Ok(())
-}
-
-/// A target of one column, for counting.
-fn one_column(shape: &Shape, column: &str, storage: Storage) -> Target {
-    Target {
-        table: TableName { schema: String::new(), table: shape.name.clone() },
-        policy_table: shape.name.clone(),
-        columns: vec![TargetColumn { name: column.to_owned(), id: String::new(), storage }],
-        indexes: Vec::new(),
-        tenant: None,
-        row_key: Vec::new(),
-        key: Vec::new(),
-    }
-}
-
-/// Counts one column in full.
-fn count(connection: &Connection, shape: &Shape, column: &str, storage: Storage) -> Result<crate::model::Census> {
-    let mut all = census::census(connection, &one_column(shape, column, storage), None)?;
-    all.pop().ok_or_else(|| Error::new(Code::Internal, "a count of one column gave none"))
 }

@@ -6,9 +6,9 @@ use enfold::Result;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 
-use super::super::census;
 use super::super::error::Doing;
 use super::super::names::{quote, same};
+use super::super::sampling;
 use super::super::tokens::{expression_mentions, expressions};
 use super::Findings;
 use crate::database::ColumnFacts;
@@ -73,7 +73,7 @@ impl Findings<'_> {
         let marks = vec!["?"; names.len()].join(", ");
         let insert = format!("INSERT INTO {} ({list}) VALUES ({marks})", quote(&self.shape.name));
         let delete = format!("DELETE FROM {}", quote(&self.shape.name));
-        let rows = census::rows(self.connection, self.shape, Some(ROWS))?;
+        let rows = sampling::rows(self.connection, self.shape, Some(ROWS))?;
         let mut select =
             self.connection.prepare(&format!("SELECT {list} FROM {}", rows.from(&self.shape.name))).doing(what)?;
         let mut found = select.query([rows.ids()]).doing(what)?;
