@@ -231,29 +231,49 @@ impl Bench {
         let values = vec![vec![0x61; 64]; BATCH];
         let items = self.items(&values);
         let work = || {
-            for _ in 0..20 {
+            for _ in 0..60 {
                 let sealed = self.sealer.seal_many(&items);
                 let parse = |bytes| OpenItem { envelope: Envelope::parse(bytes).unwrap(), binding: &self.binding };
                 let opening: Vec<OpenItem<'_>> = sealed.iter().flatten().map(|bytes| parse(bytes)).collect();
                 drop(black_box(self.opener.open_many(&opening)));
             }
         };
+        let both = || {
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| processor_time(work));
+                let ours = processor_time(work);
+                (ours + other.join().unwrap()) / 2.0
+            })
+        };
+        // The best of many short turns: one in which nobody else wanted either core.
         let (mut one, mut two) = (f64::MAX, f64::MAX);
-        for _ in 0..150 {
-            one = one.min(time(work).1);
-            two = two.min(
-                time(|| {
-                    std::thread::scope(|scope| {
-                        scope.spawn(work);
-                        work();
-                    });
-                })
-                .1,
-            );
+        let (mut one_busy, mut two_busy) = (f64::MAX, f64::MAX);
+        for _ in 0..60 {
+            let (busy, wall) = time(|| processor_time(work));
+            (one, one_busy) = (one.min(wall), one_busy.min(busy));
+            let (busy, wall) = time(both);
+            (two, two_busy) = (two.min(wall), two_busy.min(busy));
         }
+        // What the two threads cost each other, whatever else the machine is doing.
+        let share = 2.0 * one_busy / two_busy;
+        println!(r#"{{"name":"two_cores_by_processor_time","ratio":{share:.3},"bound":null,"better":"more"}}"#);
         let ratio = 2.0 * one / two;
         println!(r#"{{"name":"two_cores","ratio":{ratio:.3},"bound":1.9,"met":{},"better":"more"}}"#, ratio >= 1.9);
     }
+}
+
+/// Seconds that this thread was on a processor.
+fn processor_time(work: impl FnOnce()) -> f64 {
+    let now = || {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        #[allow(unsafe_code, reason = "clock_gettime only fills the structure it is given")]
+        let read = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
+        assert_eq!(read, 0);
+        now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+    };
+    let start = now();
+    work();
+    now() - start
 }
 
 /// A thousand values, or as many as a megabyte holds.

@@ -82,7 +82,7 @@ impl Opener {
         match envelope.kind() {
             Kind::ByReference => {
                 let subkey = self.subkeys.find_again(last, envelope.salt(), envelope.commitment())?;
-                open_under(&subkey, envelope, binding, associated)
+                open_under(subkey, envelope, binding, associated)
             }
             Kind::InlineRing => {
                 let wrapped = envelope.wrapped().ok_or(Error::OpenFailed)?;

@@ -160,18 +160,19 @@ impl OpeningSubkeys {
     }
 
     /// As [`OpeningSubkeys::find`], looking first at the one that the caller used last: the rows of one job have
-    /// mostly one salt.
-    pub(crate) fn find_again(
+    /// mostly one salt. The caller keeps it, so that threads that open at once do not count its users together.
+    pub(crate) fn find_again<'a>(
         &self,
-        last: &mut Option<Arc<Subkey>>,
+        last: &'a mut Option<Arc<Subkey>>,
         salt: &[u8; SALT_LEN],
         commitment: &[u8; COMMITMENT_LEN],
-    ) -> Result<Arc<Subkey>> {
-        if let Some(subkey) = last.as_ref().filter(|subkey| subkey.salt() == salt) {
-            return check(subkey, commitment).map(|()| Arc::clone(subkey));
-        }
-        let subkey = self.find(salt, commitment)?;
-        *last = Some(Arc::clone(&subkey));
+    ) -> Result<&'a Subkey> {
+        let subkey = match last.take().filter(|subkey| subkey.salt() == salt) {
+            Some(subkey) => subkey,
+            None => self.find(salt, commitment)?,
+        };
+        let subkey = last.insert(subkey);
+        check(subkey, commitment)?;
         Ok(subkey)
     }
 
