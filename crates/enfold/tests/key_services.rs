@@ -1,5 +1,7 @@
 //! The conformance suite over the providers that need no server.
 
+mod conformance_table;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -78,6 +80,7 @@ impl Fixture for Local {
 async fn the_memory_provider_passes_every_case() {
     let report = conformance::run(&Memory::default()).await;
     println!("{report}");
+    conformance_table::must_be_documented("memory", &report);
     assert_eq!(report.exceptions(), []);
 }
 
@@ -92,6 +95,7 @@ async fn behind_wrappers_every_case_passes_as_well() {
 async fn the_local_provider_passes_every_case_that_a_file_can_be_in() {
     let report = conformance::run(&Local { folder: tempfile::tempdir().unwrap(), next: AtomicU32::new(0) }).await;
     println!("{report}");
+    conformance_table::must_be_documented("local", &report);
     let troubles =
         [Case::Disabled, Case::PendingDeletion, Case::Deleted, Case::Denied, Case::Throttled, Case::TimedOut];
     assert_eq!(report.exceptions(), troubles.map(|case| (case, Outcome::NotRun(NO_SERVICE))));

@@ -5,6 +5,8 @@
 //! answers of a listener. `docs/concepts/key-services.md` has the table that these tests print.
 #![cfg(feature = "aws")]
 
+mod conformance_table;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,6 +111,7 @@ impl Fixture for On {
 async fn on_localstack_every_case_passes_that_it_can_be_brought_into() {
     let report = conformance::run(&On(Server::LocalStack)).await;
     println!("{report}");
+    conformance_table::must_be_documented("AWS on LocalStack", &report);
     assert_eq!(report.exceptions(), [(Case::Denied, Outcome::NotRun(RIGHTS))]);
 }
 
@@ -116,6 +119,7 @@ async fn on_localstack_every_case_passes_that_it_can_be_brought_into() {
 async fn on_moto_every_case_passes_that_it_can_be_brought_into() {
     let report = conformance::run(&On(Server::Moto)).await;
     println!("{report}");
+    conformance_table::must_be_documented("AWS on moto", &report);
     let exceptions = [
         (Case::WrongKey, Outcome::Deviated(Code::KmsAccessDenied)),
         (Case::Disabled, Outcome::NotRun(MOTO_STATES)),
@@ -130,14 +134,15 @@ async fn whoever_lacks_a_right_is_refused_and_told_which() {
     let server = Server::MotoWithRights;
     server.check_rights(false).await;
     let key = server.create_key().await;
-    server.iam("Action=CreateUser&UserName=orders-app").await;
+    let user = format!("orders-{key}");
+    server.iam(&format!("Action=CreateUser&UserName={user}")).await;
     let policy = json!({
         "Version": "2012-10-17",
         "Statement": [{ "Effect": "Allow", "Action": ["kms:Encrypt", "kms:DescribeKey"], "Resource": "*" }]
     });
     let policy: String = policy.to_string().bytes().map(|b| format!("%{b:02X}")).collect();
-    server.iam(&format!("Action=PutUserPolicy&UserName=orders-app&PolicyName=p&PolicyDocument={policy}")).await;
-    let made = server.iam("Action=CreateAccessKey&UserName=orders-app").await;
+    server.iam(&format!("Action=PutUserPolicy&UserName={user}&PolicyName=p&PolicyDocument={policy}")).await;
+    let made = server.iam(&format!("Action=CreateAccessKey&UserName={user}")).await;
     let tag = |name: &str| {
         let rest = made.split_once(&format!("<{name}>")).unwrap().1;
         rest.split_once('<').unwrap().0.to_owned()
@@ -308,16 +313,17 @@ async fn a_wrap_longer_than_aws_ever_makes_is_refused_without_a_call() {
 const CHILD: &str = "ENFOLD_TEST_CHILD_URI";
 
 /// Runs the test `name` again with exactly this environment, and gives what it printed.
-fn again(name: &str, uri: &str, environment: &[(&str, &str)]) -> String {
-    let output = Command::new(std::env::current_exe().unwrap())
+async fn again(name: &str, uri: &str, environment: &[(&str, &str)]) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env_clear()
         .env(CHILD, uri)
         .env("HOME", "/nonexistent")
         .env("AWS_EC2_METADATA_DISABLED", "true")
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
+        .envs(environment.iter().copied());
+    // Elsewhere, so that the listeners of this test go on answering.
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -347,8 +353,28 @@ async fn credentials_come_from_the_default_chain_and_the_endpoint_from_the_uri_a
         ("AWS_ENDPOINT_URL", elsewhere.endpoint()),
         ("AWS_ENDPOINT_URL_KMS", elsewhere.endpoint()),
     ];
-    let said = again(name, &uri, &environment);
+    let said = again(name, &uri, &environment).await;
     assert!(said.contains("child: wrapped"), "{said}");
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn without_an_endpoint_in_the_uri_the_environment_still_does_not_choose_one() {
+    if let Ok(uri) = std::env::var(CHILD) {
+        println!("{}", wrap_as_child(&uri).await);
+        return;
+    }
+    let elsewhere = Listener::start(Behaviour::HangUp).await;
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_ENDPOINT_URL", elsewhere.endpoint()),
+        ("AWS_ENDPOINT_URL_KMS", elsewhere.endpoint()),
+    ];
+    let name = "without_an_endpoint_in_the_uri_the_environment_still_does_not_choose_one";
+    // There is no such region, so the name of its host leads nowhere and no call leaves this machine.
+    let said = again(name, &format!("aws-kms://xx-nowhere-1/{UNKNOWN_KEY}"), &environment).await;
+    assert!(said.contains("kms-unavailable"), "{said}");
     assert!(elsewhere.requests().is_empty());
 }
 
@@ -359,7 +385,7 @@ async fn without_credentials_the_error_says_so() {
         return;
     }
     let listener = Listener::start(Behaviour::HangUp).await;
-    let said = again("without_credentials_the_error_says_so", &listener.uri(UNKNOWN_KEY), &[]);
+    let said = again("without_credentials_the_error_says_so", &listener.uri(UNKNOWN_KEY), &[]).await;
     assert!(said.contains("no AWS credentials were found (kms-access-denied)"), "{said}");
     assert!(listener.requests().is_empty());
 }

@@ -23,7 +23,7 @@ impl EncryptionContext {
     pub const SCOPE: &'static str = "enfold:scope";
     /// The data key's id.
     pub const DATA_KEY: &'static str = "enfold:data-key";
-    /// What the key is for, where it is not one that seals values (`index`, `row-authentication`).
+    /// What the key is for, where it is not one that seals values (`index`, `rows`).
     pub const PURPOSE: &'static str = "enfold:purpose";
     /// The tenant's tag.
     pub const TENANT: &'static str = "enfold:tenant";

@@ -3,7 +3,7 @@
 //! Whether an error may be tried again is [`Code::retry`](crate::Code::retry)'s to say; of a batch only the items that
 //! failed so are sent again. Pauses grow and are drawn at random, so that a thousand processes that were cut off
 //! together do not come back together. A budget keeps retries a small part of all calls: when a service is down, most
-//! callers learn it at the first try instead of waiting through four.
+//! callers learn it at the first try, and go on to the ring's next root key, instead of waiting through three.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,10 +38,10 @@ pub struct RetryOptions {
 impl Default for RetryOptions {
     fn default() -> Self {
         Self {
-            attempts: 4,
+            attempts: 3,
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(2),
-            deadline: Duration::from_secs(30),
+            deadline: Duration::from_secs(10),
             budget: 50,
         }
     }

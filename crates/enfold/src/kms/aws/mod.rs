@@ -76,7 +76,7 @@ impl std::fmt::Debug for StaticCredentials<'_> {
 
 impl Default for AwsOptions<'_> {
     fn default() -> Self {
-        Self { credentials: None, connect_within: Duration::from_secs(3), answer_within: Duration::from_secs(10) }
+        Self { credentials: None, connect_within: Duration::from_secs(2), answer_within: Duration::from_secs(4) }
     }
 }
 
