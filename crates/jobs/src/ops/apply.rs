@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observer::Observer;
 use super::plan::{Plan, TablePlan, check_policy, planned_target};
-use super::run::{Pace, Run};
+use super::run::{Came, Pace, Run};
 use super::session::Session;
 use super::steps::Step;
 use crate::database::{Dialect, SchemaStep, TableFacts};
@@ -71,41 +71,55 @@ pub async fn apply(
         .filter(|table| table.steps.is_empty())
         .map(|table| TableApplied { table: table.name.clone(), outcome: Applied::NothingToDo, rows_changed: 0 })
         .collect();
+    let mut canary = false;
     for table in &ready {
-        tables.push(apply_table(session, table, options, observer).await?);
+        let came = begin_table(session, table, options, observer).await?;
+        canary |= came.canary;
+        let outcome = if came.canary { Applied::Canary } else { Applied::Protected };
+        tables.push(TableApplied { table: table.plan.name.clone(), outcome, rows_changed: came.rows_changed });
     }
-    if session.db.dialect() == Dialect::Sqlite && options.canary.is_none() {
-        rewrite_once(session, &ready, options, observer).await?;
+    if !canary {
+        finish(session, &ready, options, observer).await?;
     }
     Ok(ApplyReport { tables })
 }
 
-async fn apply_table(
+/// A table's steps up to the rewrite that it shares with others, or all of them.
+async fn begin_table(
     session: &Session,
     table: &Ready<'_>,
     options: &ApplyOptions,
     observer: &dyn Observer,
-) -> Result<TableApplied> {
+) -> Result<Came> {
     let run = Run { session, observer, pace: &options.pace, target: &table.target, stop_after: options.canary };
     // The record that this plan was begun: from here on the table differs from what was shown because we changed it.
     run.job(Goal::Protect).await?;
-    let steps: Vec<Step> = table.plan.steps.iter().filter(|step| !is_shared_rewrite(session, step)).cloned().collect();
-    let came = run.all(&steps).await?;
-    let outcome = if came.canary { Applied::Canary } else { Applied::Protected };
-    Ok(TableApplied { table: table.plan.name.clone(), outcome, rows_changed: came.rows_changed })
+    run.all(at_rewrite(session, &table.plan.steps).0).await
 }
 
-/// A SQLite database is rewritten as a whole, so once, when all tables are done.
-async fn rewrite_once(
-    session: &Session,
-    ready: &[Ready<'_>],
-    options: &ApplyOptions,
-    observer: &dyn Observer,
-) -> Result<()> {
-    let Some(last) = ready.last() else { return Ok(()) };
-    let run = Run { session, observer, pace: &options.pace, target: &last.target, stop_after: None };
-    let steps: Vec<Step> = last.plan.steps.iter().filter(|step| is_shared_rewrite(session, step)).cloned().collect();
-    run.all(&steps).await.map(|_| ())
+/// A SQLite database is rewritten as a whole, so once, when no table has plaintext any more; then all are verified. Rows
+/// that an older writer left plain meanwhile are sealed by that, and the rewrite is done once more for their sake.
+async fn finish(session: &Session, ready: &[Ready<'_>], options: &ApplyOptions, observer: &dyn Observer) -> Result<()> {
+    let mut late = 0;
+    for (n, table) in ready.iter().enumerate() {
+        let run = Run { session, observer, pace: &options.pace, target: &table.target, stop_after: None };
+        if let [rewrite, rest @ ..] = at_rewrite(session, &table.plan.steps).1 {
+            if n == 0 {
+                run.all(std::slice::from_ref(rewrite)).await?;
+            }
+            late += run.all(rest).await?.rows_changed;
+            if n + 1 == ready.len() && late > 0 {
+                run.all(std::slice::from_ref(rewrite)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Steps before the shared rewrite, and those from it on.
+fn at_rewrite<'s>(session: &Session, steps: &'s [Step]) -> (&'s [Step], &'s [Step]) {
+    let at = steps.iter().position(|step| is_shared_rewrite(session, step)).unwrap_or(steps.len());
+    steps.split_at(at)
 }
 
 fn is_shared_rewrite(session: &Session, step: &Step) -> bool {

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, estimate};
 use super::keys::Reader;
+use super::run::same;
 use super::session::Session;
-use super::steps::{Step, Steps};
+use super::steps::{Step, Steps, plain_indexes};
 use super::targets::{Selection, target};
 use crate::database::{Connected, Dialect, Finding, Growth, TableFacts};
-use crate::model::{Census, Storage, TableName, Target};
+use crate::model::{Census, Goal, JobState, Storage, TableName, Target};
 
 /// The layout of a saved plan; another one is stale.
 const VERSION: u32 = 1;
@@ -156,14 +157,26 @@ async fn plan_table(
         estimate: Estimate::default(),
         growth: facts.growth.clone(),
     };
-    let converts = plan.columns.iter().any(|column| column.converts);
-    if plan.refusals.is_empty() && converts {
+    if plan.refusals.is_empty() && plan.columns.iter().any(|column| column.wanted > Mode::Legacy) {
         let target = planned_target(name, table, &facts, Mode::Hybrid)?;
+        let converts = plan.columns.iter().any(|column| column.converts);
+        if !converts && plain_indexes(&facts, &target).next().is_none() && !interrupted(session, &target).await? {
+            return Ok(plan);
+        }
         let steps = Steps { database: session.db.as_ref(), target: &target, facts: &facts, policy: table };
         plan.steps = steps.protect(rewrite);
         plan.estimate = estimate(session.db.as_ref(), &session.policy, table, &facts, &target).await?;
     }
     Ok(plan)
+}
+
+/// Whether an apply converted every value and was stopped before it had verified them: its last steps are to do.
+async fn interrupted(session: &Session, target: &Target) -> Result<bool> {
+    let jobs = session.db.store().jobs().await?;
+    let ours = |goal: Goal| jobs.iter().filter(move |job| job.goal == goal && same(&job.target, target));
+    let protected = ours(Goal::Protect).filter(|job| job.state != JobState::Cancelled).map(|job| job.id).max();
+    let verified = ours(Goal::Verify).filter(|job| job.state == JobState::Completed).map(|job| job.id).max();
+    Ok(protected.is_some_and(|protected| verified.is_none_or(|verified| verified < protected)))
 }
 
 /// All columns of the table that the policy wants in mode `least` or a stronger one: they are converted in one pass.

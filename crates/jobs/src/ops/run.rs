@@ -57,7 +57,10 @@ impl Run<'_> {
                 }
                 Action::SetMode { columns, mode } => self.set_mode(columns, *mode).await,
                 Action::Schema { change } => self.session.db.run(change).await.map(|()| StepState::Done),
-                Action::Verify => self.verify().await.map(|()| StepState::Done),
+                Action::Verify => self.verify().await.map(|changed| {
+                    came.rows_changed += changed;
+                    StepState::Done
+                }),
                 Action::Sweep { goal } => self.sweep_to_zero(*goal).await.map(|report| match report {
                     None => StepState::Skipped,
                     Some(report) => {
@@ -76,19 +79,21 @@ impl Run<'_> {
         Ok(came)
     }
 
-    /// Opens every value. What a writer of the old kind left plain meanwhile is sealed, and all of it opened again.
-    async fn verify(&self) -> Result<()> {
+    /// Opens every value. What a writer of the old kind left plain meanwhile is sealed, and all of it opened again;
+    /// returns how many rows that were.
+    async fn verify(&self) -> Result<u64> {
+        let mut changed = 0;
         for _ in 0..VERIFY_TRIES {
             match Verified::of(self).await {
+                Ok(_) => return Ok(changed),
                 Err(error) if error.code() == Code::PlaintextFound => {
-                    if self.sweep_to_zero(Goal::Protect).await?.is_none() {
-                        return Err(error);
-                    }
+                    let report = self.sweep_to_zero(Goal::Protect).await?.ok_or(error)?;
+                    changed += report.progress.rows_changed;
                 }
-                ended => return ended.map(|_| ()),
+                Err(error) => return Err(error),
             }
         }
-        Verified::of(self).await.map(|_| ())
+        Verified::of(self).await.map(|_| changed)
     }
 
     /// Sweeps until nothing is left; `None` when nothing was left to begin with.
@@ -252,12 +257,12 @@ impl Run<'_> {
     }
 }
 
-fn is_open(state: JobState) -> bool {
+pub(super) fn is_open(state: JobState) -> bool {
     matches!(state, JobState::Pending | JobState::Running | JobState::Paused | JobState::Failed)
 }
 
 /// Of the same table and the same columns; a job of a former policy is not taken up again.
-fn same(one: &Target, other: &Target) -> bool {
+pub(super) fn same(one: &Target, other: &Target) -> bool {
     let columns = |target: &Target| target.columns.iter().map(|c| (c.name.clone(), c.id.clone())).collect::<Vec<_>>();
     let indexes = |target: &Target| target.indexes.iter().map(|i| i.column.clone()).collect::<Vec<_>>();
     one.table == other.table && columns(one) == columns(other) && indexes(one) == indexes(other)

@@ -4,7 +4,7 @@
 use enfold::policy::{Mode, TablePolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::database::{Database, Dialect, SchemaStep, TableFacts};
+use crate::database::{Database, Dialect, IndexFacts, SchemaStep, TableFacts};
 use crate::model::{Goal, Target};
 
 /// What a step does.
@@ -53,7 +53,7 @@ pub(super) struct Steps<'a> {
 
 impl Steps<'_> {
     /// Readers ready, room for envelopes, writers hybrid, blind indexes filled and unique before the first value is
-    /// sealed, then values, then proof, then the indexes that still hold plaintext.
+    /// sealed, then values, then proof and the indexes that still hold plaintext.
     pub(super) fn protect(&self, rewrite: bool) -> Vec<Step> {
         let mut steps = vec![self.step(Action::CheckReaders { columns: self.names(), mode: Mode::Hybrid })];
         for column in self.target.columns.iter().filter(|c| self.needs_widening(&c.name)) {
@@ -74,17 +74,21 @@ impl Steps<'_> {
                 tenant: self.index_tenant(&index.name),
             }));
         }
-        steps.extend(self.facts.indexes.iter().filter(|i| i.drop_first).map(|i| self.drop_index(&i.name)));
+        steps.extend(plain_indexes(self.facts, self.target).filter(|i| i.drop_first).map(|i| self.drop_index(&i.name)));
         let bound = self.bound();
         if !bound.is_empty() {
             let sealed = self.target.columns.iter().map(|c| c.name.clone()).collect();
             steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed }));
         }
         steps.push(self.step(Action::Sweep { goal: Goal::Protect }));
-        steps.push(self.step(Action::Verify));
-        steps.extend(self.facts.indexes.iter().filter(|i| !i.drop_first).map(|i| self.drop_index(&i.name)));
-        if rewrite {
-            steps.push(self.schema(SchemaStep::Rewrite { table: self.table() }));
+        let drops = plain_indexes(self.facts, self.target).filter(|i| !i.drop_first).map(|i| self.drop_index(&i.name));
+        let rewrites = rewrite.then(|| self.schema(SchemaStep::Rewrite { table: self.table() }));
+        let verifies = self.step(Action::Verify);
+        if self.is_sqlite() {
+            // What was verified last is what is there last: see `plan::interrupted`.
+            steps.extend(drops.chain(rewrites).chain([verifies]));
+        } else {
+            steps.extend([verifies].into_iter().chain(drops).chain(rewrites));
         }
         steps
     }
@@ -196,6 +200,12 @@ impl Steps<'_> {
     fn is_sqlite(&self) -> bool {
         self.database.dialect() == Dialect::Sqlite
     }
+}
+
+/// Indexes that hold plaintext of the target's columns. Those of columns that the policy leaves alone stay.
+pub(super) fn plain_indexes<'f>(facts: &'f TableFacts, target: &'f Target) -> impl Iterator<Item = &'f IndexFacts> {
+    let ours = |index: &&IndexFacts| index.columns.iter().any(|name| target.columns.iter().any(|c| c.name == *name));
+    facts.indexes.iter().filter(ours)
 }
 
 /// Of a batch, on Postgres and on SQLite.

@@ -26,6 +26,43 @@ async fn an_apply_that_is_interrupted_anywhere_is_finished_by_running_it_again()
 }
 
 #[tokio::test]
+async fn an_apply_that_is_interrupted_anywhere_is_finished_by_a_new_plan_too() {
+    let mut interrupted = 0;
+    for questions in (0..).step_by(3) {
+        let fixture = Fixture::new(120);
+        let witness = Witness::stopping_after(questions);
+        if apply(&fixture.session, &fixture.plan().await, &ApplyOptions::default(), &witness).await.is_ok() {
+            break;
+        }
+        interrupted += 1;
+        apply(&fixture.session, &fixture.plan().await, &ApplyOptions::default(), &Silent).await.unwrap();
+        assert_eq!(fixture.count("note NOT LIKE 'enf1:%' OR email NOT LIKE 'enf1:%'"), 0);
+        assert!(!fixture.file_holds("Person8@example.org"), "after {questions} questions");
+        assert!(!fixture.plan().await.has_changes());
+    }
+    assert!(interrupted > 5, "only {interrupted} places to stop");
+}
+
+#[tokio::test]
+async fn a_rollback_that_is_interrupted_anywhere_is_finished_by_running_it_again() {
+    let mut interrupted = 0;
+    for questions in (0..).step_by(2) {
+        let fixture = Fixture::new(60);
+        let before = fixture.rows();
+        apply(&fixture.session, &fixture.plan().await, &ApplyOptions::default(), &Silent).await.unwrap();
+        let witness = Witness::stopping_after(questions);
+        if rollback(&fixture.session, &Selection::All, &Pace::default(), &witness).await.is_ok() {
+            break;
+        }
+        interrupted += 1;
+        rollback(&fixture.session, &Selection::All, &Pace::default(), &Silent).await.unwrap();
+        assert_eq!(fixture.rows(), before);
+        assert_eq!(fixture.mode("users.note"), Mode::Legacy);
+    }
+    assert!(interrupted > 3, "only {interrupted} places to stop");
+}
+
+#[tokio::test]
 async fn a_canary_converts_what_was_asked_for_and_an_apply_goes_on_from_there() {
     let fixture = Fixture::new(300);
     let plan = fixture.plan().await;
