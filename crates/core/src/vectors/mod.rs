@@ -3,7 +3,7 @@
 //! Salts and nonces are fixed from the case's name, so the files are the same on every machine; nothing outside tests
 //! can fix them. `tests/vectors.rs` and `tests/reader/` read the files without this module.
 //!
-//! To write them anew: `ENFOLD_WRITE_VECTORS=1 cargo test -p enfold-core vectors`
+//! To write them anew: `ENFOLD_BLESS=1 cargo test -p enfold-core vectors`
 
 mod keys;
 mod refused;
@@ -58,7 +58,7 @@ fn the_vectors_are_current() {
         .chain(keys::cases())
         .map(|(name, case)| (format!("{name}.json"), serde_json::to_string_pretty(&case).unwrap() + "\n"))
         .collect();
-    if std::env::var_os("ENFOLD_WRITE_VECTORS").is_some() {
+    if std::env::var_os("ENFOLD_BLESS").is_some() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "json") {
@@ -79,7 +79,7 @@ fn the_vectors_are_current() {
     }
     assert_eq!(found.keys().collect::<Vec<_>>(), cases.keys().collect::<Vec<_>>());
     for (name, text) in &cases {
-        assert_eq!(&found[name], text, "{name} is stale: ENFOLD_WRITE_VECTORS=1 cargo test -p enfold-core vectors");
+        assert_eq!(&found[name], text, "{name} is stale: ENFOLD_BLESS=1 cargo test -p enfold-core vectors");
     }
 }
 
