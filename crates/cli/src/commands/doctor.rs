@@ -46,6 +46,11 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
         Err(error) => note("catalog and keys", Err(error)),
         Ok(enfold) => {
             note("catalog", Ok(format!("reached at {}", policy.catalog.display())));
+            match enfold.check_catalog().await {
+                Ok(wrong) if wrong.is_empty() => note("data keys", Ok("every row is as it was made".to_owned())),
+                Ok(wrong) => wrong.into_iter().for_each(|error| note("data keys", Err(error))),
+                Err(error) => note("data keys", Err(error)),
+            }
             for (name, outcome) in keys(&enfold).await {
                 note(&name, outcome);
             }
