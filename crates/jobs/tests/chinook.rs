@@ -154,12 +154,16 @@ async fn discovery_finds_the_people_and_nothing_in_the_music() {
 async fn the_shop_is_protected_enforced_audited_and_given_back() {
     let shop = Shop::open().await;
     let before = shop.values().await;
+    shop.app.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
     let shown = plan(&shop.session, &PlanOptions { rewrite: true, ..PlanOptions::default() }).await.unwrap();
     assert!(!shown.is_refused(), "{:?}", shown.tables.iter().flat_map(|t| &t.refusals).collect::<Vec<_>>());
     assert!(shown.tables.iter().all(|t| t.warnings.iter().any(|w| w.word == "widened")));
 
     apply(&shop.session, &shown, &ApplyOptions::default(), &Silent).await.unwrap();
     assert!(verify(&shop.session, &Selection::All, &Pace::default(), &Silent).await.unwrap().is_clean());
+    let again = plan(&shop.session, &PlanOptions::default()).await.unwrap();
+    let own: Vec<_> = again.tables.iter().flat_map(|t| &t.warnings).filter(|w| w.word.starts_with("query-")).collect();
+    assert!(own.is_empty(), "a plan warns of the application's statements, not of the job's: {own:?}");
     enforce(&shop.session, &Selection::All, &Pace::default(), &Silent).await.unwrap();
 
     let audited = audit(&*shop.session.db, &shop.session.policy, &Selection::All, None).await.unwrap();

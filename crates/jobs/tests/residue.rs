@@ -156,6 +156,7 @@ async fn without_values_or_rights_a_place_is_named_and_never_called_clean() {
     assert_eq!(found(&residue, "dead-rows").found, None);
     assert_eq!(found(&residue, "old-index").found, None);
     assert_eq!(found(&residue, "catalog-pages").found, None);
+    assert_eq!(found(&residue, "same-values").found, None);
 
     let role = format!("enfold_auditor_{}", std::process::id());
     f.sql(&format!("CREATE TABLE secret (x text); DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN; GRANT SELECT ON people TO {role}")).await;

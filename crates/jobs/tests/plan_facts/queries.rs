@@ -55,6 +55,14 @@ async fn connected_applications_are_told_and_enfold_is_not_one() {
     let seen: Vec<_> = facts.connected.iter().map(|c| (c.application.as_str(), c.role.as_str(), c.sessions)).collect();
     assert_eq!(seen, [("", "postgres", 1), ("billing", "postgres", 1)]);
     assert!(warns(&facts, "connected-application").says.contains("`billing`"));
+    // A role that may not look into other sessions sees that they are there.
+    let role = format!("enfold_planner_{}", std::process::id());
+    f.sql(&format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE ON t TO {role}")).await;
+    let planner = crate::at(&f.db.url().replace("postgres@", &format!("{role}@")));
+    let facts = planner.inspect_table(&policy("t", &["a"])).await.unwrap();
+    assert!(facts.connected.iter().any(|c| c.application == "billing"), "{:?}", facts.connected);
+    drop(planner);
+    f.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
 #[tokio::test]

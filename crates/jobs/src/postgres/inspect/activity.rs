@@ -9,12 +9,13 @@ use crate::words::Word;
 
 /// Applications whose role may read the table or one of its columns, ourselves left out.
 pub(super) async fn connected(scene: &mut Scene<'_>) -> Result<Vec<Connected>> {
+    // The kind of another role's session is hidden from who has not pg_read_all_stats; background workers have no role.
     let rows = scene
         .ask
         .rows(
             "SELECT coalesce(s.application_name, '') AS application, s.usename::text AS role, count(*) AS sessions
              FROM pg_stat_activity s
-             WHERE s.datname = current_database() AND s.pid <> pg_backend_pid() AND s.backend_type = 'client backend'
+             WHERE s.datname = current_database() AND s.pid <> pg_backend_pid() AND coalesce(s.backend_type, 'client backend') = 'client backend'
                AND s.usesysid IS NOT NULL AND coalesce(s.application_name, '') NOT LIKE 'enfold%'
                AND (has_table_privilege(s.usesysid, $1, 'SELECT') OR has_any_column_privilege(s.usesysid, $1, 'SELECT'))
              GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2",

@@ -28,7 +28,7 @@ enum Token {
 /// The uses of `column` in a statement that mentions `table`; empty when it does not, or only reads and writes the column.
 pub(super) fn uses(sql: &str, table: &str, column: &str) -> BTreeSet<Use> {
     let tokens = tokens(sql);
-    if !tokens.iter().any(|t| is_word(t, table)) {
+    if !tokens.iter().any(|t| is_word(t, table)) || defines(&tokens) {
         return BTreeSet::new();
     }
     let mut found = BTreeSet::new();
@@ -40,6 +40,18 @@ pub(super) fn uses(sql: &str, table: &str, column: &str) -> BTreeSet<Use> {
         walk.step(&tokens, at);
     }
     found
+}
+
+/// Whether a statement changes definitions instead of using rows: CREATE without a query, ALTER, COMMENT and so on.
+fn defines(tokens: &[Token]) -> bool {
+    let first = tokens.iter().find_map(|t| if let Token::Word(w) = t { Some(w.as_str()) } else { None });
+    match first {
+        Some("create") => !tokens.iter().any(|t| is_word(t, "select")),
+        Some(
+            "alter" | "drop" | "comment" | "grant" | "revoke" | "analyze" | "vacuum" | "reindex" | "truncate" | "set",
+        ) => true,
+        _ => false,
+    }
 }
 
 /// Which part of a statement, and inside which call.
@@ -394,6 +406,9 @@ mod tests {
         assert_eq!(of("UPDATE users SET name = $1, email = $2 WHERE id = $3"), []);
         assert_eq!(of("SELECT u.email AS email FROM users u WHERE u.email IS NOT NULL"), []);
         assert_eq!(of("SELECT email FROM customers WHERE email = $1"), [], "another table");
+        assert_eq!(of("CREATE TABLE users (id int, email text CHECK (email <> ''))"), [], "a definition");
+        assert_eq!(of("ALTER TABLE users ADD CHECK (email LIKE '%@%')"), []);
+        assert_eq!(of("CREATE TABLE x AS SELECT * FROM users WHERE email = 'y'"), [Use::Equality]);
         assert_eq!(of("SELECT 'x' FROM users WHERE name = 'email = 3' -- email = 4\n AND id = /* email like */ 5"), []);
     }
 

@@ -26,21 +26,17 @@ struct Candidate {
 /// Answers how many values were found in other columns of the target's own table.
 pub(super) async fn look(search: &mut Search<'_>) -> Result<u64> {
     let mut in_this_table = 0;
+    if search.needles.none() {
+        let place = "other columns: not compared, for no value of this one is known";
+        search.found.push(Kind::SameValues.residue(place, None, None, "audit again with keys that open its values"));
+        return Ok(0);
+    }
     for candidate in candidates(search).await? {
         let name = qualified(&candidate.table);
-        if !candidate.readable || search.needles.none() {
-            let why =
-                if candidate.readable { "no known value to compare with" } else { "this role may not read all of it" };
-            // One line for a table that could not be looked into, and one for a database without values to compare.
-            if !candidate.readable {
-                let place = format!("{name}: not compared, {why}");
-                search.found.push(Kind::SameValues.residue(
-                    place,
-                    None,
-                    None,
-                    format!("GRANT SELECT ON {name}, and audit again"),
-                ));
-            }
+        if !candidate.readable {
+            let place = format!("{name}: not compared, this role may not read all of it");
+            let clear = format!("GRANT SELECT ON {name}, and audit again");
+            search.found.push(Kind::SameValues.residue(place, None, None, clear));
             continue;
         }
         let found = compare(search, &candidate).await?;

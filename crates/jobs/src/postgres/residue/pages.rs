@@ -31,6 +31,8 @@ pub(super) struct Hits {
     pub unknown: u64,
     /// Not every page was looked at.
     pub partly: bool,
+    /// Some could not be read.
+    pub unread: bool,
 }
 
 /// A larger relation is searched in evenly spread parts: 1 GB.
@@ -109,10 +111,14 @@ impl Reader {
                 Reader::Files => file_part(path.as_deref().unwrap_or_default(), from * block, to * block),
                 Reader::Nothing => break,
             };
-            // A relation that shrinks meanwhile has fewer pages than were asked for.
-            let Some(rows) = ask.attempt(&sql).await? else { continue };
+            // It was rewritten meanwhile, or a right is missing after all.
+            let Some(rows) = ask.attempt(&sql).await? else {
+                hits.unread = true;
+                continue;
+            };
             for row in rows {
                 let bytes: Option<&[u8]> = row.get(0);
+                hits.unread |= bytes.is_none();
                 let pages = bytes.unwrap_or_default().chunks_exact(usize::try_from(block).unwrap_or(8192));
                 pages.for_each(|page| see(page, &mut hits));
             }

@@ -18,8 +18,8 @@ pub(super) async fn look(search: &mut Search<'_>, elsewhere_in_table: u64) -> Re
 }
 
 /// Says what to do with a place: nothing was found, so much was found, or nobody could look.
-fn verdict(search: &Search<'_>, hits: u64) -> Option<Option<u64>> {
-    match (search.reader.can_read() && !search.needles.is_empty(), hits) {
+fn verdict(search: &Search<'_>, hits: u64, unread: bool) -> Option<Option<u64>> {
+    match (search.reader.can_read() && !search.needles.is_empty() && !(unread && hits == 0), hits) {
         (false, _) => Some(None),
         (true, 0) => None,
         (true, hits) => Some(Some(hits)),
@@ -61,7 +61,7 @@ async fn heaps(search: &mut Search<'_>) -> Result<u64> {
 
 fn heap(search: &mut Search<'_>, kind: Kind, name: &str, row: &Row, dead: &str, hits: Hits, clear: &str) {
     let dead = count(row, dead);
-    let Some(found) = verdict(search, hits.old) else {
+    let Some(found) = verdict(search, hits.old, hits.unread) else {
         // A long value may be compressed, and then it is not found: what is left over is told in any case.
         if hits.unknown > 0 && kind == Kind::ToastRows {
             let place = format!("{name}: {} old rows or unwiped pages in TOAST, which may be compressed", hits.unknown);
@@ -90,7 +90,7 @@ async fn dropped_columns(search: &mut Search<'_>, live: u64) -> Result<()> {
     for row in rows {
         let name: String = row.get("name");
         // The old versions are told already; here are those that live rows still carry.
-        let Some(found) = verdict(search, live) else { continue };
+        let Some(found) = verdict(search, live, false) else { continue };
         let place = format!(
             "{name}: {} dropped columns, whose values stay in rows that were not rewritten",
             count(&row, "columns")
@@ -122,7 +122,7 @@ async fn indexes(search: &mut Search<'_>) -> Result<()> {
     for row in rows {
         let name: String = row.get("name");
         let hits = search.reader.search_index(search.ask, row.get("oid"), &search.needles).await?;
-        let Some(found) = verdict(search, hits.old) else { continue };
+        let Some(found) = verdict(search, hits.old, hits.unread) else { continue };
         let place = match found {
             Some(_) => format!("{name}: known values in its entries"),
             None => format!("{name}: an index over the column; its pages were not searched"),
@@ -157,7 +157,7 @@ async fn materialised_views(search: &mut Search<'_>) -> Result<()> {
     for row in rows {
         let name: String = row.get("name");
         let hits = search.reader.search_heap(search.ask, row.get("oid"), &search.needles).await?;
-        let Some(found) = verdict(search, hits.live + hits.old) else { continue };
+        let Some(found) = verdict(search, hits.live + hits.old, hits.unread) else { continue };
         let place = format!("{name}: a materialised view over {}", qualified(&search.target.table));
         search.found.push(Kind::MaterialisedView.residue(
             place,
