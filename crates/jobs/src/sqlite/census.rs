@@ -2,9 +2,11 @@
 //! as an envelope here is what the codec would take for one. (As SQL expressions, [`super::forms`], the same took ten
 //! times as long: SQLite matches patterns character by character.)
 
+use std::collections::HashMap;
+
 use enfold::Result;
-use enfold_core::Envelope;
 use enfold_core::stored::{Stored, detect};
+use enfold_core::{Envelope, KeyId};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
@@ -31,6 +33,7 @@ pub(super) fn census(connection: &Connection, target: &Target, sample: Option<u6
     let mut statement = connection.prepare(&sql).doing(what)?;
     let mut found = statement.query([rows.ids()]).doing(what)?;
     let mut counts = vec![Census::default(); target.columns.len()];
+    let mut keys: Vec<HashMap<KeyId, u64>> = vec![HashMap::new(); target.columns.len()];
     while let Some(row) = found.next().doing(what)? {
         for (i, (column, census)) in target.columns.iter().zip(&mut counts).enumerate() {
             census.rows += 1;
@@ -39,7 +42,7 @@ pub(super) fn census(connection: &Connection, target: &Target, sample: Option<u6
                 Form::Lookalike => census.lookalikes += 1,
                 Form::Envelope { key } => {
                     census.envelopes += 1;
-                    *census.by_key.entry(key).or_default() += 1;
+                    *keys[i].entry(key).or_default() += 1;
                 }
                 Form::Plain => {
                     census.plaintext += 1;
@@ -49,6 +52,9 @@ pub(super) fn census(connection: &Connection, target: &Target, sample: Option<u6
                 }
             }
         }
+    }
+    for (census, keys) in counts.iter_mut().zip(keys) {
+        census.by_key = keys.into_iter().map(|(key, n)| (key.to_string(), n)).collect();
     }
     Ok(counts)
 }
@@ -99,7 +105,7 @@ fn any_left(row: &Row<'_>, goal: Goal, target: &Target) -> rusqlite::Result<bool
 enum Form {
     Null,
     Plain,
-    Envelope { key: String },
+    Envelope { key: KeyId },
     Lookalike,
 }
 
@@ -114,7 +120,7 @@ fn form(value: ValueRef<'_>, storage: Storage) -> Form {
         Stored::Plain => Form::Plain,
         Stored::Lookalike(_) => Form::Lookalike,
         Stored::Envelope(bytes) => match Envelope::parse(&bytes) {
-            Ok(envelope) => Form::Envelope { key: envelope.key_id().to_string() },
+            Ok(envelope) => Form::Envelope { key: envelope.key_id() },
             Err(_) => Form::Lookalike,
         },
     }

@@ -111,6 +111,20 @@ impl Reader {
             .optional()
     }
 
+    /// The digest of a row as it is now, without a copy of it.
+    pub(super) fn digest(&self, connection: &Connection, rowid: i64) -> rusqlite::Result<Option<[u8; 32]>> {
+        let mut statement = connection.prepare_cached(&self.row_sql())?;
+        statement
+            .query_row([rowid], |row| {
+                let mut digest = Digest::new();
+                for i in 0..self.versioned {
+                    digest.add(row.get_ref(1 + i)?);
+                }
+                Ok(digest.finish())
+            })
+            .optional()
+    }
+
     fn label(&self, row: &rusqlite::Row<'_>, rowid: i64) -> rusqlite::Result<String> {
         if self.key.is_empty() {
             return Ok(format!("rowid={rowid}"));

@@ -109,29 +109,29 @@ fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: 
     let RowVersion::Digest { rowid, digest } = &change.version else {
         return Err(Error::new(Code::Internal, "a row version of another store was given to SQLite"));
     };
-    let Some(present) = reader.versioned(connection, *rowid).doing(what)? else { return Ok((Outcome::Lost, false)) };
-    if digest_of(&present) != *digest {
+    let Some(mut row) = reader.versioned(connection, *rowid).doing(what)? else { return Ok((Outcome::Lost, false)) };
+    if digest_of(&row) != *digest {
         return Ok((Outcome::Lost, false));
     }
-    let mut expected = present.clone();
+    // From here on `row` is what shall be stored.
     let mut names = Vec::new();
     for (i, (column, cell)) in target.columns.iter().zip(&change.cells).enumerate() {
         let Cell::Set(bytes) = cell else { continue };
-        if !present[i].fits(column.storage) {
+        if !row[i].fits(column.storage) {
             let reason = format!(
                 "`{}` holds a value of class {}, which would come back as another type",
                 column.name,
-                present[i].class()
+                row[i].class()
             );
             return Ok((Outcome::Rejected { reason }, false));
         }
-        expected[i] = Stored::of(column.storage, bytes.as_deref());
+        row[i] = Stored::of(column.storage, bytes.as_deref());
         names.push((i, &column.name));
     }
     let cells = target.columns.len();
     for (i, (index, cell)) in target.indexes.iter().zip(&change.indexed).enumerate() {
         let Cell::Set(bytes) = cell else { continue };
-        expected[cells + i] = bytes.as_ref().map_or(Stored::Null, |b| Stored::Blob(b.clone()));
+        row[cells + i] = bytes.as_ref().map_or(Stored::Null, |b| Stored::Blob(b.clone()));
         names.push((cells + i, &index.column));
     }
     if names.is_empty() {
@@ -139,7 +139,7 @@ fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: 
     }
     let sets: Vec<String> = names.iter().map(|(_, name)| format!("{} = ?", quote(name))).collect();
     let sql = format!("UPDATE {} SET {} WHERE {} = ?", reader.table, sets.join(", "), reader.rowid);
-    let mut values: Vec<&dyn ToSql> = names.iter().map(|(i, _)| &expected[*i] as &dyn ToSql).collect();
+    let mut values: Vec<&dyn ToSql> = names.iter().map(|(i, _)| &row[*i] as &dyn ToSql).collect();
     values.push(rowid);
     let updated = connection.prepare_cached(&sql).doing(what)?.execute(values.as_slice());
     match updated {
@@ -154,8 +154,8 @@ fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: 
         }
     }
     // Not the statement's own RETURNING: SQLite evaluates it before AFTER triggers have run.
-    match reader.versioned(connection, *rowid).doing(what)? {
-        Some(stored) if digest_of(&stored) == digest_of(&expected) => Ok((Outcome::Written, true)),
+    match reader.digest(connection, *rowid).doing(what)? {
+        Some(stored) if stored == digest_of(&row) => Ok((Outcome::Written, true)),
         _ => Ok((Outcome::Rejected { reason: "a trigger altered what was written".to_owned() }, true)),
     }
 }
