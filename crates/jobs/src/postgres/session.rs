@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use enfold::db::postgres::failure;
 use enfold::{Code, Error, Result};
+use futures_util::FutureExt;
+use futures_util::future::{join, join3};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
@@ -45,32 +47,49 @@ pub struct Tx {
 impl Postgres {
     /// Begins a transaction on a connection of the pool, or on a new one.
     pub async fn begin(&self, purpose: Purpose) -> Result<Tx> {
-        let text = self.preamble(purpose);
+        let (tx, preamble) = self.not_begun(purpose).await?;
+        tx.batch(&self.doing("begin a transaction on"), &preamble).await?;
+        Ok(tx)
+    }
+
+    /// A transaction and the text that begins it, for callers that send their first statements without waiting for the
+    /// answer. Statements are answered in the order in which their futures are first polled; whoever joins the text
+    /// with others puts it first. Where it fails, the others fail too or read nothing that is used.
+    pub(super) async fn not_begun(&self, purpose: Purpose) -> Result<(Tx, String)> {
         let permit = Arc::clone(&self.permits)
             .acquire_owned()
             .await
             .map_err(|_| Error::new(Code::Internal, "the connection pool was closed"))?;
-        loop {
+        let client = loop {
             let pooled = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let reused = pooled.is_some();
-            let client = match pooled {
-                Some(client) => client,
-                None => self.endpoint.connect().await?,
-            };
-            match client.batch_execute(&text).await {
-                Ok(()) => {
-                    return Ok(Tx {
-                        client: Some(client),
-                        failed: AtomicBool::new(false),
-                        idle: Arc::clone(&self.idle),
-                        _permit: permit,
-                    });
-                }
-                // It was closed while it lay in the pool: that says nothing about a new connection.
-                Err(error) if reused && enfold::db::postgres::lost(&error) => {}
-                Err(error) => return Err(failure(self.doing("begin a transaction on"), &error)),
+            match pooled {
+                // It ended while it lay in the pool: that says nothing about a new connection.
+                Some(client) if client.is_closed() => {}
+                Some(client) => break client,
+                None => break self.endpoint.connect().await?,
             }
-        }
+        };
+        let tx =
+            Tx { client: Some(client), failed: AtomicBool::new(false), idle: Arc::clone(&self.idle), _permit: permit };
+        Ok((tx, self.preamble(purpose)))
+    }
+
+    /// A transaction of one statement, in one round trip.
+    pub(super) async fn once(
+        &self,
+        purpose: Purpose,
+        doing: &str,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>> {
+        let (tx, preamble) = self.not_begun(purpose).await?;
+        let (begun, rows, ended) =
+            join3(tx.batch(doing, &preamble), tx.query(doing, sql, params), tx.batch(doing, "COMMIT")).await;
+        begun?;
+        let rows = rows?;
+        ended?;
+        tx.give_back();
+        Ok(rows)
     }
 
     /// Closes the connections that nobody uses.
@@ -162,11 +181,36 @@ impl Tx {
         self.end("ROLLBACK").await
     }
 
-    async fn end(mut self, how: &str) -> Result<()> {
-        let client = self.client.take().expect("present until the transaction ends");
-        client.batch_execute(how).await.map_err(|e| failure("cannot end a transaction", &e))?;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+    /// Commits in the same round trip as a last statement, whose failure makes the server roll back.
+    pub(super) async fn commit_with(self, doing: &str, sql: &str, params: &[Param<'_>]) -> Result<()> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(Error::new(Code::Internal, "a transaction in which a statement failed was to be committed"));
+        }
+        let (done, ended) = join(self.query(doing, sql, params), self.batch(doing, "COMMIT")).await;
+        done?;
+        ended?;
+        self.give_back();
         Ok(())
+    }
+
+    /// Ends a transaction that only read, without waiting for the answer: whoever uses the connection next waits for it.
+    pub(super) fn commit_unheard(self) {
+        // The first poll sends it.
+        if self.client().batch_execute("COMMIT").now_or_never().is_none_or(|ended| ended.is_ok()) {
+            self.give_back();
+        }
+    }
+
+    async fn end(self, how: &str) -> Result<()> {
+        self.client().batch_execute(how).await.map_err(|e| failure("cannot end a transaction", &e))?;
+        self.give_back();
+        Ok(())
+    }
+
+    /// Back to the pool, with no transaction open.
+    fn give_back(mut self) {
+        let client = self.client.take();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(client);
     }
 }
 

@@ -165,7 +165,7 @@ async fn kill() {
     let rows = journal.check(&client, &OneKey::new(KEY), &target()).await;
     let deadlocks = server.log().matches("deadlock detected").count();
     assert_eq!(deadlocks, 0, "seed {seed}");
-    assert!(busy_kills * 2 > KILLS, "only {busy_kills} of {KILLS} workers had written anything when they were killed");
+    assert!(busy_kills * 5 > KILLS, "only {busy_kills} of {KILLS} workers had written anything when they were killed");
     println!(
         "{killed} kills ({busy_kills} of workers that had committed rows), 2 restarts, {writes} writes, {rows} rows as their last writer left them"
     );

@@ -97,10 +97,12 @@ pub(super) async fn finish(db: &Postgres, job: JobId, pass: u32, state: JobState
 
 pub(super) async fn find(db: &Postgres, job: JobId) -> Result<JobRecord> {
     let mut found = records(db, Some(job)).await?;
-    found.pop().ok_or_else(|| {
-        Error::new(Code::Usage, format!("there is no job {} in the database", job.0))
-            .hint("run `enfold status` to list the jobs")
-    })
+    found.pop().ok_or_else(|| no_job(job))
+}
+
+fn no_job(job: JobId) -> Error {
+    Error::new(Code::Usage, format!("there is no job {} in the database", job.0))
+        .hint("run `enfold status` to list the jobs")
 }
 
 pub(super) async fn all(db: &Postgres) -> Result<Vec<JobRecord>> {
@@ -129,15 +131,9 @@ pub(super) async fn transition(
 }
 
 pub(super) async fn control(db: &Postgres, job: JobId) -> Result<Control> {
-    let tx = db.begin(Purpose::Own).await?;
-    let row = tx
-        .one(
-            &db.doing("read the settings of a job in"),
-            "SELECT state, batch_rows, rate FROM enfold.jobs WHERE id = $1",
-            &[(&job.0, Type::INT8)],
-        )
-        .await?;
-    tx.commit().await?;
+    let sql = "SELECT state, batch_rows, rate FROM enfold.jobs WHERE id = $1";
+    let rows = db.once(Purpose::Own, &db.doing("read the settings of a job in"), sql, &[(&job.0, Type::INT8)]).await?;
+    let row = rows.first().ok_or_else(|| no_job(job))?;
     let rate: Option<i64> = row.get(2);
     Ok(Control {
         state: from_word(row.get(0))?,

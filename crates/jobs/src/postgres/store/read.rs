@@ -7,13 +7,14 @@
 
 use enfold::{Code, Error, Result};
 use enfold_core::binding::OwnedPart;
+use futures_util::future::join3;
 use tokio_postgres::Row as PgRow;
 use tokio_postgres::types::Type;
 
 use super::wire::{Raw, Tid, Xid};
 use crate::model::Target;
 use crate::postgres::shape::{PartType, Shape};
-use crate::postgres::{Postgres, Purpose, Tx, ident};
+use crate::postgres::{Param, Postgres, Purpose, Tx, ident};
 use crate::store::{BATCH_BYTES, Batch, Lease, Row, RowVersion};
 
 pub(super) async fn range(db: &Postgres, lease: &Lease, target: &Target, cursor: u64, limit: u32) -> Result<Batch> {
@@ -25,20 +26,15 @@ pub(super) async fn range(db: &Postgres, lease: &Lease, target: &Target, cursor:
         "SELECT {} FROM ONLY {relation} t WHERE t.ctid >= $1 AND t.ctid < $2 LIMIT $3",
         list.text(Large::Apart)
     );
-    let tx = db.begin(Purpose::Read).await?;
-    let end = Tid::at(lease.range.to);
-    let mut found = tx
-        .query(
-            &doing,
-            &sql,
-            &[
-                (&Tid::at(cursor.max(lease.range.from)), Type::TID),
-                (&end, Type::TID),
-                (&i64::from(limit.max(1)), Type::INT8),
-            ],
-        )
-        .await?;
-    let file = file_of(&tx, relation).await?;
+    let (tx, preamble) = db.not_begun(Purpose::Read).await?;
+    let (start, end) = (Tid::at(cursor.max(lease.range.from)), Tid::at(lease.range.to));
+    let most = i64::from(limit.max(1));
+    let params: [Param<'_>; 3] = [(&start, Type::TID), (&end, Type::TID), (&most, Type::INT8)];
+    // The file is asked for behind the rows, when the table is held against a rewrite.
+    let (begun, found, file) =
+        join3(tx.batch(&doing, &preamble), tx.query(&doing, &sql, &params), file_of(&tx, relation)).await;
+    begun?;
+    let (mut found, file) = (found?, file?);
     let full = found.len() >= usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
 
     let (mut rows, mut bytes, mut last) = (Vec::with_capacity(found.len()), 0, None);
@@ -65,7 +61,7 @@ pub(super) async fn range(db: &Postgres, lease: &Lease, target: &Target, cursor:
         last = Some(place);
         rows.push(row);
     }
-    tx.commit().await?;
+    tx.commit_unheard();
     let next = match last {
         Some(last) if cut || full => Some(last.position() + 1),
         _ => None,

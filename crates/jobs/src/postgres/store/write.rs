@@ -2,6 +2,7 @@
 
 use enfold::db::postgres::failure;
 use enfold::{Code, Error, Result};
+use futures_util::future::{join, join3};
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -13,7 +14,7 @@ use super::statement::{COPIED, Sent, Source};
 use super::wire::Tid;
 use crate::model::Target;
 use crate::postgres::shape::{Base, Shape};
-use crate::postgres::{OWN, Postgres, Purpose, Tx};
+use crate::postgres::{OWN, Param, Postgres, Purpose, Tx};
 use crate::store::{Cell, Change, Checkpoint, Lease, Outcome, Row, RowVersion};
 
 pub(super) async fn batch(
@@ -35,9 +36,9 @@ pub(super) async fn batch(
 
     // Each round either commits or finds at least one row that cannot be written.
     loop {
-        let tx = db.begin(Purpose::Write).await?;
+        let (tx, preamble) = db.not_begun(Purpose::Write).await?;
         let batch: Vec<&Change> = open.iter().map(|at| &changes[*at]).collect();
-        let rejected = match job.attempt(&tx, &batch).await {
+        let rejected = match job.attempt(&tx, &preamble, &batch).await {
             Ok(fates) => {
                 let altered = bad_rows(&fates);
                 if altered.is_empty() {
@@ -53,8 +54,7 @@ pub(super) async fn batch(
                             Outcome::Written | Outcome::Lost => None,
                         },
                     ));
-                    record(&tx, lease, &checkpoint, written, lost).await?;
-                    tx.commit().await?;
+                    record(tx, lease, &checkpoint, written, lost).await?;
                     return Ok(outcomes);
                 }
                 tx.rollback().await?;
@@ -111,36 +111,42 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Proves the lease and writes all rows, in a transaction that the caller ends.
-    async fn attempt(&self, tx: &Tx, batch: &[&Change]) -> Result<Vec<Fate>, Fault> {
+    /// Begins, proves the lease and writes all rows, in a transaction that the caller ends.
+    async fn attempt(&self, tx: &Tx, preamble: &str, batch: &[&Change]) -> Result<Vec<Fate>, Fault> {
         let sent = Sent::new(self.target, self.shape, batch);
+        let begun = tx.batch("cannot begin to write rows", preamble);
         if sent.is_empty() {
-            prove(tx, self.lease).await?;
+            let (begun, proven) = join(begun, prove(tx, self.lease)).await;
+            begun?;
+            proven?;
             return Ok(batch.iter().map(|_| Fate::Written).collect());
         }
         if sent.plaintext {
+            begun.await?;
             prove(tx, self.lease).await?;
             return self.update(tx, batch, &sent, Source::Copied).await;
         }
-        // Both go out before the first answer comes; if the lease is lost the transaction ends without a trace.
-        let proven = async { prove(tx, self.lease).await.map_err(Fault::from) };
-        let (fates, ()) = try_join_in_order(proven, self.update(tx, batch, &sent, Source::Parameters)).await?;
-        Ok(fates)
+        // All go out before the first answer comes; if the lease is lost the transaction ends without a trace.
+        let (begun, proven, fates) =
+            join3(begun, prove(tx, self.lease), self.update(tx, batch, &sent, Source::Parameters)).await;
+        begun?;
+        proven?;
+        fates
     }
 
     async fn update(&self, tx: &Tx, batch: &[&Change], sent: &Sent<'_>, source: Source) -> Result<Vec<Fate>, Fault> {
         let relation = &self.lease.range.relation;
         let sql = format!("{} {OWN}", sent.sql(relation, self.shape, source));
         let doing = || format!("cannot write rows of `{}`", self.target.policy_table);
-        let answer = match source {
-            Source::Parameters => tx.client().query_typed(&sql, &sent.params()).await,
-            Source::Copied => {
-                tx.batch(&doing(), &sent.table()).await?;
-                copy(tx, sent).await.map_err(|e| Fault::Other(tx.fail(&doing(), &e)))?;
-                tx.client().query_typed(&sql, &[]).await
-            }
-        };
+        if source == Source::Copied {
+            tx.batch(&doing(), &sent.table()).await?;
+            copy(tx, sent).await.map_err(|e| Fault::Other(tx.fail(&doing(), &e)))?;
+        }
+        let params = if source == Source::Copied { Vec::new() } else { sent.params() };
+        // The update holds the table against a rewrite, so the file is what it was when the rows were found.
+        let (answer, file) = join(tx.client().query_typed(&sql, &params), file_of(tx, relation)).await;
         let rows = answer.map_err(|error| fault(doing(), &error))?;
+        let file = file?;
         if source == Source::Copied {
             // The isolation of a bad row copies again in the same transaction.
             tx.batch(&doing(), &format!("DROP TABLE {COPIED}")).await?;
@@ -161,8 +167,6 @@ impl Job<'_> {
                 }
             }
         }
-        // The update holds the table against a rewrite, so the file is what it was when the rows were found.
-        let file = file_of(tx, relation).await?;
         let moved = |change: &Change| !matches!(change.version, RowVersion::Tuple { file: read, .. } if read == file);
         if batch.iter().any(|change| moved(change)) {
             return Err(Fault::Other(busy(self.target)));
@@ -228,16 +232,6 @@ impl Job<'_> {
     }
 }
 
-/// Polls both from the start, so that both are sent at once, and prefers the first one's error.
-async fn try_join_in_order<A>(
-    first: impl Future<Output = Result<(), Fault>>,
-    second: impl Future<Output = Result<A, Fault>>,
-) -> Result<(A, ()), Fault> {
-    let (first, second) = futures_util::future::join(first, second).await;
-    first?;
-    Ok((second?, ()))
-}
-
 async fn copy(tx: &Tx, sent: &Sent<'_>) -> Result<(), tokio_postgres::Error> {
     let sink = tx.client().copy_in(&format!("COPY {COPIED} FROM STDIN BINARY")).await?;
     let mut writer = std::pin::pin!(BinaryCopyInWriter::new(sink, &sent.copy_types()));
@@ -249,49 +243,43 @@ async fn copy(tx: &Tx, sent: &Sent<'_>) -> Result<(), tokio_postgres::Error> {
     Ok(())
 }
 
-async fn record(tx: &Tx, lease: &Lease, checkpoint: &Checkpoint, written: usize, lost: usize) -> Result<()> {
+/// Records the progress and commits.
+async fn record(tx: Tx, lease: &Lease, checkpoint: &Checkpoint, written: usize, lost: usize) -> Result<()> {
     let doing = "cannot record the progress of a range";
     let (pass, chunk) = pass_and_chunk(lease.chunk);
+    if !checkpoint.errors.is_empty() {
+        let field = |of: fn(&crate::model::RowError) -> &String| checkpoint.errors.iter().map(of).collect::<Vec<_>>();
+        tx.query(
+            doing,
+            "INSERT INTO enfold.job_errors (job, pass, row_label, column_name, code, reason) \
+             SELECT $1, $2, r, c, w, s FROM unnest($3, $4, $5, $6) AS u (r, c, w, s)",
+            &[
+                (&lease.job.0, Type::INT8),
+                (&pass, Type::INT4),
+                (&field(|e| &e.row), Type::TEXT_ARRAY),
+                (&field(|e| &e.column), Type::TEXT_ARRAY),
+                (&field(|e| &e.code), Type::TEXT_ARRAY),
+                (&field(|e| &e.reason), Type::TEXT_ARRAY),
+            ],
+        )
+        .await?;
+    }
     let count = |n: usize| signed(u64::try_from(n).unwrap_or(u64::MAX));
     let (cursor, seen, written, lost) =
         (checkpoint.cursor.map(signed), signed(checkpoint.rows_seen), count(written), count(lost));
-    tx.query(
-        doing,
-        "UPDATE enfold.job_chunks SET cursor_position = coalesce($4, to_position), done = $4 IS NULL, \
-                rows_seen = rows_seen + $5, rows_changed = rows_changed + $6, rows_lost = rows_lost + $7 \
-         WHERE job = $1 AND pass = $2 AND chunk = $3",
-        &[
-            (&lease.job.0, Type::INT8),
-            (&pass, Type::INT4),
-            (&chunk, Type::INT8),
-            (&cursor, Type::INT8),
-            (&seen, Type::INT8),
-            (&written, Type::INT8),
-            (&lost, Type::INT8),
-        ],
-    )
-    .await?;
-    if checkpoint.errors.is_empty() {
-        return Ok(());
-    }
-    let field = |of: fn(&crate::model::RowError) -> &String| checkpoint.errors.iter().map(of).collect::<Vec<_>>();
-    let (rows, columns, codes, reasons) =
-        (field(|e| &e.row), field(|e| &e.column), field(|e| &e.code), field(|e| &e.reason));
-    tx.query(
-        doing,
-        "INSERT INTO enfold.job_errors (job, pass, row_label, column_name, code, reason) \
-         SELECT $1, $2, r, c, w, s FROM unnest($3, $4, $5, $6) AS u (r, c, w, s)",
-        &[
-            (&lease.job.0, Type::INT8),
-            (&pass, Type::INT4),
-            (&rows, Type::TEXT_ARRAY),
-            (&columns, Type::TEXT_ARRAY),
-            (&codes, Type::TEXT_ARRAY),
-            (&reasons, Type::TEXT_ARRAY),
-        ],
-    )
-    .await?;
-    Ok(())
+    let params: [Param<'_>; 7] = [
+        (&lease.job.0, Type::INT8),
+        (&pass, Type::INT4),
+        (&chunk, Type::INT8),
+        (&cursor, Type::INT8),
+        (&seen, Type::INT8),
+        (&written, Type::INT8),
+        (&lost, Type::INT8),
+    ];
+    let sql = "UPDATE enfold.job_chunks SET cursor_position = coalesce($4, to_position), done = $4 IS NULL, \
+                      rows_seen = rows_seen + $5, rows_changed = rows_changed + $6, rows_lost = rows_lost + $7 \
+               WHERE job = $1 AND pass = $2 AND chunk = $3";
+    tx.commit_with(doing, sql, &params).await
 }
 
 fn bad_rows(fates: &[Fate]) -> Vec<(usize, String)> {
