@@ -3,6 +3,7 @@
 mod dependents;
 mod fingerprint;
 mod queries;
+mod receivers;
 mod refusals;
 mod types;
 

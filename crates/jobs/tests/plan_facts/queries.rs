@@ -12,6 +12,7 @@ async fn recorded_statements_that_an_envelope_breaks_are_named_without_their_tex
         f.owner.query("SELECT id FROM people WHERE mail = $1", &[&"secret-marker"]).await.unwrap();
     }
     f.sql("SELECT mail FROM people WHERE id = 1").await;
+    f.sql("SELECT a.id FROM people a JOIN people b ON a.mail = b.mail").await;
     f.sql("SELECT id FROM people WHERE mail LIKE 'secret-marker%'").await;
     f.sql("SELECT id FROM people WHERE mail LIKE 'secret-marker%' ORDER BY name").await;
     f.sql("PREPARE p AS SELECT id FROM people WHERE lower(mail) = 'secret-marker'; EXECUTE p").await;
@@ -23,6 +24,7 @@ async fn recorded_statements_that_an_envelope_breaks_are_named_without_their_tex
     assert!(warns(&facts, "query-pattern").says.starts_with("2 recorded"));
     warns(&facts, "query-expression");
     assert_eq!(warns(&facts, "query-order").column.as_deref(), Some("name"));
+    warns(&facts, "query-join");
     silent(&facts, "query-group");
     let everything = serde_json::to_string(&facts).unwrap();
     assert!(!everything.contains("secret-marker"));
