@@ -11,6 +11,8 @@ mod model;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod words;
 
 #[cfg(test)]
 mod conformance;

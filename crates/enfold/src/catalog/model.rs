@@ -26,7 +26,8 @@ impl Purpose {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    /// From the word that is stored: for whoever writes a catalog of their own.
+    pub fn parse(text: &str) -> Result<Self> {
         [Purpose::Seal, Purpose::Index, Purpose::Rows]
             .into_iter()
             .find(|p| p.as_str() == text)
@@ -62,7 +63,8 @@ impl KeyStatus {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    /// From the word that is stored: for whoever writes a catalog of their own.
+    pub fn parse(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| unknown_word("status"))
     }
 }
@@ -138,33 +140,7 @@ pub struct Application {
     pub last_seen_ms: i64,
 }
 
-impl Application {
-    /// As stored: one column a line. Names of columns hold no line break.
-    pub(super) fn columns_text(&self) -> String {
-        self.columns.join("\n")
-    }
-
-    pub(super) fn columns_from(text: &str) -> Vec<String> {
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
-pub(super) fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Legacy => "legacy",
-        Mode::Hybrid => "hybrid",
-        Mode::Kms => "kms",
-    }
-}
-
-pub(super) fn parse_mode(text: &str) -> Result<Mode> {
-    [Mode::Legacy, Mode::Hybrid, Mode::Kms]
-        .into_iter()
-        .find(|m| mode_word(*m) == text)
-        .ok_or_else(|| unknown_word("mode"))
-}
-
 /// A word in a row that this program does not know: refused, as everything unknown.
-fn unknown_word(what: &str) -> Error {
+pub(super) fn unknown_word(what: &str) -> Error {
     Error::new(Code::StateTampered, format!("the catalog holds a {what} that this program does not know"))
 }

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
-use super::model::{mode_word, parse_mode};
+use super::words::{mode_word, parse_mode};
 use super::{Application, Catalog, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, failure};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use enfold_core::KeyId;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use super::model::{mode_word, parse_mode};
+use super::words::{mode_word, parse_mode};
 use super::{Application, Catalog, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
 use crate::Result;
 use crate::db::blocking;
