@@ -138,7 +138,7 @@ pub(crate) struct Apply {
     /// Convert this many rows first, then wait for a word.
     #[arg(long, value_name = "ROWS")]
     pub(crate) canary: Option<u64>,
-    /// At most this many rows a second.
+    /// At most this many rows a second. A job that goes on keeps its rate unless this gives another.
     #[arg(long, value_name = "ROWS")]
     pub(crate) rate: Option<u32>,
     /// On Postgres, rewrite each table at the end, so that old row versions leave the files. Locks it meanwhile.

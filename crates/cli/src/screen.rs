@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
@@ -13,6 +14,8 @@ use crate::args::{Colour, Global};
 /// The terminal of one command.
 pub(crate) struct Screen {
     json: bool,
+    /// A result has been printed; standard output holds one document.
+    answered: AtomicBool,
     colour_out: bool,
     colour_err: bool,
     interactive: bool,
@@ -28,6 +31,7 @@ impl Screen {
         };
         Self {
             json: global.json,
+            answered: AtomicBool::new(false),
             colour_out: wanted(io::stdout().is_terminal()),
             colour_err: wanted(io::stderr().is_terminal()),
             interactive: io::stdin().is_terminal() && io::stderr().is_terminal(),
@@ -50,6 +54,7 @@ impl Screen {
             text(&mut out);
             out
         };
+        self.answered.store(true, Ordering::Relaxed);
         write_out(out.as_bytes())
     }
 
@@ -82,13 +87,19 @@ impl Screen {
         if answer.trim() == word { Ok(()) } else { Err(unasked) }
     }
 
-    /// Prints an error in the one form, and gives the exit code.
+    /// Prints an error in the one form, and gives the exit code. With `--json` it is the document, unless there was a
+    /// result already (an audit that found something): then it goes to standard error.
     pub(crate) fn error(&self, error: &Error) -> u8 {
         if self.json {
             let document = ErrorDocument::of(error);
             if let Ok(text) = serde_json::to_string_pretty(&document) {
-                // The document is the result; if it cannot be written there is nobody to tell.
-                write_out(format!("{text}\n").as_bytes()).ok();
+                let text = format!("{text}\n");
+                if self.answered.load(Ordering::Relaxed) {
+                    talk(&text);
+                } else {
+                    // The document is the result; if it cannot be written there is nobody to tell.
+                    write_out(text.as_bytes()).ok();
+                }
             }
         } else {
             talk(&render_error(error, self.colour_err));

@@ -13,6 +13,16 @@ pub(crate) fn count(n: u64) -> String {
     out
 }
 
+/// `1 row`, `2 rows`, for nouns with a plural in `s`.
+pub(crate) fn some(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// `1 row`, `1,234 rows`.
+pub(crate) fn rows(n: u64) -> String {
+    if n == 1 { "1 row".to_owned() } else { format!("{} rows", count(n)) }
+}
+
 /// `1.4 MB`, in powers of ten as disks are sold.
 pub(crate) fn bytes(n: u64) -> String {
     let units = ["bytes", "kB", "MB", "GB", "TB", "PB"];
@@ -25,13 +35,13 @@ pub(crate) fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} bytes") } else { format!("{value:.1} {}", units[unit]) }
 }
 
-/// `2 h 5 min`, `40 s`, `under 1 s`.
-pub(crate) fn duration(seconds: u64) -> String {
+/// An estimate: `about 2 h 5 min`, `about 40 s`, `under 1 s`.
+pub(crate) fn about(seconds: u64) -> String {
     match seconds {
         0 => "under 1 s".to_owned(),
-        1..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        1..60 => format!("about {seconds} s"),
+        60..3600 => format!("about {} min {} s", seconds / 60, seconds % 60),
+        _ => format!("about {} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
 }
 
@@ -42,7 +52,9 @@ mod tests {
     #[test]
     fn numbers_are_grouped_and_given_their_units() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0, 1, 1000].map(rows), ["0 rows", "1 row", "1,000 rows"]);
+        assert_eq!([some(1, "ring"), some(2, "ring")], ["1 ring", "2 rings"]);
         assert_eq!([0, 999, 1000, 1_400_000].map(bytes), ["0 bytes", "999 bytes", "1.0 kB", "1.4 MB"]);
-        assert_eq!([0, 59, 61, 7500].map(duration), ["under 1 s", "59 s", "1 min 1 s", "2 h 5 min"]);
+        assert_eq!([0, 59, 61, 7500].map(about), ["under 1 s", "about 59 s", "about 1 min 1 s", "about 2 h 5 min"]);
     }
 }

@@ -261,15 +261,13 @@ impl Builder {
 
     pub async fn build(self) -> Result<Enfold> {
         let prepare = self.prepare || self.policy.environment == Environment::Development;
-        if prepare {
-            make_local_keys(&self.policy)?;
-        }
         let catalog = match &self.catalog {
             Some(catalog) => Arc::clone(catalog),
             None => catalog::connect(&self.policy.catalog).await?,
         };
         if prepare {
             catalog.migrate().await?;
+            make_local_keys(&self.policy, &catalog.roots().await?)?;
         } else {
             catalog.check().await?;
         }
@@ -389,8 +387,9 @@ fn operator_key_file(policy: &Policy) -> PathBuf {
     }
 }
 
-/// Local root keys that are not there yet are made, where a policy may use them at all.
-fn make_local_keys(policy: &Policy) -> Result<()> {
+/// Local root keys that there never were are made, where a policy may use them at all. One that the catalog knows has
+/// wrapped something: if its file is gone, another key in its place would only hide that.
+fn make_local_keys(policy: &Policy, known: &[RootKey]) -> Result<()> {
     for ring in policy.rings.values() {
         if policy.environment == Environment::Production && !ring.allow_local_in_production {
             continue;
@@ -399,6 +398,7 @@ fn make_local_keys(policy: &Policy) -> Result<()> {
             let uri: KeyUri = root.parse()?;
             if let RootKind::Local(path) = uri.root()
                 && !policy.folder().join(path).exists()
+                && !known.iter().any(|root| root.uri == uri.to_string())
             {
                 LocalKms::init(&uri, policy.folder())?;
             }

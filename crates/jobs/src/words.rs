@@ -162,7 +162,7 @@ words! {
         "grant SELECT and UPDATE on the table";
     NotOwner = "not-owner", Warns,
         "This role does not own the table, so that it cannot change its definition.",
-        "have the owner run the statements that plan prints with --sql";
+        "have the owner run the statements that `enfold plan --print-sql` prints";
     ColumnGrants = "column-grants", Warns,
         "Rights are granted column by column; a new blind-index column is not among them.",
         "grant the application's role the rights it needs on the new column";

@@ -10,32 +10,35 @@ use enfold_jobs::ops::{self, Applied, ApplyOptions, ApplyReport, Plan};
 use super::{Context, plan};
 use crate::args::Apply;
 use crate::onlooker::Onlooker;
-use crate::words::count;
+use crate::words::rows;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Apply) -> Result<()> {
-    let session = context.session().await?;
-    let plan = match &args.plan {
-        Some(file) => read(file)?,
-        None => plan::make(&session, &args.table, args.rewrite).await?,
-    };
-    if plan.is_refused() {
-        return Err(plan::refused(&plan));
-    }
-    if plan.has_changes() {
-        show(context, &plan);
-        context.screen.confirm("This converts the columns above, in place and online.", "apply", args.yes)?;
-    }
-    let options = ApplyOptions { pace: Pace { rate: args.rate, ..Pace::default() }, canary: args.canary };
-    let onlooker = Onlooker::new(context.screen);
-    let report = session.settle(ops::apply(&session, &plan, &options, &onlooker).await).await?;
-    drop(onlooker);
-    context.screen.result(&report, |out| write(&report, args, out))
+    context
+        .with_session(async |session| {
+            let plan = match &args.plan {
+                Some(file) => read(file)?,
+                None => plan::make(session, &args.table, args.rewrite).await?,
+            };
+            if plan.is_refused() {
+                return Err(plan::refused(&plan));
+            }
+            if plan.has_changes() {
+                show(context, &plan);
+                context.screen.confirm("This converts the columns above, in place and online.", "apply", args.yes)?;
+            }
+            let options = ApplyOptions { pace: Pace { rate: args.rate, ..Pace::default() }, canary: args.canary };
+            let onlooker = Onlooker::new(context.screen);
+            let report = ops::apply(session, &plan, &options, &onlooker).await?;
+            drop(onlooker);
+            context.screen.result(&report, |out| write(&report, args, out))
+        })
+        .await
 }
 
 fn read(file: &Path) -> Result<Plan> {
     let text = std::fs::read_to_string(file).map_err(|e| {
         Error::new(Code::FileFailed, format!("reading the plan `{}`", file.display()))
-            .cause(e.kind().to_string())
+            .cause(super::io_fact(&e))
             .hint("`enfold plan --save FILE` makes one")
     })?;
     Plan::from_json(&text)
@@ -51,8 +54,8 @@ fn show(context: &Context<'_>, plan: &Plan) {
 fn write(report: &ApplyReport, args: &Apply, out: &mut String) {
     for table in &report.tables {
         let line = match table.outcome {
-            Applied::Protected => format!("{}: protected, {} rows converted", table.table, count(table.rows_changed)),
-            Applied::Canary => format!("{}: canary, {} rows converted", table.table, count(table.rows_changed)),
+            Applied::Protected => format!("{}: protected, {} converted", table.table, rows(table.rows_changed)),
+            Applied::Canary => format!("{}: canary, {} converted", table.table, rows(table.rows_changed)),
             Applied::NothingToDo => format!("{}: nothing to do", table.table),
         };
         // Writing to a String cannot fail.
@@ -61,6 +64,6 @@ fn write(report: &ApplyReport, args: &Apply, out: &mut String) {
     out.push_str(if args.canary.is_some() {
         "\nNext: look at the application, then `enfold apply` for the rest, or `enfold rollback --all` to take it back\n"
     } else {
-        "\nNext: enfold audit --full, then enfold enforce\n"
+        "\nNext: enfold audit --full, then enfold enforce --all\n"
     });
 }

@@ -56,19 +56,21 @@ pub(crate) async fn run(context: &Context<'_>, args: &Demo) -> Result<()> {
     let global = Global { config: files.config.clone(), ..context.global.clone() };
     let inner = Context { screen, global: &global, variables: context.variables.clone() };
     init::prepare(&inner).await?;
-    let session = inner.session().await?;
+    let (applied, audited) = inner
+        .with_session(async |session| {
+            heading(context, "The plan");
+            let plan = ops::plan(session, &PlanOptions { selection: Selection::All, rewrite: true }).await?;
+            show(context, |out| plan::write(screen, &plan, out));
 
-    heading(context, "The plan");
-    let plan = ops::plan(&session, &PlanOptions { selection: Selection::All, rewrite: true }).await?;
-    show(context, |out| plan::write(screen, &plan, out));
+            heading(context, "Protecting, in place");
+            let onlooker = Onlooker::new(screen);
+            let applied = ops::apply(session, &plan, &ApplyOptions::default(), &onlooker).await?;
+            drop(onlooker);
 
-    heading(context, "Protecting, in place");
-    let onlooker = Onlooker::new(screen);
-    let applied = session.settle(ops::apply(&session, &plan, &ApplyOptions::default(), &onlooker).await).await?;
-    drop(onlooker);
-
-    heading(context, "The audit, over every row");
-    let audited = ops::audit(session.db.as_ref(), &session.policy, &Selection::All, None).await?;
+            heading(context, "The audit, over every row");
+            Ok((applied, ops::audit(session.db.as_ref(), &session.policy, &Selection::All, None).await?))
+        })
+        .await?;
     show(context, |out| audit::write(screen, &audited, out));
 
     heading(context, "One raw row, before and after");

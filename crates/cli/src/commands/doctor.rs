@@ -8,6 +8,7 @@ use enfold_core::{Form, Part, PayloadType};
 use serde::Serialize;
 
 use super::Context;
+use crate::words::some;
 
 #[derive(Serialize)]
 struct Check {
@@ -84,7 +85,12 @@ fn describe(policy: &Policy) -> String {
         Environment::Production => "production",
     };
     let columns: usize = policy.tables.values().map(|t| t.columns.len()).sum();
-    format!("{} rings, {} tables, {columns} columns, {environment}", policy.rings.len(), policy.tables.len())
+    format!(
+        "{}, {}, {}, {environment}",
+        some(policy.rings.len(), "ring"),
+        some(policy.tables.len(), "table"),
+        some(columns, "column")
+    )
 }
 
 /// Every table of the policy is there and may be read.

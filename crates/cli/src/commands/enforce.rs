@@ -11,19 +11,26 @@ use crate::args::Enforce;
 use crate::onlooker::Onlooker;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Enforce) -> Result<()> {
-    let session = context.session().await?;
-    let selection = super::selection(&session.policy, &args.columns)?;
-    for step in ops::plan_enforce(&session, &selection).await? {
-        context.screen.say(&step.says);
-    }
-    context.screen.confirm("Afterwards the database refuses plaintext in these columns.", "enforce", args.yes)?;
-    let onlooker = Onlooker::new(context.screen);
-    let report = session.settle(ops::enforce(&session, &selection, &Pace::default(), &onlooker).await).await?;
-    drop(onlooker);
-    context.screen.result(&report, |out| {
-        for table in &report.tables {
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "{}: refuses plaintext in {}", table.table, table.columns.join(", "));
-        }
-    })
+    context
+        .with_session(async |session| {
+            let selection = super::selection(&session.policy, &args.columns)?;
+            for step in ops::plan_enforce(session, &selection).await? {
+                context.screen.say(&step.says);
+            }
+            context.screen.confirm(
+                "Afterwards the database refuses plaintext in these columns.",
+                "enforce",
+                args.yes,
+            )?;
+            let onlooker = Onlooker::new(context.screen);
+            let report = ops::enforce(session, &selection, &Pace::default(), &onlooker).await?;
+            drop(onlooker);
+            context.screen.result(&report, |out| {
+                for table in &report.tables {
+                    // Writing to a String cannot fail.
+                    let _ = writeln!(out, "{}: refuses plaintext in {}", table.table, table.columns.join(", "));
+                }
+            })
+        })
+        .await
 }

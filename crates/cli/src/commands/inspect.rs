@@ -51,7 +51,7 @@ fn read(args: &Inspect) -> Result<Vec<u8>> {
     };
     outcome.map_err(|e| {
         let place = args.file.as_ref().map_or_else(|| "standard input".into(), |p| format!("`{}`", p.display()));
-        Error::new(Code::FileFailed, format!("reading an envelope from {place}")).cause(e.kind().to_string())
+        Error::new(Code::FileFailed, format!("reading an envelope from {place}")).cause(super::io_fact(&e))
     })?;
     Ok(input)
 }

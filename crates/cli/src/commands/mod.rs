@@ -47,13 +47,24 @@ impl Context<'_> {
         crate::logging::init(&LogPolicy::default(), &self.global.log)
     }
 
-    /// The policy with its database and its keys.
-    pub(crate) async fn session(&self) -> Result<Work> {
+    /// Does `work` with the keys of `policy`, and writes down every event that waits, whatever came of the work.
+    pub(crate) async fn with_keys<T>(&self, policy: Policy, work: impl AsyncFnOnce(&Enfold) -> Result<T>) -> Result<T> {
+        let enfold = Enfold::open(policy).await?;
+        let outcome = work(&enfold).await;
+        let flushed = enfold.flush().await;
+        let value = outcome?;
+        flushed.map(|()| value)
+    }
+
+    /// Does `work` with the policy, its database and its keys, and writes down the events as [`Self::with_keys`] does.
+    pub(crate) async fn with_session<T>(&self, work: impl AsyncFnOnce(&Session) -> Result<T>) -> Result<T> {
         let policy = self.policy()?;
-        let enfold = Enfold::open(policy.clone()).await?;
         let database = enfold_jobs::connect(&policy.database, Some(&policy.jobs)).await?;
-        let session = Session::over(enfold.clone(), database, &self.call(None))?;
-        Ok(Work { session, enfold })
+        self.with_keys(policy, async |enfold| {
+            let session = Session::over(enfold.clone(), database, &self.call(None))?;
+            work(&session).await
+        })
+        .await
     }
 
     /// Who acts, for the log of events: whoever is logged in, through this command.
@@ -76,29 +87,6 @@ impl Context<'_> {
     }
 }
 
-/// A policy with its database and its keys, at work.
-pub(crate) struct Work {
-    pub(crate) session: Session,
-    enfold: Enfold,
-}
-
-impl Work {
-    /// Writes down every event that waits, whatever came of the work.
-    pub(crate) async fn settle<T>(&self, outcome: Result<T>) -> Result<T> {
-        let flushed = self.enfold.flush().await;
-        let value = outcome?;
-        flushed.map(|()| value)
-    }
-}
-
-impl std::ops::Deref for Work {
-    type Target = Session;
-
-    fn deref(&self) -> &Session {
-        &self.session
-    }
-}
-
 /// The columns that were named, or all of them with `--all`; neither is an error, so that nothing is done by omission.
 pub(crate) fn selection(policy: &Policy, columns: &Columns) -> Result<Selection> {
     match (columns.all, columns.columns.is_empty()) {
@@ -107,6 +95,14 @@ pub(crate) fn selection(policy: &Policy, columns: &Columns) -> Result<Selection>
         (false, true) => Err(Error::new(Code::Usage, "no column was named")
             .hint("name columns as `table.column`, or say `--all`")
             .hint("nothing was changed")),
+    }
+}
+
+/// What the system said about a file, in words.
+pub(crate) fn io_fact(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        kind => kind.to_string(),
     }
 }
 

@@ -11,27 +11,31 @@ use super::Context;
 use crate::args;
 use crate::screen::Screen;
 use crate::table::Table;
-use crate::words::{bytes, count, duration};
+use crate::words::{self, about, bytes, count, some};
 
 pub(crate) async fn run(context: &Context<'_>, args: &args::Plan) -> Result<()> {
-    let session = context.session().await?;
-    let selection = Selection::tables(&session.policy, &args.table)?;
-    let options = PlanOptions { selection, rewrite: args.rewrite };
-    let plan = session.settle(ops::plan(&session, &options).await).await?;
-    if let Some(file) = &args.save {
-        std::fs::write(file, plan.to_json()?).map_err(|e| {
-            Error::new(Code::FileFailed, format!("saving the plan to `{}`", file.display())).cause(e.kind().to_string())
-        })?;
-    }
-    context.screen.result(&plan, |out| {
-        if args.print_sql {
-            write_sql(&plan, out);
-        } else {
-            write(context.screen, &plan, out);
-            next(&plan, args, out);
-        }
-    })?;
-    if plan.is_refused() { Err(refused(&plan)) } else { Ok(()) }
+    context
+        .with_session(async |session| {
+            let selection = Selection::tables(&session.policy, &args.table)?;
+            let options = PlanOptions { selection, rewrite: args.rewrite };
+            let plan = ops::plan(session, &options).await?;
+            if let Some(file) = &args.save {
+                std::fs::write(file, plan.to_json()?).map_err(|e| {
+                    Error::new(Code::FileFailed, format!("saving the plan to `{}`", file.display()))
+                        .cause(e.kind().to_string())
+                })?;
+            }
+            context.screen.result(&plan, |out| {
+                if args.print_sql {
+                    write_sql(&plan, out);
+                } else {
+                    write(context.screen, &plan, out);
+                    next(&plan, args, out);
+                }
+            })?;
+            if plan.is_refused() { Err(refused(&plan)) } else { Ok(()) }
+        })
+        .await
 }
 
 /// Makes the plan that `apply` asks about.
@@ -43,13 +47,15 @@ pub(crate) async fn make(session: &Session, tables: &[String], rewrite: bool) ->
 /// The refusal of a plan as an error, for whoever asked for it to be carried out or looked for its exit code.
 pub(crate) fn refused(plan: &Plan) -> Error {
     let refusals: usize = plan.tables.iter().map(|t| t.refusals.len()).sum();
-    let mut error = Error::new(Code::PlanRefused, format!("the plan refuses {refusals} things until they are settled"));
+    let mut error =
+        Error::new(Code::PlanRefused, format!("the plan refuses {} until that is settled", some(refusals, "thing")));
     for (table, finding) in plan.tables.iter().flat_map(|t| t.refusals.iter().map(move |f| (t, f))) {
         error = error.cause(format!("{}: {}", place(&table.name, finding), finding.says));
     }
-    error
-        .hint("each refusal says its way out; docs/reference/plan-findings.md has all of them")
-        .hint("nothing was changed")
+    for way in plan.tables.iter().flat_map(|t| &t.refusals).filter_map(|f| f.way_out.as_ref()) {
+        error = error.hint(way);
+    }
+    error.hint("docs/reference/plan-findings.md explains every refusal").hint("nothing was changed")
 }
 
 /// Writing to a String cannot fail: the results of `write!` are let go in this file.
@@ -62,15 +68,15 @@ pub(crate) fn write(screen: &Screen, plan: &Plan, out: &mut String) {
     let seconds: u64 = plan.tables.iter().map(|t| t.estimate.seconds).sum();
     let _ = writeln!(
         out,
-        "In all: {} rows, {} calls to the key service, about {}.",
-        count(rows),
+        "In all: {}, {} calls to the key service, {}.",
+        words::rows(rows),
         count(plan.kms_calls()),
-        duration(seconds)
+        about(seconds)
     );
 }
 
 fn write_table(screen: &Screen, plan: &TablePlan, out: &mut String) {
-    let _ = writeln!(out, "{}  {} rows, {}", screen.bold(&plan.name), count(plan.rows), bytes(plan.bytes));
+    let _ = writeln!(out, "{}  {}, {}", screen.bold(&plan.name), words::rows(plan.rows), bytes(plan.bytes));
     let mut table = Table::new(&["column", "type", "mode", "plaintext", "envelopes", "what"]);
     for c in &plan.columns {
         let what = if c.converts { "protect" } else { "as it is" };
@@ -104,13 +110,13 @@ fn write_table(screen: &Screen, plan: &TablePlan, out: &mut String) {
     let e = &plan.estimate;
     let _ = writeln!(
         out,
-        "costs\n  {} key-service calls{}; values grow by {}; disk {} and write-ahead log {} at most; about {} at {} rows/s",
+        "costs\n  {} key-service calls{}; values grow by {}; disk {} and write-ahead log {} at most; {} at {} rows/s",
         count(e.kms.keys + e.kms.values),
         if e.kms.exact { "" } else { " or more (tenants were sampled)" },
         bytes(e.grows),
         bytes(plan.growth.disk),
         bytes(plan.growth.wal),
-        duration(e.seconds),
+        about(e.seconds),
         count(e.rows_per_second)
     );
 }

@@ -9,25 +9,32 @@ use enfold_jobs::ops::run::Pace;
 use super::Context;
 use crate::args::Rollback;
 use crate::onlooker::Onlooker;
-use crate::words::count;
+use crate::words::rows;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Rollback) -> Result<()> {
-    let session = context.session().await?;
-    let selection = super::selection(&session.policy, &args.columns)?;
-    for (table, steps) in ops::plan_rollback(&session, &selection).await? {
-        for step in steps {
-            context.screen.say(&format!("{table}: {}", step.says));
-        }
-    }
-    context.screen.confirm("This decrypts the columns above: they will be plaintext again.", "decrypt", args.yes)?;
-    let onlooker = Onlooker::new(context.screen);
-    let pace = Pace { rate: args.rate, ..Pace::default() };
-    let report = session.settle(ops::rollback(&session, &selection, &pace, &onlooker).await).await?;
-    drop(onlooker);
-    context.screen.result(&report, |out| {
-        for table in &report.tables {
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "{}: plaintext again, {} rows converted", table.table, count(table.rows_changed));
-        }
-    })
+    context
+        .with_session(async |session| {
+            let selection = super::selection(&session.policy, &args.columns)?;
+            for (table, steps) in ops::plan_rollback(session, &selection).await? {
+                for step in steps {
+                    context.screen.say(&format!("{table}: {}", step.says));
+                }
+            }
+            context.screen.confirm(
+                "This decrypts the columns above: they will be plaintext again.",
+                "decrypt",
+                args.yes,
+            )?;
+            let onlooker = Onlooker::new(context.screen);
+            let pace = Pace { rate: args.rate, ..Pace::default() };
+            let report = ops::rollback(session, &selection, &pace, &onlooker).await?;
+            drop(onlooker);
+            context.screen.result(&report, |out| {
+                for table in &report.tables {
+                    // Writing to a String cannot fail.
+                    let _ = writeln!(out, "{}: plaintext again, {} converted", table.table, rows(table.rows_changed));
+                }
+            })
+        })
+        .await
 }

@@ -47,31 +47,34 @@ struct Job {
 }
 
 pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
-    let session = context.session().await?;
-    let audit = ops::audit(session.db.as_ref(), &session.policy, &Selection::All, Some(SAMPLE)).await?;
-    let names: Vec<String> = audit.columns.iter().map(|c| c.column.clone()).collect();
-    let modes = session.keys.modes(&names).await?;
-    let columns = audit.columns.into_iter().zip(modes).map(|(audited, mode)| {
-        let wanted = session.policy.column(&audited.column).map_or(mode, |(_, c)| c.mode);
-        let ColumnAudit { column, census, .. } = audited;
-        ColumnStatus { column, mode, wanted, census }
-    });
-    let columns = columns.collect();
-    let mut jobs = Vec::new();
-    for record in session.db.store().jobs().await? {
-        let row_errors = session.db.store().row_errors(record.id, ERRORS).await?;
-        jobs.push(Job {
-            id: record.id,
-            table: record.target.policy_table,
-            goal: record.goal,
-            state: record.state,
-            progress: record.progress,
-            last_error: record.last_error,
-            row_errors,
-        });
-    }
-    let report = Report { columns, jobs, readers: session.keys.readers().await? };
-    context.screen.result(&report, |out| write(context, &report, out))
+    context
+        .with_session(async |session| {
+            let audit = ops::audit(session.db.as_ref(), &session.policy, &Selection::All, Some(SAMPLE)).await?;
+            let names: Vec<String> = audit.columns.iter().map(|c| c.column.clone()).collect();
+            let modes = session.keys.modes(&names).await?;
+            let columns = audit.columns.into_iter().zip(modes).map(|(audited, mode)| {
+                let wanted = session.policy.column(&audited.column).map_or(mode, |(_, c)| c.mode);
+                let ColumnAudit { column, census, .. } = audited;
+                ColumnStatus { column, mode, wanted, census }
+            });
+            let columns = columns.collect();
+            let mut jobs = Vec::new();
+            for record in session.db.store().jobs().await? {
+                let row_errors = session.db.store().row_errors(record.id, ERRORS).await?;
+                jobs.push(Job {
+                    id: record.id,
+                    table: record.target.policy_table,
+                    goal: record.goal,
+                    state: record.state,
+                    progress: record.progress,
+                    last_error: record.last_error,
+                    row_errors,
+                });
+            }
+            let report = Report { columns, jobs, readers: session.keys.readers().await? };
+            context.screen.result(&report, |out| write(context, &report, out))
+        })
+        .await
 }
 
 fn write(context: &Context<'_>, report: &Report, out: &mut String) {

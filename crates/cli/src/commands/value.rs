@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use enfold::{CallContext, Code, Column, Enfold, Error, Place, Result};
+use enfold::{Code, Column, Enfold, Error, Place, Result};
 use enfold_core::{Form, OwnedPart, Part, PayloadType};
 use zeroize::Zeroizing;
 
@@ -14,41 +14,46 @@ const MOST: u64 = 2 << 30;
 
 /// The value is sealed exactly as it was read: a newline at its end belongs to it.
 pub(crate) async fn seal(context: &Context<'_>, args: &Value) -> Result<()> {
-    let (enfold, column, call) = prepare(context, args).await?;
+    let (form, payload) = form(args.form);
     let (tenant, row) = place(args)?;
     let row: Vec<Part<'_>> = row.iter().map(OwnedPart::as_part).collect();
     let place = Place { tenant: tenant.as_ref().map(OwnedPart::as_part), row: &row };
-    let value = read()?;
-    let (form, payload) = form(args.form);
-    if payload != PayloadType::Bytes && std::str::from_utf8(&value).is_err() {
-        return Err(Error::new(Code::ValueInvalid, "the value on standard input is not UTF-8 text")
-            .hint("`--form bytes` seals any bytes"));
-    }
-    let stored = column.for_conversion().seal(&call, &place, form, payload, &value).await;
-    enfold.flush().await?;
-    context.screen.bytes(&stored?)
+    let call = context.call(args.reason.as_deref());
+    let stored = context
+        .with_keys(context.policy()?, async |enfold| {
+            let column = column(enfold, &args.column)?;
+            let value = read()?;
+            if payload != PayloadType::Bytes && std::str::from_utf8(&value).is_err() {
+                return Err(Error::new(Code::ValueInvalid, "the value on standard input is not UTF-8 text")
+                    .hint("`--form bytes` seals any bytes"));
+            }
+            column.for_conversion().seal(&call, &place, form, payload, &value).await
+        })
+        .await?;
+    context.screen.bytes(&stored)
 }
 
 /// Plaintext goes to standard output and nowhere else.
 pub(crate) async fn open(context: &Context<'_>, args: &Value) -> Result<()> {
-    let (enfold, column, call) = prepare(context, args).await?;
+    let (form, _) = form(args.form);
     let (tenant, row) = place(args)?;
     let row: Vec<Part<'_>> = row.iter().map(OwnedPart::as_part).collect();
     let place = Place { tenant: tenant.as_ref().map(OwnedPart::as_part), row: &row };
-    let stored = read()?;
-    let (form, _) = form(args.form);
-    // A terminal or an editor ends a text with a newline; the binary form is what it is.
-    let stored = if form == Form::Bytes { &stored[..] } else { stored.trim_ascii_end() };
-    let opened = column.open(&call, &place, form, stored).await;
-    enfold.flush().await?;
-    context.screen.bytes(&opened?.value)
+    let call = context.call(args.reason.as_deref());
+    let opened = context
+        .with_keys(context.policy()?, async |enfold| {
+            let column = column(enfold, &args.column)?;
+            let stored = read()?;
+            // A terminal or an editor ends a text with a newline; the binary form is what it is.
+            let stored = if form == Form::Bytes { &stored[..] } else { stored.trim_ascii_end() };
+            column.open(&call, &place, form, stored).await
+        })
+        .await?;
+    context.screen.bytes(&opened.value)
 }
 
-async fn prepare(context: &Context<'_>, args: &Value) -> Result<(Enfold, Column, CallContext)> {
-    let enfold = Enfold::open(context.policy()?).await?;
-    let column = enfold.column(&args.column).or_else(|error| enfold.value(&args.column).map_err(|_| error))?;
-    let call = context.call(args.reason.as_deref());
-    Ok((enfold, column, call))
+fn column(enfold: &Enfold, name: &str) -> Result<Column> {
+    enfold.column(name).or_else(|error| enfold.value(name).map_err(|_| error))
 }
 
 fn read() -> Result<Zeroizing<Vec<u8>>> {

@@ -9,31 +9,36 @@ use enfold_jobs::ops::run::Pace;
 use super::Context;
 use crate::args::Verify;
 use crate::onlooker::Onlooker;
-use crate::words::count;
+use crate::words::{count, rows};
 
 pub(crate) async fn run(context: &Context<'_>, args: &Verify) -> Result<()> {
-    let session = context.session().await?;
-    let selection = super::selection(&session.policy, &args.columns)?;
-    let onlooker = Onlooker::new(context.screen);
-    let report = session.settle(ops::verify(&session, &selection, &Pace::default(), &onlooker).await).await?;
-    drop(onlooker);
-    context.screen.result(&report, |out| {
-        for table in &report.tables {
-            // Writing to a String cannot fail.
-            let _ =
-                writeln!(out, "{}: {} rows, {} that do not open", table.table, count(table.rows), count(table.failed));
-            for error in &table.errors {
-                let _ = writeln!(out, "  {} {}: {} ({})", error.row, error.column, error.reason, error.code);
+    context
+        .with_session(async |session| {
+            let selection = super::selection(&session.policy, &args.columns)?;
+            let onlooker = Onlooker::new(context.screen);
+            let report = ops::verify(session, &selection, &Pace::default(), &onlooker).await?;
+            drop(onlooker);
+            context.screen.result(&report, |out| {
+                for table in &report.tables {
+                    // Writing to a String cannot fail.
+                    let _ = writeln!(
+                        out,
+                        "{}: {}, {} with a value that is plaintext or does not open",
+                        table.table,
+                        rows(table.rows),
+                        count(table.failed)
+                    );
+                    for error in &table.errors {
+                        let _ = writeln!(out, "  {} {}: {} ({})", error.row, error.column, error.reason, error.code);
+                    }
+                }
+            })?;
+            if report.is_clean() {
+                return Ok(());
             }
-        }
-    })?;
-    if report.is_clean() {
-        return Ok(());
-    }
-    let failed: u64 = report.tables.iter().map(|t| t.failed).sum();
-    Err(Error::new(
-        Code::PlaintextFound,
-        format!("{} rows hold a value that is plaintext or does not open", count(failed)),
-    )
-    .hint("`enfold apply` converts plaintext; `enfold explain open-failed` is about the others"))
+            let failed: u64 = report.tables.iter().map(|t| t.failed).sum();
+            Err(Error::new(Code::PlaintextFound, format!("a value in {} is plaintext or does not open", rows(failed)))
+                .hint("`enfold apply` converts plaintext; `enfold explain open-failed` is about the others"))
+        })
+        .await
 }

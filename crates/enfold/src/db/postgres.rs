@@ -69,21 +69,44 @@ impl Endpoint {
 
     /// A new connection, driven in the background until the client is dropped.
     pub async fn connect(&self) -> Result<Client> {
-        let doing = || format!("cannot connect to the database `{}`", self.database());
         match &self.tls {
             None => {
-                let (client, connection) = self.config.connect(NoTls).await.map_err(|e| failure(doing(), &e))?;
+                let (client, connection) = self.config.connect(NoTls).await.map_err(|e| self.unreached(&e))?;
                 // The connection's end shows on the client, whose every call then fails.
                 tokio::spawn(async move { drop(connection.await) });
                 Ok(client)
             }
             Some(tls) => {
                 let tls = MakeRustlsConnect::new((**tls).clone());
-                let (client, connection) = self.config.connect(tls).await.map_err(|e| failure(doing(), &e))?;
+                let (client, connection) = self.config.connect(tls).await.map_err(|e| self.unreached(&e))?;
                 tokio::spawn(async move { drop(connection.await) });
                 Ok(client)
             }
         }
+    }
+
+    fn unreached(&self, error: &tokio_postgres::Error) -> Error {
+        let error = failure(format!("cannot connect to the database `{}`", self.database()), error);
+        match error.code() {
+            Code::DatabaseUnavailable => {
+                let (host, port) = self.server();
+                error
+                    .hint(format!("see whether a server answers there: `pg_isready -h {host} -p {port}`"))
+                    .hint("check host and port in the database URL")
+            }
+            Code::DatabaseDenied => error.hint("check user, password and database in the database URL"),
+            _ => error,
+        }
+    }
+
+    /// The first host, or folder of a socket, with its port.
+    fn server(&self) -> (String, u16) {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(folder)) => folder.display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        (host, self.config.get_ports().first().copied().unwrap_or(5432))
     }
 }
 
@@ -103,7 +126,11 @@ pub fn failure(doing: impl Into<String>, error: &tokio_postgres::Error) -> Error
             fact.push_str(&format!(", {kind} `{name}`"));
         }
     }
-    Error::new(code_of(state), doing).cause(fact)
+    let error = Error::new(code_of(state), doing).cause(fact);
+    if *state == SqlState::INSUFFICIENT_PRIVILEGE {
+        return error.hint("`enfold plan` names the rights that are missing, with the GRANT that gives them");
+    }
+    error
 }
 
 /// Whether the connection is gone, so that a new one may do better.

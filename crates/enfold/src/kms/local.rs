@@ -105,7 +105,9 @@ fn read_key(path: &Path) -> Result<KeyMaterial> {
         let failed =
             Error::new(Code::KeyFileInvalid, format!("cannot read the local key `{shown}`")).cause(why(&error));
         match error.kind() {
-            ErrorKind::NotFound => failed.hint("run `enfold init` to make one for development"),
+            ErrorKind::NotFound => failed
+                .hint("restore it from a copy; a new key opens nothing that this one wrapped")
+                .hint("where nothing is sealed yet, `enfold init` makes one for development"),
             _ => failed,
         }
     })?;
@@ -165,7 +167,10 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
 
 /// The kind of an I/O error says what is needed; its text is the platform's.
 fn why(error: &std::io::Error) -> String {
-    error.kind().to_string()
+    match error.kind() {
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        kind => kind.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -40,13 +40,13 @@ pub use words::{
 /// you mean `scope`?)`; `LocalKeyInProduction` or `KmsUriInvalid` if nothing else is wrong.
 pub fn load(path: &Path, variables: &Variables) -> Result<Policy> {
     let bytes = std::fs::read(path).map_err(|error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::NotFound => "run `enfold init` to make one, or name it with `--config`",
-            _ => "make the file readable for this user",
+        let (fact, hint) = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                ("there is no such file".to_owned(), "run `enfold init` to make one, or name it with `--config`")
+            }
+            kind => (kind.to_string(), "make the file readable for this user"),
         };
-        Error::new(Code::PolicyInvalid, format!("cannot read the policy `{}`", path.display()))
-            .cause(error.kind().to_string())
-            .hint(hint)
+        Error::new(Code::PolicyInvalid, format!("cannot read the policy `{}`", path.display())).cause(fact).hint(hint)
     })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::new(Code::PolicyInvalid, format!("the policy `{}` is not UTF-8 text", path.display())))?;

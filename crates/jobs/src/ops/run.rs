@@ -64,7 +64,10 @@ impl Run<'_> {
                 Action::Sweep { goal } => self.sweep_to_zero(*goal).await.map(|report| match report {
                     None => StepState::Skipped,
                     Some(report) => {
-                        came.rows_changed += report.progress.rows_changed;
+                        // A row is counted once: filling its blind indexes leaves its values as they are.
+                        if *goal != Goal::Index {
+                            came.rows_changed += report.progress.rows_changed;
+                        }
                         came.canary = report.end == SweepEnd::Enough;
                         StepState::Done
                     }
@@ -275,11 +278,16 @@ fn interrupted() -> Error {
 }
 
 fn rows_failed(table: &str, failed: u64, job: JobId, errors: &[RowError]) -> Error {
-    let error = Error::new(Code::RowsFailed, format!("{failed} rows of `{table}` could not be converted"));
+    let rows = if failed == 1 { "1 row".to_owned() } else { format!("{failed} rows") };
+    let error = Error::new(Code::RowsFailed, format!("{rows} of `{table}` could not be converted"));
     let said = errors.iter().map(|e| match e.column.as_str() {
         "" => format!("{}: {} ({})", e.row, e.reason, e.code),
         column => format!("{} `{column}`: {} ({})", e.row, e.reason, e.code),
     });
-    said.fold(error, Error::cause)
-        .hint(format!("`enfold status` lists them under job {}; settle them and run the same command again", job.0))
+    let mut error = said.fold(error, Error::cause);
+    if errors.iter().any(|e| e.code == Code::EnvelopeMalformed.word()) {
+        error = error
+            .hint("a value that only looks like an envelope is sealed if its column says `lookalikes = \"plaintext\"`");
+    }
+    error.hint(format!("`enfold status` lists them under job {}; settle them and run the same command again", job.0))
 }

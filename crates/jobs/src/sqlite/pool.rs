@@ -41,7 +41,7 @@ impl Pool {
                 format!("cannot open the database `{}`", path.display()),
             )
             .cause("there is no such file")
-            .hint("check `database.url` in enfold.toml; relative paths start at that file's folder"));
+            .hint("check the path in the database URL; in enfold.toml it starts at that file's folder"));
         }
         let pool = Self(Arc::new(Inner {
             path: path.to_owned(),

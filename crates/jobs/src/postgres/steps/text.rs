@@ -1,4 +1,4 @@
-//! Each schema step as SQL: what `plan --sql` prints, and what [`super`] runs.
+//! Each schema step as SQL: what `plan --print-sql` prints, and what [`super`] runs.
 
 use enfold::Result;
 

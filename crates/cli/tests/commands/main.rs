@@ -1,0 +1,10 @@
+//! Whole commands over the built binary: arguments, exit code, standard output and standard error in one snapshot.
+#![cfg(feature = "sqlite")]
+
+mod bad_policy;
+mod bad_value;
+mod harness;
+mod interrupt;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod way;

@@ -1,0 +1,137 @@
+//! The whole way in and out on a small shop, command by command.
+
+use enfold_core::{Form, stored, text};
+
+use crate::harness::Sandbox;
+
+#[test]
+fn a_database_is_discovered_and_a_policy_written() {
+    let shop = Sandbox::shop();
+    let before = shop.users();
+    shop.run(&["discover", "--database", "sqlite:app.db"]).snapshot("discover");
+    shop.run(&["init", "--database", "sqlite:app.db", "--environment", "development"]).snapshot("init");
+    assert!(shop.read("enfold.toml").contains("[tables.users.columns.email]"));
+    shop.run(&["init", "--database", "sqlite:app.db"]).snapshot("init_twice");
+    assert!(before == shop.users(), "init changed the application's rows");
+}
+
+#[test]
+fn a_plan_is_shown_and_saved_and_changes_nothing() {
+    let shop = Sandbox::ready();
+    let before = shop.users();
+    shop.run(&["plan"]).snapshot("plan");
+    let json = shop.run(&["plan", "--json"]);
+    // The sample comes in the order of the database's choice.
+    json.snapshot_hiding("plan_json", &[(r#"(?s)"examples": \[[^\]]*\]"#, r#""examples": "[rows]""#)]);
+    let saved = shop.ok(&["plan", "--save", "plan.json"]);
+    assert!(saved.stdout().ends_with("Next: enfold apply plan.json\n"));
+    shop.run(&["plan", "--print-sql"]).snapshot("plan_print_sql");
+    assert!(before == shop.users(), "a plan changed rows");
+    shop.run(&["apply", "plan.json", "--yes"]).snapshot("apply_saved");
+    shop.run(&["plan"]).snapshot("plan_with_nothing_to_do");
+    shop.run(&["apply", "--yes"]).snapshot("apply_with_nothing_to_do");
+}
+
+#[test]
+fn the_way_in_and_the_way_out_bring_every_value_back() {
+    let shop = Sandbox::ready();
+    let before = shop.users();
+    shop.run(&["apply"]).snapshot("apply_unconfirmed");
+    assert!(before == shop.users(), "an unconfirmed apply changed rows");
+
+    shop.run(&["apply", "--yes"]).snapshot("apply");
+    for value in shop.users().into_iter().flatten().flatten() {
+        assert!(text::decode(&value).is_ok(), "a value is not an envelope");
+    }
+    shop.run(&["status"]).snapshot("status");
+    shop.run(&["audit", "--full"]).snapshot("audit_clean");
+    shop.run(&["audit", "--full", "--json"]).snapshot("audit_clean_json");
+    shop.run(&["verify", "--all"]).snapshot("verify");
+
+    shop.run(&["enforce", "--all", "--yes"]).snapshot("enforce");
+    let refused = shop.database().execute("INSERT INTO users (name) VALUES ('Hedy Lamarr')", []);
+    let refused = refused.expect_err("the database takes plaintext").to_string();
+    assert_eq!(refused, "enfold: users.name takes envelopes only");
+    shop.run(&["status", "--json"]).snapshot("status_enforced_json");
+
+    shop.run(&["rollback", "--all", "--yes"]).snapshot("rollback");
+    assert!(before == shop.users(), "rollback did not bring every value back");
+    shop.run(&["audit", "--full"]).snapshot("audit_leak");
+    shop.run(&["audit", "--full", "--json"]).snapshot("audit_leak_json");
+}
+
+#[test]
+fn a_single_leak_in_a_protected_column_is_found() {
+    let shop = Sandbox::protected();
+    shop.sql("UPDATE users SET phone = '+44 20 7946 0018' WHERE id = 1");
+    shop.run(&["audit", "--full"]).snapshot("audit_one_leak");
+    shop.run(&["verify", "users.phone"]).snapshot("verify_one_leak");
+    shop.ok(&["apply", "--yes"]);
+    shop.ok(&["audit", "--full"]);
+}
+
+#[test]
+fn a_value_goes_through_pipes_and_comes_back() {
+    let shop = Sandbox::ready();
+    let value = "ada@example.com".as_bytes();
+    let sealed = shop.pipe(&["seal", "users.email"], value);
+    sealed.snapshot("seal");
+    assert_eq!(shop.pipe(&["open", "users.email"], &sealed.stdout).stdout, value);
+    shop.pipe(&["open", "users.name"], &sealed.stdout).snapshot("open_in_another_column");
+
+    let binary = shop.pipe(&["seal", "users.email", "--form", "bytes"], &[0, 255, 10]);
+    assert_eq!(shop.pipe(&["open", "users.email", "--form", "bytes"], &binary.stdout).stdout, [0, 255, 10]);
+    shop.pipe(&["seal", "users.email"], &[0xff]).snapshot("seal_what_is_not_text");
+    shop.pipe(&["open", "users.email"], b"ada@example.com").snapshot("open_plaintext");
+    shop.pipe(&["seal", "users.mail"], value).snapshot("seal_for_an_unknown_column");
+}
+
+#[test]
+fn an_envelope_is_inspected_in_its_three_forms_without_a_key() {
+    let shop = Sandbox::ready();
+    let sealed = shop.pipe(&["seal", "users.email"], b"ada@example.com").stdout;
+    let stored::Stored::Envelope(bytes) = stored::detect(Form::Text, &sealed) else { panic!("not an envelope") };
+    for name in ["enfold.toml", "enfold-root.key", "enfold-operator.key"] {
+        std::fs::remove_file(shop.path(name)).expect("the file was there");
+    }
+    shop.pipe(&["inspect"], &sealed).snapshot("inspect_text");
+    shop.pipe(&["inspect", "--json"], &sealed).snapshot("inspect_text_json");
+    shop.pipe(&["inspect"], &bytes).snapshot("inspect_binary");
+    shop.write("envelope.json", stored::encode(Form::Json, bytes));
+    shop.run(&["inspect", "envelope.json"]).snapshot("inspect_json_string");
+}
+
+#[test]
+fn doctor_explain_help_and_completions_answer() {
+    let shop = Sandbox::ready();
+    shop.run(&["doctor"]).snapshot("doctor");
+    shop.run(&["doctor", "--json"]).snapshot("doctor_json");
+    shop.run(&["explain"]).snapshot("explain");
+    shop.run(&["explain", "open-failed"]).snapshot("explain_one");
+    shop.run(&["explain", "opne-failed"]).snapshot("explain_unknown");
+    shop.run(&["--help"]).snapshot("help");
+    shop.run(&["aply"]).snapshot("unknown_command");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = shop.ok(&["completions", shell]);
+        assert!(script.stdout().contains("rollback"), "{shell}");
+    }
+}
+
+#[test]
+fn a_demo_protects_a_shop_and_gives_it_back() {
+    let shop = Sandbox::shop();
+    shop.ok(&["demo", "--dir", "demo", "--customers", "60"]);
+    let config = "demo/enfold.toml";
+    shop.ok(&["--config", config, "audit", "--full", "--json"]);
+    shop.ok(&["--config", config, "rollback", "--all", "--yes"]);
+    let database = shop.database();
+    for (name, file) in [("was", "demo/original.db"), ("now", "demo/app.db")] {
+        database.execute(&format!("ATTACH ? AS {name}"), [shop.path(file).to_str()]).expect("attached");
+    }
+    let differing: u32 = database
+        .query_row("SELECT count(*) FROM (SELECT * FROM was.customers EXCEPT SELECT * FROM now.customers)", [], |row| {
+            row.get(0)
+        })
+        .expect("compared");
+    assert_eq!(differing, 0);
+}
