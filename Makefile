@@ -8,8 +8,8 @@ help: ## List the tasks
 
 .PHONY: demo
 demo: ## Build Enfold for SQLite only and run the main job on a generated shop
-	cargo build --locked --quiet -p enfold-cli --no-default-features --features sqlite --target-dir target/demo-build
-	mkdir -p target/bin && cp target/demo-build/debug/enfold target/bin/enfold
+	cargo build --locked --profile demo -p enfold-cli --no-default-features --features sqlite --target-dir target/demo-build
+	mkdir -p target/bin && cp target/demo-build/demo/enfold target/bin/enfold
 	target/bin/enfold demo --dir target/demo
 
 .PHONY: build
