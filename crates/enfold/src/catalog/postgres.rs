@@ -43,7 +43,9 @@ impl PostgresCatalog {
             let mut slot = self.client.lock().await;
             let mut client = self.take(&mut slot).await?;
             let result = work(&mut client).await;
-            if !client.is_closed() {
+            // A connection may be lost before its client knows: after such an error it is not kept either.
+            let lost = result.as_ref().is_err_and(|e| e.code() == Code::DatabaseUnavailable);
+            if !lost && !client.is_closed() {
                 *slot = Some(client);
             }
             result
