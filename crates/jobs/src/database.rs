@@ -155,10 +155,17 @@ pub enum SchemaStep {
         table: TableName,
         column: String,
     },
-    /// Drops an index that would keep plaintext (a plain or expression index on the column).
+    /// Drops an index that would keep plaintext (a plain or expression index on the column). Its definition is recorded
+    /// in the database first, for [`SchemaStep::RestorePlainIndexes`].
     DropPlainIndex {
         table: TableName,
         index: String,
+    },
+    /// Makes again the indexes of the table that were dropped with a record, as they were. Those over a column of `sealed`,
+    /// which holds envelopes still, wait for another time.
+    RestorePlainIndexes {
+        table: TableName,
+        sealed: Vec<String>,
     },
     /// Refuses a change of tenant or bound key on a row that holds envelopes, unless its envelopes change with it.
     GuardBinding {

@@ -141,6 +141,26 @@ async fn every_type_is_protected_enforced_and_taken_back_to_what_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn indexes_that_protecting_dropped_are_there_again_after_the_rollback() {
+    let fixture = Fixture::new().await;
+    let made = "ALTER TABLE users ADD CONSTRAINT one_address UNIQUE (org, email); \
+                CREATE INDEX by_photo ON users (md5(photo)) WHERE visits >= 0; CREATE INDEX by_tags ON users USING gin (profile)";
+    fixture.app.batch_execute(made).await.unwrap();
+    let definitions = async || {
+        let sql = "SELECT i.indexdef || coalesce(pg_get_constraintdef(k.oid), '') FROM pg_indexes i \
+                   LEFT JOIN pg_constraint k ON k.conindid = i.indexname::regclass WHERE i.tablename = 'users' ORDER BY 1";
+        let rows = fixture.app.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()
+    };
+    let before = definitions().await;
+    assert_eq!(before.len(), 4);
+    fixture.apply().await;
+    assert!(!definitions().await.iter().any(|index| index.contains("one_address") || index.contains("by_")));
+    rollback(&fixture.session, &Selection::All, &Pace::default(), &Silent).await.unwrap();
+    assert_eq!(definitions().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_that_writes_all_the_while_finds_its_last_word_in_every_row() {
     let fixture = Fixture::new().await;
     let stop = Arc::new(AtomicBool::new(false));

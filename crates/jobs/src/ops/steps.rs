@@ -117,6 +117,7 @@ impl Steps<'_> {
     }
 
     /// The way back: nothing refuses plaintext, writers write it, every value is plaintext, and what Enfold added goes.
+    /// Last come the indexes that protecting dropped, over plaintext again.
     pub(super) fn unprotect(&self) -> Vec<Step> {
         let mut steps = self.drop_checks();
         steps.push(self.step(Action::SetMode { columns: self.names(), mode: Mode::Legacy }));
@@ -133,6 +134,7 @@ impl Steps<'_> {
         for index in &self.target.indexes {
             steps.push(self.schema(SchemaStep::DropIndexColumn { table: self.table(), column: index.column.clone() }));
         }
+        steps.push(self.schema(SchemaStep::RestorePlainIndexes { table: self.table(), sealed: self.still_sealed() }));
         steps
     }
 
@@ -151,6 +153,13 @@ impl Steps<'_> {
         let ours = |name: &String| self.target.columns.iter().any(|column| column.name == *name);
         let protected = self.policy.columns.iter().filter(|(name, c)| c.mode > Mode::Legacy && !ours(name));
         protected.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Other columns of the policy that hold envelopes now, whatever mode the policy wants for them.
+    fn still_sealed(&self) -> Vec<String> {
+        let ours = |name: &String| self.target.columns.iter().any(|column| column.name == *name);
+        let sealed = self.facts.columns.iter().filter(|fact| fact.census.envelopes > 0 && !ours(&fact.name));
+        sealed.map(|fact| fact.name.clone()).collect()
     }
 
     fn needs_widening(&self, column: &str) -> bool {
@@ -232,6 +241,7 @@ fn says_schema(change: &SchemaStep) -> String {
         SchemaStep::BuildIndex { column, .. } => format!("build the index on `{column}`"),
         SchemaStep::DropIndexColumn { column, .. } => format!("drop `{column}`"),
         SchemaStep::DropPlainIndex { index, .. } => format!("drop index `{index}`, which holds plaintext"),
+        SchemaStep::RestorePlainIndexes { .. } => "make the indexes again that protecting dropped".to_owned(),
         SchemaStep::GuardBinding { bound, .. } => {
             format!("refuse changes of `{}` that leave envelopes behind", bound.join("`, `"))
         }
@@ -250,6 +260,9 @@ fn locks(change: &SchemaStep, dialect: Dialect) -> &'static str {
         (_, SchemaStep::Rewrite { .. }) => "ACCESS EXCLUSIVE for as long as the rewrite takes",
         (_, SchemaStep::BuildIndex { .. } | SchemaStep::ValidateFormCheck { .. }) => {
             "SHARE UPDATE EXCLUSIVE: reads and writes go on"
+        }
+        (_, SchemaStep::RestorePlainIndexes { .. }) => {
+            "SHARE UPDATE EXCLUSIVE: reads and writes go on; for a unique constraint ACCESS EXCLUSIVE, briefly"
         }
         (_, SchemaStep::GuardBinding { .. } | SchemaStep::DropBindingGuard { .. }) => {
             "SHARE ROW EXCLUSIVE or stronger, briefly, in short tries"

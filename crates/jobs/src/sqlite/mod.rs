@@ -5,6 +5,7 @@
 
 mod census;
 mod database;
+mod dropped;
 mod error;
 mod forms;
 mod inspect;

@@ -1,5 +1,5 @@
-//! The job tables (`enfold_jobs`, `enfold_job_chunks`, `enfold_job_errors`) in the application's own database, so that
-//! a checkpoint commits with the rows it speaks of. Versioned: a program works with every version up to its own and
+//! The job tables (`enfold_jobs`, `enfold_job_chunks`, `enfold_job_errors`, `enfold_dropped_indexes`) in the
+//! application's own database, so that a checkpoint commits with the rows it speaks of. Versioned: a program works with every version up to its own and
 //! refuses a newer one.
 
 use enfold::{Code, Error, Result};
@@ -11,7 +11,8 @@ use super::error::Doing;
 pub(super) const PREFIX: &str = "enfold_";
 
 /// One script a version, applied in order, never changed once released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE enfold_jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     goal TEXT NOT NULL,
@@ -51,7 +52,16 @@ CREATE TABLE enfold_job_errors (
     settled INTEGER NOT NULL,
     PRIMARY KEY (job, row_label, column_name)
 ) WITHOUT ROWID;
-"];
+",
+    "
+-- Indexes that were dropped because they held plaintext, to be made again when it comes back.
+CREATE TABLE enfold_dropped_indexes (
+    index_name TEXT PRIMARY KEY COLLATE NOCASE,
+    table_name TEXT NOT NULL COLLATE NOCASE,
+    definition TEXT NOT NULL
+) WITHOUT ROWID;
+",
+];
 
 /// Brings the job tables to this program's version.
 pub(super) fn ensure(connection: &mut Connection) -> Result<()> {

@@ -10,6 +10,7 @@ use enfold::{Code, Error, Result};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::census;
+use super::dropped;
 use super::error::{Doing, convert};
 use super::forms;
 use super::names::{literal, quote};
@@ -41,6 +42,7 @@ pub(super) fn sql(step: &SchemaStep) -> Vec<String> {
             format!("ALTER TABLE {} DROP COLUMN {}", name(table), quote(column)),
         ],
         SchemaStep::DropPlainIndex { index, .. } => vec![format!("DROP INDEX IF EXISTS {}", quote(index))],
+        SchemaStep::RestorePlainIndexes { table, .. } => vec![dropped::listing(table)],
         SchemaStep::GuardBinding { table, bound, sealed } => {
             vec![format!("DROP TRIGGER IF EXISTS {}", quote(&guard_name(table))), guard(table, bound, sealed)]
         }
@@ -86,6 +88,8 @@ pub(super) fn run(connection: &mut Connection, step: &SchemaStep) -> Result<()> 
             }
             execute(connection, step)
         }
+        SchemaStep::DropPlainIndex { index, .. } => dropped::drop(connection, step, index),
+        SchemaStep::RestorePlainIndexes { table, sealed } => dropped::restore(connection, step, table, sealed),
         SchemaStep::ValidateFormCheck { table, column } => validate(connection, table, column),
         SchemaStep::Rewrite { table } => rewrite(connection, table),
         _ => execute(connection, step),
@@ -94,7 +98,12 @@ pub(super) fn run(connection: &mut Connection, step: &SchemaStep) -> Result<()> 
 
 /// Runs a step's statements in one transaction, trying again while somebody else holds the lock.
 fn execute(connection: &mut Connection, step: &SchemaStep) -> Result<()> {
-    let script = format!("BEGIN IMMEDIATE; {}; COMMIT;", sql(step).join("; "));
+    together(connection, step, &sql(step))
+}
+
+/// Statements in one transaction, as soon as the lock is free.
+pub(super) fn together(connection: &mut Connection, step: &SchemaStep, statements: &[String]) -> Result<()> {
+    let script = format!("BEGIN IMMEDIATE; {}; COMMIT;", statements.join("; "));
     patiently(step, || {
         let done = connection.execute_batch(&script);
         if done.is_err() && !connection.is_autocommit() {
@@ -127,6 +136,12 @@ fn explain(step: &SchemaStep, error: &rusqlite::Error) -> Error {
         return Error::new(Code::PlanRefused, format!("cannot make the blind index `{}.{column}` unique", table.table))
             .cause("two rows have the same value after normalising")
             .hint("make the values differ, or take `unique = true` from the index in the policy");
+    }
+    if let (SchemaStep::RestorePlainIndexes { table, .. }, Some(ErrorCode::ConstraintViolation)) =
+        (step, error.sqlite_error_code())
+    {
+        return Error::new(Code::PlanRefused, format!("cannot make a unique index of `{}` again", table.table))
+            .cause("two rows have the same value");
     }
     convert(error, describe(step))
 }
@@ -271,13 +286,14 @@ fn check_names(table: &TableName, column: &str) -> [String; 2] {
 }
 
 /// What a step does, for errors.
-fn describe(step: &SchemaStep) -> String {
+pub(super) fn describe(step: &SchemaStep) -> String {
     let (verb, table, column) = match step {
         SchemaStep::Widen { table, column } => ("widen", table, Some(column)),
         SchemaStep::AddIndexColumn { table, column } => ("add the index column", table, Some(column)),
         SchemaStep::BuildIndex { table, column, .. } => ("build the index over", table, Some(column)),
         SchemaStep::DropIndexColumn { table, column } => ("drop the index column", table, Some(column)),
         SchemaStep::DropPlainIndex { table, index } => ("drop the index", table, Some(index)),
+        SchemaStep::RestorePlainIndexes { table, .. } => ("make the dropped indexes again of", table, None),
         SchemaStep::GuardBinding { table, .. } => ("guard the bound columns of", table, None),
         SchemaStep::DropBindingGuard { table } => ("drop the guard of", table, None),
         SchemaStep::AddFormCheck { table, column, .. } => ("add the form check of", table, Some(column)),

@@ -2,6 +2,7 @@
 //!
 //! A lock that is not free at once queues everybody behind it; so each try waits only for [`super::Limits::lock_timeout`],
 //! and tries are spaced. Indexes are built and dropped CONCURRENTLY, outside any transaction.
+mod dropped;
 mod names;
 mod text;
 
@@ -13,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::shape::{leaves, table_oid};
-use super::{Postgres, Purpose, ident, literal, qualified};
+use super::{Postgres, Purpose, literal, qualified};
 use crate::database::SchemaStep;
 use crate::model::TableName;
 
@@ -49,6 +50,7 @@ impl Postgres {
                 self.build_index(table, column, *unique, tenant.as_deref()).await
             }
             SchemaStep::DropPlainIndex { table, index } => self.drop_index(table, index).await,
+            SchemaStep::RestorePlainIndexes { table, sealed } => self.restore_indexes(table, sealed).await,
             SchemaStep::Rewrite { table } => self.rewrite(table).await,
         }
     }
@@ -140,37 +142,6 @@ impl Postgres {
             self.in_tries(&doing, &[sql]).await?;
         }
         Ok(())
-    }
-
-    async fn drop_index(&self, table: &TableName, index: &str) -> Result<()> {
-        let name = text::index_name(table, index);
-        let tx = self.begin(Purpose::Own).await?;
-        let doing = format!("cannot look up the index `{index}`");
-        let rows = tx
-            .query(
-                &doing,
-                "SELECT k.conname::text, i.indrelid::regclass::text, c.relkind = 'I' FROM pg_catalog.pg_index i \
-                 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
-                 LEFT JOIN pg_catalog.pg_constraint k ON k.conindid = c.oid AND k.contype IN ('u', 'p', 'x') AND k.conrelid = i.indrelid \
-                 WHERE c.oid = pg_catalog.to_regclass($1)",
-                &[(&name, Type::TEXT)],
-            )
-            .await?;
-        tx.commit().await?;
-        let Some(row) = rows.first() else { return Ok(()) };
-        let (constraint, relation, partitioned): (Option<String>, String, bool) = (row.get(0), row.get(1), row.get(2));
-        let doing = format!("cannot drop the index `{index}`");
-        match constraint {
-            Some(constraint) => {
-                let sql = format!("ALTER TABLE {relation} DROP CONSTRAINT IF EXISTS {}", ident(&constraint));
-                self.in_tries(&doing, &[sql]).await
-            }
-            None if partitioned => {
-                let sql = format!("DROP INDEX IF EXISTS {name}");
-                self.in_tries(&doing, &[sql]).await
-            }
-            None => self.outside(table, &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await,
-        }
     }
 
     /// `SKIP_LOCKED` passes by a table whose lock is not free, so whether it was rewritten shows by its file.
@@ -306,6 +277,7 @@ impl SchemaStep {
             | SchemaStep::BuildIndex { table, .. }
             | SchemaStep::DropIndexColumn { table, .. }
             | SchemaStep::DropPlainIndex { table, .. }
+            | SchemaStep::RestorePlainIndexes { table, .. }
             | SchemaStep::GuardBinding { table, .. }
             | SchemaStep::DropBindingGuard { table }
             | SchemaStep::AddFormCheck { table, .. }

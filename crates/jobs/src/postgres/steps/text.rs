@@ -2,7 +2,7 @@
 
 use enfold::Result;
 
-use super::names;
+use super::{dropped, names};
 use crate::database::SchemaStep;
 use crate::model::{Storage, TableName};
 use crate::postgres::form::{Look, key_ids};
@@ -27,6 +27,7 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
         SchemaStep::DropPlainIndex { table, index } => {
             vec![format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index_name(table, index))]
         }
+        SchemaStep::RestorePlainIndexes { table, .. } => vec![dropped::listing(table)],
         SchemaStep::GuardBinding { table, bound, sealed } => guard(table, bound, sealed),
         SchemaStep::DropBindingGuard { table } => vec![
             format!("DROP TRIGGER IF EXISTS {} ON {}", names::GUARD, qualified(table)),

@@ -4,7 +4,7 @@ mod jobs;
 mod lease;
 mod pressure;
 mod read;
-mod schema;
+pub(super) mod schema;
 mod statement;
 mod wire;
 mod write;

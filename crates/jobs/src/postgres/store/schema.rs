@@ -8,7 +8,8 @@ use tokio_postgres::types::Type;
 use crate::postgres::{Postgres, Purpose};
 
 /// One entry for each version, in order; never edited once released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE enfold.jobs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     goal text NOT NULL,
@@ -52,13 +53,33 @@ CREATE TABLE enfold.job_errors (
     noted_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX job_errors_open ON enfold.job_errors (job, id) WHERE NOT settled;
-"];
+",
+    "
+-- Indexes that were dropped because they held plaintext, to be made again when it comes back. An index of a partitioned
+-- table has a row for each partition's too.
+CREATE TABLE enfold.dropped_indexes (
+    index_schema text NOT NULL,
+    index_name text NOT NULL,
+    table_schema text NOT NULL,
+    table_name text NOT NULL,
+    relation_schema text NOT NULL,
+    relation_name text NOT NULL,
+    level integer NOT NULL,
+    partitioned boolean NOT NULL,
+    columns text[] NOT NULL,
+    definition text NOT NULL,
+    constraint_definition text,
+    dropped_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (index_schema, index_name)
+);
+",
+];
 
 /// Serialises migrations of programs that start together.
 const MIGRATION_LOCK: i64 = 0x656e_666f_6c64_6a62;
 
 /// Makes the tables, or brings them to the present version. Run twice, it does nothing.
-pub(super) async fn ensure(db: &Postgres) -> Result<()> {
+pub(in crate::postgres) async fn ensure(db: &Postgres) -> Result<()> {
     let doing = db.doing("make Enfold's job tables in");
     let tx = db.begin(Purpose::Own).await?;
     tx.query(&doing, "SELECT pg_catalog.pg_advisory_xact_lock($1)", &[(&MIGRATION_LOCK, Type::INT8)]).await?;

@@ -32,13 +32,45 @@ async fn every_step_may_be_run_twice_and_undone() {
         SchemaStep::DropFormCheck { table: table(), column: column.clone() },
         SchemaStep::DropBindingGuard { table: table() },
         SchemaStep::DropIndexColumn { table: table(), column: eq },
+        SchemaStep::RestorePlainIndexes { table: table(), sealed: Vec::new() },
     ];
     for step in steps {
         f.db.run(&step).await.unwrap();
         f.db.run(&step).await.unwrap();
     }
-    let left: String = f.one("SELECT group_concat(name) FROM sqlite_schema");
-    assert_eq!(left, "t");
+    let left: String = f.one("SELECT group_concat(name) FROM sqlite_schema WHERE tbl_name = 't'");
+    assert_eq!(left, "t,plain");
+}
+
+#[tokio::test]
+async fn dropped_indexes_come_back_as_they_were_when_nothing_they_hold_is_sealed() {
+    let f = fixture(&format!(
+        "{TABLE} CREATE INDEX \"it's\" ON t(lower(email)) WHERE other <> 'x';
+         CREATE UNIQUE INDEX IF NOT EXISTS both ON t(email COLLATE NOCASE, other DESC);"
+    ));
+    let definitions = "SELECT group_concat(sql, '; ') FROM (SELECT sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 't' ORDER BY name)";
+    let before: String = f.one(definitions);
+    let restore = |sealed: &[&str]| SchemaStep::RestorePlainIndexes {
+        table: table(),
+        sealed: sealed.iter().map(|column| (*column).to_owned()).collect(),
+    };
+    f.db.run(&restore(&[])).await.unwrap();
+    for index in ["it's", "both"] {
+        f.db.run(&SchemaStep::DropPlainIndex { table: table(), index: index.to_owned() }).await.unwrap();
+    }
+    assert_eq!(f.one::<Option<String>>(definitions), None);
+    assert_eq!(f.one::<u32>("SELECT count(*) FROM enfold_dropped_indexes"), 2);
+    f.db.run(&restore(&["other"])).await.unwrap();
+    assert_eq!(f.one::<Option<String>>(definitions), None, "both hold or filter by a sealed column");
+
+    // What somebody else wrote meanwhile may stand in the way of one, and then of that one only.
+    f.app.execute("INSERT INTO t(email, other) VALUES ('a', 'b'), ('A', 'b')", []).unwrap();
+    let error = f.db.run(&restore(&[])).await.unwrap_err();
+    assert_eq!(error.code(), Code::PlanRefused);
+    f.app.execute("DELETE FROM t WHERE email = 'A'", []).unwrap();
+    f.db.run(&restore(&[])).await.unwrap();
+    assert_eq!(f.one::<String>(definitions), before);
+    assert_eq!(f.one::<u32>("SELECT count(*) FROM enfold_dropped_indexes"), 0);
 }
 
 #[tokio::test]
