@@ -82,8 +82,8 @@ impl Bench {
         let bench = Self { server, client, store, codec: OneKey::new([3; 32]), rows };
         bench
             .run(&format!(
-                "CREATE TABLE base AS SELECT n::bigint AS id, (n * 7919 % {rows})::int AS c1, (n % 1000)::int AS c2, \
-                   (n * 31 % {rows})::int AS c3, (n % 7)::int AS c4, n::int AS c5, (n * 17 % {rows})::int AS c6, (n / 10)::int AS c7, \
+                "CREATE TABLE base AS SELECT n::bigint AS id, (n::bigint * 7919 % {rows})::int AS c1, (n % 1000)::int AS c2, \
+                   (n::bigint * 31 % {rows})::int AS c3, (n % 7)::int AS c4, n::int AS c5, (n::bigint * 17 % {rows})::int AS c6, (n / 10)::int AS c7, \
                    0 AS seen, rpad('p' || n || '@', {EMAIL}, 'example.com.') AS email, lpad(n::text, {PHONE}, '0') AS phone \
                  FROM generate_series(1, {rows}) n"
             ))

@@ -107,7 +107,7 @@ async fn examples(tx: &Tx, doing: &str, target: &Target, column: &str, look: Loo
 /// `None`: the goal asks for nothing of this target.
 fn unsatisfied(goal: Goal, target: &Target, shape: &Shape) -> Option<String> {
     let column = |at: usize| format!("t.{}", ident(&target.columns[at].name));
-    let envelope = |at: usize| shape.columns[at].look().is_envelope(&column(at), &[]);
+    let envelope = |at: usize| shape.columns[at].look().is_shaped_like_envelope(&column(at));
     let plain = || (0..target.columns.len()).map(|at| format!("({} IS NOT NULL AND NOT {})", column(at), envelope(at)));
     // An index over several columns has no value where one of them is NULL.
     let unindexed = || {

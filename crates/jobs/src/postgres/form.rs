@@ -13,6 +13,9 @@ use crate::model::Storage;
 /// Characters of the shortest text form.
 const SHORTEST: usize = text::encoded_len(OVERHEAD);
 
+/// Characters that depend on nothing but magic, version and suite: four and a half bytes are six characters.
+const STARTS_ALIKE: usize = text::PREFIX.len() + 6;
+
 const KINDS: [Kind; 3] = [Kind::ByReference, Kind::InlineRing, Kind::InlineRoot];
 
 /// How the values of a column are looked at.
@@ -62,6 +65,22 @@ impl Look {
                     condition.push_str(&format!(" AND left({text}, {KEY_PREFIX_TEXT_LEN}) IN ({prefixes})"));
                 }
                 // JSON that is neither string nor object has no text.
+                if self == Look::Text { format!("({condition})") } else { format!("coalesce({condition}, false)") }
+            }
+        }
+    }
+
+    /// As [`Look::is_envelope`] with any key, but without looking at the alphabet: a tenth of the time, for counts over
+    /// the whole table that only say when a sweep may stop. Only a value made to deceive tells the two apart, and what
+    /// opens every value finds it.
+    pub fn is_shaped_like_envelope(self, column: &str) -> String {
+        match self {
+            Look::Bytes => self.is_envelope(column, &[]),
+            Look::Text | Look::Json | Look::Jsonb => {
+                let text = self.text(column);
+                let start = &text::key_prefix(Kind::ByReference, KeyId::from_bytes([0; KEY_ID_LEN]))[..STARTS_ALIKE];
+                let condition =
+                    format!("octet_length({text}) >= {SHORTEST} AND left({text}, {STARTS_ALIKE}) = '{start}'");
                 if self == Look::Text { format!("({condition})") } else { format!("coalesce({condition}, false)") }
             }
         }

@@ -134,6 +134,9 @@ impl Postgres {
             set("max_parallel_workers_per_gather", "0");
         }
         if purpose == Purpose::Write {
+            // Rows and checkpoint are one transaction: if a crash takes the last few, it takes their checkpoints too, and
+            // they are converted again. What ends a pass or a job waits for the disk, and so for all that went before.
+            set("synchronous_commit", "off");
             // What is deferred to the commit would fail there, where no row can be told from another.
             text.push_str("SET CONSTRAINTS ALL IMMEDIATE; ");
         }
