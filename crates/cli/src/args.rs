@@ -154,7 +154,8 @@ pub(crate) struct Audit {
     /// How many rows of each table to look at.
     #[arg(long, default_value_t = 10_000, conflicts_with = "full")]
     pub(crate) sample: u64,
-    /// Also look for copies that a conversion leaves behind.
+    /// Also look for copies that a conversion leaves behind. Opens some values where the keys are at hand, to look for
+    /// them.
     #[arg(long)]
     pub(crate) residue: bool,
 }

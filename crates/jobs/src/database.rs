@@ -5,7 +5,7 @@ use enfold::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Census, Storage, TableName, Target};
-use crate::store::Store;
+use crate::store::{Row, Store};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -226,6 +226,9 @@ pub trait Database: Send + Sync {
 
     /// Facts of one table of the policy, for `plan`.
     async fn inspect(&self, table: &enfold::policy::TablePolicy) -> Result<TableFacts>;
+
+    /// At most `rows` rows as a sweep reads them, spread over the table. Nothing is leased or written.
+    async fn peek(&self, target: &Target, rows: u32) -> Result<Vec<Row>>;
 
     /// Counts what a column holds by its stored form; `sample` rows at most, or all.
     async fn census(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>>;

@@ -434,6 +434,8 @@ mod tests {
         page.push_str(
             "\n## Residue, as `enfold audit --residue` names it\n\n\
              A count says how many were found; no count means that the place can only be named, because Enfold cannot look into it.\n\n\
+             Where the keys are at hand the audit opens the values of some rows of each table (not those of less than six bytes) and\n\
+             looks for copies of them; without keys it says so, and finds only what shows without knowing a value.\n\n\
              | word | what it is | how it is cleared |\n|---|---|---|\n",
         );
         for k in Kind::ALL {

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use enfold::policy::{self, Mode, Variables};
 use enfold::{CallContext, Code, Enfold, Form, Part, PayloadType, Place};
+use enfold_jobs::database::Probe;
 use enfold_jobs::ops::{
-    Applied, ApplyOptions, Pace, PlanOptions, Selection, Session, Silent, apply, audit, enforce, plan, rollback, verify,
+    Applied, ApplyOptions, Pace, PlanOptions, Selection, Session, Silent, apply, audit, enforce, plan, probes, residue,
+    rollback, verify,
 };
 use enfold_testkit::postgres::Database;
 use tokio_postgres::Client;
@@ -217,6 +219,29 @@ async fn a_unique_blind_index_with_a_duplicate_stops_before_the_first_value_is_s
     fixture.app.execute("UPDATE users SET email = 'once@example.org' WHERE id = 2", &[]).await.unwrap();
     apply(&fixture.session, &shown, &ApplyOptions::default(), &Silent).await.unwrap();
     assert_eq!(fixture.count(PLAIN).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_are_opened_all_over_the_table_and_their_copies_found() {
+    let fixture = Fixture::new().await;
+    let copies =
+        "CREATE TABLE letters (body text); INSERT INTO letters SELECT 'to ' || email FROM users WHERE id > 990";
+    fixture.app.batch_execute(copies).await.unwrap();
+    fixture.apply().await;
+    let before = fixture.rows().await;
+    let some = probes(&fixture.session, &Selection::All, 100).await.unwrap();
+    let of = |column: &str| some["public.users"].iter().filter(|probe| probe.column == column).count();
+    // An address may be missing, and a photo is sixteen bytes: all of one column's are there.
+    assert!((90..=100).contains(&of("photo")) && of("email") > 70 && of("profile") > 70, "{}", of("photo"));
+    let number =
+        |probe: &Probe| probe.value.iter().filter(|b| b.is_ascii_digit()).fold(0, |n, b| n * 10 + u32::from(b - b'0'));
+    let last = some["public.users"].iter().filter(|probe| probe.column == "email").map(number).max();
+    assert!(last > Some(500), "from the second half too");
+    let all = probes(&fixture.session, &Selection::All, 5000).await.unwrap();
+    let report = residue(fixture.session.db.as_ref(), &fixture.session.policy, &Selection::All, &all).await.unwrap();
+    let seen = report.tables[0].found.iter().find(|r| r.place.contains("letters")).expect("the copies are found");
+    assert!(seen.found.is_some_and(|n| n >= 8) && !format!("{report:?}").contains('@'), "{seen:?}");
+    assert_eq!(fixture.rows().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

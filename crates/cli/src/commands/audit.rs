@@ -1,10 +1,13 @@
 //! `enfold audit`: is any plaintext left?
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use enfold::policy::Policy;
 use enfold::{Code, Error, Result};
+use enfold_jobs::database::Database;
 use enfold_jobs::ops::audit::ColumnStatus;
-use enfold_jobs::ops::{self, AuditReport, ResidueReport, Selection};
+use enfold_jobs::ops::{self, AuditReport, ResidueReport, Selection, Session};
 use serde::Serialize;
 
 use super::Context;
@@ -18,27 +21,68 @@ struct Report {
     audit: AuditReport,
     #[serde(skip_serializing_if = "Option::is_none")]
     residue: Option<ResidueReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probes: Option<Searched>,
 }
+
+/// What the search for copies went by.
+#[derive(Serialize)]
+struct Searched {
+    /// Values that were opened and looked for.
+    values: usize,
+    /// Why there are none, where they could not be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    without: Option<String>,
+}
+
+/// Rows of each table whose values are looked for: enough to meet what is copied by the table, few enough to open soon.
+const PROBED_ROWS: u32 = 200;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Audit) -> Result<()> {
     let policy = context.policy()?;
     let database = enfold_jobs::connect(&policy.database, Some(&policy.jobs)).await?;
     let sample = (!args.full).then_some(args.sample);
     let audit = ops::audit(database.as_ref(), &policy, &Selection::All, sample).await?;
-    let residue = if args.residue {
-        Some(ops::residue(database.as_ref(), &policy, &Selection::All, &ops::Probes::new()).await?)
-    } else {
-        None
-    };
-    let report = Report { audit, residue };
+    let (mut residue, mut searched) = (None, None);
+    if args.residue {
+        let (probes, without) = match probes(context, &policy, Arc::clone(&database), &audit).await {
+            Ok(probes) => (probes, None),
+            // An auditor's role may look at stored bytes without a key; it learns what can be learnt so.
+            Err(error) => (ops::Probes::new(), Some(error.message().to_owned())),
+        };
+        residue = Some(ops::residue(database.as_ref(), &policy, &Selection::All, &probes).await?);
+        searched = Some(Searched { values: probes.values().map(Vec::len).sum(), without });
+    }
+    let report = Report { audit, residue, probes: searched };
     context.screen.result(&report, |out| {
         write(context.screen, &report.audit, out);
         if let Some(residue) = &report.residue {
             out.push('\n');
             write_residue(context.screen, residue, out);
         }
+        if let Some(searched) = &report.probes {
+            write_searched(searched, out);
+        }
     })?;
     verdict(&report)
+}
+
+/// Plaintext values of some rows. Keys are asked for only where something is sealed.
+async fn probes(
+    context: &Context<'_>,
+    policy: &Policy,
+    database: Arc<dyn Database>,
+    audit: &AuditReport,
+) -> Result<ops::Probes> {
+    if audit.columns.iter().all(|column| column.census.envelopes == 0) {
+        return Ok(ops::Probes::new());
+    }
+    context
+        .with_keys(policy.clone(), async |enfold| {
+            let session = Session::over(enfold.clone(), database, &context.call(None))?;
+            ops::probes(&session, &Selection::All, PROBED_ROWS).await
+        })
+        .await
 }
 
 /// A leak is the result of an audit, not a failure of it: the report is printed, and the exit code is 4.
@@ -77,6 +121,18 @@ pub(crate) fn write(screen: &Screen, report: &AuditReport, out: &mut String) {
     }
     if !report.full {
         out.push_str("This was a sample; `enfold audit --full` looks at every row.\n");
+    }
+}
+
+fn write_searched(searched: &Searched, out: &mut String) {
+    if searched.values > 0 {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "Copies of {} opened values were looked for.", searched.values);
+        return;
+    }
+    out.push_str("No sealed value was opened, so copies of values were not looked for.\n");
+    if let Some(reason) = &searched.without {
+        let _ = writeln!(out, "The reason: {reason}");
     }
 }
 

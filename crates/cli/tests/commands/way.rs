@@ -71,6 +71,18 @@ fn a_single_leak_in_a_protected_column_is_found() {
 }
 
 #[test]
+fn copies_of_opened_values_are_found_and_without_keys_the_audit_says_what_it_did_not_look_for() {
+    let shop = Sandbox::shop();
+    shop.sql("CREATE TABLE letters (id INTEGER PRIMARY KEY, body TEXT); INSERT INTO letters (body) VALUES ('to mary@example.com')");
+    shop.ok(&["init", "--database", "sqlite:app.db", "--environment", "development"]);
+    assert!(shop.run(&["audit", "--residue"]).stdout().contains("No sealed value was opened"));
+    shop.ok(&["apply", "--yes"]);
+    shop.run(&["audit", "--residue"]).snapshot("audit_residue");
+    std::fs::remove_file(shop.path("enfold-root.key")).expect("the root key was there");
+    shop.run(&["audit", "--residue"]).snapshot("audit_residue_without_keys");
+}
+
+#[test]
 fn a_value_goes_through_pipes_and_comes_back() {
     let shop = Sandbox::ready();
     let value = "ada@example.com".as_bytes();

@@ -26,7 +26,7 @@ pub use keys::{Keys, Reader};
 pub use observer::{Observer, Silent, StepEvent, StepState, SweepEvent};
 pub use plan::{Plan, PlanOptions, plan};
 pub use policy_keys::PolicyKeys;
-pub use residue::{Probes, ResidueReport, residue};
+pub use residue::{Probes, ResidueReport, probes, residue};
 pub use rollback::{RollbackReport, plan_rollback, rollback};
 pub use run::Pace;
 pub use session::Session;

@@ -5,9 +5,10 @@ use enfold::Result;
 use enfold::policy::TablePolicy;
 
 use super::Postgres;
+use super::store::peek;
 use crate::database::{Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::model::{Census, TableName, Target, TargetColumn};
-use crate::store::Store;
+use crate::store::{Row, Store};
 use crate::words::Word;
 
 #[async_trait]
@@ -37,6 +38,10 @@ impl Database for Postgres {
             }
         }
         Ok(facts)
+    }
+
+    async fn peek(&self, target: &Target, rows: u32) -> Result<Vec<Row>> {
+        peek::rows(self, target, rows).await
     }
 
     async fn census(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>> {

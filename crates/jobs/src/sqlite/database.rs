@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use enfold::Result;
 use enfold::policy::TablePolicy;
 
-use super::{Sqlite, census, inspect, residue, steps, survey};
+use super::{Sqlite, census, inspect, residue, steps, store, survey};
 use crate::database::{Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::model::{Census, TableName, Target};
-use crate::store::Store;
+use crate::store::{Row, Store};
 
 #[async_trait]
 impl Database for Sqlite {
@@ -27,6 +27,11 @@ impl Database for Sqlite {
     async fn inspect(&self, table: &TablePolicy) -> Result<TableFacts> {
         let table = table.clone();
         self.pool.read(move |c| inspect::inspect(c, &table)).await
+    }
+
+    async fn peek(&self, target: &Target, rows: u32) -> Result<Vec<Row>> {
+        let target = target.clone();
+        self.pool.read(move |c| store::peek(c, &target, rows)).await
     }
 
     async fn census(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>> {

@@ -34,7 +34,8 @@ impl Rows {
     }
 }
 
-fn spread(connection: &Connection, shape: &Shape, rowid: &str, sample: u64) -> Result<Vec<i64>> {
+/// The row ids of at most `sample` rows, spread over the table.
+pub(super) fn spread(connection: &Connection, shape: &Shape, rowid: &str, sample: u64) -> Result<Vec<i64>> {
     let what = || format!("sample `{}`", shape.name);
     let table = quote(&shape.name);
     let (first, last): (Option<i64>, Option<i64>) = connection

@@ -4,6 +4,7 @@ mod indexes;
 mod interrupted;
 mod lifecycle;
 mod real;
+mod residue;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

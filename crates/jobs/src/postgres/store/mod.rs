@@ -2,6 +2,7 @@
 //! versions in `read`, the lease in `lease`, the one statement in `statement`, the one transaction in `write`.
 mod jobs;
 mod lease;
+pub(super) mod peek;
 mod pressure;
 mod read;
 pub(super) mod schema;

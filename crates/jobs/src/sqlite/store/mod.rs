@@ -22,7 +22,8 @@ use self::rows::Reader;
 use super::census;
 use super::error::Doing;
 use super::names::{last_before, position, rowid};
-use super::{Sqlite, wal_bytes};
+use super::shape::Shape;
+use super::{Sqlite, sampling, wal_bytes};
 use crate::model::{Goal, JobId, JobState, RowError, Target};
 use crate::store::{
     BATCH_BYTES, Batch, Change, Checkpoint, Control, JobRecord, JobSpec, Lease, Outcome, Pressure, Row, RowVersion,
@@ -162,14 +163,32 @@ fn read_range(connection: &Connection, target: &Target, cursor: u64, end: u64, l
 }
 
 fn read_rows(connection: &Connection, target: &Target, lost: &[RowVersion]) -> Result<Vec<Row>> {
-    let what = || format!("read rows of `{}` again", target.table.table);
+    let ids = lost.iter().map(id).collect::<Result<Vec<_>>>()?;
+    by_ids(connection, target, &ids, usize::MAX)
+}
+
+/// Rows spread over the table, fewer where their cells come to more than a batch may hold.
+pub(super) fn peek(connection: &Connection, target: &Target, rows: u32) -> Result<Vec<Row>> {
+    let shape = Shape::read(connection, &target.table.table)?;
+    let ids = sampling::spread(connection, &shape, &shape.rowid()?, u64::from(rows))?;
+    by_ids(connection, target, &ids, BATCH_BYTES)
+}
+
+/// The rows of `ids` that are there, until their cells come to `most` bytes.
+fn by_ids(connection: &Connection, target: &Target, ids: &[i64], most: usize) -> Result<Vec<Row>> {
+    let what = || format!("read rows of `{}`", target.table.table);
     let reader = Reader::new(connection, target)?;
     let mut statement = connection.prepare_cached(&reader.row_sql()).doing(what)?;
-    let mut rows = Vec::with_capacity(lost.len());
-    for version in lost {
-        let mut found = statement.query([id(version)?]).doing(what)?;
+    let (mut rows, mut bytes) = (Vec::with_capacity(ids.len()), 0);
+    for id in ids {
+        let mut found = statement.query([id]).doing(what)?;
         if let Some(row) = found.next().doing(what)? {
-            rows.push(reader.row(row).doing(what)?);
+            let row = reader.row(row).doing(what)?;
+            bytes += row.cells.iter().flatten().map(Vec::len).sum::<usize>();
+            rows.push(row);
+        }
+        if bytes >= most {
+            break;
         }
     }
     Ok(rows)
