@@ -15,7 +15,11 @@ section "lint"
 scripts/lint.sh
 
 section "tests"
-cargo nextest run --workspace --locked --no-fail-fast
+cargo nextest run --workspace --locked --no-fail-fast 2>&1 | tee target/nextest.log
+if grep -qE 'Summary .*[^0-9][1-9][0-9]* skipped' target/nextest.log; then
+    echo "test: some tests were skipped; every test must run" >&2
+    exit 1
+fi
 section "documentation examples"
 cargo test --workspace --locked --doc --quiet
 

@@ -53,7 +53,11 @@ fn main() {
     }
     let name = "a_worker_killed_at_any_moment_loses_nothing";
     if arguments.iter().any(|a| a == "--list") {
-        return println!("{name}: test");
+        // Test runners ask a second time for what is ignored, which must not be this.
+        if !arguments.iter().any(|a| a == "--ignored") {
+            println!("{name}: test");
+        }
+        return;
     }
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
