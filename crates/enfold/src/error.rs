@@ -113,6 +113,8 @@ codes! {
     KmsKeyNotFound = "kms-key-not-found", Operator, exit 1, http 500, Never;
     /// The root key is disabled or waits for its deletion.
     KmsKeyDisabled = "kms-key-disabled", Operator, exit 1, http 500, Never;
+    /// The version of the root key that made the wrap may not open anything any more.
+    KmsVersionRetired = "kms-version-retired", Operator, exit 1, http 500, Never;
     /// The wrapped key, its root key and its context do not belong together.
     WrapInvalid = "wrap-invalid", Data, exit 4, http 500, Never;
     /// The key service answered something that its protocol does not allow.

@@ -70,6 +70,8 @@ mod operator;
 pub mod policy;
 mod registry;
 pub mod state;
+#[cfg(any(feature = "postgres", feature = "http"))]
+mod tls;
 mod watch;
 
 pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, SealRequest, Source};

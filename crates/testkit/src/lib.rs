@@ -3,6 +3,7 @@
 //!
 //! A missing server is a failure, never a skip: every fixture panics with the command that starts what it needs.
 pub mod aws;
+pub mod certificates;
 pub mod chinook;
 pub mod faultproxy;
 pub mod postgres;

@@ -44,6 +44,7 @@ pages![
     "kms-access-denied",
     "kms-key-not-found",
     "kms-key-disabled",
+    "kms-version-retired",
     "wrap-invalid",
     "kms-protocol",
     "key-not-found",

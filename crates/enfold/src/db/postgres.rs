@@ -8,16 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::policy::DatabaseUrl;
-use crate::{Code, Error, Result};
+use crate::{Code, Error, Result, tls};
 
 /// How long a host may take to answer at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -207,36 +205,16 @@ fn without_root_cert(url: &str) -> (String, Option<PathBuf>) {
 }
 
 fn verifying_tls(root_cert: Option<&Path>) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    match root_cert {
-        Some(path) => add_certificates(&mut roots, path)?,
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-    }
-    if roots.is_empty() {
-        return Err(Error::new(
-            Code::DatabaseUnavailable,
-            "this machine has no root certificates to verify the database with",
-        )
-        .hint("install ca-certificates, or set SSL_CERT_FILE to your authority's certificate"));
-    }
-    // The provider is named, so that a binary that forgot to install one does not panic here.
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| Error::new(Code::Internal, "the TLS library has no protocol version to offer"))?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
-fn add_certificates(roots: &mut RootCertStore, path: &Path) -> Result<()> {
-    let unreadable = || {
-        Error::new(Code::FileFailed, format!("cannot read certificates from `{}`", path.display()))
-            .hint("`sslrootcert` names a PEM file with the certificate of the database's authority")
+    let trust = tls::Trust { authorities: root_cert, ..tls::Trust::default() };
+    let unverifiable =
+        || Error::new(Code::DatabaseUnavailable, "this machine has no root certificates to verify the database with");
+    let hinted = |error: Error| match error.code() {
+        Code::FileFailed => {
+            error.hint("`sslrootcert` names a PEM file with the certificate of the database's authority")
+        }
+        _ => error,
     };
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|_| unreadable())? {
-        roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
-    }
-    if roots.is_empty() { Err(unreadable()) } else { Ok(()) }
+    tls::client(&trust, unverifiable).map_err(hinted)
 }
 
 #[cfg(test)]

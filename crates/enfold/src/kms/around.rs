@@ -1,4 +1,4 @@
-//! How a wrapper is written once for all four operations.
+//! How a wrapper is written once for all operations.
 //!
 //! [`Request`] gives an operation a type; [`Around`] says what a wrapper does with a batch of any of them; the
 //! blanket implementations below turn that into the public traits. A side ability is there exactly when the provider
@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, UnwrapRequest,
-    WrapRequest,
+    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, RewrapKeys,
+    RewrapRequest, RotateKey, UnwrapRequest, WrapRequest,
 };
 use super::uri::KeyUri;
 use crate::error::{Code, Result};
@@ -36,9 +36,11 @@ pub(super) trait Around: Send + Sync {
     fn around<R: Request>(&self, requests: &[R]) -> impl Future<Output = Vec<Result<R::Answer>>> + Send;
 }
 
-/// The request of an operation that takes nothing.
+/// The requests of operations that take nothing.
 #[derive(Clone, Copy)]
 pub(super) struct DescribeRequest;
+#[derive(Clone, Copy)]
+pub(super) struct RotateRequest;
 
 impl Request for WrapRequest<'_> {
     type Answer = WrappedKey;
@@ -88,6 +90,36 @@ impl Request for DescribeRequest {
     }
 }
 
+impl Request for RewrapRequest<'_> {
+    type Answer = WrappedKey;
+    const OPERATION: Operation = Operation::Rewrap;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, WrappedKey> {
+        match kms.rewrapper() {
+            Some(rewrapper) => rewrapper.rewrap(requests),
+            None => Box::pin(ready(requests.iter().map(|_| unable(kms, Operation::Rewrap)).collect())),
+        }
+    }
+}
+
+impl Request for RotateRequest {
+    type Answer = ();
+    const OPERATION: Operation = Operation::Rotate;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, ()> {
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(requests.len());
+            for _ in requests {
+                answers.push(match kms.rotator() {
+                    Some(rotator) => rotator.rotate().await,
+                    None => unable(kms, Operation::Rotate),
+                });
+            }
+            answers
+        })
+    }
+}
+
 #[async_trait]
 impl<A: Around> KeyManagementService for A {
     fn uri(&self) -> &KeyUri {
@@ -109,6 +141,14 @@ impl<A: Around> KeyManagementService for A {
     fn describer(&self) -> Option<&dyn DescribeKey> {
         self.inner().describer().map(|_| self as &dyn DescribeKey)
     }
+
+    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
+        self.inner().rewrapper().map(|_| self as &dyn RewrapKeys)
+    }
+
+    fn rotator(&self) -> Option<&dyn RotateKey> {
+        self.inner().rotator().map(|_| self as &dyn RotateKey)
+    }
 }
 
 #[async_trait]
@@ -122,6 +162,21 @@ impl<A: Around> GenerateDataKey for A {
 impl<A: Around> DescribeKey for A {
     async fn describe(&self) -> Result<KeyDescription> {
         let mut answers = self.around(&[DescribeRequest]).await;
+        answers.pop().unwrap_or_else(|| Err(failure::wrong_count(self.uri())))
+    }
+}
+
+#[async_trait]
+impl<A: Around> RewrapKeys for A {
+    async fn rewrap(&self, requests: &[RewrapRequest<'_>]) -> Vec<Result<WrappedKey>> {
+        self.around(requests).await
+    }
+}
+
+#[async_trait]
+impl<A: Around> RotateKey for A {
+    async fn rotate(&self) -> Result<()> {
+        let mut answers = self.around(&[RotateRequest]).await;
         answers.pop().unwrap_or_else(|| Err(failure::wrong_count(self.uri())))
     }
 }

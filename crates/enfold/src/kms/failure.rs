@@ -15,10 +15,12 @@ pub enum Operation {
     Unwrap,
     Generate,
     Describe,
+    Rewrap,
+    Rotate,
 }
 
 impl Operation {
-    pub const ALL: [Self; 4] = [Self::Wrap, Self::Unwrap, Self::Generate, Self::Describe];
+    pub const ALL: [Self; 6] = [Self::Wrap, Self::Unwrap, Self::Generate, Self::Describe, Self::Rewrap, Self::Rotate];
 
     pub const fn word(self) -> &'static str {
         match self {
@@ -26,6 +28,8 @@ impl Operation {
             Self::Unwrap => "unwrap",
             Self::Generate => "generate",
             Self::Describe => "describe",
+            Self::Rewrap => "rewrap",
+            Self::Rotate => "rotate",
         }
     }
 }
@@ -71,6 +75,18 @@ pub(crate) fn wrap_invalid(operation: Operation, uri: &KeyUri) -> Error {
         .cause("the wrapped key, the root key and the encryption context do not belong together")
 }
 
+pub(crate) fn credential_expired(operation: Operation, uri: &KeyUri) -> Error {
+    failed(Code::KmsAccessDenied, operation, uri)
+        .cause("the credential that the key service is called with is not valid any more")
+        .hint("renew it where it is kept; it is read again without a restart")
+}
+
+pub(crate) fn version_retired(operation: Operation, uri: &KeyUri) -> Error {
+    failed(Code::KmsVersionRetired, operation, uri)
+        .cause("the version of the root key that made this wrap may not open anything any more")
+        .hint("allow that version again in the key service, rewrap, and only then retire it")
+}
+
 pub(crate) fn wrong_count(uri: &KeyUri) -> Error {
     Error::new(Code::KmsProtocol, format!("cannot use the answer of `{uri}`"))
         .cause("it holds another number of results than there were requests")
@@ -82,6 +98,8 @@ pub(crate) fn failed(code: Code, operation: Operation, uri: &KeyUri) -> Error {
         Operation::Unwrap => "unwrap a data key under",
         Operation::Generate => "generate a data key under",
         Operation::Describe => "describe",
+        Operation::Rewrap => "wrap a data key again under",
+        Operation::Rotate => "rotate",
     };
     Error::new(code, format!("cannot {what} `{uri}`"))
 }

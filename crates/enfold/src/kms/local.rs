@@ -55,7 +55,7 @@ impl LocalKms {
     fn path_of(uri: &KeyUri, base: &Path) -> Result<PathBuf> {
         match uri.root() {
             RootKey::Local(path) => Ok(base.join(path)),
-            RootKey::Aws(_) | RootKey::Memory(_) => {
+            RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Memory(_) => {
                 Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a local key")))
             }
         }
@@ -95,6 +95,7 @@ impl DescribeKey for LocalKms {
             state: RootKeyState::Enabled,
             manager: "development".to_owned(),
             usable: true,
+            versions: None,
         })
     }
 }

@@ -7,14 +7,15 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::aead;
+use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, RootKeyState,
-    UnwrapRequest, WrapRequest,
+    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, KeyVersions,
+    RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest, WrapRequest,
 };
 use super::uri::KeyUri;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 const PREFIX: &[u8] = b"mem:";
 const PURPOSE: &[u8] = b"enfold/v1 memory wrap";
@@ -35,6 +36,8 @@ pub enum MemoryState {
     Deleted,
     /// The caller lacks the rights.
     Denied,
+    /// What the caller is known by is not valid any more.
+    CredentialExpired,
     Throttled,
     /// Answers as a service that could not be reached in time.
     TimedOut,
@@ -47,12 +50,20 @@ pub struct MemoryCalls {
     pub unwrap: u64,
     pub generate: u64,
     pub describe: u64,
+    pub rewrap: u64,
+    pub rotate: u64,
 }
 
 struct Inner {
-    root: Option<KeyMaterial>,
+    root: Option<Root>,
     state: MemoryState,
     calls: MemoryCalls,
+}
+
+/// The versions of the root key, the newest last. Version 1 is the first.
+struct Root {
+    versions: Vec<KeyMaterial>,
+    oldest_usable: usize,
 }
 
 impl MemoryKms {
@@ -63,6 +74,7 @@ impl MemoryKms {
 
     /// With a root key that is given, for a process that comes back to what it wrapped earlier.
     pub fn with_root(name: &str, root: KeyMaterial) -> Result<Self> {
+        let root = Root { versions: vec![root], oldest_usable: 1 };
         let inner = Inner { root: Some(root), state: MemoryState::Enabled, calls: MemoryCalls::default() };
         Ok(Self { uri: KeyUri::memory(name)?, inner: Mutex::new(inner) })
     }
@@ -73,6 +85,13 @@ impl MemoryKms {
             inner.root = None;
         }
         inner.state = state;
+    }
+
+    /// From now on wraps of every version but the newest are refused.
+    pub fn retire_old_versions(&self) {
+        if let Some(root) = &mut self.lock().root {
+            root.oldest_usable = root.versions.len();
+        }
     }
 
     pub fn calls(&self) -> MemoryCalls {
@@ -88,7 +107,7 @@ impl MemoryKms {
         &self,
         operation: Operation,
         requests: &[R],
-        serve: impl Fn(&KeyMaterial, &R) -> Result<T>,
+        serve: impl Fn(&Root, &R) -> Result<T>,
     ) -> Vec<Result<T>> {
         let mut inner = self.lock();
         inner.calls.count(operation);
@@ -102,6 +121,32 @@ impl MemoryKms {
             })
             .collect()
     }
+
+    /// A version that does not open it is not the one that made it; the count of versions is a test's.
+    fn open(
+        &self,
+        operation: Operation,
+        root: &Root,
+        wrapped: &WrappedKey,
+        context: &EncryptionContext,
+    ) -> Result<KeyMaterial> {
+        for (version, key) in (1..).zip(&root.versions) {
+            if let Some(opened) = aead::unwrap(PREFIX, PURPOSE, key, wrapped, context) {
+                let retired = version < root.oldest_usable;
+                return if retired { Err(failure::version_retired(operation, &self.uri)) } else { Ok(opened) };
+            }
+        }
+        Err(failure::wrap_invalid(operation, &self.uri))
+    }
+}
+
+impl Root {
+    fn wrap(&self, key: &KeyMaterial, context: &EncryptionContext) -> Result<WrappedKey> {
+        match self.versions.last() {
+            Some(newest) => aead::wrap(PREFIX, PURPOSE, newest, key, context),
+            None => Err(Error::new(Code::Internal, "a root key has no version")),
+        }
+    }
 }
 
 impl MemoryCalls {
@@ -111,6 +156,8 @@ impl MemoryCalls {
             Operation::Unwrap => self.unwrap += 1,
             Operation::Generate => self.generate += 1,
             Operation::Describe => self.describe += 1,
+            Operation::Rewrap => self.rewrap += 1,
+            Operation::Rotate => self.rotate += 1,
         }
     }
 }
@@ -122,14 +169,11 @@ impl KeyManagementService for MemoryKms {
     }
 
     async fn wrap(&self, requests: &[WrapRequest<'_>]) -> Vec<Result<WrappedKey>> {
-        self.each(Operation::Wrap, requests, |root, r| aead::wrap(PREFIX, PURPOSE, root, r.key, r.context))
+        self.each(Operation::Wrap, requests, |root, r| root.wrap(r.key, r.context))
     }
 
     async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
-        self.each(Operation::Unwrap, requests, |root, r| {
-            aead::unwrap(PREFIX, PURPOSE, root, r.wrapped, r.context)
-                .ok_or_else(|| failure::wrap_invalid(Operation::Unwrap, &self.uri))
-        })
+        self.each(Operation::Unwrap, requests, |root, r| self.open(Operation::Unwrap, root, r.wrapped, r.context))
     }
 
     fn generator(&self) -> Option<&dyn GenerateDataKey> {
@@ -139,6 +183,38 @@ impl KeyManagementService for MemoryKms {
     fn describer(&self) -> Option<&dyn DescribeKey> {
         Some(self)
     }
+
+    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
+        Some(self)
+    }
+
+    fn rotator(&self) -> Option<&dyn RotateKey> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl RewrapKeys for MemoryKms {
+    async fn rewrap(&self, requests: &[RewrapRequest<'_>]) -> Vec<Result<WrappedKey>> {
+        self.each(Operation::Rewrap, requests, |root, r| {
+            root.wrap(&self.open(Operation::Rewrap, root, r.wrapped, r.context)?, r.context)
+        })
+    }
+}
+
+#[async_trait]
+impl RotateKey for MemoryKms {
+    async fn rotate(&self) -> Result<()> {
+        let fresh = KeyMaterial::generate()?;
+        let mut inner = self.lock();
+        inner.calls.count(Operation::Rotate);
+        if let Some(error) = refusal(inner.state, Operation::Rotate, &self.uri) {
+            return Err(error);
+        }
+        let root = inner.root.as_mut().ok_or_else(|| failure::not_found(Operation::Rotate, &self.uri))?;
+        root.versions.push(fresh);
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -146,7 +222,7 @@ impl GenerateDataKey for MemoryKms {
     async fn generate(&self, requests: &[GenerateRequest<'_>]) -> Vec<Result<GeneratedKey>> {
         self.each(Operation::Generate, requests, |root, r| {
             let key = KeyMaterial::generate()?;
-            let wrapped = aead::wrap(PREFIX, PURPOSE, root, &key, r.context)?;
+            let wrapped = root.wrap(&key, r.context)?;
             Ok(GeneratedKey { key, wrapped })
         })
     }
@@ -166,7 +242,12 @@ impl DescribeKey for MemoryKms {
                 return Err(refusal(state, Operation::Describe, &self.uri).unwrap_or_else(not_found));
             }
         };
-        Ok(KeyDescription { resolved: self.uri.to_string(), state, manager: "test".to_owned(), usable: true })
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let versions = inner
+            .root
+            .as_ref()
+            .map(|root| KeyVersions { newest: number(root.versions.len()), oldest_usable: number(root.oldest_usable) });
+        Ok(KeyDescription { resolved: self.uri.to_string(), state, manager: "test".to_owned(), usable: true, versions })
     }
 }
 
@@ -177,6 +258,7 @@ fn refusal(state: MemoryState, operation: Operation, uri: &KeyUri) -> Option<Err
         MemoryState::PendingDeletion => failure::pending_deletion(operation, uri),
         MemoryState::Deleted => failure::not_found(operation, uri),
         MemoryState::Denied => failure::denied(operation, uri),
+        MemoryState::CredentialExpired => failure::credential_expired(operation, uri),
         MemoryState::Throttled => failure::throttled(operation, uri),
         MemoryState::TimedOut => failure::timed_out(operation, uri),
     })
@@ -185,8 +267,8 @@ fn refusal(state: MemoryState, operation: Operation, uri: &KeyUri) -> Option<Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kms::WrapRequest;
     use crate::kms::{EncryptionContext, KeyManagementServiceExt};
-    use crate::{Code, kms::WrapRequest};
 
     #[tokio::test]
     async fn a_deleted_key_never_comes_back() {

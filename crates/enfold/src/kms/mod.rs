@@ -16,6 +16,8 @@ pub mod conformance;
 mod context;
 mod failure;
 mod fault;
+#[cfg(feature = "http")]
+mod http;
 mod limit;
 mod local;
 mod material;
@@ -23,14 +25,22 @@ mod memory;
 mod meter;
 mod registry;
 mod retry;
+#[cfg(feature = "http")]
+mod secret;
 mod service;
+#[cfg(any(feature = "aws", feature = "vault"))]
+mod several;
 mod uri;
+#[cfg(feature = "vault")]
+mod vault;
 
 #[cfg(feature = "aws")]
 pub use aws::{AwsKms, AwsOptions, StaticCredentials};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub use fault::{Fault, Inject};
+#[cfg(feature = "http")]
+pub use http::HttpOptions;
 pub use limit::Limit;
 pub use local::LocalKms;
 pub use material::{KeyMaterial, WrappedKey};
@@ -38,11 +48,16 @@ pub use memory::{MemoryCalls, MemoryKms, MemoryState};
 pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
 pub use registry::{Registry, RegistryBuilder};
 pub use retry::{Retry, RetryOptions};
+#[cfg(feature = "http")]
+pub use secret::SecretSource;
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
-    KeyManagementServiceExt, RootKeyState, UnwrapRequest, WrapRequest,
+    KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest,
+    WrapRequest,
 };
-pub use uri::{AwsKeyUri, KeyUri, RootKey};
+pub use uri::{AwsKeyUri, KeyUri, RootKey, VaultKeyUri};
+#[cfg(feature = "vault")]
+pub use vault::{VaultKms, VaultOptions};
 
 /// The target of every log line about a key-service call, so that their level can be set alone.
 pub const LOG_TARGET: &str = "enfold::kms";

@@ -13,9 +13,9 @@ use super::local::LocalKms;
 use super::meter::Meter;
 use super::retry::{Retry, RetryOptions};
 use super::service::KeyManagementService;
-use super::uri::{AwsKeyUri, KeyUri, RootKey};
+use super::uri::{AwsKeyUri, KeyUri, RootKey, VaultKeyUri};
 use crate::error::{Code, Error, Result};
-use crate::policy::{Environment, Policy};
+use crate::policy::{Environment, KeyServices, MinTls, Policy};
 
 /// Every root key of a policy, each with its retry, limit and meter around it.
 pub struct Registry {
@@ -35,6 +35,7 @@ pub struct RegistryBuilder {
     given: Vec<Arc<dyn KeyManagementService>>,
     retry: RetryOptions,
     per_second: Option<NonZeroU32>,
+    services: KeyServices,
 }
 
 /// A root key that a ring names.
@@ -53,13 +54,14 @@ impl Registry {
             given: Vec::new(),
             retry: RetryOptions::default(),
             per_second: None,
+            services: KeyServices::default(),
         }
     }
 
     /// The root keys of every ring of `policy`.
     pub fn policy(policy: &Policy) -> Result<RegistryBuilder> {
         let base = policy.path.parent().unwrap_or(Path::new(""));
-        let mut builder = Self::builder(policy.environment, base);
+        let mut builder = Self::builder(policy.environment, base).services(policy.key_services.clone());
         for ring in policy.rings.values() {
             for root in &ring.roots {
                 builder = builder.root(root.parse()?, ring.allow_local_in_production);
@@ -113,6 +115,13 @@ impl RegistryBuilder {
         self
     }
 
+    /// How services are reached and signed in to.
+    #[must_use]
+    pub fn services(mut self, services: KeyServices) -> Self {
+        self.services = services;
+        self
+    }
+
     /// At most this many requests a second to each root key.
     #[must_use]
     pub fn limit(mut self, per_second: Option<NonZeroU32>) -> Self {
@@ -151,7 +160,12 @@ impl RegistryBuilder {
                     .cause("data keys would cross the network in the clear")
                     .hint("give an `https` endpoint, or none for the AWS service itself"))
             }
-            RootKey::Local(_) | RootKey::Aws(_) | RootKey::Memory(_) => Ok(()),
+            RootKey::Vault(vault) if vault.is_cleartext() => {
+                Err(Error::new(Code::KmsUriInvalid, format!("cannot use `{uri}` in production"))
+                    .cause("data keys would cross the network in the clear")
+                    .hint("have the server speak TLS, and write `vault://`"))
+            }
+            RootKey::Local(_) | RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Memory(_) => Ok(()),
         }
     }
 
@@ -160,7 +174,13 @@ impl RegistryBuilder {
             return Ok(given.clone());
         }
         match uri.root() {
+            RootKey::Aws(_) if self.services.min_tls == MinTls::V1_3 => {
+                Err(Error::new(Code::PolicyInvalid, format!("cannot use `{uri}` with TLS 1.3 alone"))
+                    .cause("the client of AWS KMS cannot be held to a version of TLS")
+                    .hint("leave `key_services.min_tls` at `1.2`: AWS and its client agree on 1.3 where both can"))
+            }
             RootKey::Aws(aws) => open_aws(uri, aws).await,
+            RootKey::Vault(vault) => open_vault(uri, vault, &self.services),
             RootKey::Local(_) => Ok(Arc::new(LocalKms::open(uri, &self.base)?)),
             RootKey::Memory(_) => Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
                 .cause("a key in memory is lost with its process, so only the process itself can give it")
@@ -190,6 +210,25 @@ async fn open_aws(uri: &KeyUri, _: &AwsKeyUri) -> Result<Arc<dyn KeyManagementSe
     Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
         .cause("this program was built without AWS KMS")
         .hint("build it with the feature `aws`, as `cargo build -p enfold-cli --features aws`"))
+}
+
+#[cfg(feature = "vault")]
+fn open_vault(uri: &KeyUri, key: &VaultKeyUri, services: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    let mut options = super::vault::VaultOptions::default();
+    options.http.min_tls = services.min_tls;
+    if let Some(server) = services.vault.get(&key.server()) {
+        options.http.ca_file.clone_from(&server.ca_file);
+        options.sign_in = server.sign_in.clone();
+        options.sign_in_namespace.clone_from(&server.sign_in_namespace);
+    }
+    Ok(Arc::new(super::vault::VaultKms::open(uri, &options)?))
+}
+
+#[cfg(not(feature = "vault"))]
+fn open_vault(uri: &KeyUri, _: &VaultKeyUri, _: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
+        .cause("this program was built without Vault and OpenBao")
+        .hint("build it with the feature `vault`, as `cargo build -p enfold-cli --features vault`"))
 }
 
 #[cfg(test)]

@@ -35,6 +35,16 @@ pub trait KeyManagementService: Send + Sync {
     fn describer(&self) -> Option<&dyn DescribeKey> {
         None
     }
+
+    /// The side ability to bring wraps to the newest version of the root key.
+    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
+        None
+    }
+
+    /// The side ability to give the root key a new version.
+    fn rotator(&self) -> Option<&dyn RotateKey> {
+        None
+    }
 }
 
 /// Draws data keys from the key service's own generator, for those whose rules want that.
@@ -49,6 +59,20 @@ pub trait DescribeKey: Send + Sync {
     async fn describe(&self) -> Result<KeyDescription>;
 }
 
+/// Wraps the same data keys again, under the newest version of the same root key, inside the key service: the data
+/// keys are not seen here.
+#[async_trait]
+pub trait RewrapKeys: Send + Sync {
+    async fn rewrap(&self, requests: &[RewrapRequest<'_>]) -> Vec<Result<WrappedKey>>;
+}
+
+/// Makes a new version of the root key. What was wrapped before still unwraps.
+#[async_trait]
+pub trait RotateKey: Send + Sync {
+    /// Called twice, as it may be when an answer was lost, it makes two versions, and nothing is the worse for it.
+    async fn rotate(&self) -> Result<()>;
+}
+
 #[derive(Clone, Copy)]
 pub struct WrapRequest<'a> {
     pub key: &'a KeyMaterial,
@@ -57,6 +81,13 @@ pub struct WrapRequest<'a> {
 
 #[derive(Clone, Copy)]
 pub struct UnwrapRequest<'a> {
+    pub wrapped: &'a WrappedKey,
+    pub context: &'a EncryptionContext,
+}
+
+/// What [`KeyManagementService::wrap`] gave, with its context.
+#[derive(Clone, Copy)]
+pub struct RewrapRequest<'a> {
     pub wrapped: &'a WrappedKey,
     pub context: &'a EncryptionContext,
 }
@@ -82,6 +113,17 @@ pub struct KeyDescription {
     pub manager: String,
     /// It serves to wrap and unwrap: symmetric, and made for encryption.
     pub usable: bool,
+    /// Where the service numbers them and says so.
+    pub versions: Option<KeyVersions>,
+}
+
+/// The versions of a root key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyVersions {
+    /// The one that wraps.
+    pub newest: u32,
+    /// Wraps of versions before this one are refused.
+    pub oldest_usable: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +179,14 @@ impl<K: KeyManagementService + ?Sized> KeyManagementService for Arc<K> {
 
     fn describer(&self) -> Option<&dyn DescribeKey> {
         (**self).describer()
+    }
+
+    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
+        (**self).rewrapper()
+    }
+
+    fn rotator(&self) -> Option<&dyn RotateKey> {
+        (**self).rotator()
     }
 }
 

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `aws-kms://REGION/KEY[?endpoint=URL]` | AWS KMS; KEY is a key id, `alias/NAME` or an ARN of that region |
 //! | `aws-kms://ARN[?endpoint=URL]` | the same, the region taken from the ARN |
+//! | `vault://HOST[:PORT]/MOUNT/KEY[?namespace=NAMESPACE]` | a transit key of Vault or OpenBao, over TLS; port 8200 unless another is named |
+//! | `vault+http://…` | the same without TLS, for a server on this machine |
 //! | `local:PATH` | a key file on this machine, for development |
 //! | `memory:NAME` | a key inside the process, for tests |
 
@@ -27,6 +29,7 @@ pub struct KeyUri {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RootKey {
     Aws(AwsKeyUri),
+    Vault(VaultKeyUri),
     /// As written: a relative path starts at the policy's folder.
     Local(PathBuf),
     Memory(String),
@@ -37,6 +40,17 @@ pub struct AwsKeyUri {
     region: String,
     key: String,
     endpoint: Option<String>,
+}
+
+/// A key of a transit engine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VaultKeyUri {
+    tls: bool,
+    host: String,
+    port: u16,
+    mount: String,
+    key: String,
+    namespace: Option<String>,
 }
 
 impl KeyUri {
@@ -63,7 +77,7 @@ impl KeyUri {
     pub fn is_development(&self) -> bool {
         match &self.root {
             RootKey::Local(_) | RootKey::Memory(_) => true,
-            RootKey::Aws(_) => false,
+            RootKey::Aws(_) | RootKey::Vault(_) => false,
         }
     }
 }
@@ -125,6 +139,89 @@ impl AwsKeyUri {
     }
 }
 
+impl VaultKeyUri {
+    /// What a server listens on unless its operators say otherwise.
+    const PORT: u16 = 8200;
+
+    /// `HOST:PORT`, under which the policy has what is to be known of the server.
+    pub fn server(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// `https://HOST:PORT`.
+    pub fn address(&self) -> String {
+        format!("{}://{}:{}", if self.tls { "https" } else { "http" }, self.host, self.port)
+    }
+
+    /// Where the transit engine is mounted.
+    pub fn mount(&self) -> &str {
+        &self.mount
+    }
+
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// Data keys would cross the network in the clear.
+    pub fn is_cleartext(&self) -> bool {
+        !self.tls && !url::Url::parse(&self.address()).is_ok_and(|url| is_loopback(&url))
+    }
+
+    /// The `HOST[:PORT]` of a policy, with its port.
+    pub fn canonical_server(text: &str) -> Result<String> {
+        Self::authority(text, text).map(|(host, port)| format!("{host}:{port}"))
+    }
+
+    fn parse(uri: &str, tls: bool, rest: &str) -> Result<Self> {
+        let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
+        let needed =
+            || invalid(uri, "a server, a mount and a key are needed, as `vault://vault.example.com/transit/orders`");
+        let (authority, path) = place.split_once('/').ok_or_else(needed)?;
+        let (mount, key) = path.rsplit_once('/').ok_or_else(needed)?;
+        let (host, port) = Self::authority(uri, authority)?;
+        if !is_vault_path(mount) || !is_vault_path(key) {
+            return Err(invalid(uri, "mount and key are made of letters, digits, `-`, `_` and `.`"));
+        }
+        let mut namespace = None;
+        for pair in query.iter().flat_map(|q| q.split('&')) {
+            match pair.split_once('=') {
+                Some(("namespace", value)) if namespace.is_none() && is_vault_path(value) => {
+                    namespace = Some(value.to_owned());
+                }
+                _ => return Err(invalid(uri, "only `namespace=NAMESPACE` is known behind the `?`, and only once")),
+            }
+        }
+        Ok(Self { tls, host, port, mount: mount.to_owned(), key: key.to_owned(), namespace })
+    }
+
+    fn authority(uri: &str, text: &str) -> Result<(String, u16)> {
+        // A token here would be printed with the URI and stored in the catalog.
+        if text.contains('@') {
+            return Err(invalid("vault://…", "the server holds a user name or a password")
+                .hint("how to sign in stands in the policy, under `key_services.vault`"));
+        }
+        let refused = || invalid(uri, "the server is not one, as `vault.example.com` or `vault.example.com:8200`");
+        let url = url::Url::parse(&format!("https://{text}")).map_err(|_| refused())?;
+        let host = url.host_str().ok_or_else(refused)?.to_owned();
+        // The parser forgets the port that is https's own, and takes a path for an authority's end.
+        let port = if text.ends_with(":443") { Some(443) } else { url.port() };
+        if url.path() != "/" || text.contains(['/', '?', '#', '\\']) {
+            return Err(refused());
+        }
+        Ok((host, port.unwrap_or(Self::PORT)))
+    }
+
+    fn text(&self) -> String {
+        let scheme = if self.tls { "vault" } else { "vault+http" };
+        let namespace = self.namespace.as_ref().map(|n| format!("?namespace={n}")).unwrap_or_default();
+        format!("{scheme}://{}/{}/{}{namespace}", self.server(), self.mount, self.key)
+    }
+}
+
 impl FromStr for KeyUri {
     type Err = Error;
 
@@ -137,6 +234,12 @@ impl FromStr for KeyUri {
             let endpoint = aws.endpoint.as_ref().map(|e| format!("?endpoint={e}")).unwrap_or_default();
             let text = format!("aws-kms://{}/{}{endpoint}", aws.region, aws.key);
             return Ok(Self { text, root: RootKey::Aws(aws) });
+        }
+        for (scheme, tls) in [("vault://", true), ("vault+http://", false)] {
+            if let Some(rest) = uri.strip_prefix(scheme) {
+                let vault = VaultKeyUri::parse(uri, tls, rest)?;
+                return Ok(Self { text: vault.text(), root: RootKey::Vault(vault) });
+            }
         }
         if let Some(path) = uri.strip_prefix("local:") {
             if path.is_empty() || path.starts_with("//") || path.ends_with('/') {
@@ -233,6 +336,15 @@ fn is_aws_key_id(id: &str) -> bool {
     }
 }
 
+/// Segments that no server reads as anything but a name. Vault's own pattern for a key is `\w(([\w-.]+)?\w)?`.
+fn is_vault_path(text: &str) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    text.len() <= 250
+        && text.split('/').all(|segment| {
+            !segment.is_empty() && segment.bytes().all(good) && !segment.starts_with('.') && !segment.ends_with('.')
+        })
+}
+
 fn parse_endpoint(uri: &str, text: &str) -> Result<String> {
     let Ok(url) = url::Url::parse(text) else {
         return Err(invalid(uri, "the endpoint is not a URL"));
@@ -261,9 +373,9 @@ fn is_loopback(url: &url::Url) -> bool {
 }
 
 fn unknown_scheme(uri: &str) -> Error {
-    const KNOWN: [&str; 3] = ["aws-kms", "local", "memory"];
+    const KNOWN: [&str; 4] = ["aws-kms", "vault", "local", "memory"];
     let scheme = uri.split(':').next().unwrap_or_default();
-    let error = invalid(uri, "no key service of that name is built in: `aws-kms://…` and `local:…` are");
+    let error = invalid(uri, "no key service of that name is built in: `aws-kms://…`, `vault://…` and `local:…` are");
     let nearest =
         KNOWN.iter().max_by(|a, b| strsim::jaro_winkler(scheme, a).total_cmp(&strsim::jaro_winkler(scheme, b)));
     match nearest {
@@ -350,6 +462,19 @@ mod tests {
             "aws-kms://eu-west-1/arn:aws:kms:eu-central-1:111122223333:alias/a",
             "aws-kms://arn:aws:s3:eu-central-1:111122223333:alias/a",
             "aws-kms://arn:aws:kms:eu-central-1:1:alias/a",
+            "vault://",
+            "vault://h",
+            "vault://h/orders",
+            "vault://h//orders",
+            "vault://h/transit/",
+            "vault://h/transit/../orders",
+            "vault://h/transit/or%2fders",
+            "vault://h/transit/orders?namespace=",
+            "vault://h/transit/orders?namespace=a&namespace=b",
+            "vault://h/transit/orders?token=hvs.x",
+            "vault://h:x/transit/orders",
+            "vault://h#a/transit/orders",
+            "vault+https://h/transit/orders",
             "local:",
             "local://host/file",
             "local:folder/",
@@ -371,6 +496,38 @@ mod tests {
         assert!(!error.to_string().contains("hunter2"));
         let error = "aws-kms:/eu-central-1/alias/a?endpoint=http://me:hunter2@x".parse::<KeyUri>().unwrap_err();
         assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_transit_key_is_a_server_a_mount_a_key_and_a_namespace() {
+        let vault = |text: &str| match text.parse::<KeyUri>().unwrap().root() {
+            RootKey::Vault(vault) => vault.clone(),
+            other => panic!("{other:?}"),
+        };
+        let key = vault("vault://Vault.example.com/teams/transit/orders?namespace=shop/eu");
+        assert_eq!(key.address(), "https://vault.example.com:8200");
+        assert_eq!((key.mount(), key.key(), key.namespace()), ("teams/transit", "orders", Some("shop/eu")));
+        assert_eq!(vault("vault://h:443/transit/orders").server(), "h:443");
+        assert_eq!(vault("vault://[::1]:8210/transit/orders").address(), "https://[::1]:8210");
+        // One key has one spelling, whether its port is written or not.
+        let short: KeyUri = "vault://h/transit/orders".parse().unwrap();
+        assert_eq!(short, "vault://h:8200/transit/orders".parse().unwrap());
+        assert_eq!(short.to_string().parse::<KeyUri>().unwrap(), short);
+        assert_eq!(VaultKeyUri::canonical_server("h").unwrap(), "h:8200");
+        for (text, cleartext) in [
+            ("vault://h/transit/orders", false),
+            ("vault+http://127.0.0.1/transit/orders", false),
+            ("vault+http://localhost:1/transit/orders", false),
+            ("vault+http://h/transit/orders", true),
+        ] {
+            assert_eq!(vault(text).is_cleartext(), cleartext, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_in_a_server_is_refused_and_not_repeated() {
+        let error = "vault://hvs.secret@h/transit/orders".parse::<KeyUri>().unwrap_err();
+        assert!(!error.to_string().contains("hvs.secret"), "{error}");
     }
 
     #[test]

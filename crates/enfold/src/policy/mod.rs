@@ -7,6 +7,7 @@ mod check;
 mod columns;
 mod draft;
 pub mod edit;
+mod key_services;
 mod model;
 mod raw;
 pub mod reference;

@@ -90,6 +90,16 @@ pub enum TriggerChoice {
     Fire,
 }
 
+/// The least version of TLS that a key service is called with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MinTls {
+    #[default]
+    #[serde(rename = "1.2")]
+    V1_2,
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
 /// Everything `enfold.toml` says.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -103,6 +113,7 @@ pub struct Policy {
     pub context: ContextRules,
     pub log: LogPolicy,
     pub events: EventPolicy,
+    pub key_services: KeyServices,
     pub rings: BTreeMap<String, RingPolicy>,
     /// Keyed by `schema.table` on Postgres, `table` on SQLite.
     pub tables: BTreeMap<String, TablePolicy>,
@@ -216,6 +227,36 @@ pub struct EventPolicy {
     pub file: Option<PathBuf>,
     /// The catalog's `events` table.
     pub catalog: bool,
+}
+
+/// How key services are reached, besides what the URIs of root keys say.
+#[derive(Clone, Debug, Default)]
+pub struct KeyServices {
+    pub min_tls: MinTls,
+    /// Servers of Vault or OpenBao by `HOST:PORT`.
+    pub vault: BTreeMap<String, VaultServer>,
+}
+
+/// A server of Vault or OpenBao.
+#[derive(Clone, Debug)]
+pub struct VaultServer {
+    pub ca_file: Option<PathBuf>,
+    /// Where the sign-in happens, if not in the namespace of the root key; empty for the root namespace.
+    pub sign_in_namespace: Option<String>,
+    pub sign_in: VaultSignIn,
+}
+
+/// How to get a token. Secrets are not here: files and variables are read when they are needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VaultSignIn {
+    /// Of the file, or of the variable `VAULT_TOKEN`.
+    Token { file: Option<PathBuf> },
+    /// With the SecretID of the file, or of the variable `VAULT_SECRET_ID`.
+    AppRole { mount: String, role_id: String, secret_id_file: Option<PathBuf> },
+    /// With a token of somebody else: a service account's of Kubernetes, an issuer's.
+    Jwt { mount: String, role: Option<String>, jwt_file: PathBuf },
+    /// With a certificate that TLS shows.
+    Certificate { mount: String, role: Option<String>, certificate_file: PathBuf, key_file: PathBuf },
 }
 
 #[derive(Clone, Debug)]

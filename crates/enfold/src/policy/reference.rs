@@ -191,6 +191,7 @@ fn items_text(kind: &str) -> &str {
 fn placeholder(map: &str) -> &'static str {
     match map {
         "rings" => "RING",
+        "vault" => "HOST:PORT",
         "tables" => "TABLE",
         "columns" => "COLUMN",
         "indexes" => "INDEX",
@@ -202,5 +203,12 @@ fn placeholder(map: &str) -> &'static str {
 }
 
 fn header(path: &[String]) -> String {
-    path.iter().map(|key| if key == "TABLE" { "\"TABLE\"" } else { key.as_str() }).collect::<Vec<_>>().join(".")
+    path.iter()
+        .map(|key| match key.as_str() {
+            "TABLE" => "\"TABLE\"",
+            "HOST:PORT" => "\"HOST:PORT\"",
+            key => key,
+        })
+        .collect::<Vec<_>>()
+        .join(".")
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check::{self, Checked};
-use super::columns;
 use super::model::{
     CachePolicy, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy, RecordWrap,
     RingPolicy, Scope, Trust, ValuePolicy,
@@ -16,6 +15,7 @@ use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, 
 use super::source::{Findings, Place};
 use super::url::DatabaseUrl;
 use super::words::{did_you_mean, key_text, parse_duration, parse_operator_key, path_text};
+use super::{columns, key_services};
 use crate::Code;
 use crate::kms::{KeyUri, RootKey};
 
@@ -44,7 +44,7 @@ pub(super) struct Resolver<'a> {
     pub findings: &'a mut Findings,
     places: BTreeMap<check::Path, Place>,
     faulty: BTreeSet<check::Path>,
-    base: &'a Path,
+    pub base: &'a Path,
     /// The scope of each ring, none where it was refused.
     pub scopes: BTreeMap<String, Option<Scope>>,
     /// Column and value ids with the path that has them.
@@ -128,6 +128,7 @@ impl Resolver<'_> {
         let trust = self.trust(raw.trust);
         let environment = raw.environment;
         let rings = self.rings(raw.rings, environment);
+        let key_services = key_services::resolve(self, raw.key_services, &rings);
         let tables = columns::tables(self, raw.tables, database.as_ref().map(DatabaseUrl::scheme));
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
         Some(Policy {
@@ -142,6 +143,7 @@ impl Resolver<'_> {
             },
             log: log(&raw.log),
             events: self.events(raw.events),
+            key_services,
             rings,
             tables,
             values,

@@ -50,6 +50,7 @@ enum Kind {
     InvalidState,
     NotFound,
     Denied,
+    Expired,
     Throttled,
     Unavailable,
     WrapInvalid,
@@ -85,6 +86,7 @@ fn translate(operation: Operation, uri: &KeyUri, how: How<'_>, request: Option<&
                 right(operation)
             ))
             .hint("a condition on the encryption context refuses in the same way"),
+        Kind::Expired => failure::credential_expired(operation, uri),
         Kind::Throttled => failure::throttled(operation, uri),
         Kind::Unavailable => failure::failed(Code::KmsUnavailable, operation, uri).cause("AWS KMS failed for now"),
         Kind::WrapInvalid => failure::wrap_invalid(operation, uri),
@@ -108,12 +110,11 @@ fn kind(name: Option<&str>, status: u16) -> Kind {
         | "InvalidSignatureException"
         | "SignatureDoesNotMatch"
         | "IncompleteSignature"
-        | "ExpiredTokenException"
-        | "ExpiredToken"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
         | "NotAuthorized"
         | "OptInRequired" => Kind::Denied,
+        "ExpiredTokenException" | "ExpiredToken" => Kind::Expired,
         "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyRequestsException" => Kind::Throttled,
         "KeyUnavailableException"
         | "DependencyTimeoutException"
@@ -155,6 +156,8 @@ fn action(operation: Operation) -> &'static str {
         Operation::Unwrap => "Decrypt",
         Operation::Generate => "GenerateDataKey",
         Operation::Describe => "DescribeKey",
+        Operation::Rewrap => "ReEncrypt",
+        Operation::Rotate => "RotateKeyOnDemand",
     }
 }
 

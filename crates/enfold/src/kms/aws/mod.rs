@@ -23,7 +23,6 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::Credentials;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 
 use super::context::EncryptionContext;
@@ -33,12 +32,9 @@ use super::service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, RootKeyState,
     UnwrapRequest, WrapRequest,
 };
+use super::several::in_order;
 use super::uri::{AwsKeyUri, KeyUri, RootKey};
 use crate::error::{Code, Error, Result};
-
-/// Calls of one batch that are under way at once. The default quota of an account is thousands a second; this keeps
-/// one process far from it and still hides the round trip.
-const AT_ONCE: usize = 16;
 
 /// AWS KMS API reference, `Decrypt`: a ciphertext has at most 6,144 bytes.
 const LONGEST_CIPHERTEXT: usize = 6144;
@@ -233,13 +229,8 @@ impl DescribeKey for AwsKms {
         self.same_key(operation, Some(key.key_id()))?;
         let manager = key.key_manager().map(|m| m.as_str().to_owned()).unwrap_or_default();
         let resolved = key.arn().unwrap_or(key.key_id()).to_owned();
-        Ok(KeyDescription { resolved, state: state(&key), manager, usable: usable(&key) })
+        Ok(KeyDescription { resolved, state: state(&key), manager, usable: usable(&key), versions: None })
     }
-}
-
-/// Runs a few at a time and gives the results in the order of the requests.
-async fn in_order<T: Send>(calls: Vec<BoxFuture<'_, Result<T>>>) -> Vec<Result<T>> {
-    futures_util::stream::iter(calls).buffered(AT_ONCE).collect().await
 }
 
 /// AWS KMS refuses an empty map, so an empty context is sent as none.

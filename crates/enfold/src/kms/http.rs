@@ -1,0 +1,276 @@
+//! HTTP for key services that speak REST: one client, so that all of them are as careful.
+//!
+//! TLS is verified against the system's authorities or a file of one's own, at least at the policy's version. No
+//! redirect is followed and no proxy of the environment is used: data keys go where the URI says and nowhere else.
+//! Every call has a deadline. Bodies and secret headers are wiped when they are done with; what passes through the
+//! buffers of the TLS and HTTP libraries is not. Of an answer nothing is repeated here but its status.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::failure::{self, Operation};
+use super::secret::refuse_open_to_others;
+use super::uri::KeyUri;
+use crate::error::{Code, Error, Result};
+use crate::policy::MinTls;
+use crate::tls;
+
+/// More than any answer that is asked for here, and little enough to hold.
+const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+
+/// How to reach a service, besides what the URI says.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    pub min_tls: MinTls,
+    /// Trusts the authorities of this PEM file instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of a certificate chain and its private key, shown to the server.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    pub connect_within: Duration,
+    /// For one call, its connection included.
+    pub answer_within: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            min_tls: MinTls::default(),
+            ca_file: None,
+            identity: None,
+            connect_within: Duration::from_secs(2),
+            answer_within: Duration::from_secs(4),
+        }
+    }
+}
+
+/// See the module's head.
+pub(super) struct Http {
+    options: HttpOptions,
+    loaded: Mutex<Option<Loaded>>,
+}
+
+/// A client and the state of the files it was made from.
+struct Loaded {
+    client: Client,
+    stamps: Vec<Option<(SystemTime, u64)>>,
+}
+
+/// One request. A header's value may be secret; none of them is logged.
+pub(super) struct Call<'a> {
+    pub method: Method,
+    pub url: &'a str,
+    pub headers: Vec<(&'static str, Zeroizing<String>)>,
+    /// JSON.
+    pub body: Option<Bytes>,
+}
+
+pub(super) struct Answer {
+    pub status: u16,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// A body that is wiped when the last who holds it lets go.
+pub(super) fn secret_body(bytes: Zeroizing<Vec<u8>>) -> Bytes {
+    Bytes::from_owner(Wiped(bytes))
+}
+
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Http {
+    /// Reads the files once, so that a wrong one shows at the start.
+    pub(super) fn new(options: HttpOptions) -> Result<Self> {
+        let http = Self { options, loaded: Mutex::default() };
+        http.client()?;
+        Ok(http)
+    }
+
+    /// Sends `call` once and reads the whole answer, whatever its status.
+    pub(super) async fn send(&self, operation: Operation, uri: &KeyUri, call: Call<'_>) -> Result<Answer> {
+        let cannot = || failure::failed(Code::Internal, operation, uri).cause("the request could not be built");
+        let mut request = self.client()?.request(call.method, call.url);
+        for (name, value) in call.headers {
+            let value = HeaderValue::from_maybe_shared(secret_body(Zeroizing::new(value.as_bytes().to_vec())));
+            let mut value = value.map_err(|_| cannot())?;
+            value.set_sensitive(true);
+            request = request.header(HeaderName::from_static(name), value);
+        }
+        if let Some(body) = call.body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let mut response = request.send().await.map_err(|e| missed(operation, uri, &e))?;
+        let status = response.status().as_u16();
+        if response.status().is_redirection() {
+            return Err(failure::failed(Code::KmsProtocol, operation, uri)
+                .cause("the key service sends the caller elsewhere, and data keys go only where the URI says")
+                .hint("name the address that answers itself: the load balancer, or the active node"));
+        }
+        let mut body = Zeroizing::new(Vec::with_capacity(expected(response.content_length())));
+        while let Some(chunk) = response.chunk().await.map_err(|e| missed(operation, uri, &e))? {
+            if body.len() + chunk.len() > LONGEST_ANSWER {
+                return Err(failure::failed(Code::KmsProtocol, operation, uri).cause("the answer has no end"));
+            }
+            append(&mut body, &chunk);
+        }
+        Ok(Answer { status, body })
+    }
+
+    /// The client, made anew when one of its files has changed: certificates are renewed without a restart.
+    fn client(&self) -> Result<Client> {
+        let stamps = self.stamps();
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*loaded {
+            Some(held) if held.stamps == stamps => Ok(held.client.clone()),
+            held => match self.make() {
+                Ok(client) => {
+                    *loaded = Some(Loaded { client: client.clone(), stamps });
+                    Ok(client)
+                }
+                // A file that is being written just now: what was good a moment ago still is.
+                Err(_) if held.is_some() => Ok(held.as_ref().map(|h| h.client.clone()).unwrap_or_default()),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn make(&self) -> Result<Client> {
+        if let Some((_, key)) = &self.options.identity {
+            let file = std::fs::File::open(key).map_err(|e| {
+                Error::new(Code::FileFailed, format!("cannot read the private key `{}`", key.display()))
+                    .cause(e.kind().to_string())
+            })?;
+            refuse_open_to_others(key, &file)?;
+        }
+        let trust = tls::Trust {
+            min: self.options.min_tls,
+            authorities: self.options.ca_file.as_deref(),
+            identity: self.options.identity.as_ref().map(|(chain, key)| (chain, key)),
+        };
+        let unverifiable =
+            || Error::new(Code::KmsUnavailable, "this machine has no root certificates to verify a key service with");
+        let config = tls::client(&trust, unverifiable)?;
+        Client::builder()
+            .tls_backend_preconfigured(config)
+            .redirect(Policy::none())
+            .no_proxy()
+            .connect_timeout(self.options.connect_within)
+            .timeout(self.options.answer_within)
+            .build()
+            .map_err(|_| Error::new(Code::Internal, "cannot make a client for HTTP"))
+    }
+
+    fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
+        let identity = self.options.identity.iter().flat_map(|(chain, key)| [chain, key]);
+        let about = |path: &PathBuf| {
+            let about = std::fs::metadata(path).ok()?;
+            Some((about.modified().ok()?, about.len()))
+        };
+        self.options.ca_file.iter().chain(identity).map(about).collect()
+    }
+}
+
+/// What a service says by its status alone; `None` where the answer's text must tell.
+pub(super) fn by_status(operation: Operation, uri: &KeyUri, status: u16) -> Option<Error> {
+    let error = match status {
+        401 | 403 => failure::denied(operation, uri),
+        429 => failure::throttled(operation, uri),
+        500.. => failure::failed(Code::KmsUnavailable, operation, uri).cause("the key service failed for now"),
+        _ => return None,
+    };
+    Some(error.cause(answered(status)))
+}
+
+pub(super) fn answered(status: u16) -> String {
+    format!("the key service answered with HTTP status {status}")
+}
+
+fn expected(length: Option<u64>) -> usize {
+    let length = length.and_then(|n| usize::try_from(n).ok()).unwrap_or(4096);
+    length.min(LONGEST_ANSWER)
+}
+
+/// Grows into a new place and wipes the old one, which `Vec` would leave as it was.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    if body.capacity() - body.len() < chunk.len() {
+        let mut larger = Vec::with_capacity((body.len() + chunk.len()) * 2);
+        larger.extend_from_slice(body);
+        body.zeroize();
+        **body = larger;
+    }
+    body.extend_from_slice(chunk);
+}
+
+fn missed(operation: Operation, uri: &KeyUri, error: &reqwest::Error) -> Error {
+    if error.is_timeout() {
+        return failure::timed_out(operation, uri);
+    }
+    let unavailable = failure::failed(Code::KmsUnavailable, operation, uri);
+    match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(_)) => unavailable
+            .cause("the certificate of the key service is not trusted")
+            .hint("name its authority in the policy (`ca_file`), and the host that the certificate is for in the URI"),
+        Some(_) => unavailable
+            .cause("the key service and this machine agree on no TLS")
+            .hint("see which versions it offers; the policy's `key_services.min_tls` is the least that is taken"),
+        None => unavailable
+            .cause("the key service could not be reached, or hung up")
+            .hint("check host and port of the URI, and the way there"),
+    }
+}
+
+/// It is the content of an I/O error somewhere down the chain.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut link = std::error::Error::source(error);
+    while let Some(error) = link {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(found) = inner.and_then(|e| e.downcast_ref::<rustls::Error>()) {
+            return Some(found);
+        }
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        link = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_grows_keeps_its_bytes() {
+        let mut body = Zeroizing::new(Vec::with_capacity(2));
+        for chunk in [&b"ab"[..], b"cdefg", b"", b"h"] {
+            append(&mut body, chunk);
+        }
+        assert_eq!(body.as_slice(), b"abcdefgh");
+    }
+
+    #[test]
+    fn a_client_that_lost_its_authority_file_goes_on_with_what_it_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let options = HttpOptions { ca_file: Some(path.clone()), ..HttpOptions::default() };
+        assert_eq!(Http::new(options.clone()).err().map(|e| e.code()), Some(Code::FileFailed));
+        std::fs::write(&path, enfold_testkit::certificates::Authority::new().pem()).unwrap();
+        let http = Http::new(options).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(http.client().is_ok());
+    }
+}

@@ -1,0 +1,118 @@
+//! Credentials that somebody else keeps up to date: a file or an environment variable, read each time they are needed.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::error::{Code, Error, Result};
+
+/// Longer than any token that a server makes (a JWT with many claims is some kilobytes).
+const LONGEST: u64 = 64 * 1024;
+/// Rights of anybody but the owner and the group.
+const OTHERS: u32 = 0o007;
+
+/// Where a credential is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file that only its owner and its group may use.
+    File(PathBuf),
+    /// A file that an orchestrator writes and that everybody inside the container may read (a projected token): what
+    /// it holds is short-lived and of use to one audience only.
+    Projected(PathBuf),
+    /// An environment variable, by its name.
+    Variable(String),
+}
+
+impl SecretSource {
+    /// The credential without the white space around it. It is read anew, so that whoever renews it needs no restart.
+    pub(super) fn read(&self) -> Result<Zeroizing<String>> {
+        let text = match self {
+            Self::File(path) => read(path, true)?,
+            Self::Projected(path) => read(path, false)?,
+            Self::Variable(name) => Zeroizing::new(std::env::var(name).unwrap_or_default()),
+        };
+        let trimmed = text.trim();
+        // It becomes a header or a JSON string: nothing but printable characters is a credential.
+        if trimmed.is_empty() || !trimmed.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(self.missing());
+        }
+        Ok(Zeroizing::new(trimmed.to_owned()))
+    }
+
+    fn missing(&self) -> Error {
+        let error = Error::new(Code::KmsAccessDenied, "there is no credential for the key service");
+        match self {
+            Self::File(path) | Self::Projected(path) => {
+                error.cause(format!("the file `{}` does not hold one", path.display()))
+            }
+            Self::Variable(name) => error
+                .cause(format!("the environment variable `{name}` is not set"))
+                .hint("or name a file in the policy, under `key_services.vault`"),
+        }
+    }
+}
+
+/// Refuses a private file that others have rights to. The rights are those of the file that was opened.
+pub(super) fn refuse_open_to_others(path: &Path, file: &File) -> Result<()> {
+    let mode = file.metadata().map_err(|e| unreadable(path, &e))?.mode();
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    let shown = path.display();
+    Err(Error::new(Code::KeyFilePermissions, format!("the credential file `{shown}` is open to others"))
+        .cause(format!("its mode is {:04o}, and may be 0660 at most", mode & 0o7777))
+        .hint(format!("chmod o= {shown}"))
+        .hint("if others could read it, have a new credential made: this one may be known"))
+}
+
+fn read(path: &Path, private: bool) -> Result<Zeroizing<String>> {
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    if private {
+        refuse_open_to_others(path, &file)?;
+    }
+    // Room enough from the start, so that growing leaves no copies behind.
+    let length = file.metadata().map_err(|e| unreadable(path, &e))?.len().min(LONGEST);
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
+    file.take(LONGEST).read_to_string(&mut text).map_err(|e| unreadable(path, &e))?;
+    Ok(text)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Code::FileFailed, format!("cannot read the credential file `{}`", path.display()))
+        .cause(error.kind().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_credential_is_read_anew_each_time_and_only_from_a_file_closed_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let write = |text: &str, mode: u32| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let (private, projected) = (SecretSource::File(path.clone()), SecretSource::Projected(path.clone()));
+        write("one\n", 0o600);
+        assert_eq!(private.read().unwrap().as_str(), "one");
+        write("two", 0o640);
+        assert_eq!(private.read().unwrap().as_str(), "two");
+        write("three", 0o644);
+        assert_eq!(private.read().unwrap_err().code(), Code::KeyFilePermissions);
+        assert_eq!(projected.read().unwrap().as_str(), "three");
+        for bad in ["", " \n", "a b", "a\nX-Header: b"] {
+            write(bad, 0o600);
+            let error = private.read().unwrap_err();
+            assert_eq!(error.code(), Code::KmsAccessDenied, "{bad:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(private.read().unwrap_err().code(), Code::FileFailed);
+    }
+}

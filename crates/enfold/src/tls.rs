@@ -1,0 +1,66 @@
+//! The one way in which this crate speaks TLS: verified always, over one crypto library, never below 1.2.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::policy::MinTls;
+use crate::{Code, Error, Result};
+
+/// What a connection trusts and shows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trust<'a> {
+    pub min: MinTls,
+    /// A PEM file with the authorities that are trusted; none: those of the system, or of `SSL_CERT_FILE`.
+    pub authorities: Option<&'a Path>,
+    /// PEM files of a certificate chain and its private key, which the other side is shown.
+    pub identity: Option<(&'a PathBuf, &'a PathBuf)>,
+}
+
+/// `unverifiable`: the error of a machine that trusts nobody.
+pub(crate) fn client(trust: &Trust<'_>, unverifiable: impl FnOnce() -> Error) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    match trust.authorities {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|_| unreadable(path, "a certificate in it cannot be trusted"))?;
+            }
+        }
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    if roots.is_empty() {
+        return Err(
+            unverifiable().hint("install ca-certificates, or set SSL_CERT_FILE to your authority's certificate")
+        );
+    }
+    let versions: &[&rustls::SupportedProtocolVersion] = match trust.min {
+        MinTls::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        MinTls::V1_3 => &[&rustls::version::TLS13],
+    };
+    // The provider is named, so that a binary that forgot to install one does not panic here.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|_| Error::new(Code::Internal, "the TLS library has no protocol version to offer"))?
+        .with_root_certificates(roots);
+    let Some((chain, key)) = trust.identity else { return Ok(config.with_no_client_auth()) };
+    let private = rustls::pki_types::PrivateKeyDer::from_pem_file(key)
+        .map_err(|_| unreadable(key, "a private key in PEM is expected"))?;
+    config
+        .with_client_auth_cert(certificates(chain)?, private)
+        .map_err(|_| unreadable(key, "the private key and the certificate do not belong together"))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let refused = || unreadable(path, "certificates in PEM are expected");
+    let found = CertificateDer::pem_file_iter(path).map_err(|_| refused())?;
+    let found: Vec<_> = found.collect::<std::result::Result<_, _>>().map_err(|_| refused())?;
+    if found.is_empty() { Err(refused()) } else { Ok(found) }
+}
+
+fn unreadable(path: &Path, fact: &str) -> Error {
+    Error::new(Code::FileFailed, format!("cannot use the file `{}` for TLS", path.display())).cause(fact)
+}
