@@ -164,7 +164,7 @@ fn ids_are_unique() {
 fn root_keys_are_uris_of_known_kinds() {
     assert_snapshot!(refused(&SHORT.replace("[\"local:dev.key\"]", "[\"awskms://x\", \"aws-kms://x\", \"local:\", \"local:a\", \"local:a\"]")), @r#"
     policy-invalid: the policy `enfold.toml` has 4 errors
-    enfold.toml:7: rings.customers.roots.0: not the URI of a root key: no key service of that name is built in: `aws-kms://…` and `local:…` are; did you mean `aws-kms`?
+    enfold.toml:7: rings.customers.roots.0: not the URI of a root key: no key service of that name is built in: `aws-kms://…`, `vault://…` and `local:…` are; did you mean `aws-kms`?
     enfold.toml:7: rings.customers.roots.1: not the URI of a root key: a region and a key are needed, as `aws-kms://eu-central-1/alias/orders`
     enfold.toml:7: rings.customers.roots.2: not the URI of a root key: a file is needed, as `local:dev.key` or `local:/etc/enfold/dev.key`
     enfold.toml:7: rings.customers.roots.4: the same root key twice
