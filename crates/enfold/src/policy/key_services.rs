@@ -23,12 +23,9 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
     let mut vault = BTreeMap::new();
     for (name, raw) in raw.vault {
         let path = keys(&["key_services", "vault", &name]);
-        let server = match VaultKeyUri::canonical_server(&name) {
-            Ok(server) => server,
-            Err(_) => {
-                at.report(&path, "not a server, as `vault.example.com` or `vault.example.com:8200`");
-                continue;
-            }
+        let Ok(server) = VaultKeyUri::canonical_server(&name) else {
+            at.report(&path, "not a server, as `vault.example.com` or `vault.example.com:8200`");
+            continue;
         };
         if !named.contains(&server) {
             at.report(&path, "no root key is on this server");
