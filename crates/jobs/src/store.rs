@@ -49,8 +49,9 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RowVersion {
     /// Postgres: the tuple's place, the transaction that wrote it, and the file it lies in (a rewritten table may hold
-    /// another row of the same transaction at the same place).
-    Tuple { file: u32, block: u32, offset: u16, xmin: u32 },
+    /// another row of the same transaction at the same place). `held`: when it was read, some transaction had locked it
+    /// or begun to change it, and may not have ended.
+    Tuple { file: u32, block: u32, offset: u16, xmin: u32, held: bool },
     /// SQLite and the simulated store: the row id and a SHA-256 of the exact stored bytes of every converted, tenant
     /// and bound column.
     Digest { rowid: i64, digest: [u8; 32] },

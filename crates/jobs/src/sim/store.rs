@@ -212,6 +212,7 @@ fn row(tuple: &Tuple, relation: usize, slot: usize) -> Row {
             block: u32::try_from(slot).unwrap(),
             offset: u16::try_from(relation).unwrap(),
             xmin: tuple.xmin,
+            held: false,
         },
         label: tuple.label(),
         cells: tuple.cells.to_vec(),
