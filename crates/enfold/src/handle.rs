@@ -328,7 +328,7 @@ impl Builder {
                 .hint("put the public key that `enfold init` printed into enfold.toml: `trust.operator_key`")
         })?;
         let trusted = Trusted { operator_key, min_epoch: self.policy.trust.min_epoch };
-        let mut registry = Registry::policy(&self.policy)?;
+        let mut registry = Registry::policy(&self.policy)?.clock(Arc::clone(&self.clock));
         for provider in &self.providers {
             registry = registry.provider(Arc::clone(provider));
         }
