@@ -88,11 +88,14 @@ async fn probes(
 /// A leak is the result of an audit, not a failure of it: the report is printed, and the exit code is 4.
 fn verdict(report: &Report) -> Result<()> {
     let (all, leaks) = (report.audit.columns.len(), report.audit.count(ColumnStatus::Leaks));
-    if leaks > 0 {
-        return Err(Error::new(Code::PlaintextFound, format!("plaintext in {leaks} of {all} columns"))
-            .hint("`enfold plan` shows what protecting them takes"));
-    }
     let refused = report.audit.count(ColumnStatus::Refused);
+    if leaks > 0 {
+        let mut error = Error::new(Code::PlaintextFound, format!("plaintext in {leaks} of {all} columns"));
+        if refused > 0 {
+            error = error.cause(format!("{refused} more cannot hold envelopes, so what they hold is plaintext too"));
+        }
+        return Err(error.hint("`enfold plan` shows what protecting them takes"));
+    }
     if refused > 0 {
         // A policy that asks for what cannot be is not met, and an auditor must not read it as clean.
         let line = format!("{refused} of {all} columns cannot hold envelopes, so what they hold is plaintext");

@@ -66,3 +66,15 @@ fn in_a_terminal_a_canary_stays_as_it_is_when_somebody_says_so_or_nothing() {
         assert!(0 < sealed(&shop) && sealed(&shop) < ALL);
     }
 }
+
+#[test]
+fn several_workers_are_refused_where_only_one_can_write() {
+    let shop = Sandbox::ready();
+    let before = shop.users();
+    shop.run(&["apply", "--yes", "--workers", "2"]).snapshot("workers_on_sqlite");
+    for command in ["enforce", "rollback"] {
+        assert_eq!(shop.run(&[command, "--all", "--yes", "--workers", "2"]).code, 2);
+    }
+    assert_eq!(shop.run(&["verify", "--all", "--workers", "2"]).code, 2);
+    assert!(before == shop.users());
+}
