@@ -71,3 +71,43 @@ impl BackOff {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use enfold::policy::{Variables, parse};
+
+    use super::*;
+
+    fn policy(jobs: &str) -> JobPolicy {
+        let text = format!("environment = \"development\"\n[database]\nurl = \"sqlite:app.db\"\n[jobs]\n{jobs}");
+        parse(&text, Path::new("enfold.toml"), &Variables::new()).unwrap().jobs
+    }
+
+    #[test]
+    fn the_default_is_that_of_a_policy_that_says_nothing() {
+        assert_eq!(BackOff::from(&policy("")), BackOff::default());
+    }
+
+    #[test]
+    fn what_a_job_s_record_says_stands_in_for_the_policy_and_nothing_else_does() {
+        let text = "max_replica_lag = \"3s\"\nmax_disk_growth_mib = 9\ncanary_query = \"SELECT 1\"\n";
+        let of_policy = BackOff::from(&policy(text));
+        assert_eq!(of_policy.with(&JobLimits::default()), of_policy);
+        let changed = JobLimits {
+            max_replica_lag_ms: Some(500),
+            max_disk_growth_mib: Some(90),
+            canary_query_time_ms: Some(7),
+            ..JobLimits::default()
+        };
+        let query = CanaryQuery { sql: "SELECT 1".to_owned(), time: Duration::from_millis(7) };
+        let expected = BackOff {
+            max_replica_lag: Duration::from_millis(500),
+            max_disk_growth_mib: Some(90),
+            canary_query: Some(query),
+            ..of_policy.clone()
+        };
+        assert_eq!(of_policy.with(&changed), expected);
+    }
+}

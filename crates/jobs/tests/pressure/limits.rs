@@ -191,7 +191,7 @@ async fn a_job_waits_while_the_canary_query_is_slow() {
     let slow = async |_| scene.run("UPDATE pond SET seconds = 60").await;
     scene
         .waits("the canary query takes longer than 300 ms", slow, async |_| {
-            scene.run("UPDATE pond SET seconds = 0").await
+            scene.run("UPDATE pond SET seconds = 0").await;
         })
         .await;
     // Waiting for somebody's lock is a part of its time.

@@ -1,6 +1,7 @@
 //! A table of a thousand rows on a server of its own, a slow sweep over it, and somebody who listens to what it says.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use enfold::db::postgres::Endpoint;
@@ -76,6 +77,7 @@ impl Scene {
         self.said.lock().unwrap().clear();
         let codec = OneKey::new([7; 32]);
         let options = SweepOptions::new("worker");
+        let relieved = AtomicBool::new(false);
         let meanwhile = async {
             self.sealed_something().await;
             trouble(job).await;
@@ -88,11 +90,17 @@ impl Scene {
             self.heard(reason).await;
             assert_eq!(self.sealed().await, then, "the job went on while {reason}");
             assert!(then < ROWS, "the job was through before it waited");
+            relieved.store(true, Ordering::Relaxed);
             relief(job).await;
             self.store.set_control(job, None, Some(None)).await.expect("the rate is taken off");
         };
-        let (report, ()) = join(sweep(&self.store, &codec, job, &options, self), meanwhile).await;
-        assert_eq!(report.expect("sweeps").state, JobState::Completed);
+        let swept = async {
+            let report = sweep(&self.store, &codec, job, &options, self).await.expect("sweeps");
+            assert!(relieved.load(Ordering::Relaxed), "the job was through before it waited for: {reason}");
+            report
+        };
+        let (report, ()) = join(swept, meanwhile).await;
+        assert_eq!(report.state, JobState::Completed);
         assert_eq!(self.sealed().await, ROWS);
     }
 
