@@ -19,10 +19,7 @@ impl Server {
     /// Makes a cluster and starts it. `settings` go to postgresql.conf as they are.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let bin = newest_bin();
-        let dir = TempDir::with_prefix("enfold-postgres-").expect("a temporary directory");
-        if is_root() {
-            run(Command::new("chown").arg("postgres").arg(dir.path()));
-        }
+        let dir = folder();
         let server = Self { dir, bin, port: free_port() };
         run(server
             .tool("initdb")
@@ -35,9 +32,32 @@ impl Server {
         for (name, value) in settings {
             conf.push_str(&format!("{name} = {value}\n"));
         }
-        let path = server.data().join("postgresql.conf");
-        let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("the configuration");
-        file.write_all(conf.as_bytes()).expect("the configuration is written");
+        server.configure(&conf);
+        server.up();
+        server
+    }
+
+    /// A standby that streams from this server.
+    pub fn standby(&self) -> Self {
+        let dir = folder();
+        let server = Self { dir, bin: self.bin.clone(), port: free_port() };
+        run(self
+            .tool("pg_basebackup")
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "postgres",
+                "--no-sync",
+                "-c",
+                "fast",
+                "-R",
+                "-p",
+                &self.port.to_string(),
+                "-D",
+            ])
+            .arg(server.data()));
+        server.configure(&format!("port = {}\n", server.port));
         server.up();
         server
     }
@@ -87,6 +107,13 @@ impl Server {
         run(self.tool("pg_ctl").args(["-w", "-t", "120", "-D"]).arg(self.data()).arg("-l").arg(log).arg("start"));
     }
 
+    /// Adds to postgresql.conf; what stands there later counts.
+    fn configure(&self, settings: &str) {
+        let path = self.data().join("postgresql.conf");
+        let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("the configuration");
+        file.write_all(settings.as_bytes()).expect("the configuration is written");
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -105,6 +132,15 @@ fn run(command: &mut Command) {
     // A daemon that inherits a pipe would keep it open, so its output goes to files or nowhere.
     let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
     assert!(status.is_ok_and(|status| status.success()), "failed: {command:?}");
+}
+
+/// For a cluster, and of the account that may use it.
+fn folder() -> TempDir {
+    let dir = TempDir::with_prefix("enfold-postgres-").expect("a temporary directory");
+    if is_root() {
+        run(Command::new("chown").arg("postgres").arg(dir.path()));
+    }
+    dir
 }
 
 fn is_root() -> bool {

@@ -298,7 +298,7 @@ pub struct ValuePolicy {
     pub ring: String,
 }
 
-/// Limits of the job engine; a running job's can be changed in the catalog.
+/// Limits of the job engine. A running job's pace, and when it backs off, can be changed in its record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobPolicy {
     pub batch_rows: u32,
@@ -309,4 +309,25 @@ pub struct JobPolicy {
     pub statement_timeout: Duration,
     /// Back off while a replica is behind by more than this.
     pub max_replica_lag: Duration,
+    /// … while more sessions wait for a lock of the job …
+    pub max_lock_waits: u32,
+    /// … while a replication slot holds back more log, in MiB …
+    pub max_slot_mib: u32,
+    /// … while a snapshot is older, in transactions …
+    pub max_snapshot_age: u32,
+    /// … while the log grows by more MiB a second …
+    pub max_wal_mib_per_second: Option<u32>,
+    /// … when more checkpoints were requested within the server's `checkpoint_timeout` …
+    pub max_requested_checkpoints: u32,
+    /// … while database and log take so many MiB more than when the job began …
+    pub max_disk_growth_mib: Option<u32>,
+    /// … and when this query takes longer than it may.
+    pub canary_query: Option<CanaryQuery>,
+}
+
+/// A query of the application's whose time tells whether the database has enough to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanaryQuery {
+    pub sql: String,
+    pub time: Duration,
 }

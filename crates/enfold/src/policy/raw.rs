@@ -329,7 +329,7 @@ pub(super) struct RawValue {
     pub ring: Option<String>,
 }
 
-/// Limits of jobs.
+/// Limits of jobs. Those that a job backs off for are Postgres's; it waits, says why, and goes on when it is over.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawJobs {
@@ -352,6 +352,33 @@ pub(super) struct RawJobs {
     /// Back off while a replica is behind by more than this.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub max_replica_lag: DurationText,
+    /// Back off while more sessions than this wait for a lock that the job holds.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub max_lock_waits: u32,
+    /// Back off while a replication slot holds back more write-ahead log than this, in MiB.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_slot_mib: u32,
+    /// Back off while somebody's snapshot is older than this many transactions: the row versions that the job leaves
+    /// behind cannot be cleared meanwhile.
+    #[schemars(range(min = 1, max = 2_000_000_000))]
+    pub max_snapshot_age: u32,
+    /// Back off while the write-ahead log grows by more than this, in MiB a second. None: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_wal_mib_per_second: Option<u32>,
+    /// Back off when more checkpoints than this were requested within the server's `checkpoint_timeout`, for the amount
+    /// of log or by somebody. The default is what the server itself calls too frequent: one in 30 s of 5 minutes.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub max_requested_checkpoints: u32,
+    /// Back off while database and write-ahead log take this many MiB more than when the job began. None: no limit. The
+    /// log is counted where the role may list it (`pg_monitor`).
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_disk_growth_mib: Option<u32>,
+    /// A query of the application's, sent every second in a read-only transaction. Back off when it takes longer than
+    /// `canary_query_time`. What it returns is not looked at.
+    pub canary_query: Option<String>,
+    /// How long the canary query may take.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
+    pub canary_query_time: DurationText,
 }
 
 impl Default for RawJobs {
@@ -363,6 +390,14 @@ impl Default for RawJobs {
             lock_timeout: DurationText::from("250ms"),
             statement_timeout: DurationText::from("30s"),
             max_replica_lag: DurationText::from("10s"),
+            max_lock_waits: 0,
+            max_slot_mib: 16 << 10,
+            max_snapshot_age: 10_000_000,
+            max_wal_mib_per_second: None,
+            max_requested_checkpoints: 10,
+            max_disk_growth_mib: None,
+            canary_query: None,
+            canary_query_time: DurationText::from("100ms"),
         }
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::check::{self, Checked};
 use super::columns;
 use super::model::{
-    CachePolicy, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy, RecordWrap,
-    RingPolicy, Scope, Trust, ValuePolicy,
+    CachePolicy, CanaryQuery, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy,
+    RecordWrap, RingPolicy, Scope, Trust, ValuePolicy,
 };
 use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, RawRing, RawTrust, RawValue};
 use super::source::{Findings, Place};
@@ -304,5 +304,15 @@ fn jobs(raw: &RawJobs) -> JobPolicy {
         lock_timeout: duration(&raw.lock_timeout),
         statement_timeout: duration(&raw.statement_timeout),
         max_replica_lag: duration(&raw.max_replica_lag),
+        max_lock_waits: raw.max_lock_waits,
+        max_slot_mib: raw.max_slot_mib,
+        max_snapshot_age: raw.max_snapshot_age,
+        max_wal_mib_per_second: raw.max_wal_mib_per_second,
+        max_requested_checkpoints: raw.max_requested_checkpoints,
+        max_disk_growth_mib: raw.max_disk_growth_mib,
+        canary_query: raw.canary_query.as_ref().map(|sql| {
+            let time = duration(&raw.canary_query_time);
+            CanaryQuery { sql: sql.clone(), time }
+        }),
     }
 }

@@ -50,12 +50,7 @@ pub(super) async fn batch(
                     }
                     let lost = open.len() - written;
                     let mut checkpoint = checkpoint.clone();
-                    checkpoint.errors.extend(changes.iter().zip(&outcomes).filter_map(
-                        |(change, outcome)| match outcome {
-                            Outcome::Rejected { reason } => Some(change.rejected(reason)),
-                            Outcome::Written | Outcome::Lost => None,
-                        },
-                    ));
+                    checkpoint.errors.extend(changes.iter().zip(&outcomes).flat_map(|(c, outcome)| c.noted(outcome)));
                     record(tx, lease, &checkpoint, written, lost).await?;
                     return Ok(outcomes);
                 }
