@@ -62,9 +62,9 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Show what an envelope says about itself, without a key.
     Inspect(Inspect),
-    /// Seal a value read from standard input.
+    /// Seal a value read from standard input, or many.
     Seal(Value),
-    /// Open an envelope read from standard input.
+    /// Open an envelope read from standard input, or many.
     Open(Value),
     /// Check configuration, database rights and keys.
     Doctor,
@@ -232,6 +232,13 @@ pub(crate) struct Value {
     /// The form that the column holds.
     #[arg(long, value_enum, default_value_t = FormArg::Text)]
     pub(crate) form: FormArg,
+    /// Many values, one a line. What fails leaves its line empty and is named on standard error.
+    #[arg(long, conflicts_with = "null")]
+    pub(crate) lines: bool,
+    /// Many values, each ended by a NUL byte, as `find -print0` writes and `xargs -0` reads them: for values that hold
+    /// newlines.
+    #[arg(long, short = '0')]
+    pub(crate) null: bool,
     /// Why: it goes into the log of events.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,

@@ -50,6 +50,16 @@ pub(crate) struct Inner {
     pub(crate) registered: Registered,
 }
 
+/// How far a ring's state has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingEpoch {
+    /// The policy's name of the ring.
+    pub ring: String,
+    pub epoch: u64,
+    /// The least epoch that the policy accepts; zero where it pins none.
+    pub pinned: u64,
+}
+
 /// Options of [`Enfold::builder`].
 pub struct Builder {
     policy: Policy,
@@ -164,6 +174,16 @@ impl Enfold {
             wrong.extend(ring.check_rows().await?);
         }
         Ok(wrong)
+    }
+
+    /// The epoch of each ring's state beside what the policy pins: for `init` and `doctor`.
+    pub async fn epochs(&self) -> Result<Vec<RingEpoch>> {
+        let mut epochs = Vec::with_capacity(self.0.rings.len());
+        for (name, ring) in &self.0.rings {
+            let epoch = ring.view().await?.state.epoch;
+            epochs.push(RingEpoch { ring: name.clone(), epoch, pinned: ring.policy.min_epoch });
+        }
+        Ok(epochs)
     }
 
     /// Throws away every data key that is held in memory: for a hook that runs after a VM snapshot was restored.
@@ -327,7 +347,7 @@ impl Builder {
             Error::new(Code::OperatorKeyMissing, "nothing says whose signature on the rings' states to trust")
                 .hint("put the public key that `enfold init` printed into enfold.toml: `trust.operator_key`")
         })?;
-        let trusted = Trusted { operator_key, min_epoch: self.policy.trust.min_epoch };
+        let trusted = Trusted { operator_key };
         let mut registry = Registry::policy(&self.policy)?.clock(Arc::clone(&self.clock));
         for provider in &self.providers {
             registry = registry.provider(Arc::clone(provider));
@@ -356,7 +376,9 @@ impl Enfold {
     async fn first_look(&self, prepare: bool) -> Result<()> {
         let stored = self.0.catalog.states().await?;
         for ring in self.0.rings.values() {
-            if prepare && !stored.iter().any(|s| s.ring == ring.id()) {
+            // One whose epoch is pinned was there: made anew, nobody would know of modes and keys that were signed.
+            let never_was = ring.policy.min_epoch == 0 && !stored.iter().any(|s| s.ring == ring.id());
+            if prepare && never_was {
                 self.operator()?.make_ring(ring).await?;
             }
             let view = ring.view().await?;

@@ -76,7 +76,7 @@ pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, S
 pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;
-pub use handle::{Builder, Enfold};
+pub use handle::{Builder, Enfold, RingEpoch};
 pub use keyring::ScopeId;
 pub use operator::Operator;
 

@@ -15,6 +15,7 @@ pub(crate) mod plan;
 pub(crate) mod rollback;
 pub(crate) mod status;
 pub(crate) mod value;
+mod values;
 pub(crate) mod verify;
 
 use std::path::Path;

@@ -231,6 +231,9 @@ pub struct RingPolicy {
     pub cadence: Option<Duration>,
     pub cache: CachePolicy,
     pub allow_local_in_production: bool,
+    /// Epochs below this are refused, and so is a missing state: the greater of the ring's own and that of [`Trust`].
+    /// Zero: nothing is pinned.
+    pub min_epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

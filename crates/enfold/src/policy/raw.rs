@@ -75,7 +75,7 @@ pub(super) struct RawTrust {
     /// File of the operators' private key, for commands that change a ring. Leave it out where applications run.
     #[schemars(extend("format" = "path"))]
     pub operator_key_file: Option<String>,
-    /// Ring states with an epoch below this are refused.
+    /// As `min_epoch` of a ring, for every ring: the greater of the two counts.
     #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
     pub min_epoch: u64,
 }
@@ -161,6 +161,10 @@ pub(super) struct RawRing {
     /// Accept `local:` root keys where the environment is production. Whoever can read the key file then reads every
     /// value; no key service can be asked who did.
     pub allow_local_in_production: bool,
+    /// States of the ring with an epoch below this are refused, and so is a catalog that has none. `enfold init` pins
+    /// the first epoch, so that a state that was deleted is not taken for a ring that never was; raise it after changes.
+    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
+    pub min_epoch: u64,
 }
 
 /// The data-key cache of a process.

@@ -127,7 +127,8 @@ impl Resolver<'_> {
         };
         let trust = self.trust(raw.trust);
         let environment = raw.environment;
-        let rings = self.rings(raw.rings, environment);
+        let mut rings = self.rings(raw.rings, environment);
+        rings.values_mut().for_each(|ring| ring.min_epoch = ring.min_epoch.max(trust.min_epoch));
         let tables = columns::tables(self, raw.tables, database.as_ref().map(DatabaseUrl::scheme));
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
         Some(Policy {
@@ -220,6 +221,7 @@ impl Resolver<'_> {
             cadence: raw.cadence.as_ref().map(duration),
             cache: cache(&raw.cache),
             allow_local_in_production: raw.allow_local_in_production,
+            min_epoch: raw.min_epoch,
         })
     }
 
