@@ -92,14 +92,7 @@ impl Server {
 
     /// A program of the server's version, such as `pgbench`, under the account that may use it.
     pub fn tool(&self, name: &str) -> Command {
-        let program = self.bin.join(name);
-        if is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program).current_dir("/");
-            command
-        } else {
-            Command::new(program)
-        }
+        as_postgres(&self.bin.join(name))
     }
 
     fn up(&self) {
@@ -128,6 +121,24 @@ impl Drop for Server {
     }
 }
 
+/// A program under the account of the servers, which refuse to run as root.
+pub(crate) fn as_postgres(program: &Path) -> Command {
+    if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program).current_dir("/");
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+/// Gives a folder to the account of the servers.
+pub(crate) fn give_to_postgres(folder: &Path) {
+    if is_root() {
+        run(Command::new("chown").arg("-R").arg("postgres").arg(folder));
+    }
+}
+
 fn run(command: &mut Command) {
     // A daemon that inherits a pipe would keep it open, so its output goes to files or nowhere.
     let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
@@ -137,9 +148,7 @@ fn run(command: &mut Command) {
 /// For a cluster, and of the account that may use it.
 fn folder() -> TempDir {
     let dir = TempDir::with_prefix("enfold-postgres-").expect("a temporary directory");
-    if is_root() {
-        run(Command::new("chown").arg("postgres").arg(dir.path()));
-    }
+    give_to_postgres(dir.path());
     dir
 }
 
@@ -155,6 +164,6 @@ fn newest_bin() -> PathBuf {
     Path::new("/usr/lib/postgresql").join(version.to_string()).join("bin")
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
