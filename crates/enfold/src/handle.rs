@@ -10,7 +10,7 @@ use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
-use crate::keyring::{KeyRing, Roots, Trusted, roots::Provider};
+use crate::keyring::{KeyRing, Repaired, Roots, Trusted, roots::Provider};
 use crate::kms::{KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
@@ -184,6 +184,13 @@ impl Enfold {
             epochs.push(RingEpoch { ring: name.clone(), epoch, pinned: ring.policy.min_epoch });
         }
         Ok(epochs)
+    }
+
+    /// Makes the wraps that data keys of `ring` lack: those that were made while a root key did not answer, and all that
+    /// are older than a root key that was added to the policy. A process that made such keys does so by itself, about
+    /// every half minute.
+    pub async fn repair_wraps(&self, ring: &str) -> Result<Repaired> {
+        self.ring(ring)?.repair().await
     }
 
     /// Throws away every data key that is held in memory: for a hook that runs after a VM snapshot was restored.
@@ -360,9 +367,10 @@ impl Builder {
                 let kms = Arc::clone(registry.get(&root.parse::<KeyUri>()?)?);
                 let id = KeyId::random().map_err(|e| crate::core_error(e, "cannot name a root key"))?;
                 let entered = catalog.ensure_root(&RootKey { id, uri: kms.uri().to_string() }).await?;
-                providers.push(Provider { id: entered.id, kms });
+                providers.push(Provider::new(entered.id, kms));
             }
-            let (roots, clock) = (Roots::new(name, providers), Arc::clone(&self.clock));
+            let clock = Arc::clone(&self.clock);
+            let roots = Roots::new(name, providers, ring.min_wraps, Arc::clone(&clock));
             let (catalog, events) = (Arc::clone(catalog), Arc::clone(events));
             let made = KeyRing::new(name, ring.clone(), roots, catalog, events, clock, trusted.clone());
             rings.insert(name.clone(), made);

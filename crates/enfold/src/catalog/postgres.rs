@@ -244,6 +244,28 @@ impl Catalog for PostgresCatalog {
         .await
     }
 
+    async fn add_wraps(&self, key: &DataKeyRow, expected: &[u8]) -> Result<bool> {
+        let doing = format!("cannot add a wrap to a data key of ring `{}`", key.ring);
+        self.with(&doing, async |c| {
+            let tx = c.transaction().await.map_err(|e| failure(&doing, &e))?;
+            let id = key.id.as_bytes().as_slice();
+            let changed = tx
+                .execute_typed(
+                    "UPDATE enfold.data_keys SET mac = $3 WHERE ring = $1 AND id = $2 AND mac = $4",
+                    &[text(&key.ring), bytes(&id), bytes(&key.mac), bytes(&expected)],
+                )
+                .await
+                .map_err(|e| failure(&doing, &e))?;
+            if changed == 0 {
+                return Ok(false);
+            }
+            insert_wraps(&tx, key, &doing).await?;
+            tx.commit().await.map_err(|e| failure(&doing, &e))?;
+            Ok(true)
+        })
+        .await
+    }
+
     async fn register(&self, application: &Application) -> Result<()> {
         let a = application;
         let doing = format!("cannot register the application `{}`", a.name);
@@ -390,13 +412,15 @@ fn root_key(row: &Row) -> Result<RootKey> {
     Ok(RootKey { id: key_id(row.get(0))?, uri: row.get(1) })
 }
 
+/// Those that are there stay: whoever replaces them deletes them first.
 async fn insert_wraps(tx: &Transaction<'_>, key: &DataKeyRow, doing: &str) -> Result<()> {
     let id = key.id.as_bytes().as_slice();
     let roots = key.wraps.iter().map(|w| w.root.as_str()).collect::<Vec<_>>();
     let wrapped = key.wraps.iter().map(|w| w.wrapped.as_slice()).collect::<Vec<_>>();
     tx.execute_typed(
         "INSERT INTO enfold.data_key_wraps (ring, key_id, root, wrapped)
-         SELECT $1, $2, r, w FROM unnest($3::text[], $4::bytea[]) AS u (r, w)",
+         SELECT $1, $2, r, w FROM unnest($3::text[], $4::bytea[]) AS u (r, w)
+         ON CONFLICT (ring, key_id, root) DO NOTHING",
         &[text(&key.ring), bytes(&id), (&roots, Type::TEXT_ARRAY), (&wrapped, Type::BYTEA_ARRAY)],
     )
     .await

@@ -9,12 +9,14 @@
 
 mod live;
 mod make;
+mod repair;
 pub(crate) mod roots;
 mod rows;
 mod scope;
 mod seen;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use enfold_core::{KeyId, Part};
 
@@ -27,6 +29,7 @@ use crate::policy::RingPolicy;
 use crate::{Code, Error, Result};
 
 pub(crate) use live::LiveKey;
+pub use repair::Repaired;
 pub(crate) use roots::Roots;
 pub(crate) use rows::RowKey;
 pub use scope::ScopeId;
@@ -44,6 +47,8 @@ pub(crate) struct KeyRing {
     /// Which data key a scope seals with, by the epoch that says so. An entry of another epoch is never asked for.
     pointers: Arc<Cache<(u64, Purpose, ScopeId), KeyId>>,
     keys: Arc<Cache<KeyId, LiveKey>>,
+    /// A data key was made here while a root key did not answer.
+    wraps_missing: AtomicBool,
 }
 
 impl KeyRing {
@@ -59,7 +64,17 @@ impl KeyRing {
         let pointers = Cache::new(policy.cache, Arc::clone(&clock));
         let keys = Cache::new(policy.cache, Arc::clone(&clock));
         let seen = seen::Seen::new(trusted, clock);
-        Arc::new(Self { name: name.to_owned(), policy, roots, catalog, events, seen, pointers, keys })
+        Arc::new(Self {
+            name: name.to_owned(),
+            policy,
+            roots,
+            catalog,
+            events,
+            seen,
+            pointers,
+            keys,
+            wraps_missing: AtomicBool::new(false),
+        })
     }
 
     /// The ring's id, which is bound into everything.

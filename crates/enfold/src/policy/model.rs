@@ -224,6 +224,8 @@ pub struct RingPolicy {
     pub id: String,
     /// Root-key URIs, in order of preference.
     pub roots: Vec<String>,
+    /// Wraps that a new data key needs before it is used, from 1 to the number of roots.
+    pub min_wraps: usize,
     pub scope: Scope,
     pub record_wrap: RecordWrap,
     /// Go into the key service's encryption context, so into its log.

@@ -146,6 +146,9 @@ pub(super) struct RawRing {
     /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), a key file for development `local:PATH`.
     #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
+    /// How many root keys must have wrapped a new data key before anything is sealed with it. While fewer than all
+    /// answer, sealing goes on, and the missing wraps are made when the others are back. None: one.
+    pub min_wraps: Option<u32>,
     /// What one data key covers.
     #[schemars(extend("x-required" = true))]
     pub scope: Option<Scope>,

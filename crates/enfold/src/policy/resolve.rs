@@ -202,6 +202,10 @@ impl Resolver<'_> {
         if let Some(roots) = &roots {
             self.roots(roots, &at("roots"), environment, raw.allow_local_in_production);
         }
+        let min_wraps = usize::try_from(raw.min_wraps.unwrap_or(1)).unwrap_or(usize::MAX);
+        if min_wraps == 0 || roots.as_ref().is_some_and(|roots| min_wraps > roots.len().max(1)) {
+            self.report(&at("min_wraps"), "expected a number from 1 to that of the ring's root keys");
+        }
         if raw.record_wrap == RecordWrap::Kms && scope.is_some_and(|scope| scope != Scope::Record) {
             self.report(&at("record_wrap"), "only a ring with the scope `record` has keys of records");
         }
@@ -215,6 +219,7 @@ impl Resolver<'_> {
         Some(RingPolicy {
             id: id?,
             roots: roots?,
+            min_wraps,
             scope: scope?,
             record_wrap: raw.record_wrap,
             labels: raw.labels,
