@@ -10,7 +10,7 @@ use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
-use crate::keyring::{KeyRing, Repaired, Roots, Trusted, roots::Provider};
+use crate::keyring::{KeyRing, Repaired, RootHealth, Roots, Trusted, roots::Provider};
 use crate::kms::{KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
@@ -184,6 +184,15 @@ impl Enfold {
             epochs.push(RingEpoch { ring: name.clone(), epoch, pinned: ring.policy.min_epoch });
         }
         Ok(epochs)
+    }
+
+    /// Asks every root key of every ring what state it is in, and has it wrap and unwrap a throw-away key: for `doctor`.
+    pub async fn root_keys(&self) -> Result<Vec<RootHealth>> {
+        let mut found = Vec::new();
+        for ring in self.0.rings.values() {
+            found.extend(ring.root_health().await?);
+        }
+        Ok(found)
     }
 
     /// Makes the wraps that data keys of `ring` lack: those that were made while a root key did not answer, and all that

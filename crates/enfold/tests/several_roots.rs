@@ -10,10 +10,11 @@ use common::{POLICY, World, code, open, seal, set_mode};
 use enfold::catalog::DataKeyRow;
 use enfold::clock::ManualClock;
 use enfold::kms::{
-    KeyManagementService, KeyMaterial, KeyUri, MemoryKms, MemoryState, UnwrapRequest, WrapRequest, WrappedKey,
+    KeyManagementService, KeyMaterial, KeyUri, MemoryKms, MemoryState, RootKeyState, UnwrapRequest, WrapRequest,
+    WrappedKey,
 };
 use enfold::policy::{Mode, Policy};
-use enfold::{Code, Enfold, Part, Place, Result};
+use enfold::{Code, Enfold, Part, Place, Result, Tried};
 
 const ACME: Place<'static> = Place::tenant(Part::Text("acme"));
 const OTHER: Place<'static> = Place::tenant(Part::Text("other"));
@@ -212,4 +213,21 @@ async fn more_wraps_than_root_keys_cannot_be_wanted() {
     let path = two.world.dir.path().join("enfold.toml");
     let refused = enfold::policy::parse(&text, &path, &enfold::policy::Variables::default());
     assert_eq!(code(refused), Code::PolicyInvalid);
+}
+
+#[tokio::test]
+async fn every_root_key_is_tried_and_says_what_state_it_is_in() {
+    let two = Two::new();
+    let enfold = two.process("").await;
+    let calls = two.rows().await.len();
+    two.second.set_state(MemoryState::Disabled);
+    let found = enfold.root_keys().await.unwrap();
+    let of_main: Vec<_> = found.iter().filter(|root| root.ring == "main").collect();
+    assert_eq!(of_main.iter().map(|root| root.root.as_str()).collect::<Vec<_>>(), ["memory:root", "memory:second"]);
+    assert!(matches!(of_main[0].tried, Tried::Both { .. }));
+    let described = of_main[1].description.as_ref().unwrap().as_ref().unwrap();
+    assert_eq!(described.state, RootKeyState::Disabled);
+    let Tried::NotWrapped(error) = &of_main[1].tried else { panic!("a disabled root key wraps nothing") };
+    assert_eq!(error.code(), Code::KmsKeyDisabled);
+    assert_eq!(two.rows().await.len(), calls, "no data key was made for it");
 }

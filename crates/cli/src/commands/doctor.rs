@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use enfold::kms::RootKeyState;
 use enfold::policy::{Environment, Policy};
-use enfold::{CallContext, Enfold, Error, Place, Result, RingEpoch};
+use enfold::{CallContext, Code, Enfold, Error, Place, Result, RingEpoch, RootHealth, Tried};
 use enfold_core::{Form, Part, PayloadType};
 use serde::Serialize;
 
@@ -79,6 +80,12 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                 Ok(rings) => rings.iter().for_each(|ring| note(&format!("state of ring {}", ring.ring), Ok(pin(ring)))),
                 Err(error) => note("states", Err(error)),
             }
+            match enfold.root_keys().await {
+                Ok(roots) => roots.into_iter().for_each(|root| {
+                    note(&format!("root key {} of ring {}", root.root, root.ring), root_key(root));
+                }),
+                Err(error) => note("root keys", Err(error)),
+            }
             match enfold.check_catalog().await {
                 Ok(wrong) if wrong.is_empty() => note("data keys", Ok("every row is as it was made".to_owned().into())),
                 Ok(wrong) => wrong.into_iter().for_each(|error| note("data keys", Err(error))),
@@ -129,6 +136,44 @@ fn describe(policy: &Policy) -> String {
     )
 }
 
+/// What a root key is and does. That its state may not be asked, or that this process may not wrap, is no fault: who only
+/// reads needs neither right.
+fn root_key(root: RootHealth) -> Result<Found> {
+    let state = match root.description {
+        None => "its service says nothing of its state".to_owned(),
+        Some(Ok(description)) => {
+            let resolved = match description.resolved == root.root {
+                true => String::new(),
+                false => format!(", as `{}`", description.resolved),
+            };
+            format!("{}, held by {}{resolved}", state(description.state), description.manager)
+        }
+        Some(Err(error)) if error.code() == Code::KmsAccessDenied => "its state may not be asked here".to_owned(),
+        Some(Err(error)) => return Err(error),
+    };
+    match root.tried {
+        Tried::Both { wrap, unwrap } => {
+            let milliseconds = |took: std::time::Duration| took.as_secs_f64() * 1000.0;
+            let (wrap, unwrap) = (milliseconds(wrap), milliseconds(unwrap));
+            Ok(format!("{state}; wrapped in {wrap:.1} ms, unwrapped in {unwrap:.1} ms").into())
+        }
+        Tried::NotWrapped(error) if error.code() == Code::KmsAccessDenied => Ok(Found {
+            says: format!("{state}; this process may not wrap, so it can make no data key"),
+            hint: Some("grant it the right to encrypt under the root key, unless it only reads".to_owned()),
+        }),
+        Tried::NotWrapped(error) | Tried::NotUnwrapped(error) => Err(error),
+    }
+}
+
+fn state(state: RootKeyState) -> &'static str {
+    match state {
+        RootKeyState::Enabled => "enabled",
+        RootKeyState::Disabled => "disabled",
+        RootKeyState::PendingDeletion => "waiting for its deletion",
+        RootKeyState::Unavailable => "not usable",
+    }
+}
+
 /// Whether a process that starts afresh would notice that the ring's state was deleted or replaced by an older one.
 fn pin(ring: &RingEpoch) -> Found {
     let RingEpoch { ring: name, epoch, pinned } = ring;
@@ -168,7 +213,7 @@ async fn round_trip(enfold: &Enfold, name: &str) -> Result<String> {
     let (table, policy) = enfold
         .policy()
         .column(name)
-        .ok_or_else(|| Error::new(enfold::Code::UnknownColumn, format!("the policy has no `{name}`")))?;
+        .ok_or_else(|| Error::new(Code::UnknownColumn, format!("the policy has no `{name}`")))?;
     let row: Vec<Part<'_>> =
         if policy.bind_row { table.row_key.iter().map(|_| Part::Int(0)).collect() } else { Vec::new() };
     if table.tenant.is_some() {
@@ -184,7 +229,7 @@ async fn round_trip(enfold: &Enfold, name: &str) -> Result<String> {
     let sealed = column.for_conversion().seal(&call, &place, Form::Text, PayloadType::Text, b"self-test").await?;
     let opened = column.open(&call, &place, Form::Text, &sealed).await?;
     if opened.value.as_slice() != b"self-test" {
-        return Err(Error::new(enfold::Code::Internal, format!("`{name}` opened to something else than was sealed")));
+        return Err(Error::new(Code::Internal, format!("`{name}` opened to something else than was sealed")));
     }
     let mode = column.mode().await?;
     Ok(format!("sealed and opened, mode {}", super::plan::mode(mode)))

@@ -30,6 +30,7 @@ const FILTERS: &[(&str, &str)] = &[
     (r"\b[0-9,]+ rows/s", "[n] rows/s"),
     (r"(?:about [0-9]+ s|under 1 s)\b", "[duration]"),
     (r"took_us=\d+", "took_us=[n]"),
+    (r"\b\d+\.\d ms\b", "[n] ms"),
     (r"127\.0\.0\.1 -p \d+", "127.0.0.1 -p [port]"),
 ];
 

@@ -7,6 +7,7 @@
 //! The path of a call: [`KeyRing::view`] (the state, no I/O while it is fresh), then [`KeyRing::current`] or
 //! [`KeyRing::by_id`] (the cache, no I/O on a hit).
 
+mod health;
 mod live;
 mod make;
 mod repair;
@@ -28,6 +29,7 @@ use crate::kms::{EncryptionContext, TenantTag};
 use crate::policy::RingPolicy;
 use crate::{Code, Error, Result};
 
+pub use health::{RootHealth, Tried};
 pub(crate) use live::LiveKey;
 pub use repair::Repaired;
 pub(crate) use roots::Roots;

@@ -178,6 +178,10 @@ impl Roots {
         order
     }
 
+    pub(crate) fn all(&self) -> &[Provider] {
+        &self.providers
+    }
+
     /// The first root key, which wraps the data keys of records.
     pub(crate) fn first(&self) -> &Provider {
         // The policy's loader refuses a ring without root keys.
