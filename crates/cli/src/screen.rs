@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use crate::args::{Colour, Global};
 
+/// How soon an unanswered question gives way to Ctrl-C.
+const STOP_EVERY: Duration = Duration::from_millis(100);
+
 /// The terminal of one command.
 pub(crate) struct Screen {
     json: bool,
@@ -85,6 +88,40 @@ impl Screen {
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer).map_err(|_| unasked.clone())?;
         if answer.trim() == word { Ok(()) } else { Err(unasked) }
+    }
+
+    /// Asks which of `words` it shall be; none for no answer, for none that can be asked for, and when `stopped` says so
+    /// meanwhile (Ctrl-C).
+    pub(crate) async fn choose(&self, question: &str, words: &[&str], stopped: impl Fn() -> bool) -> Option<String> {
+        if !self.interactive || self.json {
+            return None;
+        }
+        talk(&format!("{question}\n"));
+        loop {
+            let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+            talk(&format!("Type {}: ", quoted.join(" or ")));
+            let (said, mut heard) = tokio::sync::oneshot::channel();
+            // A thread of its own, and not one of the runtime's: nothing waits for it when nobody answers.
+            std::thread::spawn(move || {
+                let mut answer = String::new();
+                let line = io::stdin().lock().read_line(&mut answer).is_ok_and(|bytes| bytes > 0);
+                said.send(line.then_some(answer)).ok();
+            });
+            let answer = loop {
+                match tokio::time::timeout(STOP_EVERY, &mut heard).await {
+                    Ok(answer) => break answer.ok().flatten()?,
+                    Err(_) if stopped() => return None,
+                    Err(_) => {}
+                }
+            };
+            let answer = answer.trim();
+            if words.contains(&answer) {
+                return Some(answer.to_owned());
+            }
+            if answer.is_empty() {
+                return None;
+            }
+        }
     }
 
     /// Prints an error in the one form, and gives the exit code. With `--json` it is the document, unless there was a

@@ -73,6 +73,8 @@ codes! {
     DatabaseUnavailable = "database-unavailable", Provider, exit 5, http 503, Later;
     /// The database refused the user or a right is missing.
     DatabaseDenied = "database-denied", Operator, exit 1, http 500, Never;
+    /// The server could not prove over TLS that it is the one that was meant.
+    DatabaseUntrusted = "database-untrusted", Operator, exit 1, http 502, Never;
     /// The database refused a statement for a reason of its own.
     DatabaseFailed = "database-failed", Provider, exit 1, http 500, Never;
     /// The disk of the database or of this machine is full.

@@ -10,7 +10,7 @@ use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
-use crate::keyring::{KeyRing, Roots, Trusted, roots::Provider};
+use crate::keyring::{KeyRing, Repaired, RootHealth, Roots, Trusted, roots::Provider};
 use crate::kms::{KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
@@ -48,6 +48,16 @@ pub(crate) struct Inner {
     pub(crate) rings: BTreeMap<String, Arc<KeyRing>>,
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
     pub(crate) registered: Registered,
+}
+
+/// How far a ring's state has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingEpoch {
+    /// The policy's name of the ring.
+    pub ring: String,
+    pub epoch: u64,
+    /// The least epoch that the policy accepts; zero where it pins none.
+    pub pinned: u64,
 }
 
 /// Options of [`Enfold::builder`].
@@ -164,6 +174,32 @@ impl Enfold {
             wrong.extend(ring.check_rows().await?);
         }
         Ok(wrong)
+    }
+
+    /// The epoch of each ring's state beside what the policy pins: for `init` and `doctor`.
+    pub async fn epochs(&self) -> Result<Vec<RingEpoch>> {
+        let mut epochs = Vec::with_capacity(self.0.rings.len());
+        for (name, ring) in &self.0.rings {
+            let epoch = ring.view().await?.state.epoch;
+            epochs.push(RingEpoch { ring: name.clone(), epoch, pinned: ring.policy.min_epoch });
+        }
+        Ok(epochs)
+    }
+
+    /// Asks every root key of every ring what state it is in, and has it wrap and unwrap a throw-away key: for `doctor`.
+    pub async fn root_keys(&self) -> Result<Vec<RootHealth>> {
+        let mut found = Vec::new();
+        for ring in self.0.rings.values() {
+            found.extend(ring.root_health().await?);
+        }
+        Ok(found)
+    }
+
+    /// Makes the wraps that data keys of `ring` lack: those that were made while a root key did not answer, and all that
+    /// are older than a root key that was added to the policy. A process that made such keys does so by itself, about
+    /// every half minute.
+    pub async fn repair_wraps(&self, ring: &str) -> Result<Repaired> {
+        self.ring(ring)?.repair().await
     }
 
     /// Throws away every data key that is held in memory: for a hook that runs after a VM snapshot was restored.
@@ -327,8 +363,8 @@ impl Builder {
             Error::new(Code::OperatorKeyMissing, "nothing says whose signature on the rings' states to trust")
                 .hint("put the public key that `enfold init` printed into enfold.toml: `trust.operator_key`")
         })?;
-        let trusted = Trusted { operator_key, min_epoch: self.policy.trust.min_epoch };
-        let mut registry = Registry::policy(&self.policy)?;
+        let trusted = Trusted { operator_key };
+        let mut registry = Registry::policy(&self.policy)?.clock(Arc::clone(&self.clock));
         for provider in &self.providers {
             registry = registry.provider(Arc::clone(provider));
         }
@@ -340,9 +376,10 @@ impl Builder {
                 let kms = Arc::clone(registry.get(&root.parse::<KeyUri>()?)?);
                 let id = KeyId::random().map_err(|e| crate::core_error(e, "cannot name a root key"))?;
                 let entered = catalog.ensure_root(&RootKey { id, uri: kms.uri().to_string() }).await?;
-                providers.push(Provider { id: entered.id, kms });
+                providers.push(Provider::new(entered.id, kms));
             }
-            let (roots, clock) = (Roots::new(name, providers), Arc::clone(&self.clock));
+            let clock = Arc::clone(&self.clock);
+            let roots = Roots::new(name, providers, ring.min_wraps, Arc::clone(&clock));
             let (catalog, events) = (Arc::clone(catalog), Arc::clone(events));
             let made = KeyRing::new(name, ring.clone(), roots, catalog, events, clock, trusted.clone());
             rings.insert(name.clone(), made);
@@ -356,7 +393,9 @@ impl Enfold {
     async fn first_look(&self, prepare: bool) -> Result<()> {
         let stored = self.0.catalog.states().await?;
         for ring in self.0.rings.values() {
-            if prepare && !stored.iter().any(|s| s.ring == ring.id()) {
+            // One whose epoch is pinned was there: made anew, nobody would know of modes and keys that were signed.
+            let never_was = ring.policy.min_epoch == 0 && !stored.iter().any(|s| s.ring == ring.id());
+            if prepare && never_was {
                 self.operator()?.make_ring(ring).await?;
             }
             let view = ring.view().await?;

@@ -78,8 +78,8 @@ pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, S
 pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;
-pub use handle::{Builder, Enfold};
-pub use keyring::ScopeId;
+pub use handle::{Builder, Enfold, RingEpoch};
+pub use keyring::{Repaired, RootHealth, ScopeId, Tried};
 pub use operator::Operator;
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.

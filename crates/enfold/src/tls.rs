@@ -1,6 +1,6 @@
 //! The one way in which this crate speaks TLS: verified always, over one crypto library, never below 1.2.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -10,14 +10,12 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::policy::MinTls;
 use crate::{Code, Error, Result};
 
-/// What a connection trusts and shows.
+/// What a connection trusts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust<'a> {
     pub min: MinTls,
     /// A PEM file with the authorities that are trusted; none: those of the system, or of `SSL_CERT_FILE`.
     pub authorities: Option<&'a Path>,
-    /// PEM files of a certificate chain and its private key, which the other side is shown.
-    pub identity: Option<(&'a PathBuf, &'a PathBuf)>,
 }
 
 /// `unverifiable`: the error of a machine that trusts nobody.
@@ -44,14 +42,8 @@ pub(crate) fn client(trust: &Trust<'_>, unverifiable: impl FnOnce() -> Error) ->
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
-        .map_err(|_| Error::new(Code::Internal, "the TLS library has no protocol version to offer"))?
-        .with_root_certificates(roots);
-    let Some((chain, key)) = trust.identity else { return Ok(config.with_no_client_auth()) };
-    let private = rustls::pki_types::PrivateKeyDer::from_pem_file(key)
-        .map_err(|_| unreadable(key, "a private key in PEM is expected"))?;
-    config
-        .with_client_auth_cert(certificates(chain)?, private)
-        .map_err(|_| unreadable(key, "the private key and the certificate do not belong together"))
+        .map_err(|_| Error::new(Code::Internal, "the TLS library has no protocol version to offer"))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -1,4 +1,4 @@
-//! The background look at the rings' states, twice a second, and the application's sign of life.
+//! The background look at the rings' states, twice a second; the application's sign of life, and missing wraps.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,6 +9,8 @@ use crate::handle::{Enfold, Inner};
 const EVERY: Duration = Duration::from_millis(500);
 /// How often an application says that it still runs, in looks.
 const SIGN_OF_LIFE: u32 = 60;
+/// How often wraps that are missing are tried again, in looks.
+const REPAIR: u32 = 60;
 
 /// Begins to look where a tokio runtime is current; without one, each use looks when it must. Ends with the last handle.
 pub(crate) fn start(enfold: &Enfold) {
@@ -24,6 +26,11 @@ async fn look_until_gone(inner: Weak<Inner>) {
         for ring in inner.rings.values() {
             if let Err(error) = ring.look().await {
                 tracing::debug!(target: "enfold::keyring", ring = ring.name, "cannot look at the ring's state: {error}");
+            }
+            if looks.is_multiple_of(REPAIR)
+                && let Err(error) = ring.repair_if_due().await
+            {
+                tracing::warn!(target: "enfold::keyring", ring = ring.name, "cannot complete the wraps of data keys: {error}");
             }
         }
         let enfold = Enfold(inner);

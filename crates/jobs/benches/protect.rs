@@ -4,7 +4,7 @@
 //! What is timed is the whole sweep as `apply` runs it: leases, batches of 2,000 rows read, sealed, opened again,
 //! compared and written with their checkpoints, and the closing count by the database. The plain statement writes
 //! constant values of the same length. Every figure starts from a fresh copy of the table. `ENFOLD_BENCH_ROWS` makes it
-//! smaller.
+//! smaller, and a word as the argument leaves only the figures that have it in their names.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints")]
 #![allow(clippy::cast_precision_loss, reason = "ratios")]
 #[path = "../tests/postgres/codec.rs"]
@@ -36,19 +36,32 @@ fn main() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let rows = std::env::var("ENFOLD_BENCH_ROWS").ok().map_or(1_000_000, |rows| rows.parse().expect("a number"));
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let wanted = |name: &str| only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     runtime.block_on(async {
         let bench = Bench::on(Server::start(&settings("'512MB'")), rows).await;
-        let three = bench.beside_plain("protect_3_indexes", 3, Some(0.6)).await;
-        bench.beside_plain("protect_0_indexes", 0, None).await;
-        bench.beside_plain("protect_8_indexes", 8, None).await;
-        bench.beside_pgcrypto(three).await;
-        bench.memory().await;
-        bench.foreground().await;
+        if wanted("protect_3_indexes") {
+            let three = bench.beside_plain("protect_3_indexes", 3, Some(0.6)).await;
+            bench.beside_pgcrypto(three).await;
+        }
+        for (name, indexes) in [("protect_0_indexes", 0), ("protect_8_indexes", 8)] {
+            if wanted(name) {
+                bench.beside_plain(name, indexes, None).await;
+            }
+        }
+        if wanted("memory") {
+            bench.memory().await;
+        }
+        if wanted("foreground") {
+            bench.foreground().await;
+        }
         drop(bench);
-        // The table and its indexes come to about 160 bytes a row.
-        let small = format!("'{}kB'", (rows * 160 / 10 / 1024).max(1024));
-        let bench = Bench::on(Server::start(&settings(&small)), rows).await;
-        bench.beside_plain("protect_ten_times_shared_buffers", 3, None).await;
+        if wanted("protect_ten_times_shared_buffers") {
+            // The table and its indexes come to about 160 bytes a row.
+            let small = format!("'{}kB'", (rows * 160 / 10 / 1024).max(1024));
+            let bench = Bench::on(Server::start(&settings(&small)), rows).await;
+            bench.beside_plain("protect_ten_times_shared_buffers", 3, None).await;
+        }
     });
 }
 

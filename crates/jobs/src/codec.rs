@@ -10,9 +10,10 @@ use crate::store::{Change, Row};
 pub enum Verdict {
     /// It satisfies the goal already.
     Satisfied,
+    /// Some of it can be converted, or all: [`Change::errors`] says what cannot.
     Convert(Change),
-    /// It cannot be converted; other rows can.
-    Failed(RowError),
+    /// Nothing of it can be converted and something should be; an error for each column. Other rows can.
+    Failed(Vec<RowError>),
 }
 
 /// Seals and opens whole rows. [`crate::columns::ColumnCodec`] does it with a policy's columns; the simulation has one

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enfold::Result;
+use enfold::{Code, Error, Result};
 use enfold_core::binding::OwnedPart;
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +49,9 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RowVersion {
     /// Postgres: the tuple's place, the transaction that wrote it, and the file it lies in (a rewritten table may hold
-    /// another row of the same transaction at the same place).
-    Tuple { file: u32, block: u32, offset: u16, xmin: u32 },
+    /// another row of the same transaction at the same place). `held`: when it was read, some transaction had locked it
+    /// or begun to change it, and may not have ended.
+    Tuple { file: u32, block: u32, offset: u16, xmin: u32, held: bool },
     /// SQLite and the simulated store: the row id and a SHA-256 of the exact stored bytes of every converted, tenant
     /// and bound column.
     Digest { rowid: i64, digest: [u8; 32] },
@@ -91,6 +92,9 @@ pub struct Change {
     pub label: String,
     pub cells: Vec<Cell>,
     pub indexed: Vec<Cell>,
+    /// What of the row cannot be converted and stays as it is. Noted when the row is written, and only then: of a row that
+    /// lost its race nobody knows whether it still holds what they speak of.
+    pub errors: Vec<RowError>,
 }
 
 impl Drop for Change {
@@ -105,13 +109,18 @@ impl Drop for Change {
 }
 
 impl Change {
-    /// What a store writes into the error table for an [`Outcome::Rejected`].
-    pub fn rejected(&self, reason: &str) -> RowError {
-        RowError {
+    /// What a store writes into the error table when this became of the row.
+    pub fn noted(&self, outcome: &Outcome) -> Vec<RowError> {
+        let rejected = |reason: &String| RowError {
             row: self.label.clone(),
             column: String::new(),
-            code: enfold::Code::DatabaseFailed.word().to_owned(),
-            reason: reason.to_owned(),
+            code: Code::DatabaseFailed.word().to_owned(),
+            reason: reason.clone(),
+        };
+        match outcome {
+            Outcome::Lost => Vec::new(),
+            Outcome::Written => self.errors.clone(),
+            Outcome::Rejected { reason } => self.errors.iter().cloned().chain([rejected(reason)]).collect(),
         }
     }
 }
@@ -152,6 +161,22 @@ pub struct Control {
     pub state: JobState,
     pub batch_rows: u32,
     pub rate: Option<u32>,
+}
+
+/// When a running job backs off, where its record says something else than the policy; see the policy's `[jobs]` for what
+/// each means. A limit that is none is the policy's. The canary query itself is not among them: whoever may write to the
+/// database must not choose what the job's role runs there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobLimits {
+    pub max_replica_lag_ms: Option<u32>,
+    pub max_lock_waits: Option<u32>,
+    pub max_slot_mib: Option<u32>,
+    pub max_snapshot_age: Option<u32>,
+    pub max_wal_mib_per_second: Option<u32>,
+    pub max_requested_checkpoints: Option<u32>,
+    pub max_disk_growth_mib: Option<u32>,
+    pub canary_query_time_ms: Option<u32>,
 }
 
 /// Why a job should wait before its next batch.
@@ -228,8 +253,7 @@ pub trait Store: Send + Sync {
     /// Writes and checkpoints in one transaction. One outcome for each change, in order; the checkpoint counts what was
     /// written. `LeaseLost` if the token is not the present one; `Busy` for what may succeed with fewer rows (a
     /// serialization failure, a partition move, a lock timeout). After either nothing was written. After any other error
-    /// it may have been: the engine reads again. A rejected row goes to the error table in the same transaction, as
-    /// [`Change::rejected`] says it.
+    /// it may have been: the engine reads again. What [`Change::noted`] says goes to the error table in the same transaction.
     async fn write(
         &self,
         lease: &Lease,
@@ -246,8 +270,14 @@ pub trait Store: Send + Sync {
     /// Errors of a job that were not settled since.
     async fn row_errors(&self, job: JobId, limit: u32) -> Result<Vec<RowError>>;
 
-    /// Replica lag, lock waits, growth: whether to wait.
-    async fn pressure(&self) -> Result<Pressure>;
+    /// Replaces what a job's record says of when it backs off; in force at the next look.
+    async fn set_limits(&self, job: JobId, _: &JobLimits) -> Result<()> {
+        Err(Error::new(Code::Usage, format!("cannot change the limits of job {}", job.0))
+            .cause("this database has none of the limits that a job backs off for"))
+    }
+
+    /// Replica lag, lock waits, growth: whether `job` should wait.
+    async fn pressure(&self, job: JobId) -> Result<Pressure>;
 
     /// Waits; the simulated store decides how long that is.
     async fn pause(&self, duration: Duration);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use enfold::policy::{self, Mode, Variables};
 use enfold::{CallContext, Code, Enfold, Form, Part, PayloadType, Place};
 use enfold_jobs::database::Probe;
+use enfold_jobs::model::{Goal, JobState};
 use enfold_jobs::ops::{
     Applied, ApplyOptions, Pace, PlanOptions, Selection, Session, Silent, apply, audit, enforce, plan, probes, residue,
     rollback, verify,
@@ -140,6 +141,30 @@ async fn every_type_is_protected_enforced_and_taken_back_to_what_it_was() {
     assert_eq!(fixture.rows().await, before);
     fixture.app.execute("UPDATE users SET name = 'plain' WHERE id = 1", &[]).await.unwrap();
     drop(fixture.folder);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_value_keeps_neither_its_row_s_other_columns_nor_other_rows_plain() {
+    let fixture = Fixture::new().await;
+    fixture.app.execute("UPDATE users SET name = 'enf1:typed by hand' WHERE id IN (8, 10)", &[]).await.unwrap();
+    let shown = plan(&fixture.session, &PlanOptions::default()).await.unwrap();
+    let error = apply(&fixture.session, &shown, &ApplyOptions::default(), &Silent).await.unwrap_err();
+    assert_eq!(error.code(), Code::RowsFailed);
+    assert!(error.to_string().contains("2 rows of `public.users` could not be converted"), "{error}");
+    assert_eq!(fixture.count("name NOT LIKE 'enf1:%' OR name LIKE 'enf1:typed%'").await, 2);
+    assert_eq!(fixture.count("email IS NOT NULL AND (email NOT LIKE 'enf1:%' OR email_eq IS NULL)").await, 0);
+    assert_eq!(fixture.count("jsonb_typeof(profile) <> 'string' OR length(photo) <= 16").await, 0);
+    let protect =
+        fixture.session.db.store().jobs().await.unwrap().into_iter().rfind(|job| job.goal == Goal::Protect).unwrap();
+    assert_eq!((protect.state, protect.progress.rows_failed), (JobState::CompletedWithErrors, 2));
+    assert_eq!(protect.progress.rows_changed, 1000, "each row once, those in part too");
+    let errors = fixture.session.db.store().row_errors(protect.id, 10).await.unwrap();
+    let named: Vec<(&str, &str)> = errors.iter().map(|e| (e.row.as_str(), e.column.as_str())).collect();
+    assert_eq!(named, [("id=8", "name"), ("id=10", "name")]);
+    // Settled, and run again.
+    fixture.app.execute("UPDATE users SET name = 'settled' WHERE id IN (8, 10)", &[]).await.unwrap();
+    fixture.apply().await;
+    assert_eq!(fixture.count(PLAIN).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

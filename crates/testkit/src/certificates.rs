@@ -1,45 +1,84 @@
-//! Certificates for tests of TLS: an authority, and what it signs.
+//! A certificate authority for one test, and certificates for servers, made with the `openssl` command.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+use tempfile::TempDir;
 
-/// In PEM.
-pub struct Certified {
-    pub certificate: String,
-    pub key: String,
+use crate::postgres_private::give_to_postgres;
+
+pub struct Authority {
+    dir: TempDir,
+}
+
+/// Files in PEM, under the account of the servers.
+pub struct ServerCertificate {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Authority {
-    #[allow(clippy::new_without_default, reason = "it draws a key")]
     pub fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "an authority of the tests");
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority"))
+        let authority = Self { dir: TempDir::with_prefix("enfold-ca-").expect("a temporary directory") };
+        authority.openssl(&[
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            "-subj",
+            "/CN=Enfold test authority",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            "-addext",
+            "keyUsage=critical,keyCertSign",
+        ]);
+        authority
     }
 
-    pub fn pem(&self) -> String {
-        self.0.pem()
+    /// The certificate that clients trust, in PEM.
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
     }
 
-    /// For a server on this machine.
-    pub fn server(&self) -> Certified {
-        self.sign(&["127.0.0.1", "localhost"], "server", ExtendedKeyUsagePurpose::ServerAuth)
+    /// A certificate for a server that is called by this DNS name, and by no other.
+    pub fn issue(&self, name: &str) -> ServerCertificate {
+        let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
+        let (subject, alternative) = (format!("/CN={name}"), format!("subjectAltName=DNS:{name}"));
+        self.openssl(&[
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-subj",
+            &subject,
+            "-addext",
+            &alternative,
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ]);
+        give_to_postgres(self.dir.path());
+        let path = |name: &str| self.dir.path().join(Path::new(name));
+        ServerCertificate { certificate: path(&certificate), key: path(&key) }
     }
 
-    /// For a client of that name.
-    pub fn client(&self, name: &str) -> Certified {
-        self.sign(&[], name, ExtendedKeyUsagePurpose::ClientAuth)
+    fn openssl(&self, arguments: &[&str]) {
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("no openssl here: run `make deps`");
+        assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
     }
+}
 
-    fn sign(&self, hosts: &[&str], name: &str, usage: ExtendedKeyUsagePurpose) -> Certified {
-        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
-        let mut params = CertificateParams::new(hosts).expect("names of hosts");
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.extended_key_usages.push(usage);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        Certified { certificate: certificate.pem(), key: key.serialize_pem() }
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -1,4 +1,4 @@
-#![allow(clippy::print_stderr, reason = "fixtures talk to whoever runs the tests")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "fixtures talk to whoever runs the tests")]
 //! Fixtures for the tests of the whole workspace: databases, key services, vectors. Not published.
 //!
 //! A missing server is a failure, never a skip: every fixture panics with the command that starts what it needs.
@@ -6,5 +6,6 @@ pub mod aws;
 pub mod certificates;
 pub mod chinook;
 pub mod faultproxy;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod postgres_private;

@@ -19,10 +19,7 @@ impl Server {
     /// Makes a cluster and starts it. `settings` go to postgresql.conf as they are.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let bin = newest_bin();
-        let dir = TempDir::with_prefix("enfold-postgres-").expect("a temporary directory");
-        if is_root() {
-            run(Command::new("chown").arg("postgres").arg(dir.path()));
-        }
+        let dir = folder();
         let server = Self { dir, bin, port: free_port() };
         run(server
             .tool("initdb")
@@ -35,9 +32,32 @@ impl Server {
         for (name, value) in settings {
             conf.push_str(&format!("{name} = {value}\n"));
         }
-        let path = server.data().join("postgresql.conf");
-        let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("the configuration");
-        file.write_all(conf.as_bytes()).expect("the configuration is written");
+        server.configure(&conf);
+        server.up();
+        server
+    }
+
+    /// A standby that streams from this server.
+    pub fn standby(&self) -> Self {
+        let dir = folder();
+        let server = Self { dir, bin: self.bin.clone(), port: free_port() };
+        run(self
+            .tool("pg_basebackup")
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "postgres",
+                "--no-sync",
+                "-c",
+                "fast",
+                "-R",
+                "-p",
+                &self.port.to_string(),
+                "-D",
+            ])
+            .arg(server.data()));
+        server.configure(&format!("port = {}\n", server.port));
         server.up();
         server
     }
@@ -72,19 +92,19 @@ impl Server {
 
     /// A program of the server's version, such as `pgbench`, under the account that may use it.
     pub fn tool(&self, name: &str) -> Command {
-        let program = self.bin.join(name);
-        if is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program).current_dir("/");
-            command
-        } else {
-            Command::new(program)
-        }
+        as_postgres(&self.bin.join(name))
     }
 
     fn up(&self) {
         let log = self.data().join("log.txt");
         run(self.tool("pg_ctl").args(["-w", "-t", "120", "-D"]).arg(self.data()).arg("-l").arg(log).arg("start"));
+    }
+
+    /// Adds to postgresql.conf; what stands there later counts.
+    fn configure(&self, settings: &str) {
+        let path = self.data().join("postgresql.conf");
+        let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("the configuration");
+        file.write_all(settings.as_bytes()).expect("the configuration is written");
     }
 
     fn data(&self) -> PathBuf {
@@ -101,10 +121,35 @@ impl Drop for Server {
     }
 }
 
+/// A program under the account of the servers, which refuse to run as root.
+pub(crate) fn as_postgres(program: &Path) -> Command {
+    if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program).current_dir("/");
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+/// Gives a folder to the account of the servers.
+pub(crate) fn give_to_postgres(folder: &Path) {
+    if is_root() {
+        run(Command::new("chown").arg("-R").arg("postgres").arg(folder));
+    }
+}
+
 fn run(command: &mut Command) {
     // A daemon that inherits a pipe would keep it open, so its output goes to files or nowhere.
     let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
     assert!(status.is_ok_and(|status| status.success()), "failed: {command:?}");
+}
+
+/// For a cluster, and of the account that may use it.
+fn folder() -> TempDir {
+    let dir = TempDir::with_prefix("enfold-postgres-").expect("a temporary directory");
+    give_to_postgres(dir.path());
+    dir
 }
 
 fn is_root() -> bool {
@@ -119,6 +164,6 @@ fn newest_bin() -> PathBuf {
     Path::new("/usr/lib/postgresql").join(version.to_string()).join("bin")
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }

@@ -87,13 +87,20 @@ async fn probes(
 
 /// A leak is the result of an audit, not a failure of it: the report is printed, and the exit code is 4.
 fn verdict(report: &Report) -> Result<()> {
-    if report.audit.leaks() {
-        let leaks = report.audit.columns.iter().filter(|c| c.status == ColumnStatus::Leaks).count();
-        return Err(Error::new(
-            Code::PlaintextFound,
-            format!("plaintext in {leaks} of {} columns", report.audit.columns.len()),
-        )
-        .hint("`enfold plan` shows what protecting them takes"));
+    let (all, leaks) = (report.audit.columns.len(), report.audit.count(ColumnStatus::Leaks));
+    let refused = report.audit.count(ColumnStatus::Refused);
+    if leaks > 0 {
+        let mut error = Error::new(Code::PlaintextFound, format!("plaintext in {leaks} of {all} columns"));
+        if refused > 0 {
+            error = error.cause(format!("{refused} more cannot hold envelopes, so what they hold is plaintext too"));
+        }
+        return Err(error.hint("`enfold plan` shows what protecting them takes"));
+    }
+    if refused > 0 {
+        // A policy that asks for what cannot be is not met, and an auditor must not read it as clean.
+        let line = format!("{refused} of {all} columns cannot hold envelopes, so what they hold is plaintext");
+        return Err(Error::new(Code::PlaintextFound, line)
+            .hint("`enfold plan` says the way out for each; until then leave them out of the policy"));
     }
     if report.residue.as_ref().is_some_and(ResidueReport::seen) {
         return Err(Error::new(Code::PlaintextFound, "copies of plaintext outside the live rows")
@@ -109,12 +116,18 @@ pub(crate) fn write(screen: &Screen, report: &AuditReport, out: &mut String) {
             ColumnStatus::Encrypted => screen.good("ENCRYPTED"),
             ColumnStatus::Leaks => screen.bad("LEAKS"),
             ColumnStatus::Empty => "empty".to_owned(),
+            ColumnStatus::Refused => screen.bad("REFUSED"),
         };
         let n = &c.census;
-        let counts = [n.rows, n.envelopes, n.plaintext, n.lookalikes, n.nulls].map(|n| n.to_string());
+        let counted = |n: u64| if c.status == ColumnStatus::Refused { "-".to_owned() } else { n.to_string() };
+        let counts = [n.rows, n.envelopes, n.plaintext, n.lookalikes, n.nulls].map(counted);
         table.row([c.column.clone(), status].into_iter().chain(counts));
     }
     table.write(screen, out);
+    for (c, reason) in report.columns.iter().filter_map(|c| Some((c, c.reason.as_ref()?))) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "`{}` was not looked at: {reason}", c.column);
+    }
     for c in report.columns.iter().filter(|c| !c.census.examples.is_empty()) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "plaintext in `{}`, for example in rows {}", c.column, c.census.examples.join(", "));

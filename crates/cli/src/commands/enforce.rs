@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use enfold::Result;
 use enfold_jobs::ops;
-use enfold_jobs::ops::run::Pace;
 
 use super::Context;
 use crate::args::Enforce;
@@ -13,6 +12,7 @@ use crate::onlooker::Onlooker;
 pub(crate) async fn run(context: &Context<'_>, args: &Enforce) -> Result<()> {
     context
         .with_session(async |session| {
+            let pace = super::pace(session, None, args.workers)?;
             let selection = super::selection(&session.policy, &args.columns)?;
             for step in ops::plan_enforce(session, &selection).await? {
                 context.screen.say(&step.says);
@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Enforce) -> Result<()> {
                 args.yes,
             )?;
             let onlooker = Onlooker::new(context.screen);
-            let report = ops::enforce(session, &selection, &Pace::default(), &onlooker).await?;
+            let report = ops::enforce(session, &selection, &pace, &onlooker).await?;
             drop(onlooker);
             context.screen.result(&report, |out| {
                 for table in &report.tables {

@@ -24,6 +24,7 @@ pages![
     "binding-incomplete",
     "database-unavailable",
     "database-denied",
+    "database-untrusted",
     "database-failed",
     "disk-full",
     "table-missing",

@@ -60,13 +60,17 @@ pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
     prepared
 }
 
-/// Makes the catalog and the operators' key, and pins the key's public half in the policy.
+/// Makes the catalog and the operators' key, and pins the key's public half and the rings' epochs in the policy.
 pub(crate) async fn prepare(context: &Context<'_>) -> Result<()> {
     let config = &context.global.config;
     let policy = enfold::policy::load(config, &context.variables)?;
     let enfold = Enfold::builder(policy).prepare().build().await?;
     enfold.flush().await?;
-    edit::set_operator_key(config, &enfold.operator()?.public_key())
+    edit::set_operator_key(config, &enfold.operator()?.public_key())?;
+    for ring in enfold.epochs().await? {
+        edit::set_min_epoch(config, &ring.ring, ring.epoch)?;
+    }
+    Ok(())
 }
 
 /// What a first policy starts from.

@@ -15,15 +15,16 @@ pub(crate) mod plan;
 pub(crate) mod rollback;
 pub(crate) mod status;
 pub(crate) mod value;
+mod values;
 pub(crate) mod verify;
 
 use std::path::Path;
 
 use enfold::policy::{DatabaseUrl, LogPolicy, Policy, Variables};
 use enfold::{CallContext, Code, Enfold, Error, Result};
-use enfold_jobs::ops::{Selection, Session};
+use enfold_jobs::ops::{Pace, Selection, Session};
 
-use crate::args::{Columns, Command, Global};
+use crate::args::{Columns, Command, Global, Workers};
 use crate::screen::Screen;
 
 /// What every command is given.
@@ -96,6 +97,12 @@ pub(crate) fn selection(policy: &Policy, columns: &Columns) -> Result<Selection>
             .hint("name columns as `table.column`, or say `--all`")
             .hint("nothing was changed")),
     }
+}
+
+/// How fast, checked before anybody is asked.
+pub(crate) fn pace(session: &Session, rate: Option<u32>, workers: Workers) -> Result<Pace> {
+    let pace = Pace { rate, workers: workers.workers, ..Pace::default() };
+    pace.check(session.db.dialect()).map(|()| pace)
 }
 
 /// What the system said about a file, in words.

@@ -33,6 +33,9 @@ struct ColumnStatus {
     wanted: Mode,
     /// Of a sample.
     census: Census,
+    /// Why nothing was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -54,8 +57,8 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
             let modes = session.keys.modes(&names).await?;
             let columns = audit.columns.into_iter().zip(modes).map(|(audited, mode)| {
                 let wanted = session.policy.column(&audited.column).map_or(mode, |(_, c)| c.mode);
-                let ColumnAudit { column, census, .. } = audited;
-                ColumnStatus { column, mode, wanted, census }
+                let ColumnAudit { column, census, reason, .. } = audited;
+                ColumnStatus { column, mode, wanted, census, reason }
             });
             let columns = columns.collect();
             let mut jobs = Vec::new();
@@ -90,6 +93,10 @@ fn write(context: &Context<'_>, report: &Report, out: &mut String) {
         ]);
     }
     table.write(context.screen, out);
+    for (c, reason) in report.columns.iter().filter_map(|c| Some((c, c.reason.as_ref()?))) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "`{}` was not looked at: {reason}", c.column);
+    }
     let mut table = Table::new(&["job", "table", "goal", "state", "rows", "changed", "failed"]);
     for j in &report.jobs {
         let p = &j.progress;

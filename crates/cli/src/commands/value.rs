@@ -1,4 +1,5 @@
-//! `enfold seal` and `enfold open`: one value, from standard input to standard output, as a column would hold it.
+//! `enfold seal` and `enfold open`: a value from standard input to standard output, as a column would hold it, or many of
+//! them (`values`).
 
 use std::io::Read;
 
@@ -6,7 +7,7 @@ use enfold::{Code, Column, Enfold, Error, Place, Result};
 use enfold_core::{Form, OwnedPart, Part, PayloadType};
 use zeroize::Zeroizing;
 
-use super::Context;
+use super::{Context, values};
 use crate::args::{FormArg, Value};
 
 /// More than a value may have: an envelope of the largest value, in base64.
@@ -14,6 +15,9 @@ const MOST: u64 = 2 << 30;
 
 /// The value is sealed exactly as it was read: a newline at its end belongs to it.
 pub(crate) async fn seal(context: &Context<'_>, args: &Value) -> Result<()> {
+    if let Some(separator) = values::separator(args)? {
+        return values::seal(context, args, separator).await;
+    }
     let (form, payload) = form(args.form);
     let (tenant, row) = place(args)?;
     let row: Vec<Part<'_>> = row.iter().map(OwnedPart::as_part).collect();
@@ -24,8 +28,7 @@ pub(crate) async fn seal(context: &Context<'_>, args: &Value) -> Result<()> {
             let column = column(enfold, &args.column)?;
             let value = read()?;
             if payload != PayloadType::Bytes && std::str::from_utf8(&value).is_err() {
-                return Err(Error::new(Code::ValueInvalid, "the value on standard input is not UTF-8 text")
-                    .hint("`--form bytes` seals any bytes"));
+                return Err(not_text().hint("`--form bytes` seals any bytes"));
             }
             column.for_conversion().seal(&call, &place, form, payload, &value).await
         })
@@ -35,6 +38,9 @@ pub(crate) async fn seal(context: &Context<'_>, args: &Value) -> Result<()> {
 
 /// Plaintext goes to standard output and nowhere else.
 pub(crate) async fn open(context: &Context<'_>, args: &Value) -> Result<()> {
+    if let Some(separator) = values::separator(args)? {
+        return values::open(context, args, separator).await;
+    }
     let (form, _) = form(args.form);
     let (tenant, row) = place(args)?;
     let row: Vec<Part<'_>> = row.iter().map(OwnedPart::as_part).collect();
@@ -52,11 +58,15 @@ pub(crate) async fn open(context: &Context<'_>, args: &Value) -> Result<()> {
     context.screen.bytes(&opened.value)
 }
 
-fn column(enfold: &Enfold, name: &str) -> Result<Column> {
+pub(super) fn not_text() -> Error {
+    Error::new(Code::ValueInvalid, "the value on standard input is not UTF-8 text")
+}
+
+pub(super) fn column(enfold: &Enfold, name: &str) -> Result<Column> {
     enfold.column(name).or_else(|error| enfold.value(name).map_err(|_| error))
 }
 
-fn read() -> Result<Zeroizing<Vec<u8>>> {
+pub(super) fn read() -> Result<Zeroizing<Vec<u8>>> {
     let mut input = Zeroizing::new(Vec::new());
     std::io::stdin()
         .lock()
@@ -66,7 +76,7 @@ fn read() -> Result<Zeroizing<Vec<u8>>> {
     Ok(input)
 }
 
-fn form(form: FormArg) -> (Form, PayloadType) {
+pub(super) fn form(form: FormArg) -> (Form, PayloadType) {
     match form {
         FormArg::Text => (Form::Text, PayloadType::Text),
         FormArg::Bytes => (Form::Bytes, PayloadType::Bytes),
@@ -74,7 +84,7 @@ fn form(form: FormArg) -> (Form, PayloadType) {
     }
 }
 
-fn place(args: &Value) -> Result<(Option<OwnedPart>, Vec<OwnedPart>)> {
+pub(super) fn place(args: &Value) -> Result<(Option<OwnedPart>, Vec<OwnedPart>)> {
     let tenant = args.tenant.as_deref().map(part).transpose()?;
     Ok((tenant, args.row.iter().map(|text| part(text)).collect::<Result<_>>()?))
 }

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use enfold::{Code, Error, Result};
 use enfold_jobs::ops;
-use enfold_jobs::ops::run::Pace;
 
 use super::Context;
 use crate::args::Verify;
@@ -14,9 +13,10 @@ use crate::words::{count, rows};
 pub(crate) async fn run(context: &Context<'_>, args: &Verify) -> Result<()> {
     context
         .with_session(async |session| {
+            let pace = super::pace(session, None, args.workers)?;
             let selection = super::selection(&session.policy, &args.columns)?;
             let onlooker = Onlooker::new(context.screen);
-            let report = ops::verify(session, &selection, &Pace::default(), &onlooker).await?;
+            let report = ops::verify(session, &selection, &pace, &onlooker).await?;
             drop(onlooker);
             context.screen.result(&report, |out| {
                 for table in &report.tables {

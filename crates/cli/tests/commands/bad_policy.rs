@@ -142,6 +142,26 @@ fn a_mode_lowered_by_hand_in_the_catalog_is_found() {
 }
 
 #[test]
+fn a_ring_state_that_was_deleted_is_not_taken_for_a_new_ring() {
+    let shop = Sandbox::protected();
+    let policy = shop.read("enfold.toml");
+    assert!(policy.contains("min_epoch = 1\n"), "{policy}");
+    let state = |shop: &Sandbox| -> u32 {
+        let sql = "SELECT count(*) FROM enfold_ring_states";
+        shop.database().query_row(sql, [], |row| row.get(0)).expect("counted")
+    };
+    shop.sql("CREATE TABLE kept AS SELECT * FROM enfold_ring_states; DELETE FROM enfold_ring_states");
+    refused(&shop, &["apply", "--yes"], "state_deleted");
+    refused(&shop, &["doctor"], "state_deleted_doctor");
+    assert_eq!(state(&shop), 0, "a new state was made where one is missing");
+    shop.sql("INSERT INTO enfold_ring_states SELECT * FROM kept; DROP TABLE kept");
+    shop.ok(&["verify", "--all"]);
+    // Without the pin nobody can tell; the doctor says so.
+    shop.write("enfold.toml", policy.replace("min_epoch = 1\n", ""));
+    shop.run(&["doctor"]).snapshot("doctor_without_a_pin");
+}
+
+#[test]
 fn a_saved_plan_is_refused_when_the_table_or_the_policy_has_changed() {
     let shop = Sandbox::ready();
     shop.ok(&["plan", "--save", "plan.json"]);

@@ -1,7 +1,7 @@
 //! A folder with a small shop in it, and the command run there in an environment that holds nothing but `USER=ada`.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -30,6 +30,7 @@ const FILTERS: &[(&str, &str)] = &[
     (r"\b[0-9,]+ rows/s", "[n] rows/s"),
     (r"(?:about [0-9]+ s|under 1 s)\b", "[duration]"),
     (r"took_us=\d+", "took_us=[n]"),
+    (r"\b\d+\.\d ms\b", "[n] ms"),
     (r"127\.0\.0\.1 -p \d+", "127.0.0.1 -p [port]"),
 ];
 
@@ -120,6 +121,45 @@ impl Sandbox {
             stdout: output.stdout,
             stderr: String::from_utf8(output.stderr).expect("standard error is text"),
         }
+    }
+
+    /// Runs the command in a terminal (standard output aside), and types `answer` when it has said `question`. Returns the
+    /// exit code, what it said and its standard output.
+    pub(crate) fn in_a_terminal(&self, args: &[&str], exchanges: &[(&str, &str)]) -> (i32, String, String) {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+        grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("its other side");
+        let name = ptsname(&terminal, Vec::new()).expect("a name").into_string().expect("text");
+        let other = || std::fs::OpenOptions::new().read(true).write(true).open(&name).expect("it opens");
+        let mut child = self
+            .command(args)
+            .stdin(other())
+            .stderr(other())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        let mut terminal = std::fs::File::from(terminal);
+        let mut said = String::new();
+        let mut exchanges = exchanges.iter();
+        let mut next = exchanges.next();
+        let mut bytes = [0; 4096];
+        // The other side's last holder is gone: EIO.
+        while let Ok(read @ 1..) = terminal.read(&mut bytes) {
+            said.push_str(&String::from_utf8_lossy(&bytes[..read]));
+            if let Some((question, answer)) = next
+                && let Some(at) = said.find(question)
+            {
+                // Not to be taken for the answer to a question that is the same.
+                said.replace_range(at..at + question.len(), "[asked]");
+                terminal.write_all(format!("{answer}\n").as_bytes()).expect("it is typed");
+                next = exchanges.next();
+            }
+        }
+        assert!(next.is_none(), "it did not ask `{}`:\n{said}", next.map_or("", |(question, _)| question));
+        let output = child.wait().expect("the command ends");
+        let mut stdout = String::new();
+        child.stdout.take().expect("a pipe").read_to_string(&mut stdout).expect("text");
+        (output.code().expect("an exit code"), said, stdout)
     }
 
     /// Runs a command that has to succeed.

@@ -3,6 +3,7 @@
 
 mod bad_policy;
 mod bad_value;
+mod canary;
 mod harness;
 mod interrupt;
 #[cfg(feature = "postgres")]

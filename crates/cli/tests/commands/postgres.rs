@@ -1,4 +1,4 @@
-//! What only a real Postgres server can refuse: a role without rights.
+//! What needs a real Postgres server: a role without rights, several workers, types that cannot hold an envelope.
 
 use enfold_testkit::postgres::Database;
 
@@ -42,4 +42,83 @@ async fn a_role_without_rights_is_told_which_are_missing_and_changes_nothing() {
     let email: String = owner.query_one("SELECT email FROM users", &[]).await.expect("a row").get(0);
     assert_eq!(email, "ada@example.com");
     owner.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.expect("the role goes");
+}
+
+/// A shop whose policy is of this database, with `columns` of `public.users`.
+fn shop(database: &Database, columns: &[&str]) -> Sandbox {
+    let shop = Sandbox::shop();
+    let mut policy = format!(
+        "environment = \"development\"\n[database]\nurl = \"{}\"\n[trust]\noperator_key_file = \"op.key\"\n\
+         [rings.main]\nid = \"main\"\nroots = [\"local:root.key\"]\nscope = \"column\"\n",
+        database.url()
+    );
+    for column in columns {
+        policy.push_str(&format!(
+            "[tables.\"public.users\".columns.{column}]\nid = \"users.{column}\"\nring = \"main\"\n"
+        ));
+    }
+    shop.write("enfold.toml", policy);
+    shop
+}
+
+#[tokio::test]
+async fn two_workers_share_a_table_and_convert_each_row_once() {
+    let database = Database::create().await;
+    let owner = database.connect().await;
+    // Each partition is a range of its own at least.
+    owner
+        .batch_execute(
+            "CREATE TABLE users (id int, email text) PARTITION BY HASH (id);
+             CREATE TABLE users_0 PARTITION OF users FOR VALUES WITH (MODULUS 4, REMAINDER 0);
+             CREATE TABLE users_1 PARTITION OF users FOR VALUES WITH (MODULUS 4, REMAINDER 1);
+             CREATE TABLE users_2 PARTITION OF users FOR VALUES WITH (MODULUS 4, REMAINDER 2);
+             CREATE TABLE users_3 PARTITION OF users FOR VALUES WITH (MODULUS 4, REMAINDER 3);
+             INSERT INTO users SELECT n, 'person' || n || '@example.com' FROM generate_series(1, 4000) n",
+        )
+        .await
+        .expect("a table");
+    let shop = shop(&database, &["email"]);
+    let rows = async |condition: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM users WHERE {condition}");
+        owner.query_one(&sql, &[]).await.expect("counted").get(0)
+    };
+    // What the last job of a goal says of its workers: how many there were that did something, and rows by outcome.
+    let worked = async |goal: &str| -> (i64, i64, i64) {
+        let sql = "SELECT count(DISTINCT worker) FILTER (WHERE rows_seen > 0), sum(rows_changed)::int8, sum(rows_lost)::int8 \
+             FROM enfold.job_chunks WHERE job = (SELECT max(id) FROM enfold.jobs WHERE goal = $1)";
+        let row = owner.query_one(sql, &[&goal]).await.expect("a job");
+        (row.get(0), row.get(1), row.get(2))
+    };
+    shop.ok(&["apply", "--yes", "--workers", "2"]);
+    assert_eq!(rows("email NOT LIKE 'enf1:%'").await, 0);
+    assert_eq!(worked("protect").await, (2, 4000, 0));
+    assert_eq!(worked("verify").await, (2, 0, 0));
+    shop.ok(&["enforce", "--all", "--yes", "--workers", "2"]);
+    assert_eq!(worked("verify").await, (2, 0, 0));
+    shop.ok(&["rollback", "--all", "--yes", "--workers", "2"]);
+    assert_eq!(rows("email = 'person' || id || '@example.com'").await, 4000);
+    assert_eq!(worked("unprotect").await, (2, 4000, 0));
+}
+
+#[tokio::test]
+async fn a_column_of_a_type_that_cannot_hold_an_envelope_does_not_hide_the_others_from_an_audit() {
+    let database = Database::create().await;
+    let owner = database.connect().await;
+    owner
+        .batch_execute(
+            "CREATE TABLE users (id int PRIMARY KEY, email text, born date);
+             INSERT INTO users VALUES (1, 'ada@example.com', '1815-12-10')",
+        )
+        .await
+        .expect("a table");
+    let both = shop(&database, &["born", "email"]);
+    both.run(&["audit", "--full"]).snapshot("audit_refused_and_leaking");
+    // Protected, the other column is clean, and the audit still is not.
+    let email = shop(&database, &["email"]);
+    email.ok(&["apply", "--yes"]);
+    email.ok(&["audit", "--full"]);
+    both.run(&["audit", "--full"]).snapshot("audit_refused");
+    both.run(&["audit", "--full", "--json"]).snapshot("audit_refused_json");
+    // The copies of a column that can be looked for are.
+    assert_eq!(both.run(&["audit", "--residue"]).code, 4);
 }

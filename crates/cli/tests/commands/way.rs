@@ -99,6 +99,34 @@ fn a_value_goes_through_pipes_and_comes_back() {
 }
 
 #[test]
+fn many_values_go_through_pipes_in_their_order_with_a_result_for_each() {
+    let shop = Sandbox::ready();
+    let values = "ada@example.com\n\nluís@example.net\n";
+    let sealed = shop.pipe(&["seal", "users.email", "--lines"], values.as_bytes());
+    assert_eq!(sealed.stdout().lines().count(), 3, "{}", sealed.stderr);
+    assert!(sealed.stdout().lines().all(|line| text::decode(line).is_ok()), "a line is not an envelope");
+    assert_eq!(shop.pipe(&["open", "users.email", "--lines"], &sealed.stdout).stdout(), values);
+    assert_eq!(shop.pipe(&["open", "users.email", "--lines"], b"").stdout(), "");
+
+    // One that was copied from another column, and one that is broken: the others are opened, these are not shown.
+    let foreign = shop.pipe(&["seal", "users.name"], b"Ada").stdout().to_owned();
+    let lines: Vec<&str> = sealed.stdout().lines().collect();
+    let mixed = [lines[2], &foreign, lines[0], "enf1:broken"].join("\n");
+    let ran = shop.pipe(&["open", "users.email", "--lines"], mixed.as_bytes());
+    assert_eq!(ran.stdout(), "luís@example.net\n\nada@example.com\n\n");
+    ran.snapshot("open_lines");
+    shop.pipe(&["open", "users.email", "--lines", "--json"], mixed.as_bytes()).snapshot("open_lines_json");
+    shop.pipe(&["seal", "users.email", "--lines"], b"a@example.com\n\xff\n").snapshot("seal_lines");
+
+    let two = "first\nof two lines\0second\0";
+    let sealed = shop.pipe(&["seal", "users.email", "-0"], two.as_bytes());
+    assert_eq!(shop.pipe(&["open", "users.email", "-0"], &sealed.stdout).stdout(), two);
+    let as_lines = sealed.stdout().replace('\0', "\n");
+    shop.pipe(&["open", "users.email", "--lines"], as_lines.as_bytes()).snapshot("open_lines_with_a_newline");
+    shop.pipe(&["seal", "users.email", "--lines", "--form", "bytes"], b"").snapshot("seal_lines_of_bytes");
+}
+
+#[test]
 fn an_envelope_is_inspected_in_its_three_forms_without_a_key() {
     let shop = Sandbox::ready();
     let sealed = shop.pipe(&["seal", "users.email"], b"ada@example.com").stdout;

@@ -47,6 +47,7 @@ conformance! {
     a_state_is_replaced_only_by_one_who_saw_it
     of_concurrent_publications_one_wins
     a_publication_changes_keys_with_the_state_or_not_at_all
+    wraps_are_added_only_to_the_row_that_was_seen
     an_application_is_there_once_for_each_instance
     events_come_back_newest_first
     migrating_again_changes_nothing
@@ -164,6 +165,21 @@ async fn a_publication_changes_keys_with_the_state_or_not_at_all(catalog: Tried)
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(key(1, "ring", 1)), "lost, so nothing was written");
     assert!(catalog.publish(&state(2), Some(1), std::slice::from_ref(&changed)).await.unwrap());
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(changed));
+}
+
+async fn wraps_are_added_only_to_the_row_that_was_seen(catalog: Tried) {
+    let stored = key(1, "ring", 1);
+    catalog.insert_key(&stored).await.unwrap();
+    catalog.insert_key(&key(2, "ring", 2)).await.unwrap();
+    let mut more = stored.clone();
+    more.wraps.insert(0, Wrap { root: "aws-kms://a".into(), wrapped: vec![9] });
+    more.mac = vec![9; 32];
+    assert!(!catalog.add_wraps(&more, &[8; 32]).await.unwrap(), "somebody changed it");
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(stored.clone()));
+    assert!(catalog.add_wraps(&more, &stored.mac).await.unwrap());
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(more.clone()));
+    assert!(!catalog.add_wraps(&more, &stored.mac).await.unwrap(), "once is enough");
+    assert!(catalog.key("ring", id(2)).await.unwrap() == Some(key(2, "ring", 2)));
 }
 
 async fn an_application_is_there_once_for_each_instance(catalog: Tried) {

@@ -102,6 +102,16 @@ impl Catalog for MemoryCatalog {
         Ok(true)
     }
 
+    async fn add_wraps(&self, key: &DataKeyRow, expected: &[u8]) -> Result<bool> {
+        let mut tables = self.tables();
+        let Some(row) = tables.keys.get_mut(&(key.ring.clone(), key.id)).filter(|row| row.mac == expected) else {
+            return Ok(false);
+        };
+        row.wraps.clone_from(&key.wraps);
+        row.mac.clone_from(&key.mac);
+        Ok(true)
+    }
+
     async fn register(&self, application: &Application) -> Result<()> {
         let key = (application.name.clone(), application.instance.clone());
         self.tables().applications.insert(key, application.clone());

@@ -67,6 +67,10 @@ pub trait Catalog: Send + Sync {
     /// the writer built upon (`None`: the ring has no state yet); false if it is another by now, and nothing was written.
     async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[DataKeyRow]) -> Result<bool>;
 
+    /// Adds to a data key the wraps that it has not yet, with the MAC over all of them, if its MAC is still `expected`;
+    /// false, and nothing written, if not: somebody else changed the row.
+    async fn add_wraps(&self, key: &DataKeyRow, expected: &[u8]) -> Result<bool>;
+
     /// Says that an application runs, what it reads and which mode it is ready for. The last word for each
     /// (name, instance) counts.
     async fn register(&self, application: &Application) -> Result<()>;

@@ -1,11 +1,14 @@
 //! The catalog in Postgres, in the schema `enfold`.
+//!
+//! Statements are sent unprepared, with their parameters' types, and nothing is kept in a session: a pooler in
+//! transaction mode may stand between.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use enfold_core::KeyId;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
 use super::words::{mode_word, parse_mode};
@@ -83,14 +86,14 @@ impl Catalog for PostgresCatalog {
         let doing = "cannot enter a root key in the catalog";
         self.with(doing, async |c| {
             let id = root.id.as_bytes().as_slice();
-            c.execute(
+            c.execute_typed(
                 "INSERT INTO enfold.root_keys (id, uri) VALUES ($1, $2) ON CONFLICT (uri) DO NOTHING",
-                &[&id, &root.uri],
+                &[bytes(&id), text(&root.uri)],
             )
             .await
             .map_err(|e| failure(doing, &e))?;
             let row = c
-                .query_one("SELECT id, uri FROM enfold.root_keys WHERE uri = $1", &[&root.uri])
+                .query_typed_one("SELECT id, uri FROM enfold.root_keys WHERE uri = $1", &[text(&root.uri)])
                 .await
                 .map_err(|e| failure(doing, &e))?;
             root_key(&row)
@@ -101,7 +104,7 @@ impl Catalog for PostgresCatalog {
     async fn roots(&self) -> Result<Vec<RootKey>> {
         let doing = "cannot read root keys from the catalog";
         self.with(doing, async |c| {
-            let rows = c.query("SELECT id, uri FROM enfold.root_keys ORDER BY uri", &[]).await;
+            let rows = c.query_typed("SELECT id, uri FROM enfold.root_keys ORDER BY uri", &[]).await;
             rows.map_err(|e| failure(doing, &e))?.iter().map(root_key).collect()
         })
         .await
@@ -114,19 +117,19 @@ impl Catalog for PostgresCatalog {
             let id = key.id.as_bytes().as_slice();
             let version = i64::from(key.version);
             let made = tx
-                .execute(
+                .execute_typed(
                     "INSERT INTO enfold.data_keys (ring, id, purpose, scope, version, status, created_ms, mac)
                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                      ON CONFLICT (ring, purpose, scope, version) DO NOTHING",
                     &[
-                        &key.ring,
-                        &id,
-                        &key.purpose.as_str(),
-                        &key.scope,
-                        &version,
-                        &key.status.as_str(),
-                        &key.created_ms,
-                        &key.mac,
+                        text(&key.ring),
+                        bytes(&id),
+                        text(&key.purpose.as_str()),
+                        text(&key.scope),
+                        number(&version),
+                        text(&key.status.as_str()),
+                        number(&key.created_ms),
+                        bytes(&key.mac),
                     ],
                 )
                 .await
@@ -148,7 +151,7 @@ impl Catalog for PostgresCatalog {
     async fn key(&self, ring: &str, id: KeyId) -> Result<Option<DataKeyRow>> {
         self.with(&reading(ring), async |c| {
             let id = id.as_bytes().as_slice();
-            one(c, "k.ring = $1 AND k.id = $2", &[&ring, &id], ring).await
+            one(c, "k.ring = $1 AND k.id = $2", &[text(&ring), bytes(&id)], ring).await
         })
         .await
     }
@@ -162,7 +165,9 @@ impl Catalog for PostgresCatalog {
         self.with(&doing, async |c| {
             let after = after.map(|a| a.as_bytes().to_vec()).unwrap_or_default();
             let sql = format!("{SELECT_KEY} WHERE k.ring = $1 AND k.id > $2 {GROUP_KEY} ORDER BY k.id LIMIT $3");
-            let rows = c.query(&sql, &[&ring, &after, &i64::from(limit)]).await.map_err(|e| failure(&doing, &e))?;
+            let limit = i64::from(limit);
+            let wanted = [text(&ring), bytes(&after), number(&limit)];
+            let rows = c.query_typed(&sql, &wanted).await.map_err(|e| failure(&doing, &e))?;
             rows.iter().map(data_key).collect()
         })
         .await
@@ -172,7 +177,7 @@ impl Catalog for PostgresCatalog {
         let doing = "cannot read ring states from the catalog";
         self.with(doing, async |c| {
             let rows = c
-                .query("SELECT ring, epoch, document, signature FROM enfold.ring_states ORDER BY ring", &[])
+                .query_typed("SELECT ring, epoch, document, signature FROM enfold.ring_states ORDER BY ring", &[])
                 .await
                 .map_err(|e| failure(doing, &e))?;
             Ok(rows
@@ -196,18 +201,24 @@ impl Catalog for PostgresCatalog {
             let epoch = signed(state.epoch)?;
             let written = match expected {
                 Some(expected) => {
-                    tx.execute(
+                    tx.execute_typed(
                         "UPDATE enfold.ring_states SET epoch = $2, document = $3, signature = $4
                          WHERE ring = $1 AND epoch = $5",
-                        &[&state.ring, &epoch, &state.document, &state.signature, &signed(expected)?],
+                        &[
+                            text(&state.ring),
+                            number(&epoch),
+                            bytes(&state.document),
+                            bytes(&state.signature),
+                            number(&signed(expected)?),
+                        ],
                     )
                     .await
                 }
                 None => {
-                    tx.execute(
+                    tx.execute_typed(
                         "INSERT INTO enfold.ring_states (ring, epoch, document, signature) VALUES ($1, $2, $3, $4)
                          ON CONFLICT (ring) DO NOTHING",
-                        &[&state.ring, &epoch, &state.document, &state.signature],
+                        &[text(&state.ring), number(&epoch), bytes(&state.document), bytes(&state.signature)],
                     )
                     .await
                 }
@@ -217,17 +228,38 @@ impl Catalog for PostgresCatalog {
             }
             for key in keys {
                 let id = key.id.as_bytes().as_slice();
-                tx.execute(
+                tx.execute_typed(
                     "UPDATE enfold.data_keys SET status = $3, mac = $4 WHERE ring = $1 AND id = $2",
-                    &[&key.ring, &id, &key.status.as_str(), &key.mac],
+                    &[text(&key.ring), bytes(&id), text(&key.status.as_str()), bytes(&key.mac)],
                 )
                 .await
                 .map_err(|e| failure(&doing, &e))?;
-                tx.execute("DELETE FROM enfold.data_key_wraps WHERE ring = $1 AND key_id = $2", &[&key.ring, &id])
-                    .await
-                    .map_err(|e| failure(&doing, &e))?;
+                let wraps = "DELETE FROM enfold.data_key_wraps WHERE ring = $1 AND key_id = $2";
+                tx.execute_typed(wraps, &[text(&key.ring), bytes(&id)]).await.map_err(|e| failure(&doing, &e))?;
                 insert_wraps(&tx, key, &doing).await?;
             }
+            tx.commit().await.map_err(|e| failure(&doing, &e))?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn add_wraps(&self, key: &DataKeyRow, expected: &[u8]) -> Result<bool> {
+        let doing = format!("cannot add a wrap to a data key of ring `{}`", key.ring);
+        self.with(&doing, async |c| {
+            let tx = c.transaction().await.map_err(|e| failure(&doing, &e))?;
+            let id = key.id.as_bytes().as_slice();
+            let changed = tx
+                .execute_typed(
+                    "UPDATE enfold.data_keys SET mac = $3 WHERE ring = $1 AND id = $2 AND mac = $4",
+                    &[text(&key.ring), bytes(&id), bytes(&key.mac), bytes(&expected)],
+                )
+                .await
+                .map_err(|e| failure(&doing, &e))?;
+            if changed == 0 {
+                return Ok(false);
+            }
+            insert_wraps(&tx, key, &doing).await?;
             tx.commit().await.map_err(|e| failure(&doing, &e))?;
             Ok(true)
         })
@@ -238,12 +270,19 @@ impl Catalog for PostgresCatalog {
         let a = application;
         let doing = format!("cannot register the application `{}`", a.name);
         self.with(&doing, async |c| {
-            c.execute(
+            c.execute_typed(
                 "INSERT INTO enfold.applications (name, instance, version, columns, ready, last_seen_ms)
                  VALUES ($1, $2, $3, $4, $5, $6)
                  ON CONFLICT (name, instance) DO UPDATE SET version = excluded.version, columns = excluded.columns,
                      ready = excluded.ready, last_seen_ms = excluded.last_seen_ms",
-                &[&a.name, &a.instance, &a.version, &a.columns_text(), &mode_word(a.ready), &a.last_seen_ms],
+                &[
+                    text(&a.name),
+                    text(&a.instance),
+                    text(&a.version),
+                    text(&a.columns_text()),
+                    text(&mode_word(a.ready)),
+                    number(&a.last_seen_ms),
+                ],
             )
             .await
             .map_err(|e| failure(&doing, &e))?;
@@ -256,10 +295,10 @@ impl Catalog for PostgresCatalog {
         let doing = "cannot read applications from the catalog";
         self.with(doing, async |c| {
             let rows = c
-                .query(
+                .query_typed(
                     "SELECT name, instance, version, columns, ready, last_seen_ms FROM enfold.applications
                      WHERE last_seen_ms >= $1 ORDER BY name, instance",
-                    &[&since_ms],
+                    &[number(&since_ms)],
                 )
                 .await
                 .map_err(|e| failure(doing, &e))?;
@@ -284,9 +323,9 @@ impl Catalog for PostgresCatalog {
         self.with(doing, async |c| {
             let at = events.iter().map(|e| e.at_ms).collect::<Vec<_>>();
             let json = events.iter().map(Event::to_json).collect::<Vec<_>>();
-            c.execute(
+            c.execute_typed(
                 "INSERT INTO enfold.events (at_ms, event) SELECT * FROM unnest($1::bigint[], $2::text[])",
-                &[&at, &json],
+                &[(&at, Type::INT8_ARRAY), (&json, Type::TEXT_ARRAY)],
             )
             .await
             .map_err(|e| failure(doing, &e))?;
@@ -299,13 +338,28 @@ impl Catalog for PostgresCatalog {
         let doing = "cannot read events from the catalog";
         self.with(doing, async |c| {
             let rows = c
-                .query("SELECT event FROM enfold.events ORDER BY id DESC LIMIT $1", &[&i64::from(limit)])
+                .query_typed("SELECT event FROM enfold.events ORDER BY id DESC LIMIT $1", &[number(&i64::from(limit))])
                 .await
                 .map_err(|e| failure(doing, &e))?;
             rows.iter().map(|r| Event::from_json(r.get(0))).collect()
         })
         .await
     }
+}
+
+/// A parameter and its type: the server is not asked for types.
+type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+fn text<'a>(value: &'a (impl ToSql + Sync)) -> Param<'a> {
+    (value, Type::TEXT)
+}
+
+fn bytes<'a>(value: &'a (impl ToSql + Sync)) -> Param<'a> {
+    (value, Type::BYTEA)
+}
+
+fn number<'a>(value: &'a (impl ToSql + Sync)) -> Param<'a> {
+    (value, Type::INT8)
 }
 
 const SELECT_KEY: &str = "SELECT k.ring, k.id, k.purpose, k.scope, k.version, k.status, k.created_ms, k.mac,
@@ -326,17 +380,14 @@ async fn find(
     version: u32,
 ) -> Result<Option<DataKeyRow>> {
     let wanted = "k.ring = $1 AND k.purpose = $2 AND k.scope = $3 AND k.version = $4";
-    one(c, wanted, &[&ring, &purpose.as_str(), &scope, &i64::from(version)], ring).await
+    let (purpose, version) = (purpose.as_str(), i64::from(version));
+    let values = [text(&ring), text(&purpose), text(&scope), number(&version)];
+    one(c, wanted, &values, ring).await
 }
 
-async fn one(
-    c: &impl GenericClient,
-    wanted: &str,
-    values: &[&(dyn ToSql + Sync)],
-    ring: &str,
-) -> Result<Option<DataKeyRow>> {
+async fn one(c: &impl GenericClient, wanted: &str, values: &[Param<'_>], ring: &str) -> Result<Option<DataKeyRow>> {
     let sql = format!("{SELECT_KEY} WHERE {wanted} {GROUP_KEY}");
-    let row = c.query_opt(&sql, values).await.map_err(|e| failure(reading(ring), &e))?;
+    let row = c.query_typed_opt(&sql, values).await.map_err(|e| failure(reading(ring), &e))?;
     row.as_ref().map(data_key).transpose()
 }
 
@@ -361,14 +412,16 @@ fn root_key(row: &Row) -> Result<RootKey> {
     Ok(RootKey { id: key_id(row.get(0))?, uri: row.get(1) })
 }
 
+/// Those that are there stay: whoever replaces them deletes them first.
 async fn insert_wraps(tx: &Transaction<'_>, key: &DataKeyRow, doing: &str) -> Result<()> {
     let id = key.id.as_bytes().as_slice();
     let roots = key.wraps.iter().map(|w| w.root.as_str()).collect::<Vec<_>>();
     let wrapped = key.wraps.iter().map(|w| w.wrapped.as_slice()).collect::<Vec<_>>();
-    tx.execute(
+    tx.execute_typed(
         "INSERT INTO enfold.data_key_wraps (ring, key_id, root, wrapped)
-         SELECT $1, $2, r, w FROM unnest($3::text[], $4::bytea[]) AS u (r, w)",
-        &[&key.ring, &id, &roots, &wrapped],
+         SELECT $1, $2, r, w FROM unnest($3::text[], $4::bytea[]) AS u (r, w)
+         ON CONFLICT (ring, key_id, root) DO NOTHING",
+        &[text(&key.ring), bytes(&id), (&roots, Type::TEXT_ARRAY), (&wrapped, Type::BYTEA_ARRAY)],
     )
     .await
     .map_err(|e| failure(doing, &e))?;

@@ -204,6 +204,28 @@ impl Catalog for SqliteCatalog {
         .await
     }
 
+    async fn add_wraps(&self, key: &DataKeyRow, expected: &[u8]) -> Result<bool> {
+        let (key, expected) = (key.clone(), expected.to_vec());
+        self.with(move |c| {
+            let doing = || format!("cannot add a wrap to a data key of ring `{}`", key.ring);
+            let tx = c.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| failure(doing(), &e))?;
+            let change = || -> rusqlite::Result<bool> {
+                let changed = tx.execute(
+                    "UPDATE enfold_data_keys SET mac = ?3 WHERE ring = ?1 AND id = ?2 AND mac = ?4",
+                    params![key.ring, key.id.as_bytes(), key.mac, expected],
+                )?;
+                if changed == 1 {
+                    insert_wraps(&tx, &key)?;
+                }
+                Ok(changed == 1)
+            };
+            let done = change().map_err(|e| failure(doing(), &e))?;
+            tx.commit().map_err(|e| failure(doing(), &e))?;
+            Ok(done)
+        })
+        .await
+    }
+
     async fn register(&self, application: &Application) -> Result<()> {
         let a = application.clone();
         self.with(move |c| {
@@ -318,9 +340,12 @@ fn complete(c: &Connection, ring: &str, raw: Raw) -> Result<DataKeyRow> {
     })
 }
 
+/// Those that are there stay: whoever replaces them deletes them first.
 fn insert_wraps(tx: &Transaction<'_>, key: &DataKeyRow) -> rusqlite::Result<()> {
-    let mut insert =
-        tx.prepare_cached("INSERT INTO enfold_data_key_wraps (ring, key_id, root, wrapped) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO enfold_data_key_wraps (ring, key_id, root, wrapped) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (ring, key_id, root) DO NOTHING",
+    )?;
     for wrap in &key.wraps {
         insert.execute(params![key.ring, key.id.as_bytes(), wrap.root, wrap.wrapped])?;
     }

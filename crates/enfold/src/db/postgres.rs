@@ -84,7 +84,11 @@ impl Endpoint {
     }
 
     fn unreached(&self, error: &tokio_postgres::Error) -> Error {
-        let error = failure(format!("cannot connect to the database `{}`", self.database()), error);
+        let doing = format!("cannot connect to the database `{}`", self.database());
+        if let Some(distrust) = Distrust::of(error) {
+            return distrust.as_error(doing, &self.server().0);
+        }
+        let error = failure(doing, error);
         match error.code() {
             Code::DatabaseUnavailable => {
                 let (host, port) = self.server();
@@ -105,6 +109,63 @@ impl Endpoint {
             None => "localhost".to_owned(),
         };
         (host, self.config.get_ports().first().copied().unwrap_or(5432))
+    }
+}
+
+/// Why a server was not trusted, as far as there is something to be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Distrust {
+    NoTls,
+    UnknownAuthority,
+    OtherName,
+    NotValidNow,
+    Other,
+}
+
+impl Distrust {
+    /// `None` where the connection failed for another reason than TLS.
+    fn of(error: &tokio_postgres::Error) -> Option<Self> {
+        use rustls::{CertificateError as Bad, Error as Tls};
+        let source = std::error::Error::source(error)?;
+        let Some(io) = source.downcast_ref::<std::io::Error>() else {
+            // The driver has no type for it, only these words.
+            return (source.to_string() == "server does not support TLS").then_some(Self::NoTls);
+        };
+        Some(match io.get_ref()?.downcast_ref::<Tls>()? {
+            // An authority of the same name with another key shows as a bad signature.
+            Tls::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => Self::UnknownAuthority,
+            Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => Self::OtherName,
+            Tls::InvalidCertificate(
+                Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
+            ) => Self::NotValidNow,
+            _ => Self::Other,
+        })
+    }
+
+    fn as_error(self, doing: String, host: &str) -> Error {
+        let (fact, hint) = match self {
+            Self::NoTls => (
+                "the server does not offer TLS".to_owned(),
+                "switch TLS on at the server (`ssl = on`); `sslmode=disable` goes without, and is read by whoever is on the way",
+            ),
+            Self::UnknownAuthority => (
+                "the server's certificate is of an authority that is not known here".to_owned(),
+                "name the authority's certificate with `sslrootcert=FILE` in the database URL",
+            ),
+            Self::OtherName => (
+                format!("the server's certificate is not for `{host}`"),
+                "use the host name that stands in the certificate",
+            ),
+            Self::NotValidNow => (
+                "the server's certificate has run out, or is not valid yet".to_owned(),
+                "have it renewed, and check the clock of this machine",
+            ),
+            Self::Other => (
+                "the server and this program do not come to terms over TLS".to_owned(),
+                "look at what the server presents: `openssl s_client -starttls postgres -connect HOST:PORT`",
+            ),
+        };
+        Error::new(Code::DatabaseUntrusted, doing).cause(fact).hint(hint).hint("nothing was sent to it")
     }
 }
 

@@ -1,6 +1,7 @@
 //! Making data keys: stored before anything is sealed with them, once whoever else tries.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use enfold_core::{DataKey, KeyId};
 
@@ -75,7 +76,11 @@ impl KeyRing {
             wraps: Vec::new(),
             mac: Vec::new(),
         };
-        row.wraps = self.roots.wrap(&key, &self.context(&row)?).await?;
+        let wrapped = self.roots.wrap(&key, &self.context(&row)?).await?;
+        row.wraps = wrapped.wraps;
+        if wrapped.missing > 0 {
+            self.wraps_missing.store(true, Ordering::Relaxed);
+        }
         Ok((row, key))
     }
 }

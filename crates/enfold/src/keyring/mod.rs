@@ -7,14 +7,17 @@
 //! The path of a call: [`KeyRing::view`] (the state, no I/O while it is fresh), then [`KeyRing::current`] or
 //! [`KeyRing::by_id`] (the cache, no I/O on a hit).
 
+mod health;
 mod live;
 mod make;
+mod repair;
 pub(crate) mod roots;
 mod rows;
 mod scope;
 mod seen;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use enfold_core::{KeyId, Part};
 
@@ -26,7 +29,9 @@ use crate::kms::{EncryptionContext, TenantTag};
 use crate::policy::RingPolicy;
 use crate::{Code, Error, Result};
 
+pub use health::{RootHealth, Tried};
 pub(crate) use live::LiveKey;
+pub use repair::Repaired;
 pub(crate) use roots::Roots;
 pub(crate) use rows::RowKey;
 pub use scope::ScopeId;
@@ -44,6 +49,8 @@ pub(crate) struct KeyRing {
     /// Which data key a scope seals with, by the epoch that says so. An entry of another epoch is never asked for.
     pointers: Arc<Cache<(u64, Purpose, ScopeId), KeyId>>,
     keys: Arc<Cache<KeyId, LiveKey>>,
+    /// A data key was made here while a root key did not answer.
+    wraps_missing: AtomicBool,
 }
 
 impl KeyRing {
@@ -59,7 +66,17 @@ impl KeyRing {
         let pointers = Cache::new(policy.cache, Arc::clone(&clock));
         let keys = Cache::new(policy.cache, Arc::clone(&clock));
         let seen = seen::Seen::new(trusted, clock);
-        Arc::new(Self { name: name.to_owned(), policy, roots, catalog, events, seen, pointers, keys })
+        Arc::new(Self {
+            name: name.to_owned(),
+            policy,
+            roots,
+            catalog,
+            events,
+            seen,
+            pointers,
+            keys,
+            wraps_missing: AtomicBool::new(false),
+        })
     }
 
     /// The ring's id, which is bound into everything.

@@ -1,64 +1,152 @@
-//! The root keys of a ring, in the policy's order of preference.
+//! The root keys of a ring: every data key is wrapped under each of them, and any one opens it.
+//!
+//! Asked first is the one that answered last time and is nearest, by how long its calls took lately; the policy's order
+//! decides between those that are about equally near, and among those of which nothing is known.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use enfold_core::{DataKey, KeyId, danger};
 
 use crate::catalog::Wrap;
+use crate::clock::Clock;
 use crate::error::Retry;
 use crate::kms::{EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, WrappedKey};
 use crate::{Code, Error, Result};
+
+/// How long a measured latency is believed: then the root key is taken for near once more, and measured by the call.
+const MEASURED_FOR: Duration = Duration::from_secs(300);
 
 /// Only these are ever called, whatever a row of the catalog names.
 pub(crate) struct Roots {
     ring: String,
     providers: Vec<Provider>,
+    /// Wraps that a new data key needs before it is used.
+    min_wraps: usize,
+    clock: Arc<dyn Clock>,
 }
 
 pub(crate) struct Provider {
     /// The catalog's id of the root key, which inline envelopes carry.
     pub(crate) id: KeyId,
     pub(crate) kms: Arc<dyn KeyManagementService>,
+    seen: Mutex<Seen>,
+}
+
+/// What the calls to a root key were like.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// Of those that were answered, the newest counting half; and when.
+    latency: Option<(Duration, Duration)>,
+    /// The last call failed for a reason that may pass.
+    failed: bool,
+}
+
+/// The wraps of a new data key.
+pub(crate) struct Wrapped {
+    pub(crate) wraps: Vec<Wrap>,
+    /// Root keys that did not answer: their wraps are to be made later.
+    pub(crate) missing: usize,
+}
+
+impl Provider {
+    pub(crate) fn new(id: KeyId, kms: Arc<dyn KeyManagementService>) -> Self {
+        Self { id, kms, seen: Mutex::default() }
+    }
+
+    fn uri(&self) -> &str {
+        self.kms.uri().as_str()
+    }
+
+    fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes one call and remembers what it was like.
+    async fn call<T>(&self, clock: &dyn Clock, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let began = clock.now();
+        let answer = call.await;
+        let now = clock.now();
+        let took = now.saturating_sub(began);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.failed = matches!(&answer, Err(error) if error.code().retry() == Retry::Later);
+        if answer.is_ok() {
+            seen.latency = Some((seen.latency.map_or(took, |(before, _)| (before + took) / 2), now));
+        }
+        answer
+    }
 }
 
 impl Roots {
-    pub(crate) fn new(ring: &str, providers: Vec<Provider>) -> Self {
-        Self { ring: ring.to_owned(), providers }
+    pub(crate) fn new(ring: &str, providers: Vec<Provider>, min_wraps: usize, clock: Arc<dyn Clock>) -> Self {
+        Self { ring: ring.to_owned(), providers, min_wraps, clock }
     }
 
-    /// Wraps a data key under every root key. Where one of several cannot be reached now, its wrap is left out: sealing
-    /// survives the outage of one key service. A root key that refuses is an error, because it would be missed later.
-    pub(crate) async fn wrap(&self, key: &DataKey, context: &EncryptionContext) -> Result<Vec<Wrap>> {
+    /// Wraps a data key under every root key at the same time. Where some cannot be reached now their wraps are left
+    /// out, if there are `min_wraps` without them: sealing survives the outage of a key service. A root key that refuses
+    /// is an error, because it would be missed later.
+    pub(crate) async fn wrap(&self, key: &DataKey, context: &EncryptionContext) -> Result<Wrapped> {
+        let (wraps, missed) = self.wrap_under(self.providers.iter().collect(), key, context).await?;
+        if wraps.len() < self.min_wraps {
+            let error = self.nobody("wrap", missed);
+            return Err(match wraps.len() {
+                0 => error,
+                n => error.cause(format!("{n} of its root keys wrapped it, and `min_wraps` is {}", self.min_wraps)),
+            });
+        }
+        let missing = missed.len();
+        for error in missed {
+            tracing::warn!(target: "enfold::keyring", ring = self.ring, "a new data key has no wrap by one root key: {error}");
+        }
+        Ok(Wrapped { wraps, missing })
+    }
+
+    /// Wraps by those root keys of the policy that have not wrapped a data key yet; `None` where none is missing. Gives
+    /// all wraps, old and new, and how many are still missing.
+    pub(crate) async fn complete(&self, wraps: &[Wrap], context: &EncryptionContext) -> Result<Option<Wrapped>> {
+        let missing: Vec<&Provider> =
+            self.providers.iter().filter(|p| !wraps.iter().any(|wrap| wrap.root == p.uri())).collect();
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let key = self.unwrap(wraps, context).await?;
+        let (mut all, missed) = self.wrap_under(missing, &key, context).await?;
+        all.extend_from_slice(wraps);
+        all.sort_by(|a, b| a.root.cmp(&b.root));
+        Ok(Some(Wrapped { wraps: all, missing: missed.len() }))
+    }
+
+    /// The wraps in the catalog's order, and the failures that may pass.
+    async fn wrap_under(
+        &self,
+        providers: Vec<&Provider>,
+        key: &DataKey,
+        context: &EncryptionContext,
+    ) -> Result<(Vec<Wrap>, Vec<Error>)> {
         let material = material(key);
-        let mut wraps = Vec::with_capacity(self.providers.len());
-        let mut missed = Vec::new();
-        for provider in &self.providers {
-            match provider.kms.wrap_one(&material, context).await {
-                Ok(wrapped) => {
-                    wraps.push(Wrap { root: provider.kms.uri().to_string(), wrapped: wrapped.into_bytes() });
-                }
+        let calls = providers.iter().map(|p| p.call(&*self.clock, p.kms.wrap_one(&material, context)));
+        let (mut wraps, mut missed) = (Vec::with_capacity(providers.len()), Vec::new());
+        for (provider, answer) in providers.iter().zip(join_all(calls).await) {
+            match answer {
+                Ok(wrapped) => wraps.push(Wrap { root: provider.uri().to_owned(), wrapped: wrapped.into_bytes() }),
                 Err(error) if error.code().retry() == Retry::Later => missed.push(error),
                 Err(error) => return Err(error.while_doing(self.doing("wrap"))),
             }
         }
-        if wraps.is_empty() {
-            return Err(self.nobody("wrap", missed));
-        }
-        for error in missed {
-            tracing::warn!(target: "enfold::keyring", ring = self.ring, "a new data key has no wrap by one root key: {error}");
-        }
         // The catalog gives them back in this order, and the row's MAC is over them in order.
         wraps.sort_by(|a, b| a.root.cmp(&b.root));
-        Ok(wraps)
+        Ok((wraps, missed))
     }
 
-    /// Unwraps by the first root key that answers, in the policy's order.
+    /// Unwraps by the first root key that answers, the nearest first.
     pub(crate) async fn unwrap(&self, wraps: &[Wrap], context: &EncryptionContext) -> Result<DataKey> {
         let mut failed = Vec::new();
-        for provider in &self.providers {
-            let Some(wrap) = wraps.iter().find(|w| w.root == provider.kms.uri().as_str()) else { continue };
+        for provider in self.nearest_first() {
+            let Some(wrap) = wraps.iter().find(|w| w.root == provider.uri()) else { continue };
             let wrapped = WrappedKey::new(wrap.wrapped.clone())?;
-            match provider.kms.unwrap_one(&wrapped, context).await {
+            match provider.call(&*self.clock, provider.kms.unwrap_one(&wrapped, context)).await {
                 Ok(key) => return Ok(data_key(&key)),
                 Err(error) => failed.push(error),
             }
@@ -69,6 +157,29 @@ impl Roots {
                 .hint("put the root key that wrapped it back into the ring's `roots`, or rewrap"));
         }
         Err(self.nobody("unwrap", failed))
+    }
+
+    /// See the module's head.
+    fn nearest_first(&self) -> Vec<&Provider> {
+        let now = self.clock.now();
+        let distance = |seen: Seen| match seen.latency {
+            Some((latency, at)) if now.saturating_sub(at) < MEASURED_FOR => {
+                // In doublings of a millisecond: what differs by less is equally near.
+                u64::try_from(latency.as_millis()).unwrap_or(u64::MAX).checked_ilog2().map_or(0, |log| log + 1)
+            }
+            _ => 0,
+        };
+        let mut order: Vec<&Provider> = self.providers.iter().collect();
+        // A stable sort: the policy's order remains where nothing else decides.
+        order.sort_by_cached_key(|provider| {
+            let seen = provider.seen();
+            (seen.failed, distance(seen))
+        });
+        order
+    }
+
+    pub(crate) fn all(&self) -> &[Provider] {
+        &self.providers
     }
 
     /// The first root key, which wraps the data keys of records.

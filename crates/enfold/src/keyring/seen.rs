@@ -16,7 +16,6 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Trusted {
     pub(crate) operator_key: [u8; 32],
-    pub(crate) min_epoch: u64,
 }
 
 /// A state that was verified, with the key that authenticates the ring's rows.
@@ -169,7 +168,7 @@ impl KeyRing {
             return Ok(Arc::clone(view));
         }
         let trusted = &self.seen.trusted;
-        let state = RingState::verify(&stored, self.id(), &trusted.operator_key, high.max(trusted.min_epoch))?;
+        let state = RingState::verify(&stored, self.id(), &trusted.operator_key, high.max(self.policy.min_epoch))?;
         let rows = match held {
             Some(view) if view.rows.is(&state.rows) => Arc::clone(&view.rows),
             _ => Arc::new(self.row_key(&state).await?),
@@ -201,9 +200,15 @@ impl KeyRing {
     }
 
     fn without_state(&self, high: u64) -> Error {
-        if high > 0 {
+        let pinned = self.policy.min_epoch;
+        let was = match (high, pinned) {
+            (0, 0) => None,
+            (0, _) => Some(format!("the policy pins epoch {pinned}, so it was there")),
+            _ => Some(format!("epoch {high} was seen before")),
+        };
+        if let Some(was) = was {
             return Error::new(Code::StateTampered, format!("the state of ring `{}` was taken away", self.name))
-                .cause(format!("epoch {high} was seen before"))
+                .cause(was)
                 .hint("restore the catalog's ring state from a backup");
         }
         Error::new(Code::CatalogVersion, format!("ring `{}` has no signed state in the catalog", self.name))

@@ -16,7 +16,6 @@ use reqwest::{Client, Method};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::failure::{self, Operation};
-use super::secret::refuse_open_to_others;
 use super::uri::KeyUri;
 use crate::error::{Code, Error, Result};
 use crate::policy::MinTls;
@@ -31,8 +30,6 @@ pub struct HttpOptions {
     pub min_tls: MinTls,
     /// Trusts the authorities of this PEM file instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// PEM files of a certificate chain and its private key, shown to the server.
-    pub identity: Option<(PathBuf, PathBuf)>,
     pub connect_within: Duration,
     /// For one call, its connection included.
     pub answer_within: Duration,
@@ -43,7 +40,6 @@ impl Default for HttpOptions {
         Self {
             min_tls: MinTls::default(),
             ca_file: None,
-            identity: None,
             connect_within: Duration::from_secs(2),
             answer_within: Duration::from_secs(4),
         }
@@ -146,18 +142,7 @@ impl Http {
     }
 
     fn make(&self) -> Result<Client> {
-        if let Some((_, key)) = &self.options.identity {
-            let file = std::fs::File::open(key).map_err(|e| {
-                Error::new(Code::FileFailed, format!("cannot read the private key `{}`", key.display()))
-                    .cause(e.kind().to_string())
-            })?;
-            refuse_open_to_others(key, &file)?;
-        }
-        let trust = tls::Trust {
-            min: self.options.min_tls,
-            authorities: self.options.ca_file.as_deref(),
-            identity: self.options.identity.as_ref().map(|(chain, key)| (chain, key)),
-        };
+        let trust = tls::Trust { min: self.options.min_tls, authorities: self.options.ca_file.as_deref() };
         let unverifiable =
             || Error::new(Code::KmsUnavailable, "this machine has no root certificates to verify a key service with");
         let config = tls::client(&trust, unverifiable)?;
@@ -172,12 +157,11 @@ impl Http {
     }
 
     fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
-        let identity = self.options.identity.iter().flat_map(|(chain, key)| [chain, key]);
         let about = |path: &PathBuf| {
             let about = std::fs::metadata(path).ok()?;
             Some((about.modified().ok()?, about.len()))
         };
-        self.options.ca_file.iter().chain(identity).map(about).collect()
+        self.options.ca_file.iter().map(about).collect()
     }
 }
 
@@ -268,7 +252,7 @@ mod tests {
         let path = folder.path().join("ca.pem");
         let options = HttpOptions { ca_file: Some(path.clone()), ..HttpOptions::default() };
         assert_eq!(Http::new(options.clone()).err().map(|e| e.code()), Some(Code::FileFailed));
-        std::fs::write(&path, enfold_testkit::certificates::Authority::new().pem()).unwrap();
+        std::fs::copy(enfold_testkit::certificates::Authority::new().certificate(), &path).unwrap();
         let http = Http::new(options).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(http.client().is_ok());

@@ -2,7 +2,7 @@
 //!
 //! Owns the one joint between Enfold and whatever keeps root keys: the trait, its vocabulary ([`KeyUri`],
 //! [`EncryptionContext`], [`WrappedKey`], [`KeyMaterial`]), the providers (a file each), the wrappers that hold a
-//! provider (retry, limit, meter, fault) and the conformance suite that every provider passes. Does not own which
+//! provider (breaker, retry, limit, meter, fault) and the conformance suite that every provider passes. Does not own which
 //! data key is current, how long one is cached or where wraps are stored: that is the key ring's.
 //!
 //! A provider stands for one root key. [`Registry`] maps the URIs of the policy to providers and refuses every other
@@ -12,6 +12,7 @@ mod aead;
 mod around;
 #[cfg(feature = "aws")]
 mod aws;
+mod breaker;
 pub mod conformance;
 mod context;
 mod failure;
@@ -36,6 +37,7 @@ mod vault;
 
 #[cfg(feature = "aws")]
 pub use aws::{AwsKms, AwsOptions, StaticCredentials};
+pub use breaker::{Breaker, BreakerOptions, Standing};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub use fault::{Fault, Inject};

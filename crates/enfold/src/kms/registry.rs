@@ -8,22 +8,25 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::breaker::{Breaker, BreakerOptions};
 use super::limit::Limit;
 use super::local::LocalKms;
 use super::meter::Meter;
 use super::retry::{Retry, RetryOptions};
 use super::service::KeyManagementService;
 use super::uri::{AwsKeyUri, KeyUri, RootKey, VaultKeyUri};
+use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, Result};
 use crate::policy::{Environment, KeyServices, MinTls, Policy};
 
-/// Every root key of a policy, each with its retry, limit and meter around it.
+/// Every root key of a policy, each with its breaker, retry, limit and meter around it.
 pub struct Registry {
     roots: BTreeMap<KeyUri, Root>,
 }
 
 struct Root {
     kms: Arc<dyn KeyManagementService>,
+    breaker: Arc<Breaker>,
     meter: Arc<Meter>,
 }
 
@@ -33,9 +36,11 @@ pub struct RegistryBuilder {
     base: PathBuf,
     uses: Vec<Use>,
     given: Vec<Arc<dyn KeyManagementService>>,
+    breaker: BreakerOptions,
     retry: RetryOptions,
     per_second: Option<NonZeroU32>,
     services: KeyServices,
+    clock: Arc<dyn Clock>,
 }
 
 /// A root key that a ring names.
@@ -52,9 +57,11 @@ impl Registry {
             base: base.to_owned(),
             uses: Vec::new(),
             given: Vec::new(),
+            breaker: BreakerOptions::default(),
             retry: RetryOptions::default(),
             per_second: None,
             services: KeyServices::default(),
+            clock: Arc::new(SystemClock::new()),
         }
     }
 
@@ -78,6 +85,11 @@ impl Registry {
     /// What was asked of that root key's service so far.
     pub fn meter(&self, uri: &KeyUri) -> Result<&Arc<Meter>> {
         self.find(uri).map(|root| &root.meter)
+    }
+
+    /// Whether that root key's service is asked at present.
+    pub fn breaker(&self, uri: &KeyUri) -> Result<&Arc<Breaker>> {
+        self.find(uri).map(|root| &root.breaker)
     }
 
     /// In the order of their text.
@@ -106,6 +118,19 @@ impl RegistryBuilder {
     #[must_use]
     pub fn provider(mut self, kms: Arc<dyn KeyManagementService>) -> Self {
         self.given.push(kms);
+        self
+    }
+
+    #[must_use]
+    pub fn breaker(mut self, options: BreakerOptions) -> Self {
+        self.breaker = options;
+        self
+    }
+
+    /// What the breakers' pauses are measured by.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -188,15 +213,17 @@ impl RegistryBuilder {
         }
     }
 
-    /// Meter next to the provider, so that it counts what the service sees; retry outermost, so that each try is
-    /// limited and counted.
+    /// Meter next to the provider, so that it counts what the service sees; retry above it, so that each try is limited
+    /// and counted; the breaker outermost, so that what it does not let through is not tried at all.
     fn dress(&self, provider: Arc<dyn KeyManagementService>) -> Root {
         let meter = Arc::new(Meter::new(provider));
         let mut kms: Arc<dyn KeyManagementService> = meter.clone();
         if let Some(rate) = self.per_second {
             kms = Arc::new(Limit::new(kms, rate));
         }
-        Root { kms: Arc::new(Retry::new(kms, self.retry)), meter }
+        let retry = Arc::new(Retry::new(kms, self.retry));
+        let breaker = Arc::new(Breaker::new(retry, self.breaker, Arc::clone(&self.clock)));
+        Root { kms: breaker.clone(), breaker, meter }
     }
 }
 

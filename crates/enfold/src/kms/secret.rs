@@ -19,9 +19,6 @@ const OTHERS: u32 = 0o007;
 pub enum SecretSource {
     /// A file that only its owner and its group may use.
     File(PathBuf),
-    /// A file that an orchestrator writes and that everybody inside the container may read (a projected token): what
-    /// it holds is short-lived and of use to one audience only.
-    Projected(PathBuf),
     /// An environment variable, by its name.
     Variable(String),
 }
@@ -30,8 +27,7 @@ impl SecretSource {
     /// The credential without the white space around it. It is read anew, so that whoever renews it needs no restart.
     pub(super) fn read(&self) -> Result<Zeroizing<String>> {
         let text = match self {
-            Self::File(path) => read(path, true)?,
-            Self::Projected(path) => read(path, false)?,
+            Self::File(path) => read(path)?,
             Self::Variable(name) => Zeroizing::new(std::env::var(name).unwrap_or_default()),
         };
         let trimmed = text.trim();
@@ -45,9 +41,7 @@ impl SecretSource {
     fn missing(&self) -> Error {
         let error = Error::new(Code::KmsAccessDenied, "there is no credential for the key service");
         match self {
-            Self::File(path) | Self::Projected(path) => {
-                error.cause(format!("the file `{}` does not hold one", path.display()))
-            }
+            Self::File(path) => error.cause(format!("the file `{}` does not hold one", path.display())),
             Self::Variable(name) => error
                 .cause(format!("the environment variable `{name}` is not set"))
                 .hint("or name a file in the policy, under `key_services.vault`"),
@@ -56,7 +50,7 @@ impl SecretSource {
 }
 
 /// Refuses a private file that others have rights to. The rights are those of the file that was opened.
-pub(super) fn refuse_open_to_others(path: &Path, file: &File) -> Result<()> {
+fn refuse_open_to_others(path: &Path, file: &File) -> Result<()> {
     let mode = file.metadata().map_err(|e| unreadable(path, &e))?.mode();
     if mode & OTHERS == 0 {
         return Ok(());
@@ -68,11 +62,9 @@ pub(super) fn refuse_open_to_others(path: &Path, file: &File) -> Result<()> {
         .hint("if others could read it, have a new credential made: this one may be known"))
 }
 
-fn read(path: &Path, private: bool) -> Result<Zeroizing<String>> {
+fn read(path: &Path) -> Result<Zeroizing<String>> {
     let file = File::open(path).map_err(|e| unreadable(path, &e))?;
-    if private {
-        refuse_open_to_others(path, &file)?;
-    }
+    refuse_open_to_others(path, &file)?;
     // Room enough from the start, so that growing leaves no copies behind.
     let length = file.metadata().map_err(|e| unreadable(path, &e))?.len().min(LONGEST);
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
@@ -99,14 +91,13 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         };
-        let (private, projected) = (SecretSource::File(path.clone()), SecretSource::Projected(path.clone()));
+        let private = SecretSource::File(path.clone());
         write("one\n", 0o600);
         assert_eq!(private.read().unwrap().as_str(), "one");
         write("two", 0o640);
         assert_eq!(private.read().unwrap().as_str(), "two");
         write("three", 0o644);
         assert_eq!(private.read().unwrap_err().code(), Code::KeyFilePermissions);
-        assert_eq!(projected.read().unwrap().as_str(), "three");
         for bad in ["", " \n", "a b", "a\nX-Header: b"] {
             write(bad, 0o600);
             let error = private.read().unwrap_err();

@@ -19,6 +19,12 @@ pub fn set_operator_key(path: &Path, key: &[u8; 32]) -> Result<()> {
     change(path, |draft| draft.set_operator_key(key, None))
 }
 
+/// Pins the least epoch of a ring's state in the file at `path`.
+pub fn set_min_epoch(path: &Path, ring: &str, epoch: u64) -> Result<()> {
+    let epoch = i64::try_from(epoch).map_err(|_| Error::new(Code::Internal, "an epoch that no file can hold"))?;
+    set(path, &["rings", ring, "min_epoch"], epoch)
+}
+
 /// Reads the file at `path`, lets `edit` change it, and puts the result in its place.
 ///
 /// # Errors

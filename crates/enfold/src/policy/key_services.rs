@@ -8,9 +8,6 @@ use super::raw::{RawKeyServices, RawVault, RawVaultAuth};
 use super::resolve::{Resolver, keys};
 use crate::kms::{KeyUri, RootKey, VaultKeyUri};
 
-/// Where a pod finds the token of its service account.
-const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-
 pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeMap<String, RingPolicy>) -> KeyServices {
     let named: BTreeSet<String> = rings
         .values()
@@ -45,18 +42,10 @@ fn sign_in(at: &mut Resolver<'_>, name: &str, raw: &RawVault) -> Option<VaultSig
     let wanted: &[&str] = match raw.auth {
         RawVaultAuth::Token => &["token_file"],
         RawVaultAuth::AppRole => &["role_id", "secret_id_file"],
-        RawVaultAuth::Kubernetes | RawVaultAuth::Jwt => &["role", "jwt_file"],
-        RawVaultAuth::Certificate => &["role", "certificate_file", "certificate_key_file"],
     };
-    for (key, value) in [
-        ("role", &raw.role),
-        ("role_id", &raw.role_id),
-        ("token_file", &raw.token_file),
-        ("secret_id_file", &raw.secret_id_file),
-        ("jwt_file", &raw.jwt_file),
-        ("certificate_file", &raw.certificate_file),
-        ("certificate_key_file", &raw.certificate_key_file),
-    ] {
+    for (key, value) in
+        [("role_id", &raw.role_id), ("token_file", &raw.token_file), ("secret_id_file", &raw.secret_id_file)]
+    {
         if value.is_some() && !wanted.contains(&key) {
             at.report(&place(key), "this way to sign in has no use for it");
         }
@@ -76,30 +65,6 @@ fn sign_in(at: &mut Resolver<'_>, name: &str, raw: &RawVault) -> Option<VaultSig
             mount: mount("approle"),
             role_id: at.required(raw.role_id.clone(), &place("role_id"), "role_id = \"…\"")?,
             secret_id_file: file(&raw.secret_id_file),
-        },
-        RawVaultAuth::Kubernetes => VaultSignIn::Jwt {
-            mount: mount("kubernetes"),
-            role: Some(at.required(raw.role.clone(), &place("role"), "role = \"…\"")?),
-            jwt_file: file(&raw.jwt_file).unwrap_or_else(|| PathBuf::from(SERVICE_ACCOUNT)),
-        },
-        RawVaultAuth::Jwt => VaultSignIn::Jwt {
-            mount: mount("jwt"),
-            role: raw.role.clone(),
-            jwt_file: at.required(file(&raw.jwt_file), &place("jwt_file"), "jwt_file = \"…\"")?,
-        },
-        RawVaultAuth::Certificate => VaultSignIn::Certificate {
-            mount: mount("cert"),
-            role: raw.role.clone(),
-            certificate_file: at.required(
-                file(&raw.certificate_file),
-                &place("certificate_file"),
-                "certificate_file = \"…\"",
-            )?,
-            key_file: at.required(
-                file(&raw.certificate_key_file),
-                &place("certificate_key_file"),
-                "certificate_key_file = \"…\"",
-            )?,
         },
     })
 }

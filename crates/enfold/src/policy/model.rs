@@ -253,10 +253,6 @@ pub enum VaultSignIn {
     Token { file: Option<PathBuf> },
     /// With the SecretID of the file, or of the variable `VAULT_SECRET_ID`.
     AppRole { mount: String, role_id: String, secret_id_file: Option<PathBuf> },
-    /// With a token of somebody else: a service account's of Kubernetes, an issuer's.
-    Jwt { mount: String, role: Option<String>, jwt_file: PathBuf },
-    /// With a certificate that TLS shows.
-    Certificate { mount: String, role: Option<String>, certificate_file: PathBuf, key_file: PathBuf },
 }
 
 #[derive(Clone, Debug)]
@@ -265,6 +261,8 @@ pub struct RingPolicy {
     pub id: String,
     /// Root-key URIs, in order of preference.
     pub roots: Vec<String>,
+    /// Wraps that a new data key needs before it is used, from 1 to the number of roots.
+    pub min_wraps: usize,
     pub scope: Scope,
     pub record_wrap: RecordWrap,
     /// Go into the key service's encryption context, so into its log.
@@ -272,6 +270,9 @@ pub struct RingPolicy {
     pub cadence: Option<Duration>,
     pub cache: CachePolicy,
     pub allow_local_in_production: bool,
+    /// Epochs below this are refused, and so is a missing state: the greater of the ring's own and that of [`Trust`].
+    /// Zero: nothing is pinned.
+    pub min_epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,7 +340,7 @@ pub struct ValuePolicy {
     pub ring: String,
 }
 
-/// Limits of the job engine; a running job's can be changed in the catalog.
+/// Limits of the job engine. A running job's pace, and when it backs off, can be changed in its record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobPolicy {
     pub batch_rows: u32,
@@ -350,4 +351,25 @@ pub struct JobPolicy {
     pub statement_timeout: Duration,
     /// Back off while a replica is behind by more than this.
     pub max_replica_lag: Duration,
+    /// … while more sessions wait for a lock of the job …
+    pub max_lock_waits: u32,
+    /// … while a replication slot holds back more log, in MiB …
+    pub max_slot_mib: u32,
+    /// … while a snapshot is older, in transactions …
+    pub max_snapshot_age: u32,
+    /// … while the log grows by more MiB a second …
+    pub max_wal_mib_per_second: Option<u32>,
+    /// … when more checkpoints were requested within the server's `checkpoint_timeout` …
+    pub max_requested_checkpoints: u32,
+    /// … while database and log take so many MiB more than when the job began …
+    pub max_disk_growth_mib: Option<u32>,
+    /// … and when this query takes longer than it may.
+    pub canary_query: Option<CanaryQuery>,
+}
+
+/// A query of the application's whose time tells whether the database has enough to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanaryQuery {
+    pub sql: String,
+    pub time: Duration,
 }

@@ -77,7 +77,7 @@ pub(super) struct RawTrust {
     /// File of the operators' private key, for commands that change a ring. Leave it out where applications run.
     #[schemars(extend("format" = "path"))]
     pub operator_key_file: Option<String>,
-    /// Ring states with an epoch below this are refused.
+    /// As `min_epoch` of a ring, for every ring: the greater of the two counts.
     #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
     pub min_epoch: u64,
 }
@@ -158,12 +158,10 @@ pub(super) struct RawVault {
     pub ca_file: Option<String>,
     /// How to sign in. Every file named below is read when it is needed, so whoever renews it needs no restart.
     pub auth: RawVaultAuth,
-    /// Where that method is mounted, below `auth/`: by default its own name, and `cert` for `certificate`.
+    /// Where that method is mounted, below `auth/`: by default its own name. A token is at no mount.
     pub auth_mount: Option<String>,
     /// The namespace to sign in to, where it is not that of the root key. An empty one is the root namespace.
     pub auth_namespace: Option<String>,
-    /// The role to sign in as (`kubernetes`, `jwt`, `certificate`).
-    pub role: Option<String>,
     /// The RoleID (`approle`). It is no secret.
     pub role_id: Option<String>,
     /// File of the token (`token`); without it the variable `VAULT_TOKEN` is read. Others may have no right to it.
@@ -173,15 +171,6 @@ pub(super) struct RawVault {
     /// it.
     #[schemars(extend("format" = "path"))]
     pub secret_id_file: Option<String>,
-    /// File of the JSON Web Token (`jwt`, `kubernetes`); for `kubernetes` that of the pod's service account by default.
-    #[schemars(extend("format" = "path"))]
-    pub jwt_file: Option<String>,
-    /// PEM file of the certificate chain that is shown (`certificate`).
-    #[schemars(extend("format" = "path"))]
-    pub certificate_file: Option<String>,
-    /// PEM file of its private key (`certificate`). Others may have no right to it.
-    #[schemars(extend("format" = "path"))]
-    pub certificate_key_file: Option<String>,
 }
 
 /// The ways to sign in.
@@ -193,12 +182,6 @@ pub(super) enum RawVaultAuth {
     Token,
     /// As a program that has a RoleID and a SecretID.
     AppRole,
-    /// As a pod, with the token of its service account.
-    Kubernetes,
-    /// With a JSON Web Token of an issuer that the server trusts.
-    Jwt,
-    /// With a certificate.
-    Certificate,
 }
 
 /// A named set of data keys with one policy.
@@ -213,6 +196,9 @@ pub(super) struct RawRing {
     /// OpenBao `vault://HOST:PORT/MOUNT/KEY`, a key file for development `local:PATH`.
     #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
+    /// How many root keys must have wrapped a new data key before anything is sealed with it. While fewer than all
+    /// answer, sealing goes on, and the missing wraps are made when the others are back. None: one.
+    pub min_wraps: Option<u32>,
     /// What one data key covers.
     #[schemars(extend("x-required" = true))]
     pub scope: Option<Scope>,
@@ -228,6 +214,10 @@ pub(super) struct RawRing {
     /// Accept `local:` root keys where the environment is production. Whoever can read the key file then reads every
     /// value; no key service can be asked who did.
     pub allow_local_in_production: bool,
+    /// States of the ring with an epoch below this are refused, and so is a catalog that has none. `enfold init` pins
+    /// the first epoch, so that a state that was deleted is not taken for a ring that never was; raise it after changes.
+    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
+    pub min_epoch: u64,
 }
 
 /// The data-key cache of a process.
@@ -396,7 +386,7 @@ pub(super) struct RawValue {
     pub ring: Option<String>,
 }
 
-/// Limits of jobs.
+/// Limits of jobs. Those that a job backs off for are Postgres's; it waits, says why, and goes on when it is over.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawJobs {
@@ -419,6 +409,33 @@ pub(super) struct RawJobs {
     /// Back off while a replica is behind by more than this.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub max_replica_lag: DurationText,
+    /// Back off while more sessions than this wait for a lock that the job holds.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub max_lock_waits: u32,
+    /// Back off while a replication slot holds back more write-ahead log than this, in MiB.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_slot_mib: u32,
+    /// Back off while somebody's snapshot is older than this many transactions: the row versions that the job leaves
+    /// behind cannot be cleared meanwhile.
+    #[schemars(range(min = 1, max = 2_000_000_000))]
+    pub max_snapshot_age: u32,
+    /// Back off while the write-ahead log grows by more than this, in MiB a second. None: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_wal_mib_per_second: Option<u32>,
+    /// Back off when more checkpoints than this were requested within the server's `checkpoint_timeout`, for the amount
+    /// of log or by somebody. The default is what the server itself calls too frequent: one in 30 s of 5 minutes.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub max_requested_checkpoints: u32,
+    /// Back off while database and write-ahead log take this many MiB more than when the job began. None: no limit. The
+    /// log is counted where the role may list it (`pg_monitor`).
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub max_disk_growth_mib: Option<u32>,
+    /// A query of the application's, sent every second in a read-only transaction. Back off when it takes longer than
+    /// `canary_query_time`. What it returns is not looked at.
+    pub canary_query: Option<String>,
+    /// How long the canary query may take.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
+    pub canary_query_time: DurationText,
 }
 
 impl Default for RawJobs {
@@ -430,6 +447,14 @@ impl Default for RawJobs {
             lock_timeout: DurationText::from("250ms"),
             statement_timeout: DurationText::from("30s"),
             max_replica_lag: DurationText::from("10s"),
+            max_lock_waits: 0,
+            max_slot_mib: 16 << 10,
+            max_snapshot_age: 10_000_000,
+            max_wal_mib_per_second: None,
+            max_requested_checkpoints: 10,
+            max_disk_growth_mib: None,
+            canary_query: None,
+            canary_query_time: DurationText::from("100ms"),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::check::{self, Checked};
 use super::model::{
-    CachePolicy, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy, RecordWrap,
-    RingPolicy, Scope, Trust, ValuePolicy,
+    CachePolicy, CanaryQuery, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy,
+    RecordWrap, RingPolicy, Scope, Trust, ValuePolicy,
 };
 use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, RawRing, RawTrust, RawValue};
 use super::source::{Findings, Place};
@@ -127,7 +127,8 @@ impl Resolver<'_> {
         };
         let trust = self.trust(raw.trust);
         let environment = raw.environment;
-        let rings = self.rings(raw.rings, environment);
+        let mut rings = self.rings(raw.rings, environment);
+        rings.values_mut().for_each(|ring| ring.min_epoch = ring.min_epoch.max(trust.min_epoch));
         let key_services = key_services::resolve(self, raw.key_services, &rings);
         let tables = columns::tables(self, raw.tables, database.as_ref().map(DatabaseUrl::scheme));
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
@@ -203,6 +204,10 @@ impl Resolver<'_> {
         if let Some(roots) = &roots {
             self.roots(roots, &at("roots"), environment, raw.allow_local_in_production);
         }
+        let min_wraps = usize::try_from(raw.min_wraps.unwrap_or(1)).unwrap_or(usize::MAX);
+        if min_wraps == 0 || roots.as_ref().is_some_and(|roots| min_wraps > roots.len().max(1)) {
+            self.report(&at("min_wraps"), "expected a number from 1 to that of the ring's root keys");
+        }
         if raw.record_wrap == RecordWrap::Kms && scope.is_some_and(|scope| scope != Scope::Record) {
             self.report(&at("record_wrap"), "only a ring with the scope `record` has keys of records");
         }
@@ -216,12 +221,14 @@ impl Resolver<'_> {
         Some(RingPolicy {
             id: id?,
             roots: roots?,
+            min_wraps,
             scope: scope?,
             record_wrap: raw.record_wrap,
             labels: raw.labels,
             cadence: raw.cadence.as_ref().map(duration),
             cache: cache(&raw.cache),
             allow_local_in_production: raw.allow_local_in_production,
+            min_epoch: raw.min_epoch,
         })
     }
 
@@ -306,5 +313,15 @@ fn jobs(raw: &RawJobs) -> JobPolicy {
         lock_timeout: duration(&raw.lock_timeout),
         statement_timeout: duration(&raw.statement_timeout),
         max_replica_lag: duration(&raw.max_replica_lag),
+        max_lock_waits: raw.max_lock_waits,
+        max_slot_mib: raw.max_slot_mib,
+        max_snapshot_age: raw.max_snapshot_age,
+        max_wal_mib_per_second: raw.max_wal_mib_per_second,
+        max_requested_checkpoints: raw.max_requested_checkpoints,
+        max_disk_growth_mib: raw.max_disk_growth_mib,
+        canary_query: raw.canary_query.as_ref().map(|sql| {
+            let time = duration(&raw.canary_query_time);
+            CanaryQuery { sql: sql.clone(), time }
+        }),
     }
 }

@@ -19,7 +19,9 @@ struct Judged<'a> {
     values: Vec<Option<Zeroizing<Vec<u8>>>>,
     cells: Vec<Cell>,
     indexed: Vec<Cell>,
-    failed: Option<RowError>,
+    /// What is wrong with each cell, where something is: that cell is left as it is, and so is every index over it. The
+    /// row's other cells are none the worse for it.
+    failed: Vec<Option<RowError>>,
 }
 
 pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows: &[Row]) -> Result<Vec<Verdict>> {
@@ -48,15 +50,15 @@ async fn read(
 ) -> Result<Vec<usize>> {
     let form = column.storage.form();
     let (mut plain, mut sealed) = (Vec::new(), Vec::new());
-    for (n, row) in judged.iter_mut().enumerate().filter(|(_, row)| row.failed.is_none()) {
+    for (n, row) in judged.iter_mut().enumerate() {
         let Some(cell) = row.row.cells[at].as_deref() else { continue };
         match detect(form, cell) {
             Stored::Plain => plain.push(n),
             Stored::Envelope(_) => sealed.push(n),
             // What a newer program wrote is no text of a user's, whatever the policy says of lookalikes.
-            Stored::Lookalike(error @ Core::NewerVersion { .. }) => row.fail(column, Code::EnvelopeNewer, &error),
+            Stored::Lookalike(error @ Core::NewerVersion { .. }) => row.fail((at, column), Code::EnvelopeNewer, &error),
             Stored::Lookalike(_) if protected.lookalikes == Lookalikes::Plaintext => plain.push(n),
-            Stored::Lookalike(error) => row.fail(column, Code::EnvelopeMalformed, &error),
+            Stored::Lookalike(error) => row.fail((at, column), Code::EnvelopeMalformed, &error),
         }
     }
     let opened = {
@@ -69,19 +71,18 @@ async fn read(
             Ok(value) => judged[n].open(goal, (at, column), value),
             // Whatever the policy says of lookalikes: it may be stolen, or its key withheld, and sealing it again would
             // hide that.
-            Err(error) => judged[n].fail_or_stop(column, error)?,
+            Err(error) => judged[n].fail_or_stop((at, column), error)?,
         }
     }
     for &n in &plain {
         let row = &mut judged[n];
         if goal == Goal::Verify {
-            row.fail(column, Code::PlaintextFound, &"the value is not an envelope");
+            row.fail((at, column), Code::PlaintextFound, &"the value is not an envelope");
         } else {
             row.values[at] = row.row.cells[at].clone().map(Zeroizing::new);
         }
     }
-    plain.retain(|&n| judged[n].failed.is_none());
-    Ok(plain)
+    Ok(if goal == Goal::Verify { Vec::new() } else { plain })
 }
 
 /// Seals plaintext cells, opens what came out, and compares: what cannot be opened again must never replace a value.
@@ -104,7 +105,7 @@ async fn seal(
     for (&n, sealed) in plain.iter().zip(sealed) {
         match sealed {
             Ok(bytes) => done.push((n, bytes)),
-            Err(error) => judged[n].fail_or_stop(column, error)?,
+            Err(error) => judged[n].fail_or_stop((at, column), error)?,
         }
     }
     let opened = {
@@ -119,14 +120,15 @@ async fn seal(
             Ok(value) if Some(value.as_slice()) == row.row.cells[at].as_deref() => {
                 row.cells[at] = Cell::Set(Some(bytes));
             }
-            Ok(_) => row.fail(column, Code::Internal, &"what was sealed opens to another value"),
-            Err(error) => row.fail_or_stop(column, error)?,
+            Ok(_) => row.fail((at, column), Code::Internal, &"what was sealed opens to another value"),
+            Err(error) => row.fail_or_stop((at, column), error)?,
         }
     }
     Ok(())
 }
 
-/// Computes one blind index, and sets it where the row holds another.
+/// Computes one blind index, and sets it where the row holds another. A row with something wrong in one of the index's
+/// columns keeps what it has.
 async fn fill(
     codec: &ColumnCodec,
     goal: Goal,
@@ -139,8 +141,9 @@ async fn fill(
     let protected = codec.column(target, first)?;
     // A row with a NULL among the values has no index value: nothing equals NULL.
     let whole = |row: &Judged<'_>| index.over.iter().all(|&over| row.values[over].is_some());
-    let alive: Vec<usize> = (0..judged.len()).filter(|&n| judged[n].failed.is_none()).collect();
-    let (with, without): (Vec<usize>, Vec<usize>) = alive.into_iter().partition(|&n| whole(&judged[n]));
+    let sound = |n: &usize| index.over.iter().all(|&over| judged[*n].failed[over].is_none());
+    let sound: Vec<usize> = (0..judged.len()).filter(sound).collect();
+    let (with, without): (Vec<usize>, Vec<usize>) = sound.into_iter().partition(|&n| whole(&judged[n]));
     let computed = {
         let item = |&n: &usize| {
             let row = &judged[n];
@@ -153,12 +156,12 @@ async fn fill(
     same_number(computed.len(), with.len())?;
     for (n, computed) in with.into_iter().zip(computed) {
         match computed {
-            Ok(value) => judged[n].index(goal, (at, column), Some(value)),
-            Err(error) => judged[n].fail_or_stop(column, error)?,
+            Ok(value) => judged[n].index(goal, at, (first, column), Some(value)),
+            Err(error) => judged[n].fail_or_stop((first, column), error)?,
         }
     }
     for n in without {
-        judged[n].index(goal, (at, column), None);
+        judged[n].index(goal, at, (first, column), None);
     }
     Ok(())
 }
@@ -171,7 +174,7 @@ impl<'a> Judged<'a> {
             values: vec![None; target.columns.len()],
             cells: vec![Cell::Keep; target.columns.len()],
             indexed: vec![Cell::Keep; target.indexes.len()],
-            failed: None,
+            failed: vec![None; target.columns.len()],
         }
     }
 
@@ -189,14 +192,14 @@ impl<'a> Judged<'a> {
         if goal == Goal::Unprotect {
             // Stored as plaintext it would be taken for an envelope again, by every reader and by the next run.
             if !matches!(detect(column.storage.form(), &value), Stored::Plain | Stored::Lookalike(Core::Malformed(_))) {
-                return self.fail(column, Code::ValueInvalid, &"the value itself has the form of an envelope");
+                return self.fail((at, column), Code::ValueInvalid, &"the value itself has the form of an envelope");
             }
             self.cells[at] = Cell::Set(Some(value.to_vec()));
         }
         self.values[at] = Some(value);
     }
 
-    fn index(&mut self, goal: Goal, (at, column): (usize, &TargetColumn), wanted: Option<Vec<u8>>) {
+    fn index(&mut self, goal: Goal, at: usize, column: (usize, &TargetColumn), wanted: Option<Vec<u8>>) {
         if self.row.indexed[at] == wanted {
             return;
         }
@@ -206,9 +209,11 @@ impl<'a> Judged<'a> {
         self.indexed[at] = Cell::Set(wanted);
     }
 
-    /// The first error of a row stands for it.
-    fn fail(&mut self, column: &TargetColumn, code: Code, reason: &dyn std::fmt::Display) {
-        self.failed.get_or_insert(RowError {
+    /// The first error of a cell stands for it. A value whose index cannot be computed stays as it is too: sealed, nobody
+    /// would find it.
+    fn fail(&mut self, (at, column): (usize, &TargetColumn), code: Code, reason: &dyn std::fmt::Display) {
+        self.cells[at] = Cell::Keep;
+        self.failed[at].get_or_insert(RowError {
             row: self.row.label.clone(),
             column: column.name.clone(),
             code: code.word().to_owned(),
@@ -216,7 +221,7 @@ impl<'a> Judged<'a> {
         });
     }
 
-    fn fail_or_stop(&mut self, column: &TargetColumn, error: Error) -> Result<()> {
+    fn fail_or_stop(&mut self, column: (usize, &TargetColumn), error: Error) -> Result<()> {
         if !concerns_one_row(error.code()) {
             return Err(error);
         }
@@ -225,18 +230,19 @@ impl<'a> Judged<'a> {
     }
 
     fn verdict(self) -> Verdict {
-        if let Some(error) = self.failed {
-            return Verdict::Failed(error);
+        let errors: Vec<RowError> = self.failed.into_iter().flatten().collect();
+        let unchanged = self.cells.iter().chain(&self.indexed).all(|cell| *cell == Cell::Keep);
+        match (unchanged, errors.is_empty()) {
+            (true, true) => Verdict::Satisfied,
+            (true, false) => Verdict::Failed(errors),
+            (false, _) => Verdict::Convert(Change {
+                version: self.row.version.clone(),
+                label: self.row.label.clone(),
+                cells: self.cells,
+                indexed: self.indexed,
+                errors,
+            }),
         }
-        if self.cells.iter().chain(&self.indexed).all(|cell| *cell == Cell::Keep) {
-            return Verdict::Satisfied;
-        }
-        Verdict::Convert(Change {
-            version: self.row.version.clone(),
-            label: self.row.label.clone(),
-            cells: self.cells,
-            indexed: self.indexed,
-        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! The codec against real envelopes, with keys that live in the test.
 
+mod partial;
+
 use enfold_core::index::{BlindIndex, IndexSpec};
 use enfold_core::stored::{decode, encode};
 use enfold_core::{Binding, DataKey, Envelope, KeyId, Opener, OwnedPart, Padding, Sealer};
@@ -127,7 +129,7 @@ impl Fixture {
         match self.judge(goal, row) {
             Verdict::Convert(change) => change,
             Verdict::Satisfied => panic!("nothing was to be done"),
-            Verdict::Failed(error) => panic!("{error:?}"),
+            Verdict::Failed(errors) => panic!("{errors:?}"),
         }
     }
 
@@ -145,7 +147,7 @@ impl Fixture {
 
     fn code(&self, goal: Goal, row: &Row) -> String {
         match self.judge(goal, row) {
-            Verdict::Failed(error) => error.code,
+            Verdict::Failed(errors) => errors.into_iter().map(|error| error.code).collect::<Vec<_>>().join(" "),
             _ => panic!("the row was not refused"),
         }
     }
@@ -291,9 +293,10 @@ fn index_fills_beside_plaintext_and_touches_no_value() {
 #[test]
 fn a_row_error_names_row_column_and_reason_and_no_value() {
     let fixture = Fixture::new(Storage::Text);
-    let Verdict::Failed(error) = fixture.judge(Goal::Protect, &fixture.row(1, Some(b"enf1:hunter2"))) else {
+    let Verdict::Failed(errors) = fixture.judge(Goal::Protect, &fixture.row(1, Some(b"enf1:hunter2"))) else {
         panic!("refused");
     };
+    let [error] = &errors[..] else { panic!("{errors:?}") };
     assert_eq!((error.row.as_str(), error.column.as_str()), ("id=1", "email"));
     assert!(!format!("{error:?}").contains("hunter2"));
 }

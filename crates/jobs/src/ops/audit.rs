@@ -6,7 +6,7 @@ use enfold::Result;
 use enfold::policy::Policy;
 use serde::{Deserialize, Serialize};
 
-use super::targets::{Selection, target};
+use super::targets::{Selection, storable, target};
 use crate::database::Database;
 use crate::model::Census;
 
@@ -23,6 +23,9 @@ pub struct ColumnAudit {
     /// `table.column`, as the policy names both.
     pub column: String,
     pub status: ColumnStatus,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     #[serde(flatten)]
     pub census: Census,
 }
@@ -36,12 +39,19 @@ pub enum ColumnStatus {
     Leaks,
     /// Nothing was there to look at.
     Empty,
+    /// Its type cannot hold an envelope, so whatever it holds is plaintext, and nothing was counted.
+    Refused,
 }
 
 impl AuditReport {
     /// Whether any column leaks.
     pub fn leaks(&self) -> bool {
-        self.columns.iter().any(|c| c.status == ColumnStatus::Leaks)
+        self.count(ColumnStatus::Leaks) > 0
+    }
+
+    /// How many columns came out so.
+    pub fn count(&self, status: ColumnStatus) -> usize {
+        self.columns.iter().filter(|column| column.status == status).count()
     }
 }
 
@@ -55,12 +65,22 @@ pub async fn audit(
     let mut columns = Vec::new();
     for (name, table, chosen) in selection.of(policy) {
         let facts = database.inspect(table).await?;
-        let target = target(name, table, &facts, &chosen)?;
-        let counts = database.census(&target, sample).await?;
-        columns.extend(target.columns.iter().zip(counts).map(|(column, census)| ColumnAudit {
-            column: format!("{name}.{}", column.name),
-            status: status(&census),
-            census,
+        let (can, cannot) = storable(&facts, &chosen);
+        if !can.is_empty() {
+            let target = target(name, table, &facts, &can)?;
+            let counts = database.census(&target, sample).await?;
+            columns.extend(target.columns.iter().zip(counts).map(|(column, census)| ColumnAudit {
+                column: format!("{name}.{}", column.name),
+                status: status(&census),
+                reason: None,
+                census,
+            }));
+        }
+        columns.extend(cannot.into_iter().map(|(column, reason)| ColumnAudit {
+            column: format!("{name}.{column}"),
+            status: ColumnStatus::Refused,
+            reason: Some(reason),
+            census: Census::default(),
         }));
     }
     Ok(AuditReport { full: sample.is_none(), columns })

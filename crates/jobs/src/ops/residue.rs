@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::session::Session;
-use super::targets::{Selection, target};
+use super::targets::{Selection, storable, target};
 use crate::codec::Verdict;
 use crate::database::{Database, Probe};
 use crate::model::{Goal, TableName};
@@ -45,7 +45,11 @@ pub async fn probes(session: &Session, selection: &Selection, per_table: u32) ->
     let mut all = Probes::new();
     for (name, table, chosen) in selection.of(&session.policy) {
         let facts = session.db.inspect(table).await?;
-        let mut target = target(name, table, &facts, &chosen)?;
+        let (can, _) = storable(&facts, &chosen);
+        if can.is_empty() {
+            continue;
+        }
+        let mut target = target(name, table, &facts, &can)?;
         // Blind indexes may not be there yet, and have no part in opening.
         target.indexes.clear();
         let rows = session.db.peek(&target, per_table).await?;
@@ -77,7 +81,11 @@ pub async fn residue(
     let mut tables = Vec::new();
     for (name, table, chosen) in selection.of(policy) {
         let facts = database.inspect(table).await?;
-        let target = target(name, table, &facts, &chosen)?;
+        let (can, _) = storable(&facts, &chosen);
+        if can.is_empty() {
+            continue;
+        }
+        let target = target(name, table, &facts, &can)?;
         let probes = probes.get(name).map(Vec::as_slice).unwrap_or_default();
         tables.push(TableResidue { table: facts.table, found: database.residue(&target, probes).await? });
     }

@@ -8,6 +8,7 @@ use super::observer::{Observer, StepEvent, StepState, TableWatch};
 use super::session::Session;
 use super::steps::{Action, Step, word};
 use super::verify::Verified;
+use crate::database::Dialect;
 use crate::model::{Goal, JobId, JobState, RowError, Target};
 use crate::store::{JobRecord, JobSpec};
 use crate::sweep::{SweepEnd, SweepOptions, SweepReport, sweep};
@@ -21,6 +22,22 @@ pub struct Pace {
     pub batch_rows: Option<u32>,
     /// Workers in this process; zero is taken for one.
     pub workers: u32,
+}
+
+impl Pace {
+    /// Checks the pace against what the database can do, before anything is changed.
+    ///
+    /// # Errors
+    /// `Usage` for several workers on SQLite: they would wait for each other's write lock and be no faster.
+    pub fn check(&self, dialect: Dialect) -> Result<()> {
+        if self.workers <= 1 || dialect != Dialect::Sqlite {
+            return Ok(());
+        }
+        Err(Error::new(Code::Usage, format!("cannot run {} workers on SQLite", self.workers))
+            .cause("SQLite lets one connection write at a time, so they would only wait for each other")
+            .hint("leave `--workers` out")
+            .hint("nothing was changed"))
+    }
 }
 
 /// One table's operation on its way.
@@ -127,8 +144,16 @@ impl Run<'_> {
         // Every worker comes to its own end: one that was dropped in the middle would leave its range leased.
         let ended = join_all(options.iter().map(|options| sweep(store, codec, job, options, &watch))).await;
         let reports = ended.into_iter().collect::<Result<Vec<_>>>()?;
-        let report =
-            reports.into_iter().next().ok_or_else(|| Error::new(Code::Internal, "a sweep without a worker"))?;
+        // Where one of them came to the end, the job did, whatever made the others stop before.
+        let report = reports
+            .into_iter()
+            .min_by_key(|report| match report.end {
+                SweepEnd::Finished => 0,
+                SweepEnd::Cancelled => 1,
+                SweepEnd::Stopped => 2,
+                SweepEnd::Enough => 3,
+            })
+            .ok_or_else(|| Error::new(Code::Internal, "a sweep without a worker"))?;
         match report.end {
             SweepEnd::Finished => {}
             SweepEnd::Enough => self.pause(job).await?,

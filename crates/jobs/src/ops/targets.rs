@@ -89,6 +89,22 @@ pub fn target(policy_table: &str, table: &TablePolicy, facts: &TableFacts, colum
     })
 }
 
+/// The columns of `columns` that can hold an envelope, and what is said of each of the others. For those who look at
+/// stored bytes: one column that nobody can look at must not hide the rest.
+pub(super) fn storable<'c>(facts: &TableFacts, columns: &[&'c str]) -> (Vec<&'c str>, Vec<(&'c str, String)>) {
+    let (mut can, mut cannot) = (Vec::new(), Vec::new());
+    for name in columns {
+        match facts.columns.iter().find(|fact| fact.name == *name) {
+            Some(fact) if fact.storage.is_none() => {
+                cannot.push((*name, format!("type `{}` cannot hold an envelope", fact.sql_type)));
+            }
+            // What is missing is the policy's mistake, which whoever makes a target of it hears of.
+            _ => can.push(*name),
+        }
+    }
+    (can, cannot)
+}
+
 fn target_column(table: &str, facts: &TableFacts, name: &str, policy: &ColumnPolicy) -> Result<TargetColumn> {
     let fact = facts.columns.iter().find(|c| c.name == name).ok_or_else(|| {
         Error::new(Code::TableMissing, format!("the policy names column `{table}.{name}`, which the database has not"))

@@ -3,6 +3,7 @@
 //! Everything runs in short transactions begun by [`Postgres::begin`], whose settings are `SET LOCAL`: nothing is kept
 //! in a session, so a pooler in transaction mode may stand between. Statements are sent unprepared for the same reason.
 mod ask;
+mod back_off;
 mod census;
 mod database;
 mod form;
@@ -28,6 +29,7 @@ use tokio_postgres::Client;
 use shape::Shape;
 use store::Gauge;
 
+pub use back_off::BackOff;
 pub use form::{Look, key_ids, key_of};
 pub use quote::{ident, literal, qualified};
 use session::OWN;
@@ -41,15 +43,8 @@ pub struct Limits {
     pub lock_timeout: Duration,
     /// One statement that moves rows. Counts and index builds take what they take.
     pub statement_timeout: Duration,
-    /// A job waits while a replica is behind by more than this.
-    pub max_replica_lag: Duration,
-    /// … while a replication slot holds back more than this many bytes of log …
-    pub max_slot_bytes: i64,
-    /// … while some transaction's snapshot is older than this many transactions: what the job leaves dead meanwhile
-    /// cannot be cleared …
-    pub max_snapshot_age: i64,
-    /// … and while the log grows by more than this many bytes a second, if there is such a limit.
-    pub max_wal_rate: Option<f64>,
+    /// When a job waits.
+    pub back_off: BackOff,
     /// For how long a schema step tries to get its lock, in short tries.
     pub schema_patience: Duration,
     /// Connections at once.
@@ -61,12 +56,10 @@ impl Default for Limits {
         Self {
             lock_timeout: Duration::from_millis(250),
             statement_timeout: Duration::from_secs(30),
-            max_replica_lag: Duration::from_secs(10),
-            max_slot_bytes: 16 << 30,
-            max_snapshot_age: 10_000_000,
-            max_wal_rate: None,
+            back_off: BackOff::default(),
             schema_patience: Duration::from_secs(120),
-            connections: 8,
+            // A worker has a batch that is written and one that is read; there may be sixteen.
+            connections: 40,
         }
     }
 }
@@ -76,7 +69,7 @@ impl From<&JobPolicy> for Limits {
         Self {
             lock_timeout: policy.lock_timeout,
             statement_timeout: policy.statement_timeout,
-            max_replica_lag: policy.max_replica_lag,
+            back_off: BackOff::from(policy),
             ..Self::default()
         }
     }

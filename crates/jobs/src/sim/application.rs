@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::store::SimStore;
-use super::value::{COLUMNS, has_form, index, other_case, seal, typed};
+use super::value::{COLUMNS, has_form, index, opens_nowhere, other_case, pasted, seal, typed};
 use super::world::{Expected, Tuple, World};
 use crate::model::Goal;
 
@@ -39,6 +39,8 @@ impl Code {
 #[derive(Clone, Copy)]
 enum Act {
     Write(usize),
+    /// What has the form of an envelope and opens nowhere.
+    Paste(usize),
     ChangeCase(usize),
     Touch,
     ChangeKey,
@@ -73,7 +75,11 @@ pub(super) fn insert_row(world: &mut World, goal: Goal, code: Code) {
     let logical = world.expected.keys().next_back().map_or(0, |last| last + 1).max(world.next_logical);
     world.next_logical = logical + 1;
     let tenant = u8::try_from(world.rng.below(3)).unwrap();
-    let values = std::array::from_fn(|_| typed(&mut world.rng));
+    let bad = world.rng.chance(40).then(|| world.rng.index(COLUMNS));
+    let values = std::array::from_fn(|column| match bad {
+        Some(bad) if bad == column => Some(pasted(&mut world.rng)),
+        _ => typed(&mut world.rng),
+    });
     let tx = world.begin();
     let altering = world.faults.triggers && world.rng.chance(60);
     let mut tuple = Tuple {
@@ -96,13 +102,13 @@ pub(super) fn insert_row(world: &mut World, goal: Goal, code: Code) {
     world.expected.insert(logical, expected);
 }
 
-/// Puts the expected value into the cell as this code stores it.
+/// Puts the expected value into the cell as this code stores it. What was pasted as an envelope goes in as it is.
 fn write_cell(world: &mut World, tuple: &mut Tuple, expected: &Expected, column: usize, goal: Goal, code: Code) {
     let value = expected.values[column].clone();
     if column == 0 && code.keeps_index(goal) {
         tuple.index = value.as_ref().map(|value| index(tuple.tenant, value));
     }
-    tuple.cells[column] = value.map(|value| match code.seals(goal) {
+    tuple.cells[column] = value.map(|value| match code.seals(goal) && !opens_nowhere(&value) {
         true => seal(&mut world.rng, column, tuple.tenant, &value),
         false => value,
     });
@@ -118,6 +124,7 @@ async fn change_row(store: &SimStore, goal: Goal, code: Code) {
         let logical = all[world.rng.index(all.len())];
         let column = world.rng.index(COLUMNS);
         let act = match world.rng.below(12) {
+            0 if world.rng.chance(150) => Act::Paste(column),
             0..4 => Act::Write(column),
             4 => Act::ChangeCase(column),
             5 => Act::Touch,
@@ -163,6 +170,10 @@ fn commit(world: &mut World, place: (usize, usize), act: Act, tx: u32, goal: Goa
         }
         Act::Write(column) => {
             expected.values[column] = typed(&mut world.rng);
+            write_cell(world, &mut tuple, &expected, column, goal, code);
+        }
+        Act::Paste(column) => {
+            expected.values[column] = Some(pasted(&mut world.rng));
             write_cell(world, &mut tuple, &expected, column, goal, code);
         }
         Act::ChangeCase(column) => {

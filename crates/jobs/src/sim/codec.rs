@@ -33,46 +33,57 @@ fn judge(world: &Arc<Mutex<World>>, goal: Goal, row: &Row) -> Verdict {
         Some(OwnedPart::Int(n)) => u8::try_from(n).unwrap(),
         _ => 0,
     };
-    let failed = |reason: &str| {
-        Verdict::Failed(RowError {
+    let mut errors = Vec::new();
+    let mut fail = |column: usize, reason: &str| {
+        errors.push(RowError {
             row: row.label.clone(),
-            column: "c".to_owned(),
+            column: format!("c{column}"),
             code: Code::OpenFailed.word().to_owned(),
             reason: reason.to_owned(),
-        })
+        });
     };
-    let mut cells = Vec::new();
-    let mut first = None;
+    let mut cells = vec![Cell::Keep; row.cells.len()];
+    // The index over the first column, if there is nothing wrong with that.
+    let mut wanted = Some(None);
     for (column, cell) in row.cells.iter().enumerate() {
-        let Some(cell) = cell else {
-            cells.push(Cell::Keep);
-            continue;
-        };
-        let Some(value) = read(column, tenant, cell) else { return failed("does not open") };
-        if column == 0 {
-            first = Some(value.clone());
-        }
+        let Some(cell) = cell else { continue };
+        let value = read(column, tenant, cell);
         let sealed = has_form(cell) && (goal != Goal::Protect || world.broken != Broken::SealsAgain);
-        cells.push(match (goal, sealed) {
-            (Goal::Protect, false) if is_poison(&value) => return failed("cannot be sealed"),
-            (Goal::Unprotect, true) if is_poison(&value) => return failed("cannot be unsealed"),
+        let wrong = match (goal, sealed, &value) {
+            (_, _, None) => Some("does not open"),
+            (Goal::Protect, false, Some(value)) if is_poison(value) => Some("cannot be sealed"),
+            (Goal::Unprotect, true, Some(value)) if is_poison(value) => Some("cannot be unsealed"),
+            (Goal::Verify, false, _) => Some("plaintext"),
+            _ => None,
+        };
+        if column == 0 {
+            wanted = wrong.is_none().then(|| value.as_ref().map(|value| index(tenant, value)));
+        }
+        if let Some(reason) = wrong {
+            fail(column, reason);
+            continue;
+        }
+        cells[column] = match (goal, sealed) {
             (Goal::Protect, false) => {
                 let sealed = seal(&mut world.rng, column, tenant, cell);
                 assert!(open(column, tenant, &sealed).is_some());
                 Cell::Set(Some(sealed))
             }
-            (Goal::Unprotect, true) => Cell::Set(Some(value)),
-            (Goal::Verify, false) => return failed("plaintext"),
+            (Goal::Unprotect, true) => Cell::Set(value),
             _ => Cell::Keep,
-        });
+        };
     }
-    let wanted = first.map(|value| index(tenant, &value));
-    let indexed = match goal {
-        Goal::Protect | Goal::Index if row.indexed[0] != wanted => Cell::Set(wanted),
+    let indexed = match (goal, wanted) {
+        (Goal::Protect | Goal::Index, Some(wanted)) if row.indexed[0] != wanted => Cell::Set(wanted),
         _ => Cell::Keep,
     };
-    if indexed == Cell::Keep && cells.iter().all(|cell| *cell == Cell::Keep) {
+    let nothing = indexed == Cell::Keep && cells.iter().all(|cell| *cell == Cell::Keep);
+    if nothing && errors.is_empty() {
         return Verdict::Satisfied;
     }
-    Verdict::Convert(Change { version: row.version.clone(), label: row.label.clone(), cells, indexed: vec![indexed] })
+    if nothing || (world.broken == Broken::WholeRows && !errors.is_empty()) {
+        return Verdict::Failed(errors);
+    }
+    let (version, label) = (row.version.clone(), row.label.clone());
+    Verdict::Convert(Change { version, label, cells, indexed: vec![indexed], errors })
 }

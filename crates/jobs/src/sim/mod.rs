@@ -43,6 +43,8 @@ enum Broken {
     NoComparison,
     /// The codec does not see that a value is an envelope.
     SealsAgain,
+    /// The codec leaves a whole row as it is for one bad cell.
+    WholeRows,
 }
 
 /// How hostile a run is, in thousandths of a step.

@@ -151,14 +151,15 @@ fn checkpoint(
     job.progress.rows_seen += with.rows_seen;
     job.progress.rows_changed += written;
     job.progress.rows_lost_race += outcomes.iter().filter(|o| **o == Outcome::Lost).count() as u64;
-    let rejected = changes.iter().zip(outcomes).filter_map(|(change, outcome)| match outcome {
-        Outcome::Rejected { reason } => Some(change.rejected(reason)),
-        _ => None,
-    });
-    for error in with.errors.iter().cloned().chain(rejected) {
-        job.errors.insert(error.row.clone(), error);
+    for (change, _) in changes.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Outcome::Written) {
+        // A row that was written has no errors any more but those that are noted with it.
+        job.errors.retain(|(row, _), _| *row != change.label);
     }
-    job.progress.rows_failed = job.errors.len() as u64;
+    let noted = changes.iter().zip(outcomes).flat_map(|(change, outcome)| change.noted(outcome));
+    for error in with.errors.iter().cloned().chain(noted) {
+        job.errors.insert((error.row.clone(), error.column.clone()), error);
+    }
+    job.progress.rows_failed = job.failed();
     let Some(chunk) = job.chunks.get_mut(chunk_at) else { return };
     let mut wrong = Vec::new();
     if lease.token < chunk.committed {
@@ -192,10 +193,10 @@ fn checkpoint(
 /// Nobody got in the way of a row that was there when the pass began: then it must be done, or have its error.
 fn behind_a_finished_range(world: &mut World, job: usize, range: &crate::store::Range, goal: Goal, began: u64) {
     let slots = usize::try_from(range.from).unwrap()..usize::try_from(range.to).unwrap();
-    let errors = &world.jobs[job].errors;
+    let job = &world.jobs[job];
     let left = world.relations[relation_of(range)][slots].iter().any(|slot| match slot {
         Slot::Live(tuple) => {
-            let settled = tuple.satisfies(goal) || errors.contains_key(&tuple.label());
+            let settled = (0..COLUMNS).all(|column| tuple.satisfies_in(column, goal) || job.excuses(tuple, column));
             !settled && tuple.disturbed <= began
         }
         _ => false,
@@ -212,6 +213,7 @@ fn row(tuple: &Tuple, relation: usize, slot: usize) -> Row {
             block: u32::try_from(slot).unwrap(),
             offset: u16::try_from(relation).unwrap(),
             xmin: tuple.xmin,
+            held: false,
         },
         label: tuple.label(),
         cells: tuple.cells.to_vec(),
@@ -459,7 +461,7 @@ impl Store for SimStore {
         Ok(self.with_job(job, |job| job.errors.values().take(limit).cloned().collect()))
     }
 
-    async fn pressure(&self) -> Result<Pressure> {
+    async fn pressure(&self, _: JobId) -> Result<Pressure> {
         self.step().await?;
         let mut world = self.world();
         let pressed = world.faults.pressure;

@@ -113,3 +113,8 @@ fn a_store_that_takes_what_a_trigger_made_of_a_value_is_caught() {
 fn a_codec_that_seals_envelopes_again_is_caught() {
     caught(Broken::SealsAgain, "sealed twice");
 }
+
+#[test]
+fn a_codec_that_leaves_a_whole_row_for_one_bad_cell_is_caught() {
+    caught(Broken::WholeRows, "left plain");
+}

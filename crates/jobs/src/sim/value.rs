@@ -7,6 +7,9 @@ use super::rng::Rng;
 
 pub(super) const COLUMNS: usize = 2;
 
+/// No column's number.
+const NOWHERE: u8 = 9;
+
 const PREFIX: &[u8] = b"enf1:";
 const HEAD: usize = 15;
 
@@ -56,6 +59,17 @@ pub(super) fn typed(rng: &mut Rng) -> Option<Vec<u8>> {
         _ => format!("v{n}"),
     };
     Some(text.into_bytes())
+}
+
+/// What has the form of an envelope and opens nowhere: pasted from another system, or broken.
+pub(super) fn pasted(rng: &mut Rng) -> Vec<u8> {
+    let nonce = rng.next() >> 32;
+    format!("enf1:{NOWHERE}A{nonce:08x}pasted").into_bytes()
+}
+
+/// The mark of [`pasted`].
+pub(super) fn opens_nowhere(cell: &[u8]) -> bool {
+    has_form(cell) && cell[5] == b'0' + NOWHERE
 }
 
 /// Equal to a type that ignores case (citext), and not the same bytes.

@@ -62,11 +62,26 @@ pub(super) struct Job {
     pub(super) began: u64,
     pub(super) progress: Progress,
     pub(super) chunks: Vec<Chunk>,
-    pub(super) errors: BTreeMap<String, RowError>,
+    /// By row and column.
+    pub(super) errors: BTreeMap<(String, String), RowError>,
     pub(super) batch_rows: u32,
     pub(super) rate: Option<u32>,
     /// Rows that a job's transactions really changed.
     pub(super) conversions: u64,
+}
+
+impl Job {
+    /// Whether an error says why a cell is not as the goal wants it: its own, or one of the whole row.
+    pub(super) fn excuses(&self, tuple: &Tuple, column: usize) -> bool {
+        let has = |column: String| self.errors.contains_key(&(tuple.label(), column));
+        has(format!("c{column}")) || has(String::new())
+    }
+
+    /// How many rows have an error.
+    pub(super) fn failed(&self) -> u64 {
+        let rows: std::collections::BTreeSet<&String> = self.errors.keys().map(|(row, _)| row).collect();
+        rows.len() as u64
+    }
 }
 
 pub(super) struct World {
@@ -229,11 +244,17 @@ impl Tuple {
 
     /// By the stored form alone, as the database would count.
     pub(super) fn satisfies(&self, goal: Goal) -> bool {
-        let indexed = self.cells[0].is_none() || self.index.is_some();
+        (0..COLUMNS).all(|column| self.satisfies_in(column, goal))
+    }
+
+    /// One column, and the index over it.
+    pub(super) fn satisfies_in(&self, column: usize, goal: Goal) -> bool {
+        let cell = self.cells[column].as_deref();
+        let indexed = column != 0 || cell.is_none() || self.index.is_some();
         match goal {
-            Goal::Protect => self.cells.iter().flatten().all(|cell| has_form(cell)) && indexed,
-            Goal::Verify => self.cells.iter().flatten().all(|cell| has_form(cell)),
-            Goal::Unprotect => !self.cells.iter().flatten().any(|cell| has_form(cell)),
+            Goal::Protect => cell.is_none_or(has_form) && indexed,
+            Goal::Verify => cell.is_none_or(has_form),
+            Goal::Unprotect => !cell.is_some_and(has_form),
             Goal::Index => indexed,
         }
     }

@@ -149,7 +149,7 @@ impl Worker<'_> {
             match verdict {
                 Verdict::Satisfied => {}
                 Verdict::Convert(change) => changes.push(change),
-                Verdict::Failed(error) => errors.push(error),
+                Verdict::Failed(of_row) => errors.extend(of_row),
             }
         }
         Ok((changes, errors))

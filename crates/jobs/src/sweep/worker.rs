@@ -198,7 +198,7 @@ impl<'a> Worker<'a> {
         let wait = self.rate.lock().map_or(Duration::ZERO, |rate| rate.wait(self.store.now()));
         self.wait(wait).await?;
         while self.pressure_is_due() {
-            let Pressure::Wait { reason, at_least } = self.store.pressure().await? else { break };
+            let Pressure::Wait { reason, at_least } = self.store.pressure(self.job).await? else { break };
             self.watch.waiting(&reason);
             if self.watch.stop_requested() {
                 break;

@@ -85,13 +85,14 @@ impl Codec for OneKey {
             }
         }
         let verdicts = rows.iter().zip(cells).enumerate().map(|(n, (row, cells))| match failed.remove(&n) {
-            Some(error) => Verdict::Failed(error),
+            Some(error) => Verdict::Failed(vec![error]),
             None if cells.iter().all(|cell| matches!(cell, Cell::Keep)) => Verdict::Satisfied,
             None => Verdict::Convert(Change {
                 version: row.version.clone(),
                 label: row.label.clone(),
                 cells,
                 indexed: row.indexed.iter().map(|_| Cell::Keep).collect(),
+                errors: Vec::new(),
             }),
         });
         Ok(verdicts.collect())

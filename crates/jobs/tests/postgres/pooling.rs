@@ -15,8 +15,8 @@ async fn a_session_is_left_as_it_was_found() {
     .await;
     let people = target("people", &[("email", Storage::Text)]);
     world.sweep(Goal::Protect, &people).await;
-    world.sweep(Goal::Unprotect, &people).await;
-    world.store.pressure().await.expect("looks");
+    let job = world.sweep(Goal::Unprotect, &people).await.job;
+    world.store.pressure(job).await.expect("looks");
     let tx = world.store.begin(Purpose::Own).await.expect("begins on a session that was used");
     tx.client().batch_execute("ROLLBACK").await.expect("leaves the transaction");
     let left = "SELECT 'statement ' || statement FROM pg_prepared_statements \

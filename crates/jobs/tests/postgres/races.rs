@@ -120,6 +120,37 @@ async fn a_row_that_somebody_holds_is_neither_waited_for_nor_written() {
 }
 
 #[tokio::test]
+async fn a_row_that_is_locked_after_it_was_read_is_neither_waited_for_nor_written() {
+    let world = World::with(PEOPLE).await;
+    let people = target("people", &[("email", Storage::Text)]);
+    let mut holder = world.database.connect().await;
+    let held = holder.transaction().await.expect("begins");
+    let outcomes = world
+        .race(&people, async |_| {
+            held.batch_execute("SELECT FROM people WHERE id = 3 FOR UPDATE").await.expect("locks");
+        })
+        .await;
+    assert_eq!(outcomes[2], Outcome::Lost);
+    assert_eq!(written(&outcomes), 99);
+    held.rollback().await.expect("lets go");
+}
+
+#[tokio::test]
+async fn rows_that_bear_the_traces_of_ended_transactions_are_written_at_once() {
+    let world = World::with(PEOPLE).await;
+    let people = target("people", &[("email", Storage::Text)]);
+    world.run("BEGIN; UPDATE people SET email = 'never' WHERE id = 1; ROLLBACK").await;
+    world.run("BEGIN; SELECT FROM people WHERE id = 2 FOR KEY SHARE; COMMIT").await;
+    let lease = world.lease(&people).await;
+    let batch = world.read(&lease, &people).await;
+    let marked = |row: &enfold_jobs::store::Row| matches!(row.version, RowVersion::Tuple { held: true, .. });
+    assert_eq!(batch.rows.iter().filter(|row| marked(row)).count(), 2);
+    let changes = world.seal(&people, &batch.rows).await;
+    assert_eq!(written(&world.write(&lease, &people, &changes).await), 100);
+    assert_eq!(world.number("SELECT count(*) FROM people WHERE email LIKE 'enf1:%'").await, 100);
+}
+
+#[tokio::test]
 async fn a_row_that_a_foreign_key_holds_is_not_waited_for_where_its_unique_column_changes() {
     let world = World::with(
         "CREATE TABLE people (id int PRIMARY KEY, email text UNIQUE); INSERT INTO people VALUES (1, 'a'), (2, 'b'); \
@@ -211,7 +242,7 @@ async fn versions_name_place_transaction_and_file() {
         .query_one("SELECT pg_relation_filenode('people')::text, xmin::text, ctid::text FROM people WHERE id = 1", &[])
         .await
         .expect("looks");
-    let RowVersion::Tuple { file, block, offset, xmin } = batch.rows[0].version else { panic!("a tuple") };
+    let RowVersion::Tuple { file, block, offset, xmin, .. } = batch.rows[0].version else { panic!("a tuple") };
     assert_eq!(row.get::<_, String>(0), file.to_string());
     assert_eq!(row.get::<_, String>(1), xmin.to_string());
     assert_eq!(row.get::<_, String>(2), format!("({block},{offset})"));

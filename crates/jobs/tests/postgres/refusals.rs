@@ -137,21 +137,13 @@ async fn a_role_that_does_not_see_all_rows_is_stopped() {
          CREATE POLICY few ON people USING (id < 10)"
     ))
     .await;
-    let role = format!("worker_{}", std::process::id());
-    let database = world.texts("SELECT current_database()::text").await.remove(0).expect("a name");
-    world
-        .run(&format!(
-            "DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN; GRANT ALL ON people TO {role}; GRANT CREATE ON DATABASE {database} TO {role}"
-        ))
-        .await;
-    let url = world.database.url().replacen("postgres@", &format!("{role}@"), 1);
-    let endpoint = enfold::db::postgres::Endpoint::parse_text(&url).expect("a URL");
-    let worker = enfold_jobs::postgres::Postgres::at(endpoint, Default::default());
+    let (role, worker) =
+        world.role("GRANT ALL ON people TO {role}; GRANT CREATE ON DATABASE {database} TO {role}").await;
     let people = target("people", &[("email", Storage::Text)]);
     let error = worker.remaining(Goal::Protect, &people).await.expect_err("a part of the rows is hidden");
     assert_eq!(error.code(), Code::DatabaseDenied);
     assert!(!worker.sees_all_rows(&people).await.expect("looks"));
-    world.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    world.end_role(&role).await;
 }
 
 #[tokio::test]

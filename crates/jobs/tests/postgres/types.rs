@@ -121,6 +121,65 @@ async fn tenant_and_row_key_are_read_with_their_types() {
     assert!(rows[1].row_key.is_empty(), "a key with a NULL in it names no row");
 }
 
+/// The update names columns of indexes only to tell Postgres that it need not look for dead versions in them.
+#[tokio::test]
+async fn indexed_columns_beside_the_values_stay_as_they_are_whatever_their_kind() {
+    let world = World::with(
+        "CREATE TABLE people (id int PRIMARY KEY, email text, born int, \
+           number int GENERATED ALWAYS AS IDENTITY, double int GENERATED ALWAYS AS (born * 2) STORED, \
+           \"odd \"\"name\" text, note text); \
+         CREATE INDEX ON people (born); CREATE INDEX ON people (number); CREATE INDEX ON people (double, note); \
+         CREATE INDEX ON people (\"odd \"\"name\"); CREATE INDEX ON people (lower(note)); CREATE UNIQUE INDEX ON people (number, note); \
+         INSERT INTO people (id, email, born, \"odd \"\"name\", note) SELECT n, 'p' || n, n, NULLIF(n, 7)::text, 'note ' || n FROM generate_series(1, 100) n",
+    )
+    .await;
+    let people = target("people", &[("email", Storage::Text)]);
+    let others = "SELECT md5(string_agg(concat_ws('|', id, born, number, double, \"odd \"\"name\", note), ';' ORDER BY id)) FROM people";
+    let before = world.texts(others).await;
+    assert_eq!(world.sweep(Goal::Protect, &people).await.remaining, Some(0));
+    assert_eq!(world.texts(others).await, before);
+    assert_eq!(world.number("SELECT count(*) FROM people WHERE email LIKE 'enf1:%'").await, 100);
+}
+
+#[tokio::test]
+async fn a_role_that_may_only_set_the_protected_column_can_sweep_a_table_with_other_indexes() {
+    let world = World::with(
+        "CREATE TABLE people (id int PRIMARY KEY, email text, born int); CREATE INDEX ON people (born); \
+         INSERT INTO people SELECT n, 'p' || n, n FROM generate_series(1, 100) n",
+    )
+    .await;
+    let people = target("people", &[("email", Storage::Text)]);
+    let job = world.store.create_job(&crate::world::spec(&people)).await.expect("a job");
+    let (role, store) = world
+        .role(
+            "GRANT SELECT, UPDATE (email) ON people TO {role}; GRANT USAGE ON SCHEMA enfold TO {role}; \
+             GRANT ALL ON ALL TABLES IN SCHEMA enfold TO {role}",
+        )
+        .await;
+    let options = enfold_jobs::sweep::SweepOptions::new("worker");
+    let report = enfold_jobs::sweep::sweep(&store, &world.codec, job, &options, &enfold_jobs::sweep::Unwatched)
+        .await
+        .expect("sweeps");
+    assert_eq!(report.remaining, Some(0));
+    world.end_role(&role).await;
+}
+
+/// A trigger on a column that only stands in an index must not take the sweep for a change of it.
+#[tokio::test]
+async fn a_trigger_on_another_column_does_not_run() {
+    let world = World::with(
+        "CREATE TABLE people (id int PRIMARY KEY, email text, born int); CREATE INDEX ON people (born); \
+         INSERT INTO people SELECT n, 'p' || n, n FROM generate_series(1, 100) n; \
+         CREATE TABLE seen (id int); \
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen VALUES (NEW.id); RETURN NULL; END $$; \
+         CREATE TRIGGER born_changed AFTER UPDATE OF born ON people FOR EACH ROW EXECUTE FUNCTION see()",
+    )
+    .await;
+    let people = target("people", &[("email", Storage::Text)]);
+    assert_eq!(world.sweep(Goal::Protect, &people).await.remaining, Some(0));
+    assert_eq!(world.number("SELECT count(*) FROM seen").await, 0);
+}
+
 #[tokio::test]
 async fn values_of_megabytes_do_not_make_a_batch_grow() {
     // 20 rows of 3 MiB: more than a batch may hold, among small ones.

@@ -72,6 +72,22 @@ impl World {
         sweep(&self.store, &self.codec, job, &SweepOptions::new("worker"), &Unwatched).await.expect("sweeps")
     }
 
+    /// A role of its own, given `grants` (in which `{role}` and `{database}` stand for the names), and the store as that
+    /// role sees it. Whoever made it ends it with [`Self::end_role`].
+    pub(crate) async fn role(&self, grants: &str) -> (String, Postgres) {
+        let database = self.texts("SELECT current_database()::text").await.remove(0).expect("a name");
+        let role = format!("{database}_worker");
+        let grants = grants.replace("{role}", &role).replace("{database}", &database);
+        self.run(&format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN; {grants}")).await;
+        let url = self.database.url().replacen("postgres@", &format!("{role}@"), 1);
+        let endpoint = Endpoint::parse_text(&url).expect("a URL");
+        (role, Postgres::at(endpoint, Limits::default()))
+    }
+
+    pub(crate) async fn end_role(&self, role: &str) {
+        self.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    }
+
     /// One column of one query, as text.
     pub(crate) async fn texts(&self, sql: &str) -> Vec<Option<String>> {
         let rows = self.app.query(sql, &[]).await.expect("the application reads");

@@ -1,5 +1,7 @@
-//! Applying migrations to Postgres, in the schema `enfold`.
+//! Applying migrations to Postgres, in the schema `enfold`. Statements are sent unprepared: a pooler in transaction mode
+//! may stand between.
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
 use super::{Applied, Migration, pending, usable};
@@ -26,9 +28,14 @@ pub async fn migrate(client: &mut Client, series: &str, all: &[Migration]) -> Re
         let doing = || format!("cannot apply migration {} (`{}`) of `{series}`", migration.version, migration.name);
         tx.batch_execute(migration.sql).await.map_err(|e| failure(doing(), &e))?;
         let version = i32::try_from(migration.version).unwrap_or(i32::MAX);
-        tx.execute(
+        tx.execute_typed(
             "INSERT INTO enfold.migrations (series, version, name, checksum) VALUES ($1, $2, $3, $4)",
-            &[&series, &version, &migration.name, &migration.checksum()],
+            &[
+                (&series, Type::TEXT),
+                (&version, Type::INT4),
+                (&migration.name, Type::TEXT),
+                (&migration.checksum(), Type::BYTEA),
+            ],
         )
         .await
         .map_err(|e| failure(doing(), &e))?;
@@ -40,7 +47,7 @@ pub async fn migrate(client: &mut Client, series: &str, all: &[Migration]) -> Re
 pub async fn check(client: &mut Client, series: &str, all: &[Migration], oldest: u32) -> Result<()> {
     let doing = || format!("cannot read the schema version of `{series}`");
     let exists: bool = client
-        .query_one("SELECT to_regclass('enfold.migrations') IS NOT NULL", &[])
+        .query_typed_one("SELECT to_regclass('enfold.migrations') IS NOT NULL", &[])
         .await
         .map_err(|e| failure(doing(), &e))?
         .get(0);
@@ -52,8 +59,9 @@ pub async fn check(client: &mut Client, series: &str, all: &[Migration], oldest:
 }
 
 async fn applied(tx: &Transaction<'_>, series: &str) -> Result<Vec<Applied>> {
+    let sql = "SELECT version, checksum FROM enfold.migrations WHERE series = $1 ORDER BY version";
     let rows = tx
-        .query("SELECT version, checksum FROM enfold.migrations WHERE series = $1 ORDER BY version", &[&series])
+        .query_typed(sql, &[(&series, Type::TEXT)])
         .await
         .map_err(|e| failure(format!("cannot read the schema version of `{series}`"), &e))?;
     Ok(rows

@@ -48,11 +48,6 @@ pub(super) async fn sign_in(
             let secret_id = source(secret_id_file, SECRET_ID_VARIABLE).read().map_err(failed)?;
             (mount, body(&AppRole { role_id, secret_id: &secret_id }, role_id.len() + secret_id.len()))
         }
-        VaultSignIn::Jwt { mount, role, jwt_file } => {
-            let jwt = SecretSource::Projected(jwt_file.clone()).read().map_err(failed)?;
-            (mount, body(&Jwt { role: role.as_deref(), jwt: &jwt }, jwt.len() + 256))
-        }
-        VaultSignIn::Certificate { mount, role, .. } => (mount, body(&Certificate { name: role.as_deref() }, 256)),
     };
     let began = Instant::now();
     let path = format!("auth/{mount}/login");
@@ -113,8 +108,6 @@ fn refused(operation: Operation, uri: &KeyUri, mount: &str, how: &VaultSignIn, a
     let hint = match how {
         VaultSignIn::Token { .. } => "make a new token",
         VaultSignIn::AppRole { .. } => "see whether the SecretID has expired or was used up; have a new one made",
-        VaultSignIn::Jwt { .. } => "see whether the role takes the issuer, the audience and the subject of the token",
-        VaultSignIn::Certificate { .. } => "see whether a role takes the certificate, and whether it is still valid",
     };
     debug_assert_eq!(error.code(), Code::KmsAccessDenied);
     error.hint(hint).while_doing(format!("cannot sign in for `{uri}`"))
@@ -135,17 +128,4 @@ fn body(value: &impl Serialize, length: usize) -> Bytes {
 struct AppRole<'a> {
     role_id: &'a str,
     secret_id: &'a str,
-}
-
-#[derive(Serialize)]
-struct Jwt<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'a str>,
-    jwt: &'a str,
-}
-
-#[derive(Serialize)]
-struct Certificate<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
 }

@@ -75,11 +75,7 @@ impl VaultKms {
         let RootKey::Vault(key) = uri.root() else {
             return Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a transit key")));
         };
-        let mut http = options.http.clone();
-        if let VaultSignIn::Certificate { certificate_file, key_file, .. } = &options.sign_in {
-            http.identity = Some((certificate_file.clone(), key_file.clone()));
-        }
-        let vault = Vault { http: Http::new(http)?, uri: uri.clone(), address: key.address() };
+        let vault = Vault { http: Http::new(options.http.clone())?, uri: uri.clone(), address: key.address() };
         let namespace = options.sign_in_namespace.clone().or_else(|| key.namespace().map(str::to_owned));
         let namespace = namespace.filter(|n| !n.is_empty());
         let sessions = Sessions::new(vault, options.sign_in.clone(), namespace);

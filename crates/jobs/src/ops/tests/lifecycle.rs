@@ -119,16 +119,17 @@ async fn modes_are_signed_before_the_first_value_is_sealed_and_indexes_are_there
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_sealed_is_reported_and_all_others_are_sealed() {
+async fn a_value_that_cannot_be_sealed_is_reported_and_all_others_are_sealed() {
     let fixture = Fixture::new(50);
-    fixture.app.execute("UPDATE users SET note = 'enf1:typed by hand' WHERE id = 7", []).unwrap();
+    fixture.app.execute("UPDATE users SET note = 'enf1:typed by hand' WHERE id = 8", []).unwrap();
     let error = apply(&fixture.session, &fixture.plan().await, &ApplyOptions::default(), &Silent).await.unwrap_err();
     assert_eq!(error.code(), Code::RowsFailed);
     let said = error.to_string();
-    assert!(said.contains("id=7") && !said.contains("typed by hand"), "{said}");
+    assert!(said.contains("id=8") && !said.contains("typed by hand"), "{said}");
     assert_eq!(fixture.count("note NOT LIKE 'enf1:%' OR note LIKE 'enf1:typed%'"), 1);
+    assert_eq!(fixture.count("email NOT LIKE 'enf1:%'"), 0, "the row's other column is none the worse for it");
     // Settled, and run again.
-    fixture.app.execute("UPDATE users SET note = 'settled' WHERE id = 7", []).unwrap();
+    fixture.app.execute("UPDATE users SET note = 'settled' WHERE id = 8", []).unwrap();
     apply(&fixture.session, &fixture.plan().await, &ApplyOptions::default(), &Silent).await.unwrap();
     assert_eq!(fixture.count("note NOT LIKE 'enf1:%'"), 0);
 }

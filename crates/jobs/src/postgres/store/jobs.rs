@@ -6,10 +6,11 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::pressure::disk;
 use crate::model::{JobId, JobState, Progress, RowError, Target};
 use crate::postgres::shape::Leaf;
 use crate::postgres::{Postgres, Purpose, Tx};
-use crate::store::{Control, JobRecord, JobSpec};
+use crate::store::{Control, JobLimits, JobRecord, JobSpec};
 
 /// Blocks in a range: 32 MiB of table with the usual block size. Small enough that workers share the end of a table,
 /// large enough that leases cost nothing.
@@ -21,12 +22,13 @@ pub(super) async fn create(db: &Postgres, spec: &JobSpec) -> Result<JobId> {
     let total = count(db, &shape.leaves).await?;
     let doing = db.doing("record a job in");
     let tx = db.begin(Purpose::Own).await?;
+    let (database_bytes, wal_bytes) = disk(&tx, &doing).await?;
     let target = serde_json::to_value(&spec.target).map_err(|_| internal("a target does not serialise"))?;
     let row = tx
         .one(
             &doing,
-            "INSERT INTO enfold.jobs (goal, target, state, batch_rows, rate, lease_ms, rows_total) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+            "INSERT INTO enfold.jobs (goal, target, state, batch_rows, rate, lease_ms, rows_total, database_bytes, wal_bytes) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
             &[
                 (&word(&spec.goal)?, Type::TEXT),
                 (&target, Type::JSONB),
@@ -35,6 +37,8 @@ pub(super) async fn create(db: &Postgres, spec: &JobSpec) -> Result<JobId> {
                 (&spec.rate.map(i64::from), Type::INT8),
                 (&i64::try_from(spec.lease.as_millis()).unwrap_or(i64::MAX), Type::INT8),
                 (&signed(total), Type::INT8),
+                (&database_bytes, Type::INT8),
+                (&wal_bytes, Type::INT8),
             ],
         )
         .await?;
@@ -164,12 +168,25 @@ pub(super) async fn set_control(
     tx.commit().await
 }
 
+pub(super) async fn set_limits(db: &Postgres, job: JobId, limits: &JobLimits) -> Result<()> {
+    // An older program's table has no place for them.
+    super::schema::ensure(db).await?;
+    let limits = serde_json::to_value(limits).map_err(|_| internal("limits do not serialise"))?;
+    let sql = "UPDATE enfold.jobs SET limits = $2, changed_at = now() WHERE id = $1 RETURNING id";
+    let params = [(&job.0 as _, Type::INT8), (&limits as _, Type::JSONB)];
+    let set = db.once(Purpose::Own, &db.doing("change the limits of a job in"), sql, &params).await?;
+    if set.is_empty() { Err(no_job(job)) } else { Ok(()) }
+}
+
 pub(super) async fn errors(db: &Postgres, job: JobId, limit: u32) -> Result<Vec<RowError>> {
     let tx = db.begin(Purpose::Own).await?;
     let rows = tx
         .query(
             &db.doing("read the row errors of a job in"),
-            "SELECT row_label, column_name, code, reason FROM enfold.job_errors WHERE job = $1 AND NOT settled ORDER BY id LIMIT $2",
+            // A batch that was read again after a crash has noted its errors twice.
+            "SELECT row_label, column_name, code, reason FROM ( \
+               SELECT DISTINCT ON (row_label, column_name) * FROM enfold.job_errors WHERE job = $1 AND NOT settled \
+                ORDER BY row_label, column_name, id DESC) e ORDER BY id LIMIT $2",
             &[(&job.0, Type::INT8), (&i64::from(limit), Type::INT8)],
         )
         .await?;
@@ -239,7 +256,7 @@ async fn records(db: &Postgres, only: Option<JobId>) -> Result<Vec<JobRecord>> {
             "SELECT j.id, j.goal, j.target, j.state, j.pass, j.rows_total, j.last_error, \
                     coalesce(sum(c.rows_seen), 0)::int8, coalesce(sum(c.rows_changed), 0)::int8, coalesce(sum(c.rows_lost), 0)::int8, \
                     count(*) FILTER (WHERE c.pass = j.pass), count(*) FILTER (WHERE c.pass = j.pass AND c.done), \
-                    (SELECT count(*) FROM enfold.job_errors e WHERE e.job = j.id AND NOT e.settled) \
+                    (SELECT count(DISTINCT row_label) FROM enfold.job_errors e WHERE e.job = j.id AND NOT e.settled) \
              FROM enfold.jobs j LEFT JOIN enfold.job_chunks c ON c.job = j.id \
              WHERE $1::int8 IS NULL OR j.id = $1 GROUP BY j.id ORDER BY j.id",
             &[(&only.map(|job| job.0), Type::INT8)],

@@ -18,7 +18,7 @@ use enfold::Result;
 use super::Postgres;
 use crate::model::{Goal, JobId, JobState, RowError, Target};
 use crate::store::{
-    Batch, Change, Checkpoint, Control, JobRecord, JobSpec, Lease, Outcome, Pressure, Row, RowVersion, Store,
+    Batch, Change, Checkpoint, Control, JobLimits, JobRecord, JobSpec, Lease, Outcome, Pressure, Row, RowVersion, Store,
 };
 
 pub(super) use pressure::Gauge;
@@ -91,8 +91,12 @@ impl Store for Postgres {
         jobs::errors(self, job, limit).await
     }
 
-    async fn pressure(&self) -> Result<Pressure> {
-        pressure::look(self).await
+    async fn set_limits(&self, job: JobId, limits: &JobLimits) -> Result<()> {
+        jobs::set_limits(self, job, limits).await
+    }
+
+    async fn pressure(&self, job: JobId) -> Result<Pressure> {
+        pressure::look(self, job).await
     }
 
     async fn pause(&self, duration: Duration) {

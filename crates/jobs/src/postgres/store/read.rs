@@ -11,6 +11,7 @@ use futures_util::future::join3;
 use tokio_postgres::Row as PgRow;
 use tokio_postgres::types::Type;
 
+use super::statement::FREE;
 use super::wire::{Raw, Tid, Xid};
 use crate::model::Target;
 use crate::postgres::shape::{PartType, Shape};
@@ -143,9 +144,11 @@ enum Large {
     Within,
 }
 
-/// Positions in the answer: ctid, xmin, whether large cells were left out, then label, tenant, key, cells, indexes.
-const LARGE: usize = 2;
-const FIRST: usize = 3;
+/// Positions in the answer: ctid, xmin, whether somebody has or had it, whether large cells were left out, then label,
+/// tenant, key, cells, indexes.
+const HELD: usize = 2;
+const LARGE: usize = 3;
+const FIRST: usize = 4;
 
 pub(super) struct SelectList<'a> {
     target: &'a Target,
@@ -177,7 +180,7 @@ impl<'a> SelectList<'a> {
         let column = |name: &str| format!("t.{}", ident(name));
         let tests: Vec<String> =
             self.target.columns.iter().zip(&self.shape.columns).map(|(c, base)| base.large(&column(&c.name))).collect();
-        let mut list = vec!["t.ctid".to_owned(), "t.xmin".to_owned()];
+        let mut list = vec!["t.ctid".to_owned(), "t.xmin".to_owned(), format!("NOT ({FREE})")];
         list.push(match large {
             Large::Apart if !tests.is_empty() => format!("coalesce({}, false)", tests.join(" OR ")),
             _ => "false".to_owned(),
@@ -224,7 +227,13 @@ impl<'a> SelectList<'a> {
         let cells = self.target.columns.iter().map(|_| bytes()).collect();
         let indexed = self.target.indexes.iter().map(|_| bytes()).collect();
         Ok(Row {
-            version: RowVersion::Tuple { file, block: place.block, offset: place.offset, xmin: xmin.0 },
+            version: RowVersion::Tuple {
+                file,
+                block: place.block,
+                offset: place.offset,
+                xmin: xmin.0,
+                held: answer.get(HELD),
+            },
             label,
             cells,
             indexed,

@@ -73,6 +73,13 @@ CREATE TABLE enfold.dropped_indexes (
     PRIMARY KEY (index_schema, index_name)
 );
 ",
+    "
+-- When the job backs off, where it is not as the policy says; and the sizes when it began.
+ALTER TABLE enfold.jobs
+    ADD COLUMN limits jsonb NOT NULL DEFAULT '{}',
+    ADD COLUMN database_bytes bigint,
+    ADD COLUMN wal_bytes bigint;
+",
 ];
 
 /// Serialises migrations of programs that start together.

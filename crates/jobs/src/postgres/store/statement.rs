@@ -1,11 +1,23 @@
-//! The one statement that locks, checks and writes a batch, and what it sends.
+//! The statement that checks and writes rows, and what it sends. It has two forms.
 //!
+//! Rows that nobody held when they were read, and nobody holds now:
 //! ```sql
-//! WITH v AS (typed arrays or a copied table), locked AS (… JOIN on place and transaction … SKIP LOCKED),
-//!      updated AS (UPDATE … FROM locked … RETURNING whether what was stored is what was sent)
+//! UPDATE … FROM (typed arrays or a copied table) l WHERE place and transaction are l's and the row is free
+//!   RETURNING whether what was stored is what was sent
 //! ```
-//! A row in neither was not that version any more or is held by somebody; a row in `locked` alone was swallowed by a
-//! trigger. Values go as parameters only when they are envelopes: parameters end in the server's log.
+//! Each row is looked at and written in one step, so somebody can come between only in the moment from the look to the
+//! write; then this waits for him, no longer than `lock_timeout`, which is below the time after which Postgres looks for
+//! deadlocks. Locking the rows first would cost a third of the whole (a write to the log and a second visit for each).
+//!
+//! Rows that somebody may hold (a lock that was given up leaves the same traces), and tables with triggers that may
+//! swallow a row:
+//! ```sql
+//! WITH v AS (the same), locked AS (… JOIN on place and transaction … SKIP LOCKED),
+//!      updated AS (UPDATE … FROM locked …)
+//! ```
+//! A row that is not in the answer was not that version any more or is held by somebody; one that was locked and not
+//! updated was swallowed by a trigger. Values go as parameters only when they are envelopes: parameters end in the
+//! server's log.
 
 use enfold_core::stored::{Form, Stored, detect};
 use postgres_types::{ToSql, Type};
@@ -44,7 +56,17 @@ pub(super) enum Source {
     Copied,
 }
 
+/// Whether a row is looked at and written in one step, or locked first. See the module's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    AtOnce,
+    LockedFirst,
+}
+
 pub(super) const COPIED: &str = "pg_temp.enfold_batch";
+
+/// Nobody has locked the row or begun to change it since it was written.
+pub(super) const FREE: &str = "t.xmax = '0'::pg_catalog.xid";
 
 impl<'a> Sent<'a> {
     pub(super) fn new(target: &Target, shape: &Shape, changes: &[&'a Change]) -> Self {
@@ -80,23 +102,36 @@ impl<'a> Sent<'a> {
         self.assigned.is_empty()
     }
 
-    pub(super) fn sql(&self, relation: &str, shape: &Shape, source: Source) -> String {
+    pub(super) fn sql(&self, relation: &str, shape: &Shape, source: Source, way: Way) -> String {
         let fields = self.fields();
         let names: Vec<&str> = fields.iter().map(|(name, _, _)| name.as_str()).collect();
-        let from = match source {
-            Source::Copied => COPIED.to_owned(),
+        // `source l (…)`: what is sent, under one alias in both forms.
+        let from = |alias: &str| match source {
+            Source::Copied => format!("{COPIED} AS {alias}"),
             Source::Parameters => {
                 let arrays: Vec<String> =
                     fields.iter().enumerate().map(|(at, (_, kind, _))| format!("${}::{kind}[]", at + 1)).collect();
-                format!("unnest({}) WITH ORDINALITY AS u ({}, ord)", arrays.join(", "), names.join(", "))
+                format!("unnest({}) WITH ORDINALITY AS {alias} ({}, ord)", arrays.join(", "), names.join(", "))
             }
         };
-        let carried: Vec<String> = names[2..].iter().map(|name| format!("v.{name}")).collect();
-        let old: Vec<String> = self.guarded.iter().enumerate().map(|(at, read)| format!("{read} AS o{at}")).collect();
-        let carried = [vec!["t.ctid AS tid".to_owned(), "v.ord".to_owned()], carried, old].concat().join(", ");
-        let set: Vec<String> = self.assigned.iter().enumerate().map(|(at, column)| column.set(at)).collect();
+        let unchanged = shape.unwritten.iter().map(|column| format!("{0} = t.{0}", ident(column)));
+        let set: Vec<String> =
+            self.assigned.iter().enumerate().map(|(at, column)| column.set(at)).chain(unchanged).collect();
+        let set = set.join(", ");
         let mut same: Vec<String> = self.assigned.iter().enumerate().map(|(at, column)| column.same(at)).collect();
         same.extend(self.guarded.iter().enumerate().map(|(at, read)| format!("({read} IS NOT DISTINCT FROM l.o{at})")));
+        let same = same.join(" AND ");
+        if way == Way::AtOnce {
+            return format!(
+                "UPDATE ONLY {relation} t SET {set} FROM {from} \
+                 WHERE t.ctid = l.tid AND t.xmin = l.version AND {FREE} RETURNING l.ord, {same} AS same, t.ctid AS tid",
+                from = from("l")
+            );
+        }
+        let carried = names[2..].iter().map(|name| format!("v.{name}"));
+        let old = self.guarded.iter().enumerate().map(|(at, read)| format!("{read} AS o{at}"));
+        let carried: Vec<String> =
+            ["t.ctid AS tid".to_owned(), "v.ord".to_owned()].into_iter().chain(carried).chain(old).collect();
         format!(
             "WITH v AS (SELECT * FROM {from}), \
              locked AS MATERIALIZED (SELECT {carried} FROM v JOIN ONLY {relation} t ON t.ctid = v.tid AND t.xmin = v.version \
@@ -104,9 +139,9 @@ impl<'a> Sent<'a> {
              updated AS (UPDATE ONLY {relation} t SET {set} FROM locked l WHERE t.ctid = l.tid \
                          RETURNING l.ord, {same} AS same, t.ctid AS tid) \
              SELECT ord, NULL::bool AS same, NULL::tid AS tid FROM locked UNION ALL SELECT ord, same, tid FROM updated",
+            from = from("u"),
+            carried = carried.join(", "),
             lock = shape.lock,
-            set = set.join(", "),
-            same = same.join(" AND "),
         )
     }
 

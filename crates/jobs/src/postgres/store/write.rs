@@ -2,7 +2,7 @@
 
 use enfold::db::postgres::failure;
 use enfold::{Code, Error, Result};
-use futures_util::future::{join, join3};
+use futures_util::future::{join, join_all, join3};
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 use super::jobs::signed;
 use super::lease::{pass_and_chunk, prove};
 use super::read::{SelectList, file_of, place_of};
-use super::statement::{COPIED, Sent, Source};
+use super::statement::{COPIED, Sent, Source, Way};
 use super::wire::Tid;
 use crate::model::Target;
 use crate::postgres::shape::{Base, Shape};
@@ -34,11 +34,13 @@ pub(super) async fn batch(
     let mut outcomes = vec![Outcome::Lost; changes.len()];
     let job = Job { db, lease, target, shape: &shape };
 
-    // Each round either commits or finds at least one row that cannot be written.
+    // Each round either commits or finds at least one row that cannot be written. What was rolled back leaves its traces
+    // on the rows, so from then on they are locked first.
+    let mut traces = Traces::AsRead;
     loop {
         let (tx, preamble) = db.not_begun(Purpose::Write).await?;
         let batch: Vec<&Change> = open.iter().map(|at| &changes[*at]).collect();
-        let rejected = match job.attempt(&tx, &preamble, &batch).await {
+        let rejected = match job.attempt(&tx, &preamble, &batch, traces).await {
             Ok(fates) => {
                 let altered = bad_rows(&fates);
                 if altered.is_empty() {
@@ -48,12 +50,7 @@ pub(super) async fn batch(
                     }
                     let lost = open.len() - written;
                     let mut checkpoint = checkpoint.clone();
-                    checkpoint.errors.extend(changes.iter().zip(&outcomes).filter_map(
-                        |(change, outcome)| match outcome {
-                            Outcome::Rejected { reason } => Some(change.rejected(reason)),
-                            Outcome::Written | Outcome::Lost => None,
-                        },
-                    ));
+                    checkpoint.errors.extend(changes.iter().zip(&outcomes).flat_map(|(c, outcome)| c.noted(outcome)));
                     record(tx, lease, &checkpoint, written, lost).await?;
                     return Ok(outcomes);
                 }
@@ -66,6 +63,7 @@ pub(super) async fn batch(
             }
             Err(Fault::Other(error)) => return Err(error),
         };
+        traces = Traces::OfOurs;
         if rejected.is_empty() {
             // The row that failed does not fail any more: somebody changed it meanwhile.
             return Err(busy(target));
@@ -110,33 +108,88 @@ struct Job<'a> {
     shape: &'a Shape,
 }
 
+/// Whose traces the rows of a batch bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Traces {
+    /// Those that were there when they were read.
+    AsRead,
+    /// Of an attempt of ours that was rolled back.
+    OfOurs,
+}
+
+/// Rows of a batch that are written in one statement.
+struct Part<'a> {
+    way: Way,
+    /// Positions in the batch.
+    rows: Vec<usize>,
+    sent: Sent<'a>,
+}
+
 impl Job<'_> {
     /// Begins, proves the lease and writes all rows, in a transaction that the caller ends.
-    async fn attempt(&self, tx: &Tx, preamble: &str, batch: &[&Change]) -> Result<Vec<Fate>, Fault> {
-        let sent = Sent::new(self.target, self.shape, batch);
+    async fn attempt(&self, tx: &Tx, preamble: &str, batch: &[&Change], traces: Traces) -> Result<Vec<Fate>, Fault> {
         let begun = tx.batch("cannot begin to write rows", preamble);
+        let sent = self.sent(batch, traces);
         if sent.is_empty() {
             let (begun, proven) = join(begun, prove(tx, self.lease)).await;
             begun?;
             proven?;
             return Ok(batch.iter().map(|_| Fate::Written).collect());
         }
-        if sent.plaintext {
+        if sent.iter().any(|part| part.sent.plaintext) {
             begun.await?;
             prove(tx, self.lease).await?;
-            return self.update(tx, batch, &sent, Source::Copied).await;
+            return self.update(tx, batch, &sent).await;
         }
         // All go out before the first answer comes; if the lease is lost the transaction ends without a trace.
-        let (begun, proven, fates) =
-            join3(begun, prove(tx, self.lease), self.update(tx, batch, &sent, Source::Parameters)).await;
+        let (begun, proven, fates) = join3(begun, prove(tx, self.lease), self.update(tx, batch, &sent)).await;
         begun?;
         proven?;
         fates
     }
 
-    async fn update(&self, tx: &Tx, batch: &[&Change], sent: &Sent<'_>, source: Source) -> Result<Vec<Fate>, Fault> {
+    /// What is to be sent, in one part or in two: see [`Way`].
+    fn sent<'b>(&self, batch: &[&'b Change], traces: Traces) -> Vec<Part<'b>> {
+        let all_first = self.shape.triggers_before || traces == Traces::OfOurs;
+        let held = |change: &Change| matches!(change.version, RowVersion::Tuple { held: true, .. });
+        let (first, at_once) = (0..batch.len()).partition::<Vec<_>, _>(|at| all_first || held(batch[*at]));
+        [(Way::LockedFirst, first), (Way::AtOnce, at_once)]
+            .into_iter()
+            .map(|(way, rows)| {
+                let changes: Vec<&Change> = rows.iter().map(|at| batch[*at]).collect();
+                Part { way, sent: Sent::new(self.target, self.shape, &changes), rows }
+            })
+            .filter(|part| !part.sent.is_empty())
+            .collect()
+    }
+
+    /// What became of each row of `batch`; one that no part writes has nothing to be written.
+    async fn update(&self, tx: &Tx, batch: &[&Change], parts: &[Part<'_>]) -> Result<Vec<Fate>, Fault> {
+        let mut fates: Vec<Fate> = batch.iter().map(|_| Fate::Written).collect();
+        let mut ended = Vec::with_capacity(parts.len());
+        if parts.iter().any(|part| part.sent.plaintext) {
+            // They share a temporary table.
+            for part in parts {
+                ended.push(self.update_part(tx, batch, part).await);
+            }
+        } else {
+            // The second does not wait for the first one's answer.
+            ended = join_all(parts.iter().map(|part| self.update_part(tx, batch, part))).await;
+        }
+        for (part, ended) in parts.iter().zip(ended) {
+            for (at, fate) in part.rows.iter().zip(ended?) {
+                fates[*at] = fate;
+            }
+        }
+        Ok(fates)
+    }
+
+    async fn update_part(&self, tx: &Tx, batch: &[&Change], part: &Part<'_>) -> Result<Vec<Fate>, Fault> {
+        let Part { way, sent, .. } = part;
+        let batch: Vec<&Change> = part.rows.iter().map(|at| batch[*at]).collect();
         let relation = &self.lease.range.relation;
-        let sql = format!("{} {OWN}", sent.sql(relation, self.shape, source));
+        let source = if sent.plaintext { Source::Copied } else { Source::Parameters };
+        let sql = format!("{} {OWN}", sent.sql(relation, self.shape, source, *way));
         let doing = || format!("cannot write rows of `{}`", self.target.policy_table);
         if source == Source::Copied {
             tx.batch(&doing(), &sent.table()).await?;
@@ -172,7 +225,7 @@ impl Job<'_> {
             return Err(Fault::Other(busy(self.target)));
         }
         if self.shape.triggers_after {
-            self.look_again(tx, batch, &places, file, &mut fates).await?;
+            self.look_again(tx, &batch, &places, file, &mut fates).await?;
         }
         Ok(fates)
     }
@@ -207,9 +260,8 @@ impl Job<'_> {
         todo.push(0..batch.len());
         while let Some(part) = todo.pop() {
             tx.batch(&doing, "SAVEPOINT enfold_half").await?;
-            let sent = Sent::new(self.target, self.shape, &batch[part.clone()]);
-            let source = if sent.plaintext { Source::Copied } else { Source::Parameters };
-            match self.update(&tx, &batch[part.clone()], &sent, source).await {
+            let half = &batch[part.clone()];
+            match self.update(&tx, half, &self.sent(half, Traces::OfOurs)).await {
                 Ok(fates) => {
                     tx.batch(&doing, "RELEASE enfold_half").await?;
                     bad.extend(bad_rows(&fates).into_iter().map(|(at, reason)| (part.start + at, reason)));

@@ -110,7 +110,7 @@ impl Store for Sqlite {
         self.pool.read(move |c| jobs::row_errors(c, job, limit)).await
     }
 
-    async fn pressure(&self) -> Result<Pressure> {
+    async fn pressure(&self, _: JobId) -> Result<Pressure> {
         let path = self.pool.path().to_owned();
         self.pool
             .write(move |c| {

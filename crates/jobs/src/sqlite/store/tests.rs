@@ -78,6 +78,7 @@ fn set(row: &Row, to: &str) -> Change {
         label: row.label.clone(),
         cells: vec![Cell::Set(Some(to.as_bytes().to_vec()))],
         indexed: Vec::new(),
+        errors: Vec::new(),
     }
 }
 
@@ -204,6 +205,57 @@ async fn a_value_of_another_storage_class_is_refused_and_left_as_it_is() {
     let classes: String =
         f.app.query_row("SELECT group_concat(typeof(email), ',') FROM t", [], |row| row.get(0)).unwrap();
     assert_eq!(classes, "integer,real,blob");
+}
+
+#[tokio::test]
+async fn a_row_is_written_in_part_around_a_value_of_another_storage_class() {
+    let mut f = fixture(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, org TEXT, email TEXT, note, both BLOB); \
+         INSERT INTO t VALUES (1, 'a', 'ada@example.com', 42, x'01')",
+    );
+    f.target.columns.push(TargetColumn { name: "note".to_owned(), id: "c2".to_owned(), storage: Storage::Text });
+    let over = vec![0, 1];
+    f.target.indexes.push(TargetIndex { name: "both".to_owned(), column: "both".to_owned(), over, unique: false });
+    let (lease, rows) = f.started().await;
+    let noted = |column: &str| RowError {
+        row: "id=1".to_owned(),
+        column: column.to_owned(),
+        code: "open-failed".to_owned(),
+        reason: "as the codec said".to_owned(),
+    };
+    let mut change = set(&rows[0], "SEALED");
+    change.cells.push(Cell::Set(Some(b"SEALED TOO".to_vec())));
+    change.indexed.push(Cell::Set(Some(vec![2])));
+    change.errors.push(noted("elsewhere"));
+    assert_eq!(f.write(&lease, &[change]).await.unwrap(), [Outcome::Written]);
+    let found: (String, i64, Vec<u8>) = f
+        .app
+        .query_row("SELECT email, note, both FROM t", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap();
+    assert_eq!(found, ("SEALED".to_owned(), 42, vec![1]), "the index over the cell that stayed is left alone");
+    let errors = f.db.row_errors(lease.job, 10).await.unwrap();
+    assert_eq!(errors.iter().map(|e| e.column.as_str()).collect::<Vec<_>>(), ["elsewhere", "note"]);
+    assert_eq!(f.db.job(lease.job).await.unwrap().progress.rows_failed, 1, "rows are counted, not errors");
+}
+
+#[tokio::test]
+async fn what_is_noted_with_a_row_is_noted_only_when_it_was_written() {
+    let f = fixture(PLAIN_TABLE);
+    let (lease, rows) = f.started().await;
+    f.app.execute("UPDATE t SET email = 'somebody else' WHERE id = 1", []).unwrap();
+    let mut changes = sealed(&rows);
+    for change in &mut changes[..2] {
+        change.errors.push(RowError {
+            row: change.label.clone(),
+            column: "note".to_owned(),
+            code: "open-failed".to_owned(),
+            reason: "as the codec said".to_owned(),
+        });
+    }
+    let outcomes = f.write(&lease, &changes).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Lost, Outcome::Written, Outcome::Written]);
+    let errors = f.db.row_errors(lease.job, 10).await.unwrap();
+    assert_eq!(errors.iter().map(|e| e.row.as_str()).collect::<Vec<_>>(), ["id=2"]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use enfold::{Code, Error, Result};
 use rusqlite::{Connection, ToSql, TransactionBehavior, params};
 
 use super::rows::{Reader, Stored, digest_of};
-use crate::model::Target;
+use crate::model::{RowError, Target};
 use crate::sqlite::error::{Doing, row_refusal};
 use crate::sqlite::names::{quote, rowid};
 use crate::store::{Cell, Change, Checkpoint, Lease, Outcome, RowVersion};
@@ -57,15 +57,18 @@ fn attempt(
     prove(&transaction, lease)?;
     let reader = Reader::new(&transaction, target)?;
     let mut outcomes = Vec::with_capacity(changes.len());
+    let mut errors = checkpoint.errors.clone();
     for (i, change) in changes.iter().enumerate() {
         if let Some(reason) = refused.get(&i) {
-            outcomes.push(Outcome::Rejected { reason: reason.clone() });
+            let outcome = Outcome::Rejected { reason: reason.clone() };
+            errors.extend(change.noted(&outcome));
+            outcomes.push(outcome);
             continue;
         }
         if careful {
             transaction.execute_batch("SAVEPOINT enfold_row").doing(what)?;
         }
-        let (outcome, touched) = write_row(&transaction, &reader, target, change)?;
+        let Wrote { outcome, touched, misfits } = write_row(&transaction, &reader, target, change)?;
         if transaction.is_autocommit() {
             let reason = match outcome {
                 Outcome::Rejected { reason } => reason,
@@ -79,9 +82,13 @@ fn attempt(
         } else if touched && !matches!(outcome, Outcome::Written) {
             return Ok(Attempt::Careful);
         }
+        // A cell that does not fit says so itself.
+        let said = !misfits.is_empty() && matches!(outcome, Outcome::Rejected { .. });
+        errors.extend(change.noted(if said { &Outcome::Written } else { &outcome }));
+        errors.extend(misfits);
         outcomes.push(outcome);
     }
-    record(&transaction, lease, changes, checkpoint, &outcomes)?;
+    record(&transaction, lease, changes, checkpoint, &outcomes, &errors)?;
     transaction.commit().doing(what)?;
     Ok(Attempt::Committed(outcomes))
 }
@@ -103,27 +110,47 @@ pub(super) fn prove(connection: &Connection, lease: &Lease) -> Result<()> {
     ))
 }
 
-/// Writes one row; the flag says whether the table may have been touched.
-fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: &Change) -> Result<(Outcome, bool)> {
+/// What became of one row.
+struct Wrote {
+    outcome: Outcome,
+    /// Whether the table may have been touched.
+    touched: bool,
+    /// Cells that stay as they are, for what is stored there is of a class that would come back as another type.
+    misfits: Vec<RowError>,
+}
+
+impl Wrote {
+    fn untouched(outcome: Outcome) -> Self {
+        Self { outcome, touched: false, misfits: Vec::new() }
+    }
+}
+
+fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: &Change) -> Result<Wrote> {
     let what = || format!("write a row of `{}`", target.table.table);
     let RowVersion::Digest { rowid, digest } = &change.version else {
         return Err(Error::new(Code::Internal, "a row version of another store was given to SQLite"));
     };
-    let Some(mut row) = reader.versioned(connection, *rowid).doing(what)? else { return Ok((Outcome::Lost, false)) };
+    let Some(mut row) = reader.versioned(connection, *rowid).doing(what)? else {
+        return Ok(Wrote::untouched(Outcome::Lost));
+    };
     if digest_of(&row) != *digest {
-        return Ok((Outcome::Lost, false));
+        return Ok(Wrote::untouched(Outcome::Lost));
     }
     // From here on `row` is what shall be stored.
     let mut names = Vec::new();
+    let mut misfit = vec![false; target.columns.len()];
+    let mut misfits = Vec::new();
     for (i, (column, cell)) in target.columns.iter().zip(&change.cells).enumerate() {
         let Cell::Set(bytes) = cell else { continue };
         if !row[i].fits(column.storage) {
-            let reason = format!(
-                "`{}` holds a value of class {}, which would come back as another type",
-                column.name,
-                row[i].class()
-            );
-            return Ok((Outcome::Rejected { reason }, false));
+            misfit[i] = true;
+            misfits.push(RowError {
+                row: change.label.clone(),
+                column: column.name.clone(),
+                code: Code::DatabaseFailed.word().to_owned(),
+                reason: format!("it holds a value of class {}, which would come back as another type", row[i].class()),
+            });
+            continue;
         }
         row[i] = Stored::of(column.storage, bytes.as_deref());
         names.push((i, &column.name));
@@ -131,12 +158,21 @@ fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: 
     let cells = target.columns.len();
     for (i, (index, cell)) in target.indexes.iter().zip(&change.indexed).enumerate() {
         let Cell::Set(bytes) = cell else { continue };
+        if index.over.iter().any(|&over| misfit[over]) {
+            continue;
+        }
         row[cells + i] = bytes.as_ref().map_or(Stored::Null, |b| Stored::Blob(b.clone()));
         names.push((cells + i, &index.column));
     }
     if names.is_empty() {
-        return Ok((Outcome::Written, false));
+        let outcome = match misfits.first() {
+            None => Outcome::Written,
+            Some(error) => Outcome::Rejected { reason: error.reason.clone() },
+        };
+        return Ok(Wrote { outcome, touched: false, misfits });
     }
+    let wrote = |outcome, misfits| Ok(Wrote { outcome, touched: true, misfits });
+    let rejected = |reason: &str| wrote(Outcome::Rejected { reason: reason.to_owned() }, Vec::new());
     let sets: Vec<String> = names.iter().map(|(_, name)| format!("{} = ?", quote(name))).collect();
     let sql = format!("UPDATE {} SET {} WHERE {} = ?", reader.table, sets.join(", "), reader.rowid);
     let mut values: Vec<&dyn ToSql> = names.iter().map(|(i, _)| &row[*i] as &dyn ToSql).collect();
@@ -144,19 +180,19 @@ fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: 
     let updated = connection.prepare_cached(&sql).doing(what)?.execute(values.as_slice());
     match updated {
         Ok(1) => {}
-        Ok(_) => return Ok((Outcome::Rejected { reason: "a trigger suppressed the change".to_owned() }, true)),
+        Ok(_) => return rejected("a trigger suppressed the change"),
         Err(error) => {
             return match row_refusal(&error) {
                 // The statement undid itself; `ON CONFLICT FAIL` does not need to, for it changes one row only.
-                Some(reason) => Ok((Outcome::Rejected { reason }, true)),
+                Some(reason) => rejected(&reason),
                 None => Err(error).doing(what),
             };
         }
     }
     // Not the statement's own RETURNING: SQLite evaluates it before AFTER triggers have run.
     match reader.digest(connection, *rowid).doing(what)? {
-        Some(stored) if stored == digest_of(&row) => Ok((Outcome::Written, true)),
-        _ => Ok((Outcome::Rejected { reason: "a trigger altered what was written".to_owned() }, true)),
+        Some(stored) if stored == digest_of(&row) => wrote(Outcome::Written, misfits),
+        _ => rejected("a trigger altered what was written"),
     }
 }
 
@@ -166,6 +202,7 @@ fn record(
     changes: &[Change],
     checkpoint: &Checkpoint,
     outcomes: &[Outcome],
+    errors: &[RowError],
 ) -> Result<()> {
     let what = || "record a checkpoint".to_owned();
     let count =
@@ -191,11 +228,7 @@ fn record(
         })
         .doing(what)?;
     settle(connection, lease, changes, outcomes)?;
-    let rejected = changes.iter().zip(outcomes).filter_map(|(change, outcome)| match outcome {
-        Outcome::Rejected { reason } => Some(change.rejected(reason)),
-        Outcome::Written | Outcome::Lost => None,
-    });
-    for error in checkpoint.errors.iter().cloned().chain(rejected) {
+    for error in errors {
         connection
             .prepare_cached(
                 "INSERT INTO enfold_job_errors (job, row_label, column_name, code, reason, settled) VALUES (?1, ?2, ?3, ?4, ?5, 0)
@@ -207,7 +240,7 @@ fn record(
     Ok(())
 }
 
-/// A row that was written has no error any more.
+/// A row that was written has no error any more but those that are noted with it.
 fn settle(connection: &Connection, lease: &Lease, changes: &[Change], outcomes: &[Outcome]) -> Result<()> {
     let what = || "settle row errors".to_owned();
     let any: bool = connection

@@ -78,7 +78,13 @@ async fn protect(f: &Fixture, target: &Target) {
                         old.as_ref().map_or(Cell::Keep, |_| Cell::Set(Some(envelope(n).into_bytes())))
                     };
                     let cells = row.cells.iter().map(&mut seal).collect();
-                    Change { version: row.version.clone(), label: row.label.clone(), cells, indexed: Vec::new() }
+                    Change {
+                        version: row.version.clone(),
+                        label: row.label.clone(),
+                        cells,
+                        indexed: Vec::new(),
+                        errors: Vec::new(),
+                    }
                 })
                 .collect();
             let checkpoint = Checkpoint { cursor, rows_seen: batch.rows.len() as u64, errors: Vec::new() };

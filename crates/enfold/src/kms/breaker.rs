@@ -1,0 +1,289 @@
+//! Stops asking a key service that does not answer, for a while.
+//!
+//! Stands outermost, above the retries: when a service is down, whoever comes learns it at once and goes on to the
+//! ring's next root key, or is told when to try again. After a pause one call goes through to see; the others still do
+//! not wait for it. A service that comes back is therefore met by one call, and then by those who need something.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::around::{Around, Request};
+use super::failure::{self, Operation};
+use super::retry::jitter;
+use super::service::KeyManagementService;
+use crate::clock::Clock;
+use crate::error::{Code, Error, Result, Retry};
+
+/// See the module's head.
+pub struct Breaker {
+    inner: Arc<dyn KeyManagementService>,
+    clock: Arc<dyn Clock>,
+    options: BreakerOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerOptions {
+    /// Calls in a row that failed for a reason that may pass, after which the service is left alone.
+    pub failures: u32,
+    /// For how long, the first time; each look in vain doubles it.
+    pub first_pause: Duration,
+    pub longest_pause: Duration,
+}
+
+impl Default for BreakerOptions {
+    fn default() -> Self {
+        Self { failures: 5, first_pause: Duration::from_secs(1), longest_pause: Duration::from_secs(30) }
+    }
+}
+
+/// What a breaker says of its key service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Calls go through.
+    Answers,
+    /// It is not asked for this much longer.
+    LeftAlone(Duration),
+    /// The next call goes through, or one is on its way, to see whether it answers again.
+    OnTrial,
+}
+
+#[derive(Default)]
+struct State {
+    /// Failed calls in a row.
+    failures: u32,
+    /// Pauses in a row.
+    pauses: u32,
+    /// Not before then, once enough calls failed.
+    closed_until: Option<Duration>,
+    trial: bool,
+}
+
+/// What may happen to a call.
+enum Admitted {
+    Freely,
+    /// To see whether the service answers again.
+    OnTrial,
+    NotFor(Duration),
+}
+
+impl Breaker {
+    pub fn new(inner: Arc<dyn KeyManagementService>, options: BreakerOptions, clock: Arc<dyn Clock>) -> Self {
+        Self { inner, clock, options, state: Mutex::default() }
+    }
+
+    pub fn standing(&self) -> Standing {
+        let now = self.clock.now();
+        match self.state().closed_until {
+            None => Standing::Answers,
+            Some(until) if now < until => Standing::LeftAlone(until - now),
+            Some(_) => Standing::OnTrial,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code under this lock panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self) -> Admitted {
+        let now = self.clock.now();
+        let mut state = self.state();
+        match state.closed_until {
+            None => Admitted::Freely,
+            Some(until) if now < until => Admitted::NotFor(until - now),
+            // Whoever is on trial ends soon, by the deadline of the retries below.
+            Some(_) if state.trial => Admitted::NotFor(self.options.first_pause),
+            Some(_) => {
+                state.trial = true;
+                Admitted::OnTrial
+            }
+        }
+    }
+
+    fn learn(&self, failed: bool) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        if !failed {
+            *state = State::default();
+            return;
+        }
+        state.failures = state.failures.saturating_add(1);
+        let trial = std::mem::take(&mut state.trial);
+        // Calls that were on their way when it closed say nothing new.
+        if trial || (state.closed_until.is_none() && state.failures >= self.options.failures) {
+            let pause = self.options.first_pause.saturating_mul(1_u32.checked_shl(state.pauses).unwrap_or(u32::MAX));
+            let pause = pause.min(self.options.longest_pause);
+            state.pauses = state.pauses.saturating_add(1);
+            // At least half of it, and not the same for every process that was cut off with this one.
+            state.closed_until = Some(now + pause / 2 + jitter(pause / 2));
+        }
+    }
+
+    fn refusal(&self, operation: Operation, left: Duration) -> Error {
+        let seconds = left.as_secs_f64().max(0.1);
+        failure::failed(Code::KmsUnavailable, operation, self.inner.uri())
+            .cause("it did not answer lately, so it was not asked")
+            .hint(format!("try again in {seconds:.1} s"))
+    }
+}
+
+impl Around for Breaker {
+    fn inner(&self) -> &Arc<dyn KeyManagementService> {
+        &self.inner
+    }
+
+    async fn around<R: Request>(&self, requests: &[R]) -> Vec<Result<R::Answer>> {
+        let trial = match self.admit() {
+            Admitted::NotFor(left) => {
+                return requests.iter().map(|_| Err(self.refusal(R::OPERATION, left))).collect();
+            }
+            Admitted::Freely => None,
+            Admitted::OnTrial => Some(Trial(self)),
+        };
+        let answers = R::send(&*self.inner, requests).await;
+        let passing = |answer: &Result<R::Answer>| matches!(answer, Err(e) if e.code().retry() == Retry::Later);
+        self.learn(!answers.is_empty() && answers.iter().all(passing));
+        drop(trial);
+        answers
+    }
+}
+
+/// A call on trial whose caller gives up leaves the trial to the next.
+struct Trial<'a>(&'a Breaker);
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.0.state().trial = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::kms::{EncryptionContext, Fault, KeyManagementServiceExt, MemoryKms, MemoryState};
+
+    const OPTIONS: BreakerOptions =
+        BreakerOptions { failures: 3, first_pause: Duration::from_secs(4), longest_pause: Duration::from_secs(10) };
+
+    struct Scene {
+        memory: Arc<MemoryKms>,
+        fault: Arc<Fault>,
+        clock: Arc<ManualClock>,
+        breaker: Breaker,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let memory = Arc::new(MemoryKms::new("a").unwrap());
+            let fault = Arc::new(Fault::new(memory.clone()));
+            let clock = Arc::new(ManualClock::new());
+            let breaker = Breaker::new(fault.clone(), OPTIONS, clock.clone());
+            Self { memory, fault, clock, breaker }
+        }
+
+        /// Whether it succeeded.
+        async fn call(&self) -> std::result::Result<(), Code> {
+            let made = self.breaker.generate_one(&EncryptionContext::new()).await;
+            made.map(|_| ()).map_err(|error| error.code())
+        }
+
+        fn calls(&self) -> u64 {
+            self.memory.calls().generate
+        }
+
+        async fn fail(&self, times: u32) {
+            self.memory.set_state(MemoryState::TimedOut);
+            for _ in 0..times {
+                assert_eq!(self.call().await, Err(Code::KmsUnavailable));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn after_some_failures_in_a_row_it_is_not_asked_and_says_until_when() {
+        let scene = Scene::new();
+        scene.fail(3).await;
+        for _ in 0..1000 {
+            assert_eq!(scene.call().await, Err(Code::KmsUnavailable));
+        }
+        assert_eq!(scene.calls(), 3);
+        let Standing::LeftAlone(left) = scene.breaker.standing() else { panic!("it is left alone") };
+        assert!(left >= OPTIONS.first_pause / 2 && left <= OPTIONS.first_pause, "{left:?}");
+        let error = scene.breaker.generate_one(&EncryptionContext::new()).await.err().unwrap();
+        assert!(error.hints().any(|hint| hint.starts_with("try again in ")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_success_between_failures_starts_the_count_again() {
+        let scene = Scene::new();
+        for _ in 0..10 {
+            scene.fail(2).await;
+            scene.memory.set_state(MemoryState::Enabled);
+            assert_eq!(scene.call().await, Ok(()));
+        }
+        assert_eq!(scene.breaker.standing(), Standing::Answers);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_answer() {
+        let scene = Scene::new();
+        scene.memory.set_state(MemoryState::Denied);
+        for _ in 0..10 {
+            assert_eq!(scene.call().await, Err(Code::KmsAccessDenied));
+        }
+        assert_eq!(scene.calls(), 10);
+    }
+
+    #[tokio::test]
+    async fn one_call_goes_to_see_whether_it_answers_and_the_others_do_not_wait_for_it() {
+        let scene = Scene::new();
+        scene.fail(3).await;
+        scene.clock.advance(OPTIONS.first_pause);
+        assert_eq!(scene.breaker.standing(), Standing::OnTrial);
+        scene.memory.set_state(MemoryState::Enabled);
+        scene.fault.hold();
+        let mut trial = Box::pin(scene.call());
+        assert!(futures_util::poll!(&mut trial).is_pending());
+        for _ in 0..100 {
+            assert_eq!(scene.call().await, Err(Code::KmsUnavailable));
+        }
+        scene.fault.release();
+        assert_eq!(trial.await, Ok(()));
+        assert_eq!(scene.breaker.standing(), Standing::Answers);
+        assert_eq!(scene.call().await, Ok(()));
+        assert_eq!(scene.calls(), 5);
+    }
+
+    #[tokio::test]
+    async fn looks_in_vain_become_rarer_up_to_a_limit() {
+        let scene = Scene::new();
+        scene.fail(3).await;
+        let mut longest = Duration::ZERO;
+        for n in 0..8 {
+            let Standing::LeftAlone(left) = scene.breaker.standing() else { panic!("it is left alone") };
+            let pause = (OPTIONS.first_pause * 2_u32.pow(n)).min(OPTIONS.longest_pause);
+            assert!(left >= pause / 2 && left <= pause, "{left:?} of {pause:?}");
+            longest = longest.max(left);
+            scene.clock.advance(left);
+            scene.fail(1).await;
+        }
+        assert!(longest <= OPTIONS.longest_pause);
+        assert_eq!(scene.calls(), 3 + 8);
+    }
+
+    #[tokio::test]
+    async fn a_caller_on_trial_who_gives_up_leaves_the_trial_to_the_next() {
+        let scene = Scene::new();
+        scene.fail(3).await;
+        scene.clock.advance(OPTIONS.first_pause);
+        scene.memory.set_state(MemoryState::Enabled);
+        scene.fault.hold();
+        let mut trial = Box::pin(scene.call());
+        assert!(futures_util::poll!(&mut trial).is_pending());
+        drop(trial);
+        scene.fault.release();
+        assert_eq!(scene.call().await, Ok(()));
+    }
+}
