@@ -105,7 +105,7 @@ impl Server {
 }
 
 /// Status and body of an answer that ends with its connection.
-fn split(answer: &str) -> (u16, String) {
+pub(crate) fn split(answer: &str) -> (u16, String) {
     let (head, body) = answer.split_once("\r\n\r\n").expect("a header and a body");
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
     let chunked = head.lines().any(|l| l.eq_ignore_ascii_case("transfer-encoding: chunked"));

@@ -6,6 +6,7 @@ pub mod aws;
 pub mod certificates;
 pub mod chinook;
 pub mod faultproxy;
+pub mod openbao;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod postgres_private;
