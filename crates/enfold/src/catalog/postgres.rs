@@ -39,6 +39,11 @@ impl PostgresCatalog {
         Ok(Self { endpoint, client: Mutex::new(Some(client)) })
     }
 
+    /// What [`Catalog::migrate`] does, as statements for people who run it themselves. Run twice, they do nothing.
+    pub fn script() -> Vec<String> {
+        migrations::script(SERIES, MIGRATIONS)
+    }
+
     /// Runs `work` with a connection, within [`CALL_LIMIT`]. A connection that failed or was given up half-way is not
     /// used again.
     async fn with<T>(&self, doing: &str, work: impl AsyncFnOnce(&mut Client) -> Result<T>) -> Result<T> {

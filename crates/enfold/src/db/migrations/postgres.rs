@@ -12,7 +12,7 @@ use crate::db::postgres::failure;
 const IN_SCHEMA: (&str, &str) = ("SELECT to_regnamespace('enfold') IS NOT NULL", "CREATE SCHEMA IF NOT EXISTS enfold");
 const IN_TABLE: (&str, &str) = (
     "SELECT to_regclass('enfold.migrations') IS NOT NULL",
-    "CREATE TABLE enfold.migrations (
+    "CREATE TABLE IF NOT EXISTS enfold.migrations (
          series text NOT NULL, version int NOT NULL, name text NOT NULL, checksum bytea NOT NULL,
          applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (series, version))",
 );
@@ -51,6 +51,23 @@ pub async fn migrate(client: &mut Client, series: &str, all: &[Migration]) -> Re
         .map_err(|e| failure(doing(), &e))?;
     }
     tx.commit().await.map_err(|e| failure(doing(), &e))
+}
+
+/// What [`migrate`] does, as statements for people who run it themselves. Run twice, they do nothing.
+pub fn script(series: &str, all: &[Migration]) -> Vec<String> {
+    let series = series.replace('\'', "''");
+    let migrations = all.iter().map(|Migration { version, name, sql }| {
+        let checksum = Migration { version: *version, name, sql }.checksum();
+        let checksum: String = checksum.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!(
+            "DO $enfold$ BEGIN IF NOT EXISTS (SELECT FROM enfold.migrations WHERE series = '{series}' AND version = {version}) THEN\n\
+             {};\nINSERT INTO enfold.migrations (series, version, name, checksum) \
+             VALUES ('{series}', {version}, '{}', decode('{checksum}', 'hex')); END IF; END $enfold$",
+            sql.trim_end().trim_end_matches(';'),
+            name.replace('\'', "''")
+        )
+    });
+    [IN_SCHEMA.1, IN_TABLE.1].map(str::to_owned).into_iter().chain(migrations).collect()
 }
 
 /// Whether this program can work with the tables of `series` as they are.
