@@ -6,11 +6,11 @@ use std::path::Path;
 
 use enfold::Enfold;
 use enfold::policy::{
-    ColumnDraft, DatabaseUrl, Environment, IndexDraft, PolicyDraft, RingDraft, Scheme, Scope, edit, parse_normaliser,
+    ColumnDraft, DatabaseUrl, Environment, IndexDraft, Policy, PolicyDraft, RingDraft, Scheme, Scope, edit,
+    parse_normaliser,
 };
 use enfold::{Code, Error, Result};
 use enfold_discover::Finding;
-use enfold_jobs::postgres::RoleNames;
 use serde_json::json;
 
 use super::Context;
@@ -67,8 +67,19 @@ pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
 
 /// What a database administrator runs where Enfold's own roles may make nothing.
 fn print_sql(context: &Context<'_>, args: &Init) -> Result<()> {
-    let sql = enfold_jobs::postgres::setup(&context.policy()?, &RoleNames::new(&args.role_prefix)?)?;
+    let sql = setup(&context.policy()?, &args.role_prefix)?;
     context.screen.result(&json!({ "sql": sql }), |out| out.push_str(&sql))
+}
+
+#[cfg(feature = "postgres")]
+fn setup(policy: &Policy, prefix: &str) -> Result<String> {
+    use enfold_jobs::postgres::{RoleNames, setup};
+    setup(policy, &RoleNames::new(prefix)?)
+}
+
+#[cfg(not(feature = "postgres"))]
+fn setup(_: &Policy, _: &str) -> Result<String> {
+    Err(Error::new(Code::Usage, "cannot print SQL for Postgres").cause("this program was built without that database"))
 }
 
 /// Makes the catalog and the operators' key, and pins the key's public half and the rings' epochs in the policy.
