@@ -79,8 +79,14 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct Init {
     /// The database, as `postgres://…` or `sqlite:FILE`. A password is better left to ENFOLD_DATABASE_URL.
-    #[arg(long, env = "ENFOLD_DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    pub(crate) database: String,
+    #[arg(
+        long,
+        env = "ENFOLD_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        required_unless_present = "print_sql"
+    )]
+    pub(crate) database: Option<String>,
     /// The root key: `aws-kms://…` or `local:FILE` (development).
     #[arg(long, value_name = "URI", default_value = "local:enfold-root.key")]
     pub(crate) root: String,
@@ -90,6 +96,12 @@ pub(crate) struct Init {
     /// Take findings from this confidence on, in percent.
     #[arg(long, default_value_t = 75, value_parser = clap::value_parser!(u8).range(50..=100))]
     pub(crate) confidence: u8,
+    /// Print, for the policy that is there, the SQL that makes Enfold's roles, tables and grants on Postgres, and do nothing.
+    #[arg(long)]
+    pub(crate) print_sql: bool,
+    /// What the names of the printed roles begin with: PREFIX_owner, PREFIX_worker, PREFIX_app, PREFIX_audit.
+    #[arg(long, value_name = "PREFIX", default_value = "enfold", requires = "print_sql")]
+    pub(crate) role_prefix: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use enfold::db::postgres::Endpoint;
 use enfold_core::layout::OVERHEAD;
 use enfold_core::text::encoded_len;
-use enfold_jobs::model::{Goal, Storage, TableName, Target, TargetColumn};
+use enfold_jobs::model::{Goal, JobId, Storage, TableName, Target, TargetColumn};
 use enfold_jobs::postgres::{Limits, Postgres};
 use enfold_jobs::store::{JobSpec, Store};
 use enfold_jobs::sweep::{SweepOptions, Unwatched, sweep};
@@ -208,27 +208,41 @@ impl Bench {
         line("protect_memory_ten_times_the_rows", peaks[1] as f64 / peaks[0] as f64, Some(1.2), "less", &more);
     }
 
-    /// The 99th percentile of an application's transactions on the same table, without and with the job.
+    /// The 99th percentile of an application's transactions on the same table, without and with the job. The two take
+    /// turns, for a percentile so far out wanders from run to run: the ratio is the median of the pairs'.
     async fn foreground(&self) {
-        self.fresh(3, self.rows).await;
-        let alone = self.pgbench().await;
-        let throttled = self.pgbench_beside(Some(2000)).await;
-        let again = self.pgbench().await;
-        self.fresh(3, self.rows).await;
-        let unthrottled = self.pgbench_beside(None).await;
-        let base = alone.max(again);
-        let more = format!(r#""alone_ms":{base:.2},"with_job_ms":{throttled:.2},"job_rows_per_second":2000"#);
-        line("foreground_p99_with_throttled_job", throttled / base, Some(1.2), "less", &more);
-        let more = format!(r#""alone_ms":{base:.2},"with_job_ms":{unthrottled:.2}"#);
-        line("foreground_p99_with_unthrottled_job", unthrottled / base, None, "less", &more);
+        for (name, rate, bound) in [
+            ("foreground_p99_with_throttled_job", Some(2000), Some(1.2)),
+            ("foreground_p99_with_unthrottled_job", None, None),
+        ] {
+            self.fresh(3, self.rows).await;
+            // The first to touch a page after the checkpoint writes all of it to the log; that is not the job's doing.
+            self.pgbench().await;
+            let spec = JobSpec {
+                goal: Goal::Protect,
+                target: target(),
+                batch_rows: 500,
+                rate,
+                lease: Duration::from_secs(30),
+            };
+            let job = self.store.create_job(&spec).await.expect("a job");
+            let mut pairs = Vec::new();
+            for _ in 0..5 {
+                let alone = self.pgbench().await;
+                pairs.push((self.pgbench_beside(job).await / alone, alone));
+            }
+            pairs.sort_by(|one, other| one.0.total_cmp(&other.0));
+            let all = pairs.iter().map(|(ratio, _)| format!("{ratio:.2}")).collect::<Vec<_>>().join(",");
+            let (ratio, alone) = pairs[pairs.len() / 2];
+            let more = format!(r#""alone_ms":{alone:.2},"pairs":[{all}],"job_rows_per_second":{}"#, rate.unwrap_or(0));
+            line(name, ratio, bound, "less", &more);
+        }
         let deadlocks = self.number("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await;
         println!(r#"{{"name":"deadlocks","ratio":{deadlocks},"bound":0,"met":{},"better":"less"}}"#, deadlocks == 0);
     }
 
-    async fn pgbench_beside(&self, rate: Option<u32>) -> f64 {
-        let target = target();
-        let spec = JobSpec { goal: Goal::Protect, target, batch_rows: 500, rate, lease: Duration::from_secs(30) };
-        let job = self.store.create_job(&spec).await.expect("a job");
+    /// While the job goes on where it stands.
+    async fn pgbench_beside(&self, job: JobId) -> f64 {
         let watch = Stop::default();
         let options = SweepOptions { write_time: Duration::from_millis(20), ..SweepOptions::new("bench") };
         let sweep = sweep(&self.store, &self.codec, job, &options, &watch);
@@ -263,7 +277,7 @@ impl Bench {
                 "-R",
                 "200",
                 "-T",
-                "15",
+                "8",
                 "-M",
                 "prepared",
                 "-h",

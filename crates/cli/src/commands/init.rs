@@ -6,7 +6,8 @@ use std::path::Path;
 
 use enfold::Enfold;
 use enfold::policy::{
-    ColumnDraft, DatabaseUrl, Environment, IndexDraft, PolicyDraft, RingDraft, Scheme, Scope, edit, parse_normaliser,
+    ColumnDraft, DatabaseUrl, Environment, IndexDraft, Policy, PolicyDraft, RingDraft, Scheme, Scope, edit,
+    parse_normaliser,
 };
 use enfold::{Code, Error, Result};
 use enfold_discover::Finding;
@@ -23,6 +24,9 @@ const RING: &str = "main";
 const SAMPLE: u32 = 500;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
+    if args.print_sql {
+        return print_sql(context, args);
+    }
     context.log_without_policy()?;
     let config = &context.global.config;
     if config.exists() {
@@ -30,7 +34,8 @@ pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
             .hint("name another file with `--config`, or change this one by hand")
             .hint("nothing was changed"));
     }
-    let url = context.database_url(&args.database)?;
+    let named = args.database.as_deref().ok_or_else(|| Error::new(Code::Usage, "no database was named"))?;
+    let url = context.database_url(named)?;
     let database = enfold_jobs::connect(&url, None).await?;
     let report = discover::look(database.as_ref(), &url, SAMPLE).await?;
     let environment = match args.environment {
@@ -38,7 +43,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
         EnvironmentArg::Staging => Environment::Staging,
         EnvironmentArg::Production => Environment::Production,
     };
-    let start = Start { url: &args.database, root: &args.root, environment, confidence: args.confidence };
+    let start = Start { url: named, root: &args.root, environment, confidence: args.confidence };
     let draft = draft(&start, &report)?;
     edit::create(config, &draft)?;
     let prepared = prepare(context).await;
@@ -58,6 +63,23 @@ pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
     })?;
     // The policy stays when the rest fails: it is what has to be read and mended.
     prepared
+}
+
+/// What a database administrator runs where Enfold's own roles may make nothing.
+fn print_sql(context: &Context<'_>, args: &Init) -> Result<()> {
+    let sql = setup(&context.policy()?, &args.role_prefix)?;
+    context.screen.result(&json!({ "sql": sql }), |out| out.push_str(&sql))
+}
+
+#[cfg(feature = "postgres")]
+fn setup(policy: &Policy, prefix: &str) -> Result<String> {
+    use enfold_jobs::postgres::{RoleNames, setup};
+    setup(policy, &RoleNames::new(prefix)?)
+}
+
+#[cfg(not(feature = "postgres"))]
+fn setup(_: &Policy, _: &str) -> Result<String> {
+    Err(Error::new(Code::Usage, "cannot print SQL for Postgres").cause("this program was built without that database"))
 }
 
 /// Makes the catalog and the operators' key, and pins the key's public half and the rings' epochs in the policy.

@@ -122,3 +122,85 @@ async fn a_column_of_a_type_that_cannot_hold_an_envelope_does_not_hide_the_other
     // The copies of a column that can be looked for are.
     assert_eq!(both.run(&["audit", "--residue"]).code, 4);
 }
+
+/// What `init --print-sql` prints is all that a worker, an application and an auditor need, and no more than they should
+/// have.
+#[tokio::test]
+async fn each_role_that_is_printed_can_do_its_work_and_nothing_beyond_it() {
+    let database = Database::create().await;
+    let admin = database.connect().await;
+    let name: String = admin.query_one("SELECT current_database()::text", &[]).await.expect("a name").get(0);
+    let prefix = format!("odd \"' {name}");
+    admin
+        .batch_execute(
+            "CREATE TABLE users (id int, email text) PARTITION BY HASH (id);
+             CREATE TABLE users_0 PARTITION OF users FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+             CREATE TABLE users_1 PARTITION OF users FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+             INSERT INTO users SELECT n, 'person' || n || '@example.com' FROM generate_series(1, 100) n",
+        )
+        .await
+        .expect("a table");
+    let shop = shop(&database, &["email"]);
+    let sql = shop.ok(&["init", "--print-sql", "--role-prefix", &prefix]).stdout;
+    let sql = String::from_utf8(sql).expect("text");
+    for _ in 0..2 {
+        admin.batch_execute(&sql).await.expect("the printed statements run, twice too");
+    }
+    let policy = shop.read("enfold.toml");
+    let quoted = |of: &str| format!("\"{}_{of}\"", prefix.replace('"', "\"\""));
+    for of in ["worker", "app", "audit"] {
+        let made = format!("CREATE ROLE {name}_{of} LOGIN IN ROLE {}", quoted(of));
+        admin.batch_execute(&made).await.expect("a role that logs in");
+    }
+    let become_role = |of: &str| {
+        let url = database.url().replacen("postgres@", &format!("{name}_{of}@"), 1);
+        shop.write("enfold.toml", policy.replace(&database.url(), &url));
+    };
+    become_role("worker");
+    shop.ok(&["apply", "--yes"]);
+    let plain =
+        admin.query_one("SELECT count(*) FROM users WHERE email NOT LIKE 'enf1:%'", &[]).await.expect("counted");
+    assert_eq!(plain.get::<_, i64>(0), 0);
+    become_role("app");
+    let sealed = shop.pipe(&["seal", "public.users.email"], b"ada@example.com");
+    assert_eq!(sealed.code, 0, "{}", sealed.stderr);
+    let opened = shop.pipe(&["open", "public.users.email"], &sealed.stdout);
+    assert_eq!((opened.code, opened.stdout.trim_ascii()), (0, &b"ada@example.com"[..]), "{}", opened.stderr);
+    become_role("audit");
+    shop.ok(&["audit", "--full"]);
+
+    // As SQLSTATE: insufficient_privilege.
+    let may_not = async |of: &str, sql: &str| {
+        let whole = format!("BEGIN; SET LOCAL ROLE {name}_{of}; {sql}");
+        let said = admin.batch_execute(&whole).await.map_err(|e| e.code().map(|c| c.code().to_owned()));
+        admin.batch_execute("ROLLBACK").await.expect("goes back");
+        assert_eq!(said, Err(Some("42501".to_owned())), "{of}: {sql}");
+    };
+    for sql in [
+        "UPDATE enfold.ring_states SET epoch = 1",
+        "INSERT INTO enfold.ring_states VALUES ('r', 1, '', '')",
+        "DELETE FROM enfold.ring_states",
+        "UPDATE enfold.data_keys SET status = 'destroyed'",
+        "DELETE FROM enfold.data_key_wraps",
+        "DELETE FROM enfold.events",
+        "CREATE TABLE enfold.mine ()",
+    ] {
+        may_not("app", sql).await;
+    }
+    let tables = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                  WHERE n.nspname IN ('enfold', 'public') AND c.relkind IN ('r', 'p') ORDER BY 1";
+    let tables: Vec<String> = admin.query(tables, &[]).await.expect("tables").iter().map(|row| row.get(0)).collect();
+    assert!(tables.contains(&"public.users_1".to_owned()) && tables.contains(&"enfold.jobs".to_owned()), "{tables:?}");
+    for table in tables {
+        may_not("audit", &format!("INSERT INTO {table} DEFAULT VALUES")).await;
+        may_not("audit", &format!("DELETE FROM {table}")).await;
+        let writes = format!("SELECT has_any_column_privilege('{name}_audit', '{table}', 'UPDATE')");
+        assert!(!admin.query_one(&writes, &[]).await.expect("an answer").get::<_, bool>(0), "{table}");
+    }
+    for role in [format!("{name}_worker"), format!("{name}_app"), format!("{name}_audit")] {
+        admin.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.expect("it goes");
+    }
+    for role in ["owner", "worker", "app", "audit"].map(quoted) {
+        admin.batch_execute(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await.expect("it goes");
+    }
+}

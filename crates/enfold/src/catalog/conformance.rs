@@ -254,3 +254,32 @@ async fn a_connection_that_was_cut_is_made_again() {
     }
     catalog.states().await.unwrap();
 }
+
+/// Every start enters its root keys: for one that only reads they are there already.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_role_that_may_only_read_finds_the_root_keys_that_are_there() {
+    let database = enfold_testkit::postgres::Database::create().await;
+    let endpoint = crate::db::postgres::Endpoint::parse_text(&database.url()).unwrap();
+    let catalog = super::PostgresCatalog::connect(endpoint).await.unwrap();
+    catalog.migrate().await.unwrap();
+    let root = RootKey { id: KeyId::from_bytes([1; 16]), uri: "local:a".to_owned() };
+    catalog.ensure_root(&root).await.unwrap();
+    let admin = database.connect().await;
+    let name: String = admin.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
+    let role = format!("{name}_reader");
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA enfold TO {role}; \
+         GRANT SELECT ON ALL TABLES IN SCHEMA enfold TO {role}"
+    );
+    admin.batch_execute(&grants).await.unwrap();
+    let url = database.url().replacen("postgres@", &format!("{role}@"), 1);
+    let reader = super::PostgresCatalog::connect(crate::db::postgres::Endpoint::parse_text(&url).unwrap()).await;
+    let reader = reader.unwrap();
+    let found = reader.ensure_root(&root).await;
+    let new = RootKey { id: KeyId::from_bytes([2; 16]), uri: "local:b".to_owned() };
+    let refused = reader.ensure_root(&new).await;
+    admin.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+    assert_eq!(found.unwrap(), root);
+    assert_eq!(refused.unwrap_err().code(), Code::DatabaseDenied);
+}

@@ -39,6 +39,11 @@ impl PostgresCatalog {
         Ok(Self { endpoint, client: Mutex::new(Some(client)) })
     }
 
+    /// What [`Catalog::migrate`] does, as statements for people who run it themselves. Run twice, they do nothing.
+    pub fn script() -> Vec<String> {
+        migrations::script(SERIES, MIGRATIONS)
+    }
+
     /// Runs `work` with a connection, within [`CALL_LIMIT`]. A connection that failed or was given up half-way is not
     /// used again.
     async fn with<T>(&self, doing: &str, work: impl AsyncFnOnce(&mut Client) -> Result<T>) -> Result<T> {
@@ -85,6 +90,12 @@ impl Catalog for PostgresCatalog {
     async fn ensure_root(&self, root: &RootKey) -> Result<RootKey> {
         let doing = "cannot enter a root key in the catalog";
         self.with(doing, async |c| {
+            let look = "SELECT id, uri FROM enfold.root_keys WHERE uri = $1";
+            // Looked for first: every start comes by here, and one that only reads needs no right to write.
+            let there = c.query_typed_opt(look, &[text(&root.uri)]).await.map_err(|e| failure(doing, &e))?;
+            if let Some(row) = there {
+                return root_key(&row);
+            }
             let id = root.id.as_bytes().as_slice();
             c.execute_typed(
                 "INSERT INTO enfold.root_keys (id, uri) VALUES ($1, $2) ON CONFLICT (uri) DO NOTHING",
@@ -92,10 +103,8 @@ impl Catalog for PostgresCatalog {
             )
             .await
             .map_err(|e| failure(doing, &e))?;
-            let row = c
-                .query_typed_one("SELECT id, uri FROM enfold.root_keys WHERE uri = $1", &[text(&root.uri)])
-                .await
-                .map_err(|e| failure(doing, &e))?;
+            // Read again: another start may have been first.
+            let row = c.query_typed_one(look, &[text(&root.uri)]).await.map_err(|e| failure(doing, &e))?;
             root_key(&row)
         })
         .await

@@ -10,6 +10,7 @@ mod form;
 mod inspect;
 mod quote;
 mod residue;
+mod roles;
 mod session;
 mod shape;
 mod steps;
@@ -32,6 +33,7 @@ use store::Gauge;
 pub use back_off::BackOff;
 pub use form::{Look, key_ids, key_of};
 pub use quote::{ident, literal, qualified};
+pub use roles::{RoleNames, setup};
 use session::OWN;
 pub use session::{Param, Purpose, Tx};
 

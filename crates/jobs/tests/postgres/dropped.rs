@@ -69,6 +69,25 @@ async fn indexes_and_constraints_come_back_exactly_as_they_were() {
 }
 
 #[tokio::test]
+async fn an_index_that_the_printed_statements_dropped_comes_back_too() {
+    let world = World::with(TABLE).await;
+    let before = definitions(&world).await;
+    for index in ["Plain \" ON", "words", "pattern"] {
+        // Twice: the record of an index that is gone stays.
+        for _ in 0..2 {
+            for statement in world.store.step_sql(&drop_index("T able", index)) {
+                world.run(&statement).await;
+            }
+        }
+    }
+    assert_eq!(definitions(&world).await.len(), before.len() - 3);
+    // The job tables that were printed are those that a worker makes.
+    world.store.run_step(&drop_index("T able", "later")).await.expect("drops");
+    world.store.run_step(&restore("T able", &[])).await.expect("restores");
+    assert_eq!(definitions(&world).await, before);
+}
+
+#[tokio::test]
 async fn what_holds_a_sealed_column_waits() {
     let world = World::with(TABLE).await;
     for index in INDEXES {

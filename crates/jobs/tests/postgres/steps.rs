@@ -297,3 +297,74 @@ async fn steps_are_printed_as_they_are_run() {
         }
     }
 }
+
+/// What a database administrator ran from the printed plan is not run again by a worker, which does not own the table.
+#[tokio::test]
+async fn a_role_that_owns_nothing_finds_each_printed_step_done() {
+    let world = World::with(
+        "CREATE TABLE t (id int PRIMARY KEY, org int, a varchar(9)); \
+         CREATE TABLE p (id int, p_eq bytea) PARTITION BY HASH (id); \
+         CREATE TABLE p_0 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 0); \
+         CREATE TABLE p_1 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+    )
+    .await;
+    let (role, worker) = world.role("GRANT SELECT, UPDATE ON t, p TO {role}").await;
+    let build = |table: &str, column: &str| SchemaStep::BuildIndex {
+        table: public(table),
+        column: column.to_owned(),
+        unique: false,
+        tenant: None,
+    };
+    world.store.run_step(&build("p", "p_eq")).await.expect("cannot be printed for a partitioned table");
+    worker.run_step(&build("p", "p_eq")).await.expect("is there already");
+    for step in [
+        SchemaStep::Widen { table: public("t"), column: "a".to_owned() },
+        SchemaStep::AddIndexColumn { table: public("t"), column: "a_eq".to_owned() },
+        build("t", "a_eq"),
+        SchemaStep::GuardBinding { table: public("t"), bound: vec!["org".to_owned()], sealed: vec!["a".to_owned()] },
+        SchemaStep::AddFormCheck {
+            table: public("t"),
+            column: "a".to_owned(),
+            storage: Storage::Text,
+            key_ids: vec!["ab".repeat(16)],
+        },
+        SchemaStep::ValidateFormCheck { table: public("t"), column: "a".to_owned() },
+        SchemaStep::DropFormCheck { table: public("t"), column: "a".to_owned() },
+        SchemaStep::DropBindingGuard { table: public("t") },
+        SchemaStep::DropPlainIndex { table: public("t"), index: "public.enfold_t_a_eq".to_owned() },
+        SchemaStep::DropIndexColumn { table: public("t"), column: "a_eq".to_owned() },
+    ] {
+        let refused = worker.run_step(&step).await.expect_err("only the owner may");
+        assert_eq!(refused.code(), Code::DatabaseDenied, "{step:?}");
+        for statement in world.store.step_sql(&step) {
+            world.run(&statement).await;
+        }
+        worker.run_step(&step).await.unwrap_or_else(|error| panic!("{step:?} is done: {error:?}"));
+    }
+    world.end_role(&role).await;
+}
+
+#[tokio::test]
+async fn a_guard_that_is_another_or_switched_off_is_made_again() {
+    let world = World::with("CREATE TABLE t (id int PRIMARY KEY, org int, dep int, a text, b text)").await;
+    let guard = |bound: &[&str], sealed: &[&str]| SchemaStep::GuardBinding {
+        table: public("t"),
+        bound: bound.iter().map(|c| (*c).to_owned()).collect(),
+        sealed: sealed.iter().map(|c| (*c).to_owned()).collect(),
+    };
+    let fires = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgenabled = 'O' \
+                 AND pg_get_triggerdef(oid) LIKE '%dep%'";
+    twice(&world, &guard(&["org"], &["a"])).await;
+    assert_eq!(world.number(fires).await, 0);
+    twice(&world, &guard(&["org", "dep"], &["a"])).await;
+    assert_eq!(world.number(fires).await, 2);
+    world.run("ALTER TABLE t DISABLE TRIGGER enfold_guard").await;
+    twice(&world, &guard(&["org", "dep"], &["a"])).await;
+    assert_eq!(world.number(fires).await, 2);
+    world.run("DROP TRIGGER enfold_guard_after ON t").await;
+    twice(&world, &guard(&["org", "dep"], &["a"])).await;
+    assert_eq!(world.number(fires).await, 2);
+    twice(&world, &guard(&["org", "dep"], &["a", "b"])).await;
+    let both = "SELECT count(*) FROM pg_proc WHERE proname = 'guard_public_t' AND prosrc LIKE '%OLD.\"b\"%'";
+    assert_eq!(world.number(both).await, 1);
+}

@@ -28,6 +28,7 @@ use crate::database::{ColumnFacts, Finding, IndexFacts, TableFacts};
 use crate::model::Census;
 use crate::words::{Effect, Word};
 pub(super) use activity::logging;
+pub(super) use table::table_name;
 use table::{Column, Relation};
 use types::Judged;
 

@@ -86,7 +86,7 @@ impl Relation {
 }
 
 /// `schema.table` of a policy; a name without a schema is in `public`.
-fn table_name(policy: &str) -> TableName {
+pub(in crate::postgres) fn table_name(policy: &str) -> TableName {
     let (schema, table) = policy.split_once('.').unwrap_or(("public", policy));
     TableName { schema: schema.to_owned(), table: table.to_owned() }
 }

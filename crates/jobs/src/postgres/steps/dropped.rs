@@ -51,15 +51,15 @@ impl Postgres {
         let (constraint, relation, partitioned): (Option<String>, String, bool) = (row.get(0), row.get(1), row.get(2));
         schema::ensure(self).await?;
         let doing = format!("cannot drop the index `{index}`");
-        let record = record(table, &name);
+        let [path, record] = record(table, &name);
         match constraint {
             Some(constraint) => {
                 let sql = format!("ALTER TABLE {relation} DROP CONSTRAINT IF EXISTS {}", ident(&constraint));
-                self.in_tries(&doing, &[record, sql]).await
+                self.in_tries(&doing, &[path, record, sql]).await
             }
-            None if partitioned => self.in_tries(&doing, &[record, format!("DROP INDEX IF EXISTS {name}")]).await,
+            None if partitioned => self.in_tries(&doing, &[path, record, format!("DROP INDEX IF EXISTS {name}")]).await,
             None => {
-                self.in_tries(&doing, &[record]).await?;
+                self.in_tries(&doing, &[path, record]).await?;
                 self.outside(table, &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await
             }
         }
@@ -195,11 +195,11 @@ fn statement(definition: &str, how: &str) -> Option<String> {
 }
 
 /// Records an index and, if it is a partitioned one, those of the partitions. `columns` are all that it holds, computes
-/// from or filters by, those behind a generated column too.
-fn record(table: &TableName, index: &str) -> String {
-    format!(
-        "SET LOCAL search_path = pg_catalog; \
-         INSERT INTO enfold.dropped_indexes (index_schema, index_name, table_schema, table_name, relation_schema, relation_name, \
+/// from or filters by, those behind a generated column too. Statements of one transaction; an index that is gone leaves the
+/// record as it is.
+pub(super) fn record(table: &TableName, index: &str) -> [String; 2] {
+    let insert = format!(
+        "INSERT INTO enfold.dropped_indexes (index_schema, index_name, table_schema, table_name, relation_schema, relation_name, \
                 level, partitioned, columns, definition, constraint_definition) \
          SELECT n.nspname, c.relname, {schema}, {table}, m.nspname, r.relname, t.level, c.relkind = 'I', \
                 ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND ( \
@@ -210,7 +210,7 @@ fn record(table: &TableName, index: &str) -> String {
                                       AND d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid AND d.refobjsubid = a.attnum \
                                     WHERE f.adrelid = r.oid AND f.adnum = ANY (x.indkey::int2[]) AND f.adnum <> a.attnum))), \
                 pg_get_indexdef(c.oid), pg_get_constraintdef(k.oid) \
-         FROM (SELECT relid, level FROM pg_partition_tree({index}::regclass) UNION SELECT {index}::regclass, 0) t \
+         FROM (SELECT relid, level FROM pg_partition_tree(to_regclass({index})) UNION SELECT to_regclass({index}), 0) t \
          JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_index x ON x.indexrelid = c.oid JOIN pg_class r ON r.oid = x.indrelid JOIN pg_namespace m ON m.oid = r.relnamespace \
          LEFT JOIN pg_constraint k ON k.conindid = c.oid AND k.contype IN ('u', 'p', 'x') AND k.conrelid = r.oid \
@@ -222,7 +222,8 @@ fn record(table: &TableName, index: &str) -> String {
         schema = literal(&table.schema),
         table = literal(&table.table),
         index = literal(index),
-    )
+    );
+    ["SET LOCAL search_path = pg_catalog".to_owned(), insert]
 }
 
 #[cfg(test)]

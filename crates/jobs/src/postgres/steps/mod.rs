@@ -2,6 +2,7 @@
 //!
 //! A lock that is not free at once queues everybody behind it; so each try waits only for [`super::Limits::lock_timeout`],
 //! and tries are spaced. Indexes are built and dropped CONCURRENTLY, outside any transaction.
+mod done;
 mod dropped;
 mod names;
 mod text;
@@ -26,6 +27,9 @@ impl Postgres {
     }
 
     pub async fn run_step(&self, step: &SchemaStep) -> Result<()> {
+        if self.is_done(step).await? {
+            return Ok(());
+        }
         match step {
             SchemaStep::Widen { table, column } => match self.column(table, column).await? {
                 found if found.base == "text" && found.plain => Ok(()),
@@ -114,9 +118,13 @@ impl Postgres {
         for leaf in &leaves {
             let bare = if partitioned { self.bare_name(&leaf.relation).await? } else { table.clone() };
             let name = TableName { schema: bare.schema.clone(), table: names::index(&bare.table, column) };
-            // A build that was interrupted leaves an index that costs every write and serves no read.
-            if self.index_is_valid(&name).await? == Some(false) {
-                self.outside(table, &format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(&name))).await?;
+            match self.index_is_valid(&name).await? {
+                Some(true) => continue,
+                // A build that was interrupted leaves an index that costs every write and serves no read.
+                Some(false) => {
+                    self.outside(table, &format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(&name))).await?;
+                }
+                None => {}
             }
             let sql = text::build_index(&bare.table, &leaf.relation, column, unique, tenant, true);
             if let Err(error) = self.outside(table, &sql).await {
@@ -135,7 +143,8 @@ impl Postgres {
                 });
             }
         }
-        if partitioned {
+        let joined = TableName { schema: table.schema.clone(), table: names::index(&table.table, column) };
+        if partitioned && self.index_is_valid(&joined).await? != Some(true) {
             // Finds the leaves' indexes and takes them over; nothing is built.
             let sql = text::build_index(&table.table, &qualified(table), column, unique, tenant, false);
             let doing = format!("cannot join the indexes of the partitions of `{}`", table.table);

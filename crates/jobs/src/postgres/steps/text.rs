@@ -6,6 +6,7 @@ use super::{dropped, names};
 use crate::database::SchemaStep;
 use crate::model::{Storage, TableName};
 use crate::postgres::form::{Look, key_ids};
+use crate::postgres::store::schema;
 use crate::postgres::{ident, literal, qualified};
 
 /// The statements of a step. `base`: the type under the column's domains, where it is known; a JSON column whose kind is
@@ -25,7 +26,13 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
             vec![format!("ALTER TABLE {} DROP COLUMN IF EXISTS {}", qualified(table), ident(column))]
         }
         SchemaStep::DropPlainIndex { table, index } => {
-            vec![format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index_name(table, index))]
+            let name = index_name(table, index);
+            // Without the record there would be no way back.
+            let mut statements = schema::script();
+            statements.push("BEGIN".to_owned());
+            statements.extend(dropped::record(table, &name));
+            statements.extend(["COMMIT".to_owned(), format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")]);
+            statements
         }
         SchemaStep::RestorePlainIndexes { table, .. } => vec![dropped::listing(table)],
         SchemaStep::GuardBinding { table, bound, sealed } => guard(table, bound, sealed),
@@ -60,6 +67,11 @@ pub(super) fn mark(storage: Storage, ids: &[String]) -> String {
         "Enfold: an envelope, {storage:?}, {}",
         if sorted.is_empty() { "any key".to_owned() } else { sorted.join(" ") }
     )
+}
+
+/// By which a guard that is there is known to be the one that is wanted.
+pub(super) fn guard_mark(bound: &[String], sealed: &[String]) -> String {
+    format!("Enfold: envelopes in {sealed:?} are bound to {bound:?}")
 }
 
 pub(super) fn build_index(
@@ -97,10 +109,6 @@ fn form(column: &str, storage: Storage, ids: &[String], base: Option<&str>) -> R
 /// change. The condition costs no call as long as no bound column changes.
 fn guard(table: &TableName, bound: &[String], sealed: &[String]) -> Vec<String> {
     let changed: Vec<String> = bound.iter().map(|column| differs(column)).collect();
-    let stays: Vec<String> = sealed
-        .iter()
-        .map(|column| format!("({} AND NOT ({}))", sealed_form(&format!("OLD.{}", ident(column))), differs(column)))
-        .collect();
     let function = format!("enfold.{}", ident(&names::guard_function(table)));
     let trigger = |name: &str, when: &str| {
         format!(
@@ -109,22 +117,39 @@ fn guard(table: &TableName, bound: &[String], sealed: &[String]) -> Vec<String> 
             changed.join(" OR ")
         )
     };
+    let comment = |name: &str| {
+        format!("COMMENT ON TRIGGER {name} ON {} IS {}", qualified(table), literal(&guard_mark(bound, sealed)))
+    };
+    vec![
+        schema::MAKE_SCHEMA.to_owned(),
+        format!(
+            "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql \
+             SET search_path = pg_catalog SET bytea_output = hex AS $enfold${}$enfold$",
+            guard_body(bound, sealed)
+        ),
+        trigger(names::GUARD, "BEFORE"),
+        trigger(names::GUARD_AFTER, "AFTER"),
+        // Last, so that a guard with its marks is a whole one.
+        comment(names::GUARD),
+        comment(names::GUARD_AFTER),
+    ]
+}
+
+/// The function's text, which Postgres keeps as it is.
+pub(super) fn guard_body(bound: &[String], sealed: &[String]) -> String {
+    let stays: Vec<String> = sealed
+        .iter()
+        .map(|column| format!("({} AND NOT ({}))", sealed_form(&format!("OLD.{}", ident(column))), differs(column)))
+        .collect();
     let message = literal(&format!(
         "enfold: {} cannot change while the row's envelopes stay, which are bound to it; seal the values again in the same statement",
         bound.join(", ")
     ));
-    vec![
-        "CREATE SCHEMA IF NOT EXISTS enfold".to_owned(),
-        format!(
-            "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql \
-             SET search_path = pg_catalog SET bytea_output = hex AS $enfold$ \
-             BEGIN IF {} THEN RAISE EXCEPTION USING MESSAGE = {message}, ERRCODE = 'integrity_constraint_violation', \
-             SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME; END IF; RETURN NEW; END $enfold$",
-            stays.join(" OR ")
-        ),
-        trigger(names::GUARD, "BEFORE"),
-        trigger(names::GUARD_AFTER, "AFTER"),
-    ]
+    format!(
+        " BEGIN IF {} THEN RAISE EXCEPTION USING MESSAGE = {message}, ERRCODE = 'integrity_constraint_violation', \
+         SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME; END IF; RETURN NEW; END ",
+        stays.join(" OR ")
+    )
 }
 
 fn differs(column: &str) -> String {

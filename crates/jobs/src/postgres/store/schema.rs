@@ -85,20 +85,41 @@ ALTER TABLE enfold.jobs
 /// Serialises migrations of programs that start together.
 const MIGRATION_LOCK: i64 = 0x656e_666f_6c64_6a62;
 
+/// `CREATE SCHEMA IF NOT EXISTS` asks for CREATE on the database even where the schema is there.
+pub(in crate::postgres) const MAKE_SCHEMA: &str = "DO $enfold$ BEGIN IF pg_catalog.to_regnamespace('enfold') IS NULL THEN \
+     CREATE SCHEMA IF NOT EXISTS enfold; END IF; END $enfold$";
+
+const MAKE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS enfold.job_schema (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())";
+
+/// What [`ensure`] does, as statements for people who run it themselves. Run twice, they do nothing.
+pub(in crate::postgres) fn script() -> Vec<String> {
+    let migrations = MIGRATIONS.iter().enumerate().map(|(index, sql)| {
+        let version = index + 1;
+        format!(
+            "DO $enfold$ BEGIN IF NOT EXISTS (SELECT FROM enfold.job_schema WHERE version = {version}) THEN{sql}\
+             INSERT INTO enfold.job_schema (version) VALUES ({version}); END IF; END $enfold$"
+        )
+    });
+    [MAKE_SCHEMA, MAKE_VERSIONS].map(str::to_owned).into_iter().chain(migrations).collect()
+}
+
 /// Makes the tables, or brings them to the present version. Run twice, it does nothing.
 pub(in crate::postgres) async fn ensure(db: &Postgres) -> Result<()> {
     let doing = db.doing("make Enfold's job tables in");
     let tx = db.begin(Purpose::Own).await?;
     tx.query(&doing, "SELECT pg_catalog.pg_advisory_xact_lock($1)", &[(&MIGRATION_LOCK, Type::INT8)]).await?;
     let row = tx
-        .one(&doing, "SELECT to_regnamespace('enfold') IS NULL, to_regclass('enfold.job_schema') IS NULL", &[])
+        .one(
+            &doing,
+            "SELECT pg_catalog.to_regnamespace('enfold') IS NULL, pg_catalog.to_regclass('enfold.job_schema') IS NULL",
+            &[],
+        )
         .await?;
     if row.get(0) {
-        tx.batch(&doing, "CREATE SCHEMA enfold").await?;
+        tx.batch(&doing, MAKE_SCHEMA).await?;
     }
     if row.get(1) {
-        let table = "CREATE TABLE enfold.job_schema (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())";
-        tx.batch(&doing, table).await?;
+        tx.batch(&doing, MAKE_VERSIONS).await?;
     }
     let row = tx.one(&doing, "SELECT coalesce(max(version), 0) FROM enfold.job_schema", &[]).await?;
     let there = usize::try_from(row.get::<_, i32>(0)).unwrap_or(0);
