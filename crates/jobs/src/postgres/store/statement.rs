@@ -105,7 +105,7 @@ impl<'a> Sent<'a> {
     pub(super) fn sql(&self, relation: &str, shape: &Shape, source: Source, way: Way) -> String {
         let fields = self.fields();
         let names: Vec<&str> = fields.iter().map(|(name, _, _)| name.as_str()).collect();
-        // `source l (…)`: what is sent, under one alias in both forms.
+        // What is sent, under the alias that the form has for it.
         let from = |alias: &str| match source {
             Source::Copied => format!("{COPIED} AS {alias}"),
             Source::Parameters => {
