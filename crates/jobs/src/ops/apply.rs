@@ -47,7 +47,7 @@ pub enum Applied {
 struct Ready<'a> {
     plan: &'a TablePlan,
     target: Target,
-    /// It differs from what was shown because this plan has changed it already.
+    /// This plan has changed it already.
     begun: bool,
 }
 
@@ -94,7 +94,7 @@ async fn begin_table(
     observer: &dyn Observer,
 ) -> Result<Came> {
     let run = Run { session, observer, pace: &options.pace, target: &table.target, stop_after: options.canary };
-    // The record that this plan was begun: from here on the table differs from what was shown because we changed it.
+    // The record that this plan was begun: from here on the table may differ from what was shown because we changed it.
     if !table.begun {
         run.job(Goal::Protect).await?;
     }
@@ -155,11 +155,11 @@ async fn look_again<'a>(session: &Session, plan: &'a TablePlan) -> Result<Ready<
         return Err(refused(refusals.into_iter()));
     }
     let target = planned_target(&plan.name, policy, &facts, Mode::Hybrid)?;
-    let changed = facts.fingerprint != plan.fingerprint;
-    if changed && !begun(session, plan, &facts, &target).await? {
+    let begun = begun(session, plan, &facts, &target).await?;
+    if facts.fingerprint != plan.fingerprint && !begun {
         return Err(stale("the table has changed since".to_owned()));
     }
-    Ok(Ready { plan, target, begun: changed })
+    Ok(Ready { plan, target, begun })
 }
 
 /// Whether this plan was begun: its sweep is on record, or its mode is signed.
