@@ -13,3 +13,4 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod postgres_private;
 pub mod rng;
+pub mod small_disk;

@@ -39,9 +39,13 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
+    pub(crate) fn empty() -> Self {
+        Self { folder: TempDir::new().expect("a temporary folder") }
+    }
+
     /// The shop's database, `app.db`, and nothing else.
     pub(crate) fn shop() -> Self {
-        let sandbox = Self { folder: TempDir::new().expect("a temporary folder") };
+        let sandbox = Self::empty();
         sandbox.sql(SHOP);
         sandbox
     }

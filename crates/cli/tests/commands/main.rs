@@ -4,6 +4,7 @@
 mod bad_policy;
 mod bad_value;
 mod canary;
+mod disk_full;
 mod harness;
 mod interrupt;
 #[cfg(feature = "postgres")]

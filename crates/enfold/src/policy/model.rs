@@ -347,6 +347,8 @@ pub struct JobPolicy {
     /// Rows a second; none is no limit.
     pub rate: Option<u32>,
     pub lease: Duration,
+    /// For how long a worker waits out errors that may pass, since its last success.
+    pub patience: Duration,
     pub lock_timeout: Duration,
     pub statement_timeout: Duration,
     /// Back off while a replica is behind by more than this.

@@ -399,6 +399,10 @@ pub(super) struct RawJobs {
     /// How long a worker may hold a range without a sign of life before another takes it over.
     #[schemars(extend("x-minimum" = "5s", "x-maximum" = "1h"))]
     pub lease: DurationText,
+    /// How long a worker waits out errors that may pass (a full disk, a server that restarts, a key service that does not
+    /// answer) before the command ends with the error. What is committed stays, and the same command goes on from there.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1d"))]
+    pub patience: DurationText,
     /// How long a statement waits for a lock before it gives way to the application. Below the server's
     /// `deadlock_timeout` (1 s as a rule), it is never the application that a deadlock ends.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
@@ -444,6 +448,7 @@ impl Default for RawJobs {
             batch_rows: 2_000,
             rate: None,
             lease: DurationText::from("1m"),
+            patience: DurationText::from("1m"),
             lock_timeout: DurationText::from("250ms"),
             statement_timeout: DurationText::from("30s"),
             max_replica_lag: DurationText::from("10s"),

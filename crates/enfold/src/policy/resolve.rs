@@ -310,6 +310,7 @@ fn jobs(raw: &RawJobs) -> JobPolicy {
         batch_rows: raw.batch_rows,
         rate: raw.rate,
         lease: duration(&raw.lease),
+        patience: duration(&raw.patience),
         lock_timeout: duration(&raw.lock_timeout),
         statement_timeout: duration(&raw.statement_timeout),
         max_replica_lag: duration(&raw.max_replica_lag),
