@@ -9,4 +9,6 @@ mod harness;
 mod interrupt;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod rights;
 mod way;

@@ -188,7 +188,7 @@ pub fn failure(doing: impl Into<String>, error: &tokio_postgres::Error) -> Error
     let error = Error::new(code_of(state), doing).cause(fact);
     match *state {
         SqlState::INSUFFICIENT_PRIVILEGE => {
-            error.hint("`enfold plan` names the rights that are missing, with the GRANT that gives them")
+            error.hint("`enfold doctor` names the rights that are missing, with the GRANT that gives them")
         }
         SqlState::DISK_FULL => error.hint(
             "the transaction was rolled back; make room where the server keeps its files (data, tablespaces, `pg_wal`) and run the command again",
