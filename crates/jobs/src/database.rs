@@ -213,6 +213,16 @@ pub struct Residue {
     pub clear: String,
 }
 
+/// Whether an inspection counts what a table holds, for which it has to be read as a whole, and more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// For whoever shows them.
+    Taken,
+    /// Columns, refusals and fingerprint are the same. Every census is empty, rows and sizes are an estimate or zero, and
+    /// what would be warned of by its count alone is left out.
+    LeftOut,
+}
+
 /// A database that Enfold can work on.
 #[async_trait]
 pub trait Database: Send + Sync {
@@ -224,8 +234,8 @@ pub trait Database: Send + Sync {
     /// At most `limit` rows' values of `columns`, as text, spread over the table. Stops if row-level security hides rows.
     async fn sample(&self, table: &TableName, columns: &[String], limit: u32) -> Result<Vec<Vec<Option<String>>>>;
 
-    /// Facts of one table of the policy, for `plan`.
-    async fn inspect(&self, table: &enfold::policy::TablePolicy) -> Result<TableFacts>;
+    /// Facts of one table of the policy.
+    async fn inspect(&self, table: &enfold::policy::TablePolicy, counts: Counts) -> Result<TableFacts>;
 
     /// At most `rows` rows as a sweep reads them, spread over the table. Nothing is leased or written.
     async fn peek(&self, target: &Target, rows: u32) -> Result<Vec<Row>>;

@@ -202,7 +202,7 @@ fn pin(ring: &RingEpoch) -> Found {
 async fn database(policy: &Policy) -> Result<String> {
     let database = enfold_jobs::connect(&policy.database, Some(&policy.jobs)).await?;
     for table in policy.tables.values() {
-        database.inspect(table).await?;
+        database.inspect(table, enfold_jobs::database::Counts::LeftOut).await?;
     }
     Ok(format!("reached at {}, and every table of the policy is there", policy.database.display()))
 }

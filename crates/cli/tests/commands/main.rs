@@ -4,6 +4,8 @@
 mod bad_policy;
 mod bad_value;
 mod canary;
+#[cfg(feature = "postgres")]
+mod counting;
 mod disk_full;
 mod harness;
 mod interrupt;
