@@ -80,8 +80,31 @@ pub struct IndexFacts {
     /// How often it was read since the statistics were reset.
     pub scans: Option<u64>,
     pub bytes: u64,
+    pub kind: IndexKind,
     /// The statement that drops it, or the constraint that it belongs to.
     pub drop: String,
+}
+
+/// How an index hangs on its table, which decides how it can be dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexKind {
+    #[default]
+    Plain,
+    /// Of a partitioned table: those of the partitions hang on it.
+    Partitioned,
+    /// Behind the constraint of this name, and gone with it.
+    Constraint(String),
+}
+
+impl IndexKind {
+    pub(crate) fn of(constraint: Option<String>, partitioned: bool) -> Self {
+        match constraint {
+            Some(name) => Self::Constraint(name),
+            None if partitioned => Self::Partitioned,
+            None => Self::Plain,
+        }
+    }
 }
 
 /// Sessions of one application under one role.
@@ -160,6 +183,9 @@ pub enum SchemaStep {
     DropPlainIndex {
         table: TableName,
         index: String,
+        /// For the statement that is printed; whoever runs the step looks for itself.
+        #[serde(default)]
+        kind: IndexKind,
     },
     /// Makes again the indexes of the table that were dropped with a record, as they were. Those over a column of `sealed`,
     /// which holds envelopes still, wait for another time.

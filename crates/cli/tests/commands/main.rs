@@ -8,6 +8,8 @@ mod canary;
 mod counting;
 mod disk_full;
 mod harness;
+#[cfg(feature = "postgres")]
+mod index_build;
 mod interrupt;
 #[cfg(feature = "postgres")]
 mod postgres;

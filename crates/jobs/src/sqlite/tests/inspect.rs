@@ -180,7 +180,11 @@ async fn the_fingerprint_changes_with_the_table_and_not_with_our_own_steps() {
     let before = f.facts(&policy).await.fingerprint;
     for step in [
         crate::database::SchemaStep::AddIndexColumn { table: table(), column: "a_eq".to_owned() },
-        crate::database::SchemaStep::DropPlainIndex { table: table(), index: "plain".to_owned() },
+        crate::database::SchemaStep::DropPlainIndex {
+            table: table(),
+            index: "plain".to_owned(),
+            kind: IndexKind::Plain,
+        },
         crate::database::SchemaStep::AddFormCheck {
             table: table(),
             column: "a".to_owned(),

@@ -13,7 +13,7 @@ use enfold::policy::{ColumnPolicy, IndexPolicy, Lookalikes, Mode, Salt, TablePol
 use rusqlite::Connection;
 
 use super::{Sqlite, SqliteOptions};
-use crate::database::{Counts, Database, TableFacts};
+use crate::database::{Counts, Database, IndexKind, TableFacts};
 use crate::model::{Storage, TableName, Target, TargetColumn};
 
 struct Fixture {
