@@ -17,19 +17,25 @@ pub mod conformance;
 mod context;
 mod failure;
 mod fault;
+#[cfg(feature = "google")]
+mod google;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "http")]
+mod json;
 mod limit;
 mod local;
 mod material;
 mod memory;
 mod meter;
+#[cfg(feature = "oauth")]
+mod oauth;
 mod registry;
 mod retry;
 #[cfg(feature = "http")]
 mod secret;
 mod service;
-#[cfg(any(feature = "aws", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "http"))]
 mod several;
 mod uri;
 #[cfg(feature = "vault")]
@@ -41,6 +47,8 @@ pub use breaker::{Breaker, BreakerOptions, Standing};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub use fault::{Fault, Inject};
+#[cfg(feature = "google")]
+pub use google::{GoogleKms, GoogleOptions};
 #[cfg(feature = "http")]
 pub use http::HttpOptions;
 pub use limit::Limit;
@@ -54,10 +62,10 @@ pub use retry::{Retry, RetryOptions};
 pub use secret::SecretSource;
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
-    KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest,
-    WrapRequest,
+    KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, RotationPlan,
+    UnwrapRequest, WrapRequest,
 };
-pub use uri::{AwsKeyUri, KeyUri, RootKey, VaultKeyUri};
+pub use uri::{AwsKeyUri, GoogleKeyUri, KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]
 pub use vault::{VaultKms, VaultOptions};
 

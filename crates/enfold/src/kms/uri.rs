@@ -4,10 +4,13 @@
 //! |---|---|
 //! | `aws-kms://REGION/KEY[?endpoint=URL]` | AWS KMS; KEY is a key id, `alias/NAME` or an ARN of that region |
 //! | `aws-kms://ARN[?endpoint=URL]` | the same, the region taken from the ARN |
+//! | `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K[?endpoint=URL]` | Google Cloud KMS, the key's resource name |
 //! | `vault://HOST[:PORT]/MOUNT/KEY[?namespace=NAMESPACE]` | a transit key of Vault or OpenBao, over TLS; port 8200 unless another is named |
 //! | `vault+http://…` | the same without TLS, for a server on this machine |
 //! | `local:PATH` | a key file on this machine, for development |
 //! | `memory:NAME` | a key inside the process, for tests |
+
+mod google;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::google::GoogleKeyUri;
 use crate::error::{Code, Error, Result};
 
 /// Names one root key. Printing it gives the canonical spelling, which is also what the catalog stores.
@@ -29,6 +33,7 @@ pub struct KeyUri {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RootKey {
     Aws(AwsKeyUri),
+    Google(GoogleKeyUri),
     Vault(VaultKeyUri),
     /// As written: a relative path starts at the policy's folder.
     Local(PathBuf),
@@ -73,11 +78,16 @@ impl KeyUri {
         format!("local:{path}").parse()
     }
 
+    /// Enfold's way to this key service was tried on a fake of ours, and not yet on the service itself.
+    pub fn is_proved_on_a_fake_alone(&self) -> bool {
+        matches!(self.root, RootKey::Google(_))
+    }
+
     /// A key for development or tests, which production refuses.
     pub fn is_development(&self) -> bool {
         match &self.root {
             RootKey::Local(_) | RootKey::Memory(_) => true,
-            RootKey::Aws(_) | RootKey::Vault(_) => false,
+            RootKey::Aws(_) | RootKey::Google(_) | RootKey::Vault(_) => false,
         }
     }
 }
@@ -98,10 +108,7 @@ impl AwsKeyUri {
 
     /// Data keys would cross the network in the clear: an `http` endpoint that is not this machine.
     pub fn is_cleartext(&self) -> bool {
-        self.endpoint.as_deref().is_some_and(|endpoint| {
-            let url = url::Url::parse(endpoint).ok();
-            !url.is_some_and(|url| url.scheme() == "https" || is_loopback(&url))
-        })
+        self.endpoint.as_deref().is_some_and(endpoint_is_cleartext)
     }
 
     /// An alias may be pointed at another key later; ids and ARNs of keys may not.
@@ -128,14 +135,7 @@ impl AwsKeyUri {
         if key.starts_with("arn:") && arn_region(key) != Some(region) {
             return Err(invalid(uri, "the ARN is of another region than the URI"));
         }
-        let mut endpoint = None;
-        for pair in query.iter().flat_map(|q| q.split('&')) {
-            match pair.split_once('=') {
-                Some(("endpoint", value)) if endpoint.is_none() => endpoint = Some(parse_endpoint(uri, value)?),
-                _ => return Err(invalid(uri, "only `endpoint=URL` is known behind the `?`, and only once")),
-            }
-        }
-        Ok(Self { region: region.to_owned(), key: key.to_owned(), endpoint })
+        Ok(Self { region: region.to_owned(), key: key.to_owned(), endpoint: only_endpoint(uri, query)? })
     }
 }
 
@@ -234,6 +234,10 @@ impl FromStr for KeyUri {
             let endpoint = aws.endpoint.as_ref().map(|e| format!("?endpoint={e}")).unwrap_or_default();
             let text = format!("aws-kms://{}/{}{endpoint}", aws.region, aws.key);
             return Ok(Self { text, root: RootKey::Aws(aws) });
+        }
+        if let Some(rest) = uri.strip_prefix("gcp-kms://") {
+            let google = GoogleKeyUri::parse(uri, rest)?;
+            return Ok(Self { text: google.text(), root: RootKey::Google(google) });
         }
         for (scheme, tls) in [("vault://", true), ("vault+http://", false)] {
             if let Some(rest) = uri.strip_prefix(scheme) {
@@ -345,6 +349,23 @@ fn is_vault_path(text: &str) -> bool {
         })
 }
 
+/// `endpoint=URL` behind the `?`, or nothing.
+fn only_endpoint(uri: &str, query: Option<&str>) -> Result<Option<String>> {
+    let mut endpoint = None;
+    for pair in query.iter().flat_map(|q| q.split('&')) {
+        match pair.split_once('=') {
+            Some(("endpoint", value)) if endpoint.is_none() => endpoint = Some(parse_endpoint(uri, value)?),
+            _ => return Err(invalid(uri, "only `endpoint=URL` is known behind the `?`, and only once")),
+        }
+    }
+    Ok(endpoint)
+}
+
+fn endpoint_is_cleartext(endpoint: &str) -> bool {
+    let url = url::Url::parse(endpoint).ok();
+    !url.is_some_and(|url| url.scheme() == "https" || is_loopback(&url))
+}
+
 fn parse_endpoint(uri: &str, text: &str) -> Result<String> {
     let Ok(url) = url::Url::parse(text) else {
         return Err(invalid(uri, "the endpoint is not a URL"));
@@ -354,8 +375,9 @@ fn parse_endpoint(uri: &str, text: &str) -> Result<String> {
     }
     // A password here would be printed with the URI and stored in the catalog.
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("aws-kms://…", "the endpoint holds a user name or a password")
-            .hint("credentials come from the default chain: environment, profile or role"));
+        let scheme = uri.split(':').next().unwrap_or_default();
+        return Err(invalid(&format!("{scheme}://…"), "the endpoint holds a user name or a password")
+            .hint("docs/concepts/key-services.md says where credentials of each key service come from"));
     }
     if url.query().is_some() || url.fragment().is_some() || text.contains('#') {
         return Err(invalid(uri, "the endpoint has a query or a fragment"));
@@ -373,9 +395,12 @@ fn is_loopback(url: &url::Url) -> bool {
 }
 
 fn unknown_scheme(uri: &str) -> Error {
-    const KNOWN: [&str; 4] = ["aws-kms", "vault", "local", "memory"];
+    const KNOWN: [&str; 5] = ["aws-kms", "gcp-kms", "vault", "local", "memory"];
     let scheme = uri.split(':').next().unwrap_or_default();
-    let error = invalid(uri, "no key service of that name is built in: `aws-kms://…`, `vault://…` and `local:…` are");
+    let error = invalid(
+        uri,
+        "no key service of that name is built in: `aws-kms://…`, `gcp-kms://…`, `vault://…` and `local:…` are",
+    );
     let nearest =
         KNOWN.iter().max_by(|a, b| strsim::jaro_winkler(scheme, a).total_cmp(&strsim::jaro_winkler(scheme, b)));
     match nearest {

@@ -3,20 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::model::{KeyServices, RingPolicy, VaultServer, VaultSignIn};
-use super::raw::{RawKeyServices, RawVault, RawVaultAuth};
+use super::model::{GoogleSettings, KeyServices, RingPolicy, VaultServer, VaultSignIn};
+use super::raw::{RawGoogle, RawKeyServices, RawVault, RawVaultAuth};
 use super::resolve::{Resolver, keys};
 use crate::kms::{KeyUri, RootKey, VaultKeyUri};
 
 pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeMap<String, RingPolicy>) -> KeyServices {
-    let named: BTreeSet<String> = rings
-        .values()
-        .flat_map(|ring| &ring.roots)
-        .filter_map(|root| match root.parse::<KeyUri>().ok()?.root() {
-            RootKey::Vault(vault) => Some(vault.server()),
-            _ => None,
-        })
-        .collect();
+    let roots: Vec<KeyUri> = rings.values().flat_map(|ring| &ring.roots).filter_map(|r| r.parse().ok()).collect();
+    let server = |root: &KeyUri| match root.root() {
+        RootKey::Vault(vault) => Some(vault.server()),
+        _ => None,
+    };
+    let named: BTreeSet<String> = roots.iter().filter_map(server).collect();
+    let google_is_named = roots.iter().any(|root| matches!(root.root(), RootKey::Google(_)));
+    if raw.google != RawGoogle::default() && !google_is_named {
+        at.report(&keys(&["key_services", "google"]), "no root key is in Google Cloud KMS");
+    }
     let mut vault = BTreeMap::new();
     for (name, raw) in raw.vault {
         let path = keys(&["key_services", "vault", &name]);
@@ -34,7 +36,24 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
             at.report(&path, "the same server twice");
         }
     }
-    KeyServices { min_tls: raw.min_tls, vault }
+    KeyServices { min_tls: raw.min_tls, vault, google: google(at, raw.google) }
+}
+
+fn google(at: &mut Resolver<'_>, raw: RawGoogle) -> GoogleSettings {
+    // It becomes part of a URL, so nothing but what addresses of service accounts are made of may stand in it.
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.@:".contains(&b);
+    let address = |text: &String| text.contains('@') && text.bytes().all(good);
+    if !raw.impersonate.as_ref().is_none_or(address) {
+        let path = keys(&["key_services", "google", "impersonate"]);
+        at.report(&path, "not the address of a service account, as `orders@my-project.iam.gserviceaccount.com`");
+    }
+    let base = at.base;
+    let file = |given: Option<String>| given.map(|file| base.join(file));
+    GoogleSettings {
+        ca_file: file(raw.ca_file),
+        credentials_file: file(raw.credentials_file),
+        impersonate: raw.impersonate,
+    }
 }
 
 fn sign_in(at: &mut Resolver<'_>, name: &str, raw: &RawVault) -> Option<VaultSignIn> {

@@ -235,6 +235,17 @@ pub struct KeyServices {
     pub min_tls: MinTls,
     /// Servers of Vault or OpenBao by `HOST:PORT`.
     pub vault: BTreeMap<String, VaultServer>,
+    pub google: GoogleSettings,
+}
+
+/// How Google Cloud KMS is reached and signed in to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GoogleSettings {
+    pub ca_file: Option<PathBuf>,
+    /// Instead of the application default credentials.
+    pub credentials_file: Option<PathBuf>,
+    /// The e-mail address of a service account to act as.
+    pub impersonate: Option<String>,
 }
 
 /// A server of Vault or OpenBao.

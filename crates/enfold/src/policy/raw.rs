@@ -146,6 +146,25 @@ pub(super) struct RawKeyServices {
     pub min_tls: MinTls,
     /// Servers of HashiCorp Vault or OpenBao by `HOST` or `HOST:PORT` (8200 where none is named), as in the URIs.
     pub vault: BTreeMap<String, RawVault>,
+    pub google: RawGoogle,
+}
+
+/// How Google Cloud KMS is reached and signed in to. Without any of it Google's application default credentials are
+/// used: the file that `GOOGLE_APPLICATION_CREDENTIALS` names, that of `gcloud auth application-default login`, or the
+/// machine's own service account.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawGoogle {
+    /// PEM file of the authorities that may vouch for the servers, instead of the system's.
+    #[schemars(extend("format" = "path"))]
+    pub ca_file: Option<String>,
+    /// A file of credentials instead of the default ones: of a service account's key, of a person, of workload identity
+    /// federation, or of an impersonated service account. Others may have no right to it if it holds a secret. It is
+    /// read again when it changes.
+    #[schemars(extend("format" = "path"))]
+    pub credentials_file: Option<String>,
+    /// The e-mail address of a service account to act as, with whatever the credentials allow.
+    pub impersonate: Option<String>,
 }
 
 /// A server of HashiCorp Vault or OpenBao, and how to sign in there. Without such a table the token of the environment
@@ -192,8 +211,9 @@ pub(super) struct RawRing {
     #[schemars(extend("x-required" = true, "format" = "id"))]
     pub id: Option<String>,
     /// URIs of the root keys, in order of preference; every data key is wrapped once under each of them. A key of AWS
-    /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), a transit key of Vault or
-    /// OpenBao `vault://HOST:PORT/MOUNT/KEY`, a key file for development `local:PATH`.
+    /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), of Google
+    /// Cloud KMS `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K`, a transit key of Vault or OpenBao
+    /// `vault://HOST:PORT/MOUNT/KEY`, a key file for development `local:PATH`.
     #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
     /// How many root keys must have wrapped a new data key before anything is sealed with it. While fewer than all
