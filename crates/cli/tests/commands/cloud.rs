@@ -3,12 +3,13 @@
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 
+use enfold_testkit::cloud::azure::{FakeAzure, IDENTITY_HEADER, Kind, MACHINE, Right as AzureRight};
 use enfold_testkit::cloud::google::{FakeGoogle, METADATA_ACCOUNT, Right};
 
 use super::harness::{Ran, Sandbox};
 
 /// Ports and versions of the fakes.
-const HIDDEN: &[(&str, &str)] = &[(r"127\.0\.0\.1:\d+", "127.0.0.1:[port]")];
+const HIDDEN: &[(&str, &str)] = &[(r"127\.0\.0\.1:\d+", "127.0.0.1:[port]"), (r"\b[0-9a-f]{32}\b", "[version]")];
 
 /// The shop with a policy whose root key is `root`; `variables` are set for every command.
 struct Shop {
@@ -66,4 +67,24 @@ async fn a_root_key_in_google_cloud_kms_seals_opens_and_is_looked_at() {
     denied.run(&["seal", "users.email"], b"x").snapshot_hiding("seal_google_denied", HIDDEN);
     fake.grant(METADATA_ACCOUNT, &[Right::Encrypt, Right::Decrypt]);
     denied.seals_and_opens();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_root_key_in_azure_seals_opens_and_is_looked_at_with_the_identity_of_the_machine() {
+    let fake = FakeAzure::start().await;
+    let all = [AzureRight::Get, AzureRight::Wrap, AzureRight::Unwrap];
+    fake.grant(MACHINE, &all);
+    let root = fake.create_key(Kind::Rsa);
+    let machine = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", fake.endpoint())];
+    let shop = Shop::new(&root, "", &machine);
+    shop.seals_and_opens();
+    shop.run(&["doctor"], b"").snapshot_hiding("doctor_azure", HIDDEN);
+
+    // The same in an App Service, whose endpoint wants a header and has another answer.
+    let endpoint = format!("{}/msi/token", fake.endpoint());
+    let variables = vec![("IDENTITY_ENDPOINT", endpoint), ("IDENTITY_HEADER", IDENTITY_HEADER.to_owned())];
+    let app = Shop { sandbox: shop.sandbox, variables };
+    app.seals_and_opens();
+    fake.grant(MACHINE, &all[..2]);
+    app.run(&["seal", "users.email"], b"x").snapshot_hiding("seal_azure_denied", HIDDEN);
 }

@@ -4,7 +4,7 @@
 mod bad_policy;
 mod bad_value;
 mod canary;
-#[cfg(feature = "google")]
+#[cfg(all(feature = "azure", feature = "google"))]
 mod cloud;
 mod harness;
 mod interrupt;

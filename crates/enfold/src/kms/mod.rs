@@ -12,6 +12,8 @@ mod aead;
 mod around;
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod breaker;
 pub mod conformance;
 mod context;
@@ -43,6 +45,8 @@ mod vault;
 
 #[cfg(feature = "aws")]
 pub use aws::{AwsKms, AwsOptions, StaticCredentials};
+#[cfg(feature = "azure")]
+pub use azure::{AzureKms, AzureOptions};
 pub use breaker::{Breaker, BreakerOptions, Standing};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
@@ -65,7 +69,7 @@ pub use service::{
     KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, RotationPlan,
     UnwrapRequest, WrapRequest,
 };
-pub use uri::{AwsKeyUri, GoogleKeyUri, KeyUri, RootKey, VaultKeyUri};
+pub use uri::{AwsKeyUri, AzureKeyUri, GoogleKeyUri, KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]
 pub use vault::{VaultKms, VaultOptions};
 

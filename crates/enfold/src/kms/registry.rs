@@ -186,10 +186,18 @@ impl RegistryBuilder {
             RootKey::Google(google) if google.is_cleartext() => {
                 Err(cleartext(uri, "give an `https` endpoint, or none for Google's own"))
             }
+            RootKey::Azure(azure) if azure.is_cleartext() => {
+                Err(cleartext(uri, "give an `https` endpoint, or none for the vault itself"))
+            }
             RootKey::Vault(vault) if vault.is_cleartext() => {
                 Err(cleartext(uri, "have the server speak TLS, and write `vault://`"))
             }
-            RootKey::Local(_) | RootKey::Aws(_) | RootKey::Google(_) | RootKey::Vault(_) | RootKey::Memory(_) => Ok(()),
+            RootKey::Local(_)
+            | RootKey::Aws(_)
+            | RootKey::Google(_)
+            | RootKey::Azure(_)
+            | RootKey::Vault(_)
+            | RootKey::Memory(_) => Ok(()),
         }
     }
 
@@ -205,6 +213,7 @@ impl RegistryBuilder {
             }
             RootKey::Aws(aws) => open_aws(uri, aws).await,
             RootKey::Google(_) => open_google(uri, &self.services),
+            RootKey::Azure(_) => open_azure(uri, &self.services),
             RootKey::Vault(vault) => open_vault(uri, vault, &self.services),
             RootKey::Local(_) => Ok(Arc::new(LocalKms::open(uri, &self.base)?)),
             RootKey::Memory(_) => Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
@@ -254,6 +263,20 @@ fn open_google(uri: &KeyUri, _: &KeyServices) -> Result<Arc<dyn KeyManagementSer
     Err(not_built_in(uri, "Google Cloud KMS", "google"))
 }
 
+#[cfg(feature = "azure")]
+fn open_azure(uri: &KeyUri, services: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    let mut options =
+        super::azure::AzureOptions { settings: services.azure.clone(), ..super::azure::AzureOptions::default() };
+    options.http.min_tls = services.min_tls;
+    options.http.ca_file.clone_from(&services.azure.ca_file);
+    Ok(Arc::new(super::azure::AzureKms::open(uri, &options)?))
+}
+
+#[cfg(not(feature = "azure"))]
+fn open_azure(uri: &KeyUri, _: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    Err(not_built_in(uri, "Azure Key Vault", "azure"))
+}
+
 #[cfg(feature = "vault")]
 fn open_vault(uri: &KeyUri, key: &VaultKeyUri, services: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
     let mut options = super::vault::VaultOptions::default();
@@ -272,10 +295,12 @@ fn open_vault(uri: &KeyUri, _: &VaultKeyUri, _: &KeyServices) -> Result<Arc<dyn 
 }
 
 /// Below what a service allows at least, so that one process leaves room for the others of its project: Cloud KMS allows
-/// 60,000 cryptographic requests a minute to a project. AWS allows 10,000 or more a second to an account.
+/// 60,000 cryptographic requests a minute to a project, Key Vault 2,000 transactions with RSA-HSM keys of 2048 bits in ten
+/// seconds to a vault. AWS allows 10,000 or more a second to an account.
 fn default_rate(uri: &KeyUri) -> Option<NonZeroU32> {
     match uri.root() {
         RootKey::Google(_) => NonZeroU32::new(500),
+        RootKey::Azure(_) => NonZeroU32::new(100),
         RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Local(_) | RootKey::Memory(_) => None,
     }
 }
@@ -286,7 +311,7 @@ fn cleartext(uri: &KeyUri, hint: &str) -> Error {
         .hint(hint)
 }
 
-#[cfg(not(all(feature = "aws", feature = "google", feature = "vault")))]
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "google", feature = "vault")))]
 fn not_built_in(uri: &KeyUri, service: &str, feature: &str) -> Error {
     Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
         .cause(format!("this program was built without {service}"))

@@ -65,8 +65,13 @@ pub(super) fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>> {
 impl SecretSource {
     /// The credential without the white space around it. It is read anew, so that whoever renews it needs no restart.
     pub(super) fn read(&self) -> Result<Zeroizing<String>> {
+        self.read_among(Readers::Closed)
+    }
+
+    /// The same, of a file that need not be closed to others.
+    pub(super) fn read_among(&self, readers: Readers) -> Result<Zeroizing<String>> {
         let text = match self {
-            Self::File(path) => read(path, Readers::Closed)?,
+            Self::File(path) => read(path, readers)?,
             Self::Variable(name) => Zeroizing::new(std::env::var(name).unwrap_or_default()),
         };
         let trimmed = text.trim();
@@ -83,7 +88,7 @@ impl SecretSource {
             Self::File(path) => error.cause(format!("the file `{}` does not hold one", path.display())),
             Self::Variable(name) => error
                 .cause(format!("the environment variable `{name}` is not set"))
-                .hint("or name a file in the policy, under `key_services.vault`"),
+                .hint("or name a file in the policy, under `key_services`"),
         }
     }
 }

@@ -5,11 +5,13 @@
 //! | `aws-kms://REGION/KEY[?endpoint=URL]` | AWS KMS; KEY is a key id, `alias/NAME` or an ARN of that region |
 //! | `aws-kms://ARN[?endpoint=URL]` | the same, the region taken from the ARN |
 //! | `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K[?endpoint=URL]` | Google Cloud KMS, the key's resource name |
+//! | `azure-kv://VAULT.vault.azure.net/keys/NAME[/VERSION][?endpoint=URL]` | Azure Key Vault, or a managed HSM below `managedhsm.azure.net`; the key's identifier |
 //! | `vault://HOST[:PORT]/MOUNT/KEY[?namespace=NAMESPACE]` | a transit key of Vault or OpenBao, over TLS; port 8200 unless another is named |
 //! | `vault+http://…` | the same without TLS, for a server on this machine |
 //! | `local:PATH` | a key file on this machine, for development |
 //! | `memory:NAME` | a key inside the process, for tests |
 
+mod azure;
 mod google;
 
 use std::fmt;
@@ -18,6 +20,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::azure::AzureKeyUri;
 pub use self::google::GoogleKeyUri;
 use crate::error::{Code, Error, Result};
 
@@ -34,6 +37,7 @@ pub struct KeyUri {
 pub enum RootKey {
     Aws(AwsKeyUri),
     Google(GoogleKeyUri),
+    Azure(AzureKeyUri),
     Vault(VaultKeyUri),
     /// As written: a relative path starts at the policy's folder.
     Local(PathBuf),
@@ -80,14 +84,20 @@ impl KeyUri {
 
     /// Enfold's way to this key service was tried on a fake of ours, and not yet on the service itself.
     pub fn is_proved_on_a_fake_alone(&self) -> bool {
-        matches!(self.root, RootKey::Google(_))
+        matches!(self.root, RootKey::Google(_) | RootKey::Azure(_))
+    }
+
+    /// What it wraps can be made by others as well, who have no right to the key: under an RSA key by whoever has the
+    /// public half. A wrap alone then proves nothing, and has to stand in a row that is authenticated.
+    pub fn may_be_public(&self) -> bool {
+        matches!(self.root, RootKey::Azure(_))
     }
 
     /// A key for development or tests, which production refuses.
     pub fn is_development(&self) -> bool {
         match &self.root {
             RootKey::Local(_) | RootKey::Memory(_) => true,
-            RootKey::Aws(_) | RootKey::Google(_) | RootKey::Vault(_) => false,
+            RootKey::Aws(_) | RootKey::Google(_) | RootKey::Azure(_) | RootKey::Vault(_) => false,
         }
     }
 }
@@ -238,6 +248,10 @@ impl FromStr for KeyUri {
         if let Some(rest) = uri.strip_prefix("gcp-kms://") {
             let google = GoogleKeyUri::parse(uri, rest)?;
             return Ok(Self { text: google.text(), root: RootKey::Google(google) });
+        }
+        if let Some(rest) = uri.strip_prefix("azure-kv://") {
+            let azure = AzureKeyUri::parse(uri, rest)?;
+            return Ok(Self { text: azure.text(), root: RootKey::Azure(azure) });
         }
         for (scheme, tls) in [("vault://", true), ("vault+http://", false)] {
             if let Some(rest) = uri.strip_prefix(scheme) {
@@ -395,11 +409,11 @@ fn is_loopback(url: &url::Url) -> bool {
 }
 
 fn unknown_scheme(uri: &str) -> Error {
-    const KNOWN: [&str; 5] = ["aws-kms", "gcp-kms", "vault", "local", "memory"];
+    const KNOWN: [&str; 6] = ["aws-kms", "gcp-kms", "azure-kv", "vault", "local", "memory"];
     let scheme = uri.split(':').next().unwrap_or_default();
     let error = invalid(
         uri,
-        "no key service of that name is built in: `aws-kms://…`, `gcp-kms://…`, `vault://…` and `local:…` are",
+        "no key service of that name is built in: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…` and `local:…` are",
     );
     let nearest =
         KNOWN.iter().max_by(|a, b| strsim::jaro_winkler(scheme, a).total_cmp(&strsim::jaro_winkler(scheme, b)));

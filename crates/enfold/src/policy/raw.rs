@@ -147,6 +147,52 @@ pub(super) struct RawKeyServices {
     /// Servers of HashiCorp Vault or OpenBao by `HOST` or `HOST:PORT` (8200 where none is named), as in the URIs.
     pub vault: BTreeMap<String, RawVault>,
     pub google: RawGoogle,
+    pub azure: RawAzure,
+}
+
+/// How Azure Key Vault and Managed HSM are reached and signed in to. Without any of it the machine's managed identity is
+/// used.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawAzure {
+    /// PEM file of the authorities that may vouch for the servers, instead of the system's.
+    #[schemars(extend("format" = "path"))]
+    pub ca_file: Option<String>,
+    /// How to sign in. Every file named below is read when it is needed, so whoever renews it needs no restart.
+    pub auth: RawAzureAuth,
+    /// The tenant's id or domain; without it `AZURE_TENANT_ID` is read. A managed identity needs none.
+    pub tenant_id: Option<String>,
+    /// The client id of the application; without it `AZURE_CLIENT_ID` is read. For a managed identity it says which of
+    /// several, and nothing is read.
+    pub client_id: Option<String>,
+    /// Where tokens are asked for; without it `AZURE_AUTHORITY_HOST` is read, and `https://login.microsoftonline.com`
+    /// taken if that is not set.
+    pub authority: Option<String>,
+    /// File of the federated token (`workload-identity`); without it `AZURE_FEDERATED_TOKEN_FILE` is read.
+    #[schemars(extend("format" = "path"))]
+    pub token_file: Option<String>,
+    /// File of the secret (`client-secret`); without it `AZURE_CLIENT_SECRET` is read. Others may have no right to it.
+    #[schemars(extend("format" = "path"))]
+    pub client_secret_file: Option<String>,
+    /// PEM file of the certificate and its RSA key (`client-certificate`); without it `AZURE_CLIENT_CERTIFICATE_PATH` is
+    /// read. Others may have no right to it.
+    #[schemars(extend("format" = "path"))]
+    pub client_certificate_file: Option<String>,
+}
+
+/// The ways to sign in to Azure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawAzureAuth {
+    /// As the machine that the program runs on: a virtual machine, an App Service, a container app.
+    #[default]
+    ManagedIdentity,
+    /// With a token that the cluster makes: AKS, or any issuer that the application trusts.
+    WorkloadIdentity,
+    /// As an application, with its secret.
+    ClientSecret,
+    /// As an application, with its certificate.
+    ClientCertificate,
 }
 
 /// How Google Cloud KMS is reached and signed in to. Without any of it Google's application default credentials are
@@ -212,8 +258,9 @@ pub(super) struct RawRing {
     pub id: Option<String>,
     /// URIs of the root keys, in order of preference; every data key is wrapped once under each of them. A key of AWS
     /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), of Google
-    /// Cloud KMS `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K`, a transit key of Vault or OpenBao
-    /// `vault://HOST:PORT/MOUNT/KEY`, a key file for development `local:PATH`.
+    /// Cloud KMS `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K`, of Azure
+    /// `azure-kv://VAULT.vault.azure.net/keys/NAME`, a transit key of Vault or OpenBao `vault://HOST:PORT/MOUNT/KEY`, a
+    /// key file for development `local:PATH`.
     #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
     /// How many root keys must have wrapped a new data key before anything is sealed with it. While fewer than all

@@ -4,6 +4,7 @@
 //! They are strict: a field that is not documented, bytes that are not base64, a checksum that does not fit, a call
 //! without a token are refused as documented. The cryptography inside is real.
 
+pub mod azure;
 pub mod google;
 mod identity;
 mod server;
