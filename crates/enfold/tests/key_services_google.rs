@@ -4,6 +4,9 @@
 #![cfg(feature = "google")]
 
 mod conformance_table;
+/// What `make test-cloud` runs on a key of somebody's.
+#[path = "../examples/own_key/fixture.rs"]
+mod own_key;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,11 +15,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use enfold::Code;
-use enfold::kms::conformance::{self, Arranged, Fixture, Trouble};
+use enfold::kms::conformance::{self, Arranged, Case, Fixture, Outcome, Trouble};
 use enfold::kms::{
     EncryptionContext, GoogleKms, GoogleOptions, KeyManagementService, KeyManagementServiceExt, KeyMaterial, Retry,
     RetryOptions, RootKeyState, WrappedKey,
 };
+use enfold::policy::{GoogleSettings, KeyServices};
 use enfold_testkit::cloud::google::{EXTERNAL, FakeGoogle, Fault, PERSON, Right, VersionState};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -125,6 +129,30 @@ async fn on_the_fake_every_case_passes() {
     println!("{report}");
     assert_eq!(report.exceptions(), []);
     conformance_table::must_be_documented("Google Cloud KMS (a fake)", &report);
+}
+
+#[tokio::test]
+async fn on_a_key_of_somebodys_everything_is_tried_that_changes_nothing_about_it() {
+    let world = World::new().await;
+    let credentials_file = world.account().credentials_file;
+    let keys = [world.fake.create_key(), world.fake.create_key()];
+    let google = GoogleSettings { credentials_file, ..GoogleSettings::default() };
+    let services = KeyServices { google, ..KeyServices::default() };
+    let not_run = |report: &conformance::Report| -> Vec<Case> {
+        let exceptions = report.exceptions();
+        assert!(exceptions.iter().all(|(_, outcome)| matches!(outcome, Outcome::NotRun(_))), "{report}");
+        exceptions.into_iter().map(|(case, _)| case).collect()
+    };
+    let troubles =
+        [Case::Disabled, Case::PendingDeletion, Case::Deleted, Case::Denied, Case::Throttled, Case::TimedOut];
+    let two = own_key::OwnKeys::new("two", &keys, services.clone()).await.unwrap();
+    assert_eq!(not_run(&conformance::run(&two).await), troubles);
+
+    world.fake.grant(ACCOUNT, &[Right::Encrypt, Right::Decrypt]);
+    let one = own_key::OwnKeys::new("one", &keys[..1], services).await.unwrap();
+    let lacking = [&[Case::WrongKey, Case::Describe][..], &troubles].concat();
+    assert_eq!(not_run(&conformance::run(&one).await), lacking);
+    assert!(world.fake.calls().iter().all(|(call, _)| !call.contains("cryptoKeyVersions")), "nothing was changed");
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ impl Http {
             }
             None => {}
         }
-        let mut response = request.send().await.map_err(|e| missed(operation, uri, &e))?;
+        let mut response = request.send().await.map_err(|e| missed(operation, uri, call.url, &e))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         if response.status().is_redirection() {
@@ -145,7 +145,7 @@ impl Http {
                 .hint("name the address that answers itself: the load balancer, or the active node"));
         }
         let mut body = Zeroizing::new(Vec::with_capacity(expected(response.content_length())));
-        while let Some(chunk) = response.chunk().await.map_err(|e| missed(operation, uri, &e))? {
+        while let Some(chunk) = response.chunk().await.map_err(|e| missed(operation, uri, call.url, &e))? {
             if body.len() + chunk.len() > LONGEST_ANSWER {
                 return Err(failure::failed(Code::KmsProtocol, operation, uri).cause("the answer has no end"));
             }
@@ -219,7 +219,8 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     body.extend_from_slice(chunk);
 }
 
-fn missed(operation: Operation, uri: &KeyUri, error: &reqwest::Error) -> Error {
+/// `url`: whoever was called, the key service itself or somebody who issues tokens for it.
+fn missed(operation: Operation, uri: &KeyUri, url: &str, error: &reqwest::Error) -> Error {
     if error.is_timeout() {
         return failure::timed_out(operation, uri);
     }
@@ -233,8 +234,15 @@ fn missed(operation: Operation, uri: &KeyUri, error: &reqwest::Error) -> Error {
             .hint("see which versions it offers; the policy's `key_services.min_tls` is the least that is taken"),
         None => unavailable
             .cause("the key service could not be reached, or hung up")
-            .hint("check host and port of the URI, and the way there"),
+            .hint(format!("check the way to `{}`, and whether it is the right place", place(url))),
     }
+}
+
+/// Host and port: the rest may name more than a message should.
+fn place(url: &str) -> String {
+    let url = url::Url::parse(url).ok();
+    let place = url.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
+    place.map_or_else(|| "?".to_owned(), |(host, port)| format!("{host}:{port}"))
 }
 
 /// It is the content of an I/O error somewhere down the chain.

@@ -22,8 +22,16 @@ mod fault;
 #[cfg(feature = "google")]
 mod google;
 #[cfg(feature = "http")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
 mod http;
 #[cfg(feature = "http")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
 mod json;
 mod limit;
 mod local;
@@ -31,13 +39,21 @@ mod material;
 mod memory;
 mod meter;
 #[cfg(feature = "oauth")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
 mod oauth;
 mod registry;
 mod retry;
 #[cfg(feature = "http")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
 mod secret;
 mod service;
-#[cfg(any(feature = "aws", feature = "http"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "google", feature = "vault"))]
 mod several;
 mod uri;
 #[cfg(feature = "vault")]
