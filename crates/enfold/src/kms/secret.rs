@@ -37,6 +37,11 @@ impl Stamp {
         };
         Self(look())
     }
+
+    /// The file could not be looked at: it is being replaced just now, or gone.
+    pub(super) fn is_of_nothing(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 /// Who may read a file of credentials.

@@ -94,12 +94,12 @@ impl Tokens {
     /// The token to call with.
     pub(super) async fn current(&self, operation: Operation) -> Result<Arc<AccessToken>> {
         let stamp = self.mint.stamp();
-        let fresh = |held: &Held| held.stamp == stamp && !held.wants_renewal();
+        let fresh = |held: &Held| held.is_of(stamp.as_ref()) && !held.wants_renewal();
         if let Some(held) = self.held() {
             if fresh(&held) {
                 return Ok(held.token);
             }
-            if held.stamp == stamp && !held.token.has_ended() {
+            if held.is_of(stamp.as_ref()) && !held.token.has_ended() {
                 // Somebody renews it already.
                 let Ok(_turn) = self.turn.try_lock() else { return Ok(held.token) };
                 return Ok(self.renew(operation, stamp, held).await);
@@ -154,6 +154,11 @@ impl Tokens {
 }
 
 impl Held {
+    /// A file that is being replaced at this moment was what it is until it is another.
+    fn is_of(&self, stamp: Option<&Stamp>) -> bool {
+        self.stamp.as_ref() == stamp || stamp.is_some_and(Stamp::is_of_nothing)
+    }
+
     fn wants_renewal(&self) -> bool {
         let patient = self.patient_until.is_some_and(|until| Instant::now() < until);
         self.token.has_ended() || (self.token.nears_its_end() && !patient)
@@ -262,6 +267,10 @@ mod tests {
         std::fs::write(&path, "x").unwrap();
         *mint.stamp.lock().unwrap() = Some(Stamp::of(&path));
         assert_eq!(bearer(&tokens).await, "Bearer token-2");
+        assert_eq!(bearer(&tokens).await, "Bearer token-2");
+        // One that is taken away for a moment, to be replaced, is not another one yet.
+        std::fs::remove_file(&path).unwrap();
+        *mint.stamp.lock().unwrap() = Some(Stamp::of(&path));
         assert_eq!(bearer(&tokens).await, "Bearer token-2");
     }
 }
