@@ -84,7 +84,7 @@ pub(crate) struct Init {
         env = "ENFOLD_DATABASE_URL",
         hide_env_values = true,
         value_name = "URL",
-        required_unless_present = "print_sql"
+        required_unless_present_any = ["print_sql", "prepare"]
     )]
     pub(crate) database: Option<String>,
     /// The root key: `aws-kms://…` or `local:FILE` (development).
@@ -96,6 +96,9 @@ pub(crate) struct Init {
     /// Take findings from this confidence on, in percent.
     #[arg(long, default_value_t = 75, value_parser = clap::value_parser!(u8).range(50..=100))]
     pub(crate) confidence: u8,
+    /// For the policy that is there, make what is missing of the catalog, the operators' key and the rings' states.
+    #[arg(long, conflicts_with = "print_sql")]
+    pub(crate) prepare: bool,
     /// Print, for the policy that is there, the SQL that makes Enfold's roles, tables and grants on Postgres, and do nothing.
     #[arg(long)]
     pub(crate) print_sql: bool,

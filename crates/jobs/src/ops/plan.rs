@@ -170,13 +170,16 @@ async fn plan_table(
     Ok(plan)
 }
 
-/// Whether an apply converted every value and was stopped before it had verified them: its last steps are to do.
+/// Whether an apply converted every value and was stopped before it had verified them, or somebody verified them since and
+/// found one that was not in order: its last steps are to do.
 async fn interrupted(session: &Session, target: &Target) -> Result<bool> {
     let jobs = session.db.store().jobs().await?;
     let ours = |goal: Goal| jobs.iter().filter(move |job| job.goal == goal && same(&job.target, target));
     let protected = ours(Goal::Protect).filter(|job| job.state != JobState::Cancelled).map(|job| job.id).max();
-    let verified = ours(Goal::Verify).filter(|job| job.state == JobState::Completed).map(|job| job.id).max();
-    Ok(protected.is_some_and(|protected| verified.is_none_or(|verified| verified < protected)))
+    let ended = [JobState::Completed, JobState::CompletedWithErrors];
+    let verified = ours(Goal::Verify).filter(|job| ended.contains(&job.state)).max_by_key(|job| job.id);
+    let in_order = verified.filter(|job| job.state == JobState::Completed).map(|job| job.id);
+    Ok(protected.is_some_and(|protected| in_order.is_none_or(|verified| verified < protected)))
 }
 
 /// All columns of the table that the policy wants in mode `least` or a stronger one: they are converted in one pass.
