@@ -403,25 +403,6 @@ async fn another_file_of_credentials_is_taken_up_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_before_its_end() {
-    let world = World::new().await;
-    world.fake.token_life(8);
-    let kms = world.kms(&world.account());
-    let wrapped = kms.wrap_one(&material(), &context()).await.unwrap();
-    opens(&kms, &wrapped).await;
-    assert_eq!(world.fake.issued(), 1, "a token of eight seconds serves for more than one call");
-    world.fake.token_life(3600);
-    let renewed = async {
-        while world.fake.issued() == 1 {
-            opens(&kms, &wrapped).await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), renewed).await.expect("it was renewed before it ended");
-    assert!(world.fake.calls().iter().all(|(_, status)| *status == 200), "no call met an ended token");
-}
-
-#[tokio::test]
 async fn a_key_file_that_others_may_read_is_refused() {
     let world = World::new().await;
     let options = world.account();

@@ -401,6 +401,16 @@ mod tests {
         assert!(error.hints().any(|h| h.contains("feature `aws`")), "{error}");
     }
 
+    #[test]
+    fn one_process_leaves_room_in_the_quotas_of_clouds() {
+        let rate = |text: &str| default_rate(&uri(text)).map(NonZeroU32::get);
+        let google = rate("gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k");
+        assert!(google.is_some_and(|rate| rate <= 60_000 / 60), "{google:?}");
+        let azure = rate("azure-kv://shop.vault.azure.net/keys/k");
+        assert!(azure.is_some_and(|rate| rate <= 2_000 / 10), "{azure:?}");
+        assert_eq!(rate("memory:a"), None);
+    }
+
     #[tokio::test]
     async fn the_meter_counts_every_try() {
         let (_folder, builder) = builder(Environment::Development);

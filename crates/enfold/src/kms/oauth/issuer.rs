@@ -208,3 +208,32 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
         None => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_life_of_a_token_is_read_in_every_spelling() {
+        let life = |rest: &str| {
+            let granted: Granted = serde_json::from_str(&format!(r#"{{"access_token":"t"{rest}}}"#)).unwrap();
+            granted.life().as_secs()
+        };
+        let in_an_hour = jiff::Timestamp::now().as_second() + 3600;
+        assert_eq!(life(r#","expires_in":3599,"token_type":"Bearer""#), 3599);
+        assert_eq!(life(r#","expires_in":"86399""#), 86399);
+        assert_eq!(life(""), 300);
+        assert_eq!(life(r#","expires_on":"1000000000""#), 0);
+        assert!((3590..=3600).contains(&life(&format!(r#","expires_on":"{in_an_hour}""#))));
+        let later = jiff::Timestamp::from_second(in_an_hour).unwrap();
+        assert!((3590..=3600).contains(&life(&format!(r#","expireTime":"{later}""#))));
+        let iam: Granted = serde_json::from_str(r#"{"accessToken":"t","expireTime":"2001-09-09T01:46:40Z"}"#).unwrap();
+        assert_eq!(iam.life(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_form_is_encoded_as_one() {
+        let form = Form::new().field("grant_type", "a:b").field("secret", "p&q=r s+\u{e4}~%");
+        assert_eq!(form.0.as_str(), "grant_type=a%3Ab&secret=p%26q%3Dr+s%2B%C3%A4%7E%25");
+    }
+}

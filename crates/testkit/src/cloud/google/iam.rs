@@ -39,8 +39,6 @@ pub(super) struct Identities {
     /// Who may act as whom.
     creators: BTreeSet<(String, String)>,
     tokens: BTreeMap<String, Token>,
-    /// Lives of the tokens that are given out from now on, in seconds.
-    life: Option<i64>,
     issued: u64,
 }
 
@@ -98,11 +96,6 @@ impl FakeGoogle {
     /// Every token that was given out ends now.
     pub fn end_tokens(&self) {
         self.state().identities.tokens.clear();
-    }
-
-    /// How long tokens live that are given out from now on.
-    pub fn token_life(&self, seconds: i64) {
-        self.state().identities.life = Some(seconds);
     }
 
     /// How many tokens were given out.
@@ -262,7 +255,7 @@ impl Identities {
 
     fn make(&mut self, principal: &str, scope: &str) -> (String, i64) {
         self.issued += 1;
-        let (token, ends) = (format!("ya29.fake-{}", self.issued), now() + self.life.unwrap_or(3600));
+        let (token, ends) = (format!("ya29.fake-{}", self.issued), now() + 3600);
         let made = Token { principal: principal.to_owned(), scope: scope.to_owned(), ends };
         self.tokens.insert(token.clone(), made);
         (token, ends)
