@@ -160,7 +160,8 @@ async fn bytes_that_are_changed_on_their_way_are_noticed_in_both_directions_and_
     let world = World::new().await;
     let kms = world.kms(&world.account());
     let wrapped = kms.wrap_one(&material(), &context()).await.unwrap();
-    for fault in [Fault::DamageRequest, Fault::DamageAnswer, Fault::IgnoreChecksums] {
+    let unseen = [Fault::IgnoreChecksum("plaintext"), Fault::IgnoreChecksum("additionalAuthenticatedData")];
+    for fault in [Fault::DamageRequest, Fault::DamageAnswer, unseen[0], unseen[1]] {
         world.fake.next(fault);
         let error = kms.wrap_one(&material(), &context()).await.unwrap_err();
         assert_eq!(error.code(), Code::KmsUnavailable, "{fault:?}: {error}");

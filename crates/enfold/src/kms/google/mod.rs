@@ -8,7 +8,7 @@
 //! Cloud KMS has no batches: a batch here is that many calls, a few at a time. `sign_in.rs` has the ways to sign in,
 //! `wire.rs` what is sent and answered.
 //!
-//! Tested against a fake of ours (`enfold_testkit::google`), and not yet against the real service.
+//! Tested against a fake of ours (`enfold_testkit::cloud::google`), and not yet against the real service.
 
 mod crc32c;
 mod credentials;

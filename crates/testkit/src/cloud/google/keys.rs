@@ -146,13 +146,13 @@ impl Key {
         }
         let name =
             if fault == Some(Fault::AnswerOfAnotherKey) { format!("{}-2", self.name) } else { self.name.clone() };
-        let looked = fault != Some(Fault::IgnoreChecksums);
+        let looked = |field| fault != Some(Fault::IgnoreChecksum(field));
         Ok(json!({
             "name": format!("{name}/cryptoKeyVersions/{}", self.primary),
             "ciphertext": STANDARD.encode(&shown),
             "ciphertextCrc32c": crc32c(&ciphertext).to_string(),
-            "verifiedPlaintextCrc32c": looked && checked,
-            "verifiedAdditionalAuthenticatedDataCrc32c": looked && bound_checked,
+            "verifiedPlaintextCrc32c": looked("plaintext") && checked,
+            "verifiedAdditionalAuthenticatedDataCrc32c": looked("additionalAuthenticatedData") && bound_checked,
             "protectionLevel": "SOFTWARE",
         }))
     }

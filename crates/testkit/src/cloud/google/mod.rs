@@ -31,8 +31,8 @@ pub enum Fault {
     DamageRequest,
     /// Bytes of the answer are changed on their way out.
     DamageAnswer,
-    /// The service does not look at the checksums that it was sent.
-    IgnoreChecksums,
+    /// The service does not look at the checksum of this field.
+    IgnoreChecksum(&'static str),
     /// An answer of another key of the same kind.
     AnswerOfAnotherKey,
 }
