@@ -212,6 +212,8 @@ async fn a_key_for_signing_is_refused_and_described_as_unusable() {
 async fn a_refusal_for_its_quota_says_when_to_come_again_and_one_for_a_right_which_role_is_missing() {
     let world = World::new(Kind::Rsa).await;
     let kms = world.kms();
+    world.fake.next(Fault::Unavailable);
+    assert_eq!(kms.wrap_one(&material(), &context()).await.unwrap_err().code(), Code::KmsUnavailable);
     world.fake.next(Fault::Throttle(7));
     let error = kms.wrap_one(&material(), &context()).await.unwrap_err();
     assert_eq!((error.code(), error.again_after()), (Code::KmsThrottled, Some(Duration::from_secs(7))));

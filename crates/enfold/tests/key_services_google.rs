@@ -193,6 +193,8 @@ async fn an_answer_of_another_key_is_refused() {
 async fn a_refusal_for_its_quota_says_when_to_come_again_and_nothing_else() {
     let world = World::new().await;
     let kms = world.kms(&world.account());
+    world.fake.next(Fault::Unavailable);
+    assert_eq!(kms.wrap_one(&material(), &context()).await.unwrap_err().code(), Code::KmsUnavailable);
     world.fake.next(Fault::Throttle(1_250));
     let error = kms.wrap_one(&material(), &context()).await.unwrap_err();
     assert_eq!((error.code(), error.again_after()), (Code::KmsThrottled, Some(Duration::from_millis(1_250))));

@@ -102,7 +102,11 @@ impl Tokens {
             if held.is_of(stamp.as_ref()) && !held.token.has_ended() {
                 // Somebody renews it already.
                 let Ok(_turn) = self.turn.try_lock() else { return Ok(held.token) };
-                return Ok(self.renew(operation, stamp, held).await);
+                // Or has done so meanwhile.
+                return match self.held().filter(fresh) {
+                    Some(renewed) => Ok(renewed.token),
+                    None => Ok(self.renew(operation, stamp, held).await),
+                };
             }
         }
         let _turn = self.turn.lock().await;
