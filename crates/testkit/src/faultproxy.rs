@@ -46,7 +46,7 @@ impl FaultProxy {
                     };
                     list.push(kept);
                     let told = told.map(Arc::clone);
-                    std::thread::spawn(move || pass(from, to, told));
+                    std::thread::spawn(move || pass(from, to, told.as_deref()));
                 }
             }
         });
@@ -71,11 +71,11 @@ impl FaultProxy {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, told: Option<Arc<Mutex<Fault>>>) {
+fn pass(mut from: TcpStream, mut to: TcpStream, told: Option<&Mutex<Fault>>) {
     let mut buffer = vec![0; 1 << 16];
     let mut passed = 0;
     while let Ok(read @ 1..) = from.read(&mut buffer) {
-        let fault = told.as_ref().map(|told| *told.lock().unwrap_or_else(PoisonError::into_inner));
+        let fault = told.map(|told| *told.lock().unwrap_or_else(PoisonError::into_inner));
         let bytes = &mut buffer[..read];
         let sent = match fault.unwrap_or_default() {
             Fault::None => to.write_all(bytes),

@@ -4,6 +4,8 @@
 mod bad_policy;
 mod bad_value;
 mod canary;
+#[cfg(all(feature = "azure", feature = "google"))]
+mod cloud;
 #[cfg(feature = "postgres")]
 mod counting;
 mod disk_full;
