@@ -13,6 +13,7 @@ use bytes::Bytes;
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
+use rustls::CertificateError;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::failure::{self, Operation};
@@ -202,15 +203,35 @@ fn missed(operation: Operation, uri: &KeyUri, error: &reqwest::Error) -> Error {
     }
     let unavailable = failure::failed(Code::KmsUnavailable, operation, uri);
     match tls_error(error) {
-        Some(rustls::Error::InvalidCertificate(_)) => unavailable
-            .cause("the certificate of the key service is not trusted")
-            .hint("name its authority in the policy (`ca_file`), and the host that the certificate is for in the URI"),
+        Some(rustls::Error::InvalidCertificate(fault)) => untrusted(unavailable, fault),
+        Some(rustls::Error::InvalidMessage(_)) => unavailable
+            .cause("the key service does not speak TLS there")
+            .hint("see at which port it speaks TLS, and name that one in the URI"),
         Some(_) => unavailable
             .cause("the key service and this machine agree on no TLS")
             .hint("see which versions it offers; the policy's `key_services.min_tls` is the least that is taken"),
         None => unavailable
             .cause("the key service could not be reached, or hung up")
             .hint("check host and port of the URI, and the way there"),
+    }
+}
+
+fn untrusted(error: Error, fault: &CertificateError) -> Error {
+    use CertificateError as Fault;
+    match fault {
+        // A bad signature: the authority has the name of a trusted one, and another key.
+        Fault::UnknownIssuer | Fault::BadSignature => error
+            .cause("the certificate of the key service is of an authority that is not trusted")
+            .hint("name the authority in the policy (`ca_file`), if it is one of yours"),
+        Fault::NotValidForName | Fault::NotValidForNameContext { .. } => error
+            .cause("the certificate of the key service is for another host")
+            .hint("name the host in the URI that the certificate is for"),
+        Fault::Expired | Fault::ExpiredContext { .. } | Fault::NotValidYet | Fault::NotValidYetContext { .. } => error
+            .cause("the certificate of the key service is out of its dates")
+            .hint("compare this machine's clock, and have the certificate renewed"),
+        _ => error
+            .cause("the certificate of the key service cannot be trusted")
+            .hint("look at it: `openssl s_client -connect HOST:PORT`"),
     }
 }
 
