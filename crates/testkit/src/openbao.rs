@@ -110,7 +110,9 @@ impl Private {
         };
         let listeners: Vec<Value> = ports.iter().zip(secured).map(listener).collect();
         let configuration = folder.path().join("listeners.json");
-        std::fs::write(&configuration, json!({ "listener": listeners }).to_string()).expect("it is written");
+        // An empty list is refused.
+        let listeners = if listeners.is_empty() { json!({}) } else { json!({ "listener": listeners }) };
+        std::fs::write(&configuration, listeners.to_string()).expect("it is written");
         let log = File::create(folder.path().join("log")).expect("a file");
         let process = Command::new(variable("ENFOLD_TEST_OPENBAO_PROGRAM"))
             .args(["server", "-dev", "-dev-no-store-token", &format!("-dev-root-token-id={ROOT_TOKEN}")])

@@ -8,4 +8,6 @@ mod harness;
 mod interrupt;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "vault")]
+mod vault;
 mod way;

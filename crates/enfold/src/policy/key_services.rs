@@ -40,12 +40,16 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
 fn sign_in(at: &mut Resolver<'_>, name: &str, raw: &RawVault) -> Option<VaultSignIn> {
     let place = |key: &str| keys(&["key_services", "vault", name, key]);
     let wanted: &[&str] = match raw.auth {
+        // A token that is there already comes from no mount.
         RawVaultAuth::Token => &["token_file"],
-        RawVaultAuth::AppRole => &["role_id", "secret_id_file"],
+        RawVaultAuth::AppRole => &["auth_mount", "role_id", "secret_id_file"],
     };
-    for (key, value) in
-        [("role_id", &raw.role_id), ("token_file", &raw.token_file), ("secret_id_file", &raw.secret_id_file)]
-    {
+    for (key, value) in [
+        ("auth_mount", &raw.auth_mount),
+        ("role_id", &raw.role_id),
+        ("token_file", &raw.token_file),
+        ("secret_id_file", &raw.secret_id_file),
+    ] {
         if value.is_some() && !wanted.contains(&key) {
             at.report(&place(key), "this way to sign in has no use for it");
         }

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use enfold::kms::{
     EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, VaultKms, VaultOptions,
@@ -73,6 +74,16 @@ impl Engine {
         wanted.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let made = self.bao.write("auth/token/create", wanted).await;
         made["auth"]["client_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for the end of a token's life.
+    pub(crate) async fn until_gone(&self, token: &str) {
+        let gone = async {
+            while self.bao.call("POST", "auth/token/lookup", &json!({ "token": token })).await.0 == 200 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
     }
 
     /// The name of a policy with these rules.

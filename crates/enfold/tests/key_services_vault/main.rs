@@ -9,6 +9,7 @@ mod conformance_table;
 
 mod engine;
 mod key;
+mod server;
 mod session;
 mod suite;
 mod tls;

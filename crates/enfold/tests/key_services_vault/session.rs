@@ -10,16 +10,20 @@ use serde_json::{Value, json};
 use crate::engine::{Engine, context, material, open, shown};
 
 /// An AppRole of the engine's, and how to sign in with it.
-struct Role {
+pub(crate) struct Role {
     mount: String,
-    options: VaultOptions,
+    pub(crate) options: VaultOptions,
 }
 
 impl Role {
-    /// `more`: what its tokens are like.
-    async fn new(engine: &Engine, more: Value) -> Self {
+    /// With the rights of an application; `more`: what its tokens are like.
+    pub(crate) async fn new(engine: &Engine, more: Value) -> Self {
+        Self::with_rules(engine, &engine.application(), more).await
+    }
+
+    pub(crate) async fn with_rules(engine: &Engine, rules: &str, more: Value) -> Self {
         let mount = engine.bao.mount("approle", "auth").await;
-        let mut wanted = json!({ "token_policies": [engine.policy(&engine.application()).await] });
+        let mut wanted = json!({ "token_policies": [engine.policy(rules).await] });
         wanted.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let role = format!("auth/{mount}/role/orders");
         engine.bao.write(&role, wanted).await;
@@ -31,8 +35,16 @@ impl Role {
         Self { mount, options: VaultOptions { sign_in, ..VaultOptions::default() } }
     }
 
+    /// How many more times its SecretID may be used.
+    pub(crate) async fn sign_ins_left(&self, engine: &Engine) -> u64 {
+        let VaultSignIn::AppRole { secret_id_file: Some(file), .. } = &self.options.sign_in else { unreachable!() };
+        let asked = json!({ "secret_id": std::fs::read_to_string(file).unwrap() });
+        let about = engine.bao.write(&format!("auth/{}/role/orders/secret-id/lookup", self.mount), asked).await;
+        about["data"]["secret_id_num_uses"].as_u64().unwrap()
+    }
+
     /// Every token of the mount ends, as it would at its time.
-    async fn end_tokens(&self, engine: &Engine) {
+    pub(crate) async fn end_tokens(&self, engine: &Engine) {
         engine.bao.write(&format!("sys/leases/revoke-prefix/auth/{}", self.mount), json!({ "sync": true })).await;
     }
 }
@@ -85,4 +97,54 @@ async fn a_token_is_renewed_before_its_end_though_nothing_is_called() {
     };
     tokio::time::timeout(Duration::from_secs(60), renewed).await.unwrap();
     assert!(kms.wrap_one(&material(), &context()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_renewed_is_replaced_before_its_end_though_nothing_is_called() {
+    let engine = Engine::new().await;
+    // Tokens of a batch are in no store and cannot be renewed; a SecretID counts the sign-ins.
+    let role =
+        Role::new(&engine, json!({ "token_ttl": "3s", "token_type": "batch", "secret_id_num_uses": 1000 })).await;
+    let kms = open(&engine.uri(), &role.options);
+    let wrapped = kms.wrap_one(&material(), &context()).await.unwrap();
+    let first = role.sign_ins_left(&engine).await;
+    let replaced = async {
+        while role.sign_ins_left(&engine).await == first {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), replaced).await.unwrap();
+    assert!(kms.unwrap_one(&wrapped, &context()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_near_its_longest_life_is_replaced_by_a_new_sign_in() {
+    let engine = Engine::new().await;
+    let more = json!({ "token_ttl": "3s", "token_max_ttl": "4s", "secret_id_num_uses": 1000 });
+    let role = Role::new(&engine, more).await;
+    let kms = open(&engine.uri(), &role.options);
+    let wrapped = kms.wrap_one(&material(), &context()).await.unwrap();
+    let first = role.sign_ins_left(&engine).await;
+    // Each call on the way must be served: there is no moment without a token.
+    let replaced = async {
+        while role.sign_ins_left(&engine).await + 2 > first {
+            kms.unwrap_one(&wrapped, &context()).await.map(drop).unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), replaced).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_that_came_to_its_end_and_has_no_successor_is_said_to_be_over() {
+    let engine = Engine::new().await;
+    let token = engine.token(json!({ "ttl": "1s", "renewable": false })).await;
+    let kms = engine.open_with(&token);
+    let wrapped = kms.wrap_one(&material(), &context()).await.unwrap();
+    engine.until_gone(&token).await;
+    let error = kms.unwrap_one(&wrapped, &context()).await.err().unwrap();
+    assert_eq!(error.code(), Code::KmsAccessDenied, "{error}");
+    assert!(shown(&error).contains("is not valid any more"), "{}", shown(&error));
+    assert!(!shown(&error).contains(&token), "the token is not repeated");
+    engine.secret("token", &engine.token(json!({})).await);
+    assert!(kms.unwrap_one(&wrapped, &context()).await.is_ok());
 }

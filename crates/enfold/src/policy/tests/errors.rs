@@ -373,3 +373,24 @@ fn one_changed_line_of_a_sound_policy_is_one_error() {
     enfold.toml:14: tables.t.row_key.1: the same column twice
     "#);
 }
+
+#[test]
+fn a_way_to_sign_in_to_vault_takes_its_own_settings_alone() {
+    let text = SHORT.replace("local:dev.key", "vault://v/transit/orders");
+    let vault = "[key_services.vault.\"v\"]\n";
+    let by_token = format!("{vault}auth_mount = \"token\"\nrole_id = \"r\"\nsecret_id_file = \"s\"");
+    assert_snapshot!(refused(&format!("{text}{by_token}")), @r"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:13: key_services.vault.v.auth_mount: this way to sign in has no use for it
+    enfold.toml:14: key_services.vault.v.role_id: this way to sign in has no use for it
+    enfold.toml:15: key_services.vault.v.secret_id_file: this way to sign in has no use for it
+    ");
+    let by_role = format!("{vault}auth = \"approle\"\nauth_mount = \"a b\"\ntoken_file = \"t\"");
+    assert_snapshot!(refused(&format!("{text}{by_role}")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:12: key_services.vault.v.role_id: missing
+    enfold.toml:14: key_services.vault.v.auth_mount: made of letters, digits, `-`, `_` and `/`
+    enfold.toml:15: key_services.vault.v.token_file: this way to sign in has no use for it
+    hint: add `role_id = "…"` under `[key_services.vault.v]`
+    "#);
+}
