@@ -6,6 +6,8 @@ pub mod aws;
 pub mod certificates;
 pub mod chinook;
 pub mod faultproxy;
+pub mod issuer;
+pub mod kubernetes;
 pub mod openbao;
 pub mod own_main;
 pub mod people;

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{HeaderName, HeaderValue};
@@ -17,9 +17,10 @@ use rustls::CertificateError;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::failure::{self, Operation};
+use super::secret::{self, Readers, Stamp};
 use super::uri::KeyUri;
 use crate::error::{Code, Error, Result};
-use crate::policy::MinTls;
+use crate::policy::{MinTls, TlsIdentity};
 use crate::tls;
 
 /// More than any answer that is asked for here, and little enough to hold.
@@ -31,6 +32,8 @@ pub struct HttpOptions {
     pub min_tls: MinTls,
     /// Trusts the authorities of this PEM file instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// Who the client says to be, where the service asks for a certificate.
+    pub identity: Option<TlsIdentity>,
     pub connect_within: Duration,
     /// For one call, its connection included.
     pub answer_within: Duration,
@@ -41,6 +44,7 @@ impl Default for HttpOptions {
         Self {
             min_tls: MinTls::default(),
             ca_file: None,
+            identity: None,
             connect_within: Duration::from_secs(2),
             answer_within: Duration::from_secs(4),
         }
@@ -56,7 +60,7 @@ pub(super) struct Http {
 /// A client and the state of the files it was made from.
 struct Loaded {
     client: Client,
-    stamps: Vec<Option<(SystemTime, u64)>>,
+    stamps: Vec<Stamp>,
 }
 
 /// One request. A header's value may be secret; none of them is logged.
@@ -143,7 +147,11 @@ impl Http {
     }
 
     fn make(&self) -> Result<Client> {
-        let trust = tls::Trust { min: self.options.min_tls, authorities: self.options.ca_file.as_deref() };
+        let HttpOptions { min_tls, ca_file, identity, .. } = &self.options;
+        let key = identity.as_ref().map(|identity| secret::read(&identity.key, Readers::Closed)).transpose()?;
+        let identity = identity.as_ref().zip(key.as_ref());
+        let identity = identity.map(|(identity, key)| tls::Identity { certificate: &identity.certificate, key });
+        let trust = tls::Trust { min: *min_tls, authorities: ca_file.as_deref(), identity };
         let unverifiable =
             || Error::new(Code::KmsUnavailable, "this machine has no root certificates to verify a key service with");
         let config = tls::client(&trust, unverifiable)?;
@@ -157,12 +165,9 @@ impl Http {
             .map_err(|_| Error::new(Code::Internal, "cannot make a client for HTTP"))
     }
 
-    fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
-        let about = |path: &PathBuf| {
-            let about = std::fs::metadata(path).ok()?;
-            Some((about.modified().ok()?, about.len()))
-        };
-        self.options.ca_file.iter().map(about).collect()
+    fn stamps(&self) -> Vec<Stamp> {
+        let identity = self.options.identity.iter().flat_map(|identity| [&identity.certificate, &identity.key]);
+        self.options.ca_file.iter().chain(identity).map(|path| Stamp::of(path)).collect()
     }
 }
 

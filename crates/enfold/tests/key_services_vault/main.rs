@@ -11,5 +11,6 @@ mod engine;
 mod key;
 mod server;
 mod session;
+mod sign_in;
 mod suite;
 mod tls;
