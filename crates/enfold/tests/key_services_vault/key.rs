@@ -1,7 +1,7 @@
-//! Keys, their versions, and the rights to them.
+//! Keys and the rights to them.
 
 use enfold::Code;
-use enfold::kms::{KeyManagementServiceExt, RewrapRequest, UnwrapRequest};
+use enfold::kms::KeyManagementServiceExt;
 use serde_json::{Value, json};
 
 use crate::engine::{Engine, by_token, context, material, open, serves};
@@ -40,24 +40,6 @@ async fn a_token_without_a_right_is_refused_and_told_which() {
     let error = kms.unwrap_one(&wrapped, &context()).await.err().unwrap();
     assert_eq!(error.code(), Code::KmsAccessDenied, "{error}");
     assert!(error.hints().any(|h| h.contains("`decrypt/KEY`")), "{:?}", error.hints().collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn a_rotated_key_opens_its_old_wraps_until_their_version_is_retired() {
-    let engine = Engine::new().await;
-    let kms = engine.open_as_root();
-    let (old, context) = (kms.wrap_one(&material(), &context()).await.unwrap(), context());
-    kms.rotator().unwrap().rotate().await.unwrap();
-    assert_eq!(kms.unwrap_one(&old, &context).await.ok().unwrap().expose(), material().expose());
-    let request = RewrapRequest { wrapped: &old, context: &context };
-    let new = kms.rewrapper().unwrap().rewrap(&[request]).await.remove(0).unwrap();
-    assert!(new.as_bytes().starts_with(b"vault:v2:"), "a rewrap is under the newest version");
-
-    engine.bao.write(&format!("{}/keys/orders/config", engine.mount), json!({ "min_decryption_version": 2 })).await;
-    let requests = [&old, &new].map(|wrapped| UnwrapRequest { wrapped, context: &context });
-    let mut opened = kms.unwrap(&requests).await.into_iter();
-    assert_eq!(opened.next().unwrap().err().unwrap().code(), Code::KmsVersionRetired);
-    assert_eq!(opened.next().unwrap().ok().unwrap().expose(), material().expose(), "the other item of the batch");
 }
 
 #[tokio::test]

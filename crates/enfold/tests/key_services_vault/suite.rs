@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enfold::kms::conformance::{self, Arranged, Case, Fixture, Outcome, Trouble};
-use enfold::kms::{KeyManagementService, RootKey, VaultOptions};
+use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, Outcome, Trouble};
+use enfold::kms::{KeyManagementService, RootKey, VaultOptions, WrappedKey};
 use enfold_testkit::aws::{Behaviour, Listener};
 use serde_json::{Value, json};
 
@@ -48,6 +48,13 @@ impl Fixture for OnOpenBao {
                 let token = self.0.token_for("path \"nothing/*\" { capabilities = [\"read\"] }", json!({})).await;
                 Arranged::Done(open(kms.uri().as_str(), &by_token(&self.0.secret("denied", &token))))
             }
+            Trouble::CredentialExpired => {
+                let token =
+                    self.0.token_for("path \"*\" { capabilities = [\"read\", \"update\"] }", short_lived()).await;
+                let file = self.0.secret("expired", &token);
+                self.0.until_gone(&token).await;
+                Arranged::Done(open(kms.uri().as_str(), &by_token(&file)))
+            }
             Trouble::Throttled => {
                 let body = json!({ "errors": ["secret-text"] }).to_string();
                 elsewhere(&Listener::start(Behaviour::Answer(429, body)).await, &self.0.root())
@@ -59,6 +66,29 @@ impl Fixture for OnOpenBao {
             }
         }
     }
+
+    async fn versions(&self, kms: &Arc<dyn KeyManagementService>, change: Change) -> Arranged {
+        let RootKey::Vault(key) = kms.uri().root() else { panic!("not a transit key") };
+        match change {
+            Change::Rotate => kms.rotator().unwrap().rotate().await.unwrap(),
+            Change::RetireOld => {
+                let newest = kms.describer().unwrap().describe().await.unwrap().versions.unwrap().newest;
+                let retire = json!({ "min_decryption_version": newest });
+                self.0.bao.write(&format!("{}/keys/{}/config", key.mount(), key.key()), retire).await;
+            }
+        }
+        Arranged::Done(kms.clone())
+    }
+
+    fn version_of(&self, wrapped: &WrappedKey) -> Option<u32> {
+        let text = std::str::from_utf8(wrapped.as_bytes()).unwrap();
+        Some(text.strip_prefix("vault:v").unwrap().split(':').next().unwrap().parse().unwrap())
+    }
+}
+
+/// A token that cannot be renewed, and ends on its own.
+fn short_lived() -> Value {
+    json!({ "ttl": "1s", "renewable": false })
 }
 
 #[tokio::test]
