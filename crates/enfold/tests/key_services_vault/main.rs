@@ -7,6 +7,7 @@
 #[path = "../conformance_table/mod.rs"]
 mod conformance_table;
 
+mod binding;
 mod engine;
 mod key;
 mod server;
