@@ -35,7 +35,7 @@ async fn denied(kms: &dyn KeyManagementService, hint: &str, secret: &str) {
 const ISSUER: &str = "https://issuer.example";
 
 /// What the role asks for, with one claim changed.
-fn claims(changed: Value) -> Value {
+fn claims(changed: &Value) -> Value {
     let mut claims = json!({ "iss": ISSUER, "aud": "openbao", "sub": "orders" });
     claims.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
     claims
@@ -53,7 +53,7 @@ async fn a_jwt_signs_in_and_is_read_again_for_every_sign_in() {
     });
     engine.bao.write(&format!("auth/{mount}/role/orders"), role).await;
 
-    let file = engine.secret("jwt", &issuer.sign(claims(json!({}))));
+    let file = engine.secret("jwt", &issuer.sign(claims(&json!({}))));
     let kms = open(
         &engine.uri(),
         &by(VaultSignIn::Jwt { mount: mount.clone(), role: "orders".to_owned(), file: file.clone() }),
@@ -61,11 +61,11 @@ async fn a_jwt_signs_in_and_is_read_again_for_every_sign_in() {
     serves(&*kms).await.unwrap();
 
     for (what, token) in [
-        ("another issuer's signature", Issuer::new().sign(claims(json!({})))),
-        ("another issuer", issuer.sign(claims(json!({ "iss": "https://other.example" })))),
-        ("another audience", issuer.sign(claims(json!({ "aud": "billing" })))),
-        ("another subject", issuer.sign(claims(json!({ "sub": "billing" })))),
-        ("a token that has ended", issuer.sign(claims(json!({ "exp": 1_600_000_000 })))),
+        ("another issuer's signature", Issuer::new().sign(claims(&json!({})))),
+        ("another issuer", issuer.sign(claims(&json!({ "iss": "https://other.example" })))),
+        ("another audience", issuer.sign(claims(&json!({ "aud": "billing" })))),
+        ("another subject", issuer.sign(claims(&json!({ "sub": "billing" })))),
+        ("a token that has ended", issuer.sign(claims(&json!({ "exp": 1_600_000_000 })))),
         ("no token", "not-a-token".to_owned()),
     ] {
         println!("{what}");
@@ -73,7 +73,7 @@ async fn a_jwt_signs_in_and_is_read_again_for_every_sign_in() {
         end_tokens(&engine, &mount).await;
         denied(&*kms, "issuer, audience and claims", &token).await;
     }
-    engine.secret("jwt", &issuer.sign(claims(json!({}))));
+    engine.secret("jwt", &issuer.sign(claims(&json!({}))));
     serves(&*kms).await.unwrap();
 
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -118,7 +118,7 @@ async fn a_kubernetes_service_account_signs_in_when_its_cluster_knows_the_token(
     let kms =
         open(&engine.uri(), &by(VaultSignIn::Kubernetes { mount: mount.clone(), role: "orders".to_owned(), file }));
     serves(&*kms).await.unwrap();
-    assert_eq!(fake.reviewed(), [ours.token.clone()], "one sign-in");
+    assert_eq!(fake.reviewed(), std::slice::from_ref(&ours.token), "one sign-in");
 
     for refused in [&theirs.token, &gone.token] {
         project(refused);
