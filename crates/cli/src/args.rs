@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Seal(Value),
     /// Open an envelope read from standard input, or many.
     Open(Value),
+    /// Look at the data keys.
+    #[command(subcommand)]
+    Keys(Keys),
     /// Check configuration, database rights and keys.
     Doctor,
     /// Explain an error code.
@@ -264,6 +267,20 @@ pub(crate) enum FormArg {
     Text,
     Bytes,
     Json,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Keys {
+    /// Show which data keys depend on which root key.
+    Wraps(Wraps),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Wraps {
+    /// Make the wraps that are missing first: of data keys that were made while a root key did not answer, or before it
+    /// came into the policy.
+    #[arg(long)]
+    pub(crate) repair: bool,
 }
 
 #[derive(Args, Debug)]
