@@ -20,6 +20,7 @@ pub(crate) struct Trust<'a> {
 }
 
 /// A client certificate, of which the key was read by whoever knows who may read it.
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only key services are shown one"))]
 pub(crate) struct Identity<'a> {
     pub certificate: &'a Path,
     /// PEM.
