@@ -7,6 +7,8 @@ pub mod certificates;
 pub mod chinook;
 pub mod cloud;
 pub mod faultproxy;
+pub mod issuer;
+pub mod kubernetes;
 pub mod openbao;
 pub mod own_main;
 pub mod people;

@@ -17,4 +17,6 @@ mod interrupt;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod rights;
+#[cfg(feature = "vault")]
+mod vault;
 mod way;

@@ -289,6 +289,20 @@ pub enum VaultSignIn {
     Token { file: Option<PathBuf> },
     /// With the SecretID of the file, or of the variable `VAULT_SECRET_ID`.
     AppRole { mount: String, role_id: String, secret_id_file: Option<PathBuf> },
+    /// With a token of an issuer that the server trusts.
+    Jwt { mount: String, role: String, file: PathBuf },
+    /// With the token of a Kubernetes service account, which the server has its cluster look at.
+    Kubernetes { mount: String, role: String, file: PathBuf },
+    /// With the certificate that the connection is made with. Without a role the server takes one that fits.
+    Certificate { mount: String, role: Option<String>, identity: TlsIdentity },
+}
+
+/// A certificate and its key, as files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsIdentity {
+    /// With the certificates between it and its authority, if there are any.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug)]

@@ -97,6 +97,9 @@ pub(in crate::policy) struct RawVault {
     pub auth_mount: Option<String>,
     /// The namespace to sign in to, where it is not that of the root key. An empty one is the root namespace.
     pub auth_namespace: Option<String>,
+    /// The role to sign in as (`jwt`, `kubernetes`, `cert`). With `cert` it may be left out: the server then takes one
+    /// that fits.
+    pub role: Option<String>,
     /// The RoleID (`approle`). It is no secret.
     pub role_id: Option<String>,
     /// File of the token (`token`); without it the variable `VAULT_TOKEN` is read. Others may have no right to it.
@@ -106,6 +109,16 @@ pub(in crate::policy) struct RawVault {
     /// it.
     #[schemars(extend("format" = "path"))]
     pub secret_id_file: Option<String>,
+    /// File of the token (`jwt`, `kubernetes`). With `kubernetes` it is by default where a pod has that of its service
+    /// account, and may be open to others as it is there; with `jwt` others may have no right to it.
+    #[schemars(extend("format" = "path"))]
+    pub jwt_file: Option<String>,
+    /// PEM file of the certificate (`cert`), with those between it and its authority.
+    #[schemars(extend("format" = "path"))]
+    pub client_certificate_file: Option<String>,
+    /// PEM file of the certificate's key (`cert`). Others may have no right to it.
+    #[schemars(extend("format" = "path"))]
+    pub client_key_file: Option<String>,
 }
 
 /// The ways to sign in.
@@ -117,4 +130,10 @@ pub(in crate::policy) enum RawVaultAuth {
     Token,
     /// As a program that has a RoleID and a SecretID.
     AppRole,
+    /// With a token of an issuer that the server trusts.
+    Jwt,
+    /// As a Kubernetes service account.
+    Kubernetes,
+    /// With a TLS client certificate.
+    Cert,
 }

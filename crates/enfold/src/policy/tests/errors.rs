@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use super::{SHORT, load, refused};
 use crate::Code;
-use crate::policy::{self, Variables};
+use crate::policy::{self, Variables, VaultSignIn};
 
 #[test]
 fn a_file_that_is_not_there_names_the_command_that_makes_one() {
@@ -394,4 +394,53 @@ fn a_way_to_sign_in_to_azure_takes_its_own_file_alone() {
     enfold.toml:15: key_services.azure.tenant_id: made of letters, digits, `-` and `.`
     enfold.toml:16: key_services.azure.authority: not an authority, as `https://login.microsoftonline.com`
     ");
+}
+
+#[test]
+fn a_way_to_sign_in_to_vault_takes_its_own_settings_alone() {
+    let text = SHORT.replace("local:dev.key", "vault://v/transit/orders");
+    let vault = "[key_services.vault.\"v\"]\n";
+    let by_token = format!("{vault}auth_mount = \"token\"\nrole_id = \"r\"\nsecret_id_file = \"s\"");
+    assert_snapshot!(refused(&format!("{text}{by_token}")), @r"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:13: key_services.vault.v.auth_mount: this way to sign in has no use for it
+    enfold.toml:14: key_services.vault.v.role_id: this way to sign in has no use for it
+    enfold.toml:15: key_services.vault.v.secret_id_file: this way to sign in has no use for it
+    ");
+    let by_role = format!("{vault}auth = \"approle\"\nauth_mount = \"a b\"\ntoken_file = \"t\"");
+    assert_snapshot!(refused(&format!("{text}{by_role}")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:12: key_services.vault.v.role_id: missing
+    enfold.toml:14: key_services.vault.v.auth_mount: made of letters, digits, `-`, `_` and `/`
+    enfold.toml:15: key_services.vault.v.token_file: this way to sign in has no use for it
+    hint: add `role_id = "…"` under `[key_services.vault.v]`
+    "#);
+    let by_jwt = format!("{vault}auth = \"jwt\"\nrole_id = \"r\"");
+    assert_snapshot!(refused(&format!("{text}{by_jwt}")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:12: key_services.vault.v.role: missing
+    enfold.toml:12: key_services.vault.v.jwt_file: missing
+    enfold.toml:14: key_services.vault.v.role_id: this way to sign in has no use for it
+    hint: add `role = "…"` under `[key_services.vault.v]`
+    hint: add `jwt_file = "…"` under `[key_services.vault.v]`
+    "#);
+    let by_certificate = format!("{vault}auth = \"cert\"\njwt_file = \"j\"");
+    assert_snapshot!(refused(&format!("{text}{by_certificate}")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:12: key_services.vault.v.client_certificate_file: missing
+    enfold.toml:12: key_services.vault.v.client_key_file: missing
+    enfold.toml:14: key_services.vault.v.jwt_file: this way to sign in has no use for it
+    hint: add `client_certificate_file = "…"` under `[key_services.vault.v]`
+    hint: add `client_key_file = "…"` under `[key_services.vault.v]`
+    "#);
+}
+
+#[test]
+fn a_kubernetes_service_account_has_its_token_where_pods_have_it() {
+    let text = SHORT.replace("local:dev.key", "vault://v/transit/orders");
+    let vault = "[key_services.vault.\"v\"]\nauth = \"kubernetes\"\nrole = \"orders\"\n";
+    let policy = load(&format!("{text}{vault}")).unwrap();
+    let file = "/var/run/secrets/kubernetes.io/serviceaccount/token".into();
+    let (mount, role) = ("kubernetes".to_owned(), "orders".to_owned());
+    assert_eq!(policy.key_services.vault["v:8200"].sign_in, VaultSignIn::Kubernetes { mount, role, file });
 }
