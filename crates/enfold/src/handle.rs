@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
 use crate::keyring::{KeyRing, Repaired, RootHealth, Roots, Trusted, roots::Provider};
-use crate::kms::{KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
+use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
 use crate::registry::Registered;
@@ -439,7 +439,13 @@ fn make_local_keys(policy: &Policy, known: &[RootKey]) -> Result<()> {
                 && !policy.folder().join(path).exists()
                 && !known.iter().any(|root| root.uri == uri.to_string())
             {
-                LocalKms::init(&uri, policy.folder())?;
+                match policy.key_services.local.get(&uri) {
+                    None => LocalKms::init(&uri, policy.folder())?,
+                    Some(source) => {
+                        let passphrase = source.read()?.good_for_new_keys()?;
+                        LocalKms::init_sealed(&uri, policy.folder(), &passphrase, Kdf::default())?
+                    }
+                };
             }
         }
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use enfold::kms::conformance::{self, Arranged, Case, Fixture, Outcome, Trouble};
 use enfold::kms::{
-    EncryptionContext, KeyManagementService, KeyMaterial, KeyUri, LocalKms, MemoryKms, MemoryState, Meter, Retry,
-    RetryOptions, UnwrapRequest, WrapRequest, WrappedKey,
+    EncryptionContext, Kdf, KeyManagementService, KeyMaterial, KeyUri, LocalKms, MemoryKms, MemoryState, Meter,
+    Passphrase, Retry, RetryOptions, UnwrapRequest, WrapRequest, WrappedKey,
 };
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -55,6 +55,7 @@ impl Fixture for Memory {
 struct Local {
     folder: tempfile::TempDir,
     next: AtomicU32,
+    passphrase: Option<Passphrase>,
 }
 
 const NO_SERVICE: &str = "a key file has no service that could refuse";
@@ -62,13 +63,20 @@ const NO_SERVICE: &str = "a key file has no service that could refuse";
 #[async_trait]
 impl Fixture for Local {
     fn name(&self) -> String {
-        "local".to_owned()
+        if self.passphrase.is_some() { "local, under a passphrase" } else { "local" }.to_owned()
     }
 
     async fn key(&self) -> Arc<dyn KeyManagementService> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let uri = format!("local:{n}.key").parse().unwrap();
-        Arc::new(LocalKms::init(&uri, self.folder.path()).unwrap())
+        let (uri, folder) = (format!("local:{n}.key").parse().unwrap(), self.folder.path());
+        Arc::new(match &self.passphrase {
+            None => LocalKms::init(&uri, folder).unwrap(),
+            Some(passphrase) => {
+                // Read back, so that it is the key from the file that is tried.
+                LocalKms::init_sealed(&uri, folder, passphrase, Kdf::default()).unwrap();
+                LocalKms::open_sealed(&uri, folder, passphrase).unwrap()
+            }
+        })
     }
 
     async fn trouble(&self, _: &Arc<dyn KeyManagementService>, _: Trouble) -> Arranged {
@@ -93,12 +101,16 @@ async fn behind_wrappers_every_case_passes_as_well() {
 
 #[tokio::test]
 async fn the_local_provider_passes_every_case_that_a_file_can_be_in() {
-    let report = conformance::run(&Local { folder: tempfile::tempdir().unwrap(), next: AtomicU32::new(0) }).await;
-    println!("{report}");
-    conformance_table::must_be_documented("local", &report);
-    let troubles =
-        [Case::Disabled, Case::PendingDeletion, Case::Deleted, Case::Denied, Case::Throttled, Case::TimedOut];
-    assert_eq!(report.exceptions(), troubles.map(|case| (case, Outcome::NotRun(NO_SERVICE))));
+    let passphrase = Passphrase::new("six words drawn with dice".to_owned().into()).unwrap();
+    for passphrase in [None, Some(passphrase)] {
+        let local = Local { folder: tempfile::tempdir().unwrap(), next: AtomicU32::new(0), passphrase };
+        let report = conformance::run(&local).await;
+        println!("{report}");
+        conformance_table::must_be_documented("local", &report);
+        let troubles =
+            [Case::Disabled, Case::PendingDeletion, Case::Deleted, Case::Denied, Case::Throttled, Case::TimedOut];
+        assert_eq!(report.exceptions(), troubles.map(|case| (case, Outcome::NotRun(NO_SERVICE))));
+    }
 }
 
 /// A provider with a fault in it, to see that the suite finds it.

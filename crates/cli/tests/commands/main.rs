@@ -6,6 +6,7 @@ mod bad_value;
 mod canary;
 mod harness;
 mod interrupt;
+mod local_key;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod way;

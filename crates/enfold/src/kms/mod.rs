@@ -44,7 +44,7 @@ pub use fault::{Fault, Inject};
 #[cfg(feature = "http")]
 pub use http::HttpOptions;
 pub use limit::Limit;
-pub use local::LocalKms;
+pub use local::{Kdf, LocalKms, PASSPHRASE_VARIABLE, Passphrase, PassphraseSource};
 pub use material::{KeyMaterial, WrappedKey};
 pub use memory::{MemoryCalls, MemoryKms, MemoryState};
 pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};

@@ -1,12 +1,12 @@
 //! `[key_services]`: what belongs together in it, and with the root keys of the rings.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::model::{KeyServices, RingPolicy, VaultServer, VaultSignIn};
-use super::raw::{RawKeyServices, RawVault, RawVaultAuth};
+use super::raw::{RawKeyServices, RawLocal, RawVault, RawVaultAuth};
 use super::resolve::{Resolver, keys};
-use crate::kms::{KeyUri, RootKey, VaultKeyUri};
+use crate::kms::{KeyUri, PASSPHRASE_VARIABLE, PassphraseSource, RootKey, VaultKeyUri};
 
 pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeMap<String, RingPolicy>) -> KeyServices {
     let named: BTreeSet<String> = rings
@@ -34,7 +34,35 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
             at.report(&path, "the same server twice");
         }
     }
-    KeyServices { min_tls: raw.min_tls, vault }
+    let local = local(at, raw.local, rings);
+    KeyServices { min_tls: raw.min_tls, vault, local }
+}
+
+/// Where the passphrases of sealed local keys are.
+fn local(
+    at: &mut Resolver<'_>,
+    raw: BTreeMap<String, RawLocal>,
+    rings: &BTreeMap<String, RingPolicy>,
+) -> BTreeMap<KeyUri, PassphraseSource> {
+    let mut local = BTreeMap::new();
+    for (file, raw) in raw {
+        let path = keys(&["key_services", "local", &file]);
+        let named = |uri: &KeyUri| rings.values().flat_map(|ring| &ring.roots).any(|root| root == uri.as_str());
+        let Some(uri) = KeyUri::local(Path::new(&file)).ok().filter(named) else {
+            at.report(&path, "no root key is in this file: it is written as in the URI, as `enfold-root.key`");
+            continue;
+        };
+        let source = match (raw.passphrase_file, raw.passphrase_variable) {
+            (Some(_), Some(_)) => {
+                at.report(&path, "a passphrase is in a file or in a variable, not in both");
+                continue;
+            }
+            (Some(file), None) => PassphraseSource::File(at.base.join(file)),
+            (None, name) => PassphraseSource::Variable(name.unwrap_or_else(|| PASSPHRASE_VARIABLE.to_owned())),
+        };
+        local.insert(uri, source);
+    }
+    local
 }
 
 fn sign_in(at: &mut Resolver<'_>, name: &str, raw: &RawVault) -> Option<VaultSignIn> {

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::url::DatabaseUrl;
+use crate::kms::{KeyUri, PassphraseSource};
 
 /// Where a policy says it is running. A policy that does not say is production.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -235,6 +236,8 @@ pub struct KeyServices {
     pub min_tls: MinTls,
     /// Servers of Vault or OpenBao by `HOST:PORT`.
     pub vault: BTreeMap<String, VaultServer>,
+    /// Local root keys that are sealed under a passphrase, and where that is.
+    pub local: BTreeMap<KeyUri, PassphraseSource>,
 }
 
 /// A server of Vault or OpenBao.

@@ -146,6 +146,20 @@ pub(super) struct RawKeyServices {
     pub min_tls: MinTls,
     /// Servers of HashiCorp Vault or OpenBao by `HOST` or `HOST:PORT` (8200 where none is named), as in the URIs.
     pub vault: BTreeMap<String, RawVault>,
+    /// Local root keys that are sealed under a passphrase, by their file as in the URIs.
+    pub local: BTreeMap<String, RawLocal>,
+}
+
+/// A local root key whose file is sealed under a passphrase; `enfold init --passphrase-file` makes it. Without such a table
+/// a sealed file is refused, and with it one that is not sealed.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLocal {
+    /// File of the passphrase, one line. Nobody but its owner may have any right to it.
+    #[schemars(extend("format" = "path"))]
+    pub passphrase_file: Option<String>,
+    /// Name of the environment variable that holds the passphrase, where no file does. None: `ENFOLD_LOCAL_PASSPHRASE`.
+    pub passphrase_variable: Option<String>,
 }
 
 /// A server of HashiCorp Vault or OpenBao, and how to sign in there. Without such a table the token of the environment

@@ -7,6 +7,24 @@ use crate::Code;
 use crate::policy::{self, Variables};
 
 #[test]
+fn a_passphrase_belongs_to_a_local_root_key_and_is_in_one_place() {
+    let local = |table: &str| {
+        let text = format!(
+            "environment = \"development\"\n[database]\nurl = \"sqlite:a.db\"\n[rings.a]\nid = \"a\"\n\
+             roots = [\"local:a.key\"]\nscope = \"ring\"\n[key_services.local.{table}"
+        );
+        policy::parse(&text, Path::new("enfold.toml"), &Variables::default())
+    };
+    let source = |table: &str| local(table).unwrap().key_services.local.into_values().next().unwrap();
+    assert_eq!(source("\"a.key\"]"), crate::kms::PassphraseSource::Variable("ENFOLD_LOCAL_PASSPHRASE".into()));
+    assert_eq!(source("\"a.key\"]\npassphrase_file = \"p\""), crate::kms::PassphraseSource::File("p".into()));
+    let error = local("\"b.key\"]\n").unwrap_err().to_string();
+    assert!(error.contains("no root key is in this file"), "{error}");
+    let error = local("\"a.key\"]\npassphrase_file = \"p\"\npassphrase_variable = \"P\"").unwrap_err().to_string();
+    assert!(error.contains("not in both"), "{error}");
+}
+
+#[test]
 fn a_file_that_is_not_there_names_the_command_that_makes_one() {
     let error = policy::load(Path::new("/nonexistent/enfold.toml"), &Variables::new()).unwrap_err();
     assert_eq!(error.code(), Code::PolicyInvalid);
