@@ -15,6 +15,7 @@ use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey 
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
 use crate::registry::Registered;
+use crate::shared_cache::{SharedCache, SharedCacheFigures, SharedCacheHealth};
 use crate::state::OperatorKey;
 use crate::{Code, Error, Result, watch};
 
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) rings: BTreeMap<String, Arc<KeyRing>>,
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
     pub(crate) registered: Registered,
+    shared: Option<Arc<SharedCache>>,
 }
 
 /// How far a ring's state has come.
@@ -202,6 +204,16 @@ impl Enfold {
         self.ring(ring)?.repair().await
     }
 
+    /// What the shared cache did for this process; `None` where the policy has none.
+    pub fn shared_cache_figures(&self) -> Option<SharedCacheFigures> {
+        self.0.shared.as_ref().map(|shared| shared.figures())
+    }
+
+    /// Asks the shared cache whether it is there and writes to a disk, for `doctor`; `None` where the policy has none.
+    pub async fn shared_cache_health(&self) -> Option<SharedCacheHealth> {
+        Some(self.0.shared.as_ref()?.health().await)
+    }
+
     /// Throws away every data key that is held in memory: for a hook that runs after a VM snapshot was restored.
     pub fn forget_keys(&self) {
         self.0.rings.values().for_each(|ring| ring.forget());
@@ -309,7 +321,11 @@ impl Builder {
         }
         let operator_key = self.find_operator_key(prepare)?;
         let events = Events::start(self.all_sinks(&catalog)?);
-        let rings = self.rings(&catalog, &events, operator_key.as_ref()).await?;
+        let shared = match &self.policy.shared_cache {
+            Some(policy) => Some(SharedCache::open(policy, Arc::clone(&self.clock))?),
+            None => None,
+        };
+        let rings = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
         let watch = self.watch;
         let inner = Inner {
             policy: self.policy,
@@ -318,6 +334,7 @@ impl Builder {
             rings,
             operator_key: Mutex::new(operator_key.map(Arc::new)),
             registered: Registered::new(self.application),
+            shared,
         };
         let enfold = Enfold(Arc::new(inner));
         if let Err(error) = enfold.first_look(prepare).await {
@@ -357,6 +374,7 @@ impl Builder {
         catalog: &Arc<dyn Catalog>,
         events: &Arc<Events>,
         operator_key: Option<&OperatorKey>,
+        shared: Option<&Arc<SharedCache>>,
     ) -> Result<BTreeMap<String, Arc<KeyRing>>> {
         let pinned = self.policy.trust.operator_key.or_else(|| operator_key.map(OperatorKey::public_key));
         let operator_key = pinned.ok_or_else(|| {
@@ -381,8 +399,9 @@ impl Builder {
             let clock = Arc::clone(&self.clock);
             let roots = Roots::new(name, providers, ring.min_wraps, Arc::clone(&clock));
             let (catalog, events) = (Arc::clone(catalog), Arc::clone(events));
+            let shared = shared.filter(|_| ring.cache.shared).cloned();
             let made = KeyRing::new(name, ring.clone(), roots, catalog, events, clock, trusted.clone());
-            rings.insert(name.clone(), made);
+            rings.insert(name.clone(), Arc::new(made.sharing(shared)));
         }
         Ok(rings)
     }

@@ -12,4 +12,5 @@ pub mod people;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod postgres_private;
+pub mod redis;
 pub mod rng;

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use enfold_core::index::{BlindIndex, IndexSpec};
 use enfold_core::{DataKey, KeyId, Opener, RecordSealer, Salt, Sealer};
 
+use super::roots;
 use crate::catalog::{DataKeyRow, KeyStatus, Purpose};
+use crate::kms::KeyMaterial;
 use crate::policy;
 use crate::state::RingState;
 use crate::{Code, Error, Result};
@@ -25,6 +27,7 @@ pub(crate) struct LiveKey {
 enum Ready {
     Seal(Box<Sealing>),
     Index { key: DataKey, index: OnceLock<Box<BlindIndex>> },
+    Cache(KeyMaterial),
 }
 
 struct Sealing {
@@ -45,6 +48,7 @@ impl LiveKey {
                 opener: Opener::new(&key, row.id),
             })),
             Purpose::Index => Ready::Index { key, index: OnceLock::new() },
+            Purpose::Cache => Ready::Cache(roots::material(&key)),
             Purpose::Rows => return Err(wrong_purpose(&row)),
         };
         row.wraps = Vec::new();
@@ -97,6 +101,14 @@ impl LiveKey {
         let made = BlindIndex::new(key, self.row.id, spec.clone())
             .map_err(|e| crate::core_error(e, format!("cannot use the index `{}`", spec.name)))?;
         Ok(index.get_or_init(|| Box::new(made)))
+    }
+
+    /// To seal and open entries of the shared cache.
+    pub(crate) fn entries(&self) -> Result<&KeyMaterial> {
+        match &self.ready {
+            Ready::Cache(key) => Ok(key),
+            _ => Err(wrong_purpose(&self.row)),
+        }
     }
 
     fn sealing(&self) -> Result<&Sealing> {

@@ -8,11 +8,12 @@
 //! A provider stands for one root key. [`Registry`] maps the URIs of the policy to providers and refuses every other
 //! one. Calls are logged under the target `enfold::kms`, with names and counts only.
 
-mod aead;
+pub(crate) mod aead;
 mod around;
 #[cfg(feature = "aws")]
 mod aws;
 mod breaker;
+mod circuit;
 pub mod conformance;
 mod context;
 mod failure;
@@ -26,7 +27,7 @@ mod memory;
 mod meter;
 mod registry;
 mod retry;
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "redis"))]
 mod secret;
 mod service;
 #[cfg(any(feature = "aws", feature = "vault"))]
@@ -38,6 +39,7 @@ mod vault;
 #[cfg(feature = "aws")]
 pub use aws::{AwsKms, AwsOptions, StaticCredentials};
 pub use breaker::{Breaker, BreakerOptions, Standing};
+pub(crate) use circuit::{Admitted, Circuit};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub use fault::{Fault, Inject};
@@ -50,7 +52,7 @@ pub use memory::{MemoryCalls, MemoryKms, MemoryState};
 pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
 pub use registry::{Registry, RegistryBuilder};
 pub use retry::{Retry, RetryOptions};
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "redis"))]
 pub use secret::SecretSource;
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,

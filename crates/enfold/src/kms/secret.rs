@@ -25,7 +25,7 @@ pub enum SecretSource {
 
 impl SecretSource {
     /// The credential without the white space around it. It is read anew, so that whoever renews it needs no restart.
-    pub(super) fn read(&self) -> Result<Zeroizing<String>> {
+    pub(crate) fn read(&self) -> Result<Zeroizing<String>> {
         let text = match self {
             Self::File(path) => read(path)?,
             Self::Variable(name) => Zeroizing::new(std::env::var(name).unwrap_or_default()),

@@ -115,6 +115,8 @@ pub struct Policy {
     pub log: LogPolicy,
     pub events: EventPolicy,
     pub key_services: KeyServices,
+    /// Where processes share data keys that they unwrapped; none unless the policy names one.
+    pub shared_cache: Option<SharedCachePolicy>,
     pub rings: BTreeMap<String, RingPolicy>,
     /// Keyed by `schema.table` on Postgres, `table` on SQLite.
     pub tables: BTreeMap<String, TablePolicy>,
@@ -288,6 +290,30 @@ pub struct CachePolicy {
     pub max_keys: usize,
     /// How long a process that cannot read the ring's epoch still opens.
     pub max_unseen: Duration,
+    /// Whether data keys are left to other processes in the shared cache.
+    pub shared: bool,
+}
+
+/// A Redis that processes share data keys in, each sealed under a key of its ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedCachePolicy {
+    pub tls: bool,
+    pub host: String,
+    pub port: u16,
+    pub database: u8,
+    pub username: Option<String>,
+    /// Without it the variable `ENFOLD_REDIS_PASSWORD` is read, and without that nobody signs in.
+    pub password_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    /// How long a question may take.
+    pub timeout: Duration,
+}
+
+impl SharedCachePolicy {
+    /// `HOST:PORT`.
+    pub fn server(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -37,6 +37,8 @@ pub(super) struct RawPolicy {
     pub events: RawEvents,
     /// How key services are reached, besides what the URIs of root keys say.
     pub key_services: RawKeyServices,
+    /// A Redis in which the processes of an application share data keys, for the rings that say `cache.shared`.
+    pub shared_cache: RawSharedCache,
     /// Key rings by name.
     pub rings: BTreeMap<String, RawRing>,
     /// Tables by name: `"schema.table"` on Postgres, `table` on SQLite.
@@ -150,6 +152,34 @@ pub(super) struct RawKeyServices {
     pub local: BTreeMap<String, RawLocal>,
 }
 
+/// A Redis in which the processes of an application share data keys, so that one of them asks the key service and not
+/// each. Entries are sealed under a key of the ring. Hits do not show in the key service's log.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawSharedCache {
+    /// `rediss://HOST:PORT/DATABASE`, or `redis://` without TLS: in production for a server on this machine only. Port
+    /// 6379 and database 0 unless others are named. None: there is no shared cache.
+    pub url: Option<String>,
+    /// The user to sign in as, where the server has users.
+    pub username: Option<String>,
+    /// File of the password; without it the variable `ENFOLD_REDIS_PASSWORD` is read, and without that nobody signs in.
+    /// Others may have no right to it.
+    #[schemars(extend("format" = "path"))]
+    pub password_file: Option<String>,
+    /// PEM file of the authorities that may vouch for the server, instead of the system's.
+    #[schemars(extend("format" = "path"))]
+    pub ca_file: Option<String>,
+    /// How long a question to it may take. After that the key service is asked.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "10s"))]
+    pub timeout: DurationText,
+}
+
+impl Default for RawSharedCache {
+    fn default() -> Self {
+        Self { url: None, username: None, password_file: None, ca_file: None, timeout: DurationText::from("100ms") }
+    }
+}
+
 /// A local root key whose file is sealed under a passphrase; `enfold init --passphrase-file` makes it. Without such a table
 /// a sealed file is refused, and with it one that is not sealed.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -253,6 +283,8 @@ pub(super) struct RawCache {
     /// of use everywhere.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     pub max_unseen: DurationText,
+    /// Leave data keys that the key service gave out to other processes, in the Redis of `shared_cache`.
+    pub shared: bool,
 }
 
 impl Default for RawCache {
@@ -262,6 +294,7 @@ impl Default for RawCache {
             stale_if_error: DurationText::from("0s"),
             max_keys: 10_000,
             max_unseen: DurationText::from("30s"),
+            shared: false,
         }
     }
 }
