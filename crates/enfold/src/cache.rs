@@ -4,6 +4,7 @@
 //! - It is bounded: the least recently used entry goes when another needs its room.
 //! - An entry is used for `ttl` and no longer, unless the source cannot be reached: then for `stale_if_error` more. A
 //!   source that answers with a refusal ends the entry at once.
+//! - Whoever holds a value may end it (a key that has reached its limit of uses), and then it is not served stale either.
 //! - One flight for each key: however many callers miss at once, one of them asks.
 //! - From four fifths of `ttl` on, one caller begins a refresh and nobody waits for it (where a tokio runtime is
 //!   current; without one that caller waits).
@@ -159,6 +160,15 @@ where
         }
     }
 
+    /// Throws a value away, unless another has taken its place meanwhile.
+    pub(crate) fn evict_this(&self, key: &K, value: &Arc<V>) {
+        if let Some(slot) = self.lock().slots.get_mut(key)
+            && slot.held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.value, value))
+        {
+            slot.held = None;
+        }
+    }
+
     /// Throws everything away: for a hook that runs after a VM snapshot was restored, and when an epoch was refused.
     pub(crate) fn clear(&self) {
         self.lock().slots.clear();
@@ -287,6 +297,8 @@ mod tests {
                 max_keys,
                 max_unseen: 30 * SECOND,
                 shared: false,
+                max_uses: None,
+                max_bytes: None,
             };
             let clock = Arc::new(ManualClock::new());
             let cache = Cache::new(limits, Arc::clone(&clock) as Arc<dyn Clock>);

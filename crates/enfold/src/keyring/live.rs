@@ -21,6 +21,9 @@ pub(crate) struct LiveKey {
     status: KeyStatus,
     /// The epoch by which `status` was last found right.
     epoch: AtomicU64,
+    /// Values that were sealed, opened or looked up since the key service gave it out, and bytes that were sealed.
+    uses: AtomicU64,
+    bytes: AtomicU64,
     ready: Ready,
 }
 
@@ -52,7 +55,8 @@ impl LiveKey {
             Purpose::Rows => return Err(wrong_purpose(&row)),
         };
         row.wraps = Vec::new();
-        Ok(Self { row, status, epoch: AtomicU64::new(epoch), ready })
+        let (uses, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { row, status, epoch: AtomicU64::new(epoch), uses, bytes, ready })
     }
 
     pub(crate) fn id(&self) -> KeyId {
@@ -69,6 +73,19 @@ impl LiveKey {
             self.epoch.store(state.epoch, Ordering::Relaxed);
         }
         Ok(same)
+    }
+
+    /// Counts what is about to be done with this key: values, and bytes of plaintext that are sealed.
+    pub(crate) fn spend(&self, values: usize, bytes: usize) {
+        self.uses.fetch_add(values as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the key service has to be asked before it is used again.
+    pub(crate) fn is_spent(&self, limits: &policy::CachePolicy) -> bool {
+        let reached =
+            |most: Option<u64>, spent: &AtomicU64| most.is_some_and(|most| spent.load(Ordering::Relaxed) >= most);
+        reached(limits.max_uses, &self.uses) || reached(limits.max_bytes, &self.bytes)
     }
 
     /// To seal values by reference to this key.

@@ -117,7 +117,12 @@ impl KeyRing {
             let (ring, view) = (Arc::clone(self), Arc::clone(view));
             async move { ring.fetch(&view, id).await }
         };
-        let key = self.keys.get(&id, fetch).await?;
+        let mut key = self.keys.get(&id, fetch).await?;
+        if key.is_spent(&self.policy.cache) {
+            // Also in an outage: a key that has reached its limits is not served stale.
+            self.keys.evict_this(&id, &key);
+            key = self.keys.get(&id, fetch).await?;
+        }
         if key.is_current(&view.state)? {
             return Ok(key);
         }

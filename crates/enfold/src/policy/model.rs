@@ -290,6 +290,10 @@ pub struct CachePolicy {
     pub max_keys: usize,
     /// How long a process that cannot read the ring's epoch still opens.
     pub max_unseen: Duration,
+    /// Values that are sealed, opened or looked up under a data key until it is fetched again.
+    pub max_uses: Option<u64>,
+    /// Bytes that are sealed under a data key until it is fetched again.
+    pub max_bytes: Option<u64>,
     /// Whether data keys are left to other processes in the shared cache.
     pub shared: bool,
 }

@@ -283,6 +283,13 @@ pub(super) struct RawCache {
     /// of use everywhere.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     pub max_unseen: DurationText,
+    /// How many values a process seals, opens or looks up under a data key until it asks the key service again. A batch is
+    /// counted when it begins, and is not divided. None: no limit but `ttl`.
+    #[schemars(range(min = 1, max = 9_223_372_036_854_775_807_u64))]
+    pub max_uses: Option<u64>,
+    /// How many bytes of plaintext a process seals under a data key until it asks the key service again. None: no limit.
+    #[schemars(range(min = 1, max = 9_223_372_036_854_775_807_u64))]
+    pub max_bytes: Option<u64>,
     /// Leave data keys that the key service gave out to other processes, in the Redis of `shared_cache`.
     pub shared: bool,
 }
@@ -294,6 +301,8 @@ impl Default for RawCache {
             stale_if_error: DurationText::from("0s"),
             max_keys: 10_000,
             max_unseen: DurationText::from("30s"),
+            max_uses: None,
+            max_bytes: None,
             shared: false,
         }
     }

@@ -210,6 +210,10 @@ impl Resolver<'_> {
         if min_wraps == 0 || roots.as_ref().is_some_and(|roots| min_wraps > roots.len().max(1)) {
             self.report(&at("min_wraps"), "expected a number from 1 to that of the ring's root keys");
         }
+        if raw.cache.shared && (raw.cache.max_uses.is_some() || raw.cache.max_bytes.is_some()) {
+            let message = "a data key with a limit of uses or bytes is not shared: each process would count for itself";
+            self.report(&keys(&["rings", name, "cache", "shared"]), message);
+        }
         if raw.record_wrap == RecordWrap::Kms && scope.is_some_and(|scope| scope != Scope::Record) {
             self.report(&at("record_wrap"), "only a ring with the scope `record` has keys of records");
         }
@@ -289,6 +293,8 @@ fn cache(raw: &RawCache) -> CachePolicy {
         stale_if_error: duration(&raw.stale_if_error),
         max_keys: usize::try_from(raw.max_keys).unwrap_or(usize::MAX),
         max_unseen: duration(&raw.max_unseen),
+        max_uses: raw.max_uses,
+        max_bytes: raw.max_bytes,
         shared: raw.shared,
     }
 }

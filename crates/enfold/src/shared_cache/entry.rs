@@ -41,6 +41,7 @@ pub(crate) fn seal(
 
 pub(crate) fn open(entries: &KeyMaterial, entry: &[u8], context: &EncryptionContext, now: jiff::Timestamp) -> Opened {
     let found = || {
+        let entry = Some(entry).filter(|entry| entry.len() <= LONGEST)?;
         let (at, wrapped) = entry.split_first_chunk::<TIME>()?;
         let at = i64::from_be_bytes(*at);
         let wrapped = WrappedKey::new(wrapped.to_vec()).ok()?;

@@ -7,6 +7,14 @@ use crate::Code;
 use crate::policy::{self, Variables};
 
 #[test]
+fn a_data_key_with_limits_is_not_shared() {
+    let text = "[database]\nurl = \"sqlite:a.db\"\n[shared_cache]\nurl = \"rediss://h\"\n[rings.a]\nid = \"a\"\n\
+                roots = [\"aws-kms://eu-central-1/alias/a\"]\nscope = \"ring\"\ncache = { shared = true, max_uses = 5 }";
+    let error = policy::parse(text, Path::new("enfold.toml"), &Variables::default()).unwrap_err().to_string();
+    assert!(error.contains("count for itself"), "{error}");
+}
+
+#[test]
 fn a_shared_cache_is_a_redis_that_a_ring_uses() {
     let with = |environment: &str, cache: &str, shared: bool| {
         let text = format!(
