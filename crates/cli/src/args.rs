@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Seal(Value),
     /// Open an envelope read from standard input, or many.
     Open(Value),
+    /// Look at the data keys.
+    #[command(subcommand)]
+    Keys(Keys),
     /// Check configuration, database rights and keys.
     Doctor,
     /// Change the passphrase of a `local:` root key, and not the key.
@@ -89,7 +92,8 @@ pub(crate) struct Init {
         required_unless_present_any = ["print_sql", "prepare"]
     )]
     pub(crate) database: Option<String>,
-    /// The root key: `aws-kms://…`, `vault://…` or `local:FILE` (development, or no key service in reach).
+    /// The root key: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…` or `local:FILE` (development, or no key
+    /// service in reach).
     #[arg(long, value_name = "URI", default_value = "local:enfold-root.key")]
     pub(crate) root: String,
     /// Seal the file of a `local:` root key under the passphrase in this file, which only its owner may read.
@@ -283,6 +287,20 @@ pub(crate) enum FormArg {
     Text,
     Bytes,
     Json,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Keys {
+    /// Show which data keys depend on which root key.
+    Wraps(Wraps),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Wraps {
+    /// Make the wraps that are missing first: of data keys that were made while a root key did not answer, or before it
+    /// came into the policy.
+    #[arg(long)]
+    pub(crate) repair: bool,
 }
 
 #[derive(Args, Debug)]

@@ -80,7 +80,7 @@ pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;
 pub use handle::{Builder, Enfold, RingEpoch};
-pub use keyring::{Repaired, RootHealth, ScopeId, Tried};
+pub use keyring::{Repaired, RingWraps, RootHealth, RootWraps, ScopeId, Tried};
 pub use operator::Operator;
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 

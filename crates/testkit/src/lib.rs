@@ -5,6 +5,7 @@
 pub mod aws;
 pub mod certificates;
 pub mod chinook;
+pub mod cloud;
 pub mod faultproxy;
 pub mod openbao;
 pub mod own_main;

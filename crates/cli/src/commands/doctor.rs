@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use enfold::kms::RootKeyState;
-use enfold::policy::{Environment, Policy};
+use enfold::kms::{KeyUri, RootKeyState, RotationPlan};
+use enfold::policy::{Environment, Policy, format_duration};
 use enfold::{
     CallContext, Code, Enfold, Error, OnDisk, Place, Result, RingEpoch, RootHealth, SharedCacheHealth, Tried,
 };
@@ -144,6 +144,15 @@ fn describe(policy: &Policy) -> String {
 /// What a root key is and does. That its state may not be asked, or that this process may not wrap, is no fault: who only
 /// reads needs neither right.
 fn root_key(root: RootHealth) -> Result<Found> {
+    let on_a_fake = root.root.parse().is_ok_and(|uri: KeyUri| uri.is_proved_on_a_fake_alone());
+    let mut found = tried(root)?;
+    if on_a_fake {
+        found.says.push_str("; Enfold's use of this service is not yet tested against the real service");
+    }
+    Ok(found)
+}
+
+fn tried(root: RootHealth) -> Result<Found> {
     let state = match root.description {
         None => "its service says nothing of its state".to_owned(),
         Some(Ok(description)) => {
@@ -151,7 +160,8 @@ fn root_key(root: RootHealth) -> Result<Found> {
                 true => String::new(),
                 false => format!(", as `{}`", description.resolved),
             };
-            format!("{}, held by {}{resolved}", state(description.state), description.manager)
+            let rotation = description.rotation.map(|r| rotation(&r)).unwrap_or_default();
+            format!("{}, held by {}{resolved}{rotation}", state(description.state), description.manager)
         }
         Some(Err(error)) if error.code() == Code::KmsAccessDenied => "its state may not be asked here".to_owned(),
         Some(Err(error)) => return Err(error),
@@ -167,6 +177,14 @@ fn root_key(root: RootHealth) -> Result<Found> {
             hint: Some("grant it the right to encrypt under the root key, unless it only reads".to_owned()),
         }),
         Tried::NotWrapped(error) | Tried::NotUnwrapped(error) => Err(error),
+    }
+}
+
+fn rotation(plan: &RotationPlan) -> String {
+    match (plan.period, plan.next) {
+        (None, _) => ", rotated only when somebody asks for it".to_owned(),
+        (Some(period), None) => format!(", rotated every {}", format_duration(period)),
+        (Some(period), Some(next)) => format!(", rotated every {}, next at {next}", format_duration(period)),
     }
 }
 

@@ -113,6 +113,11 @@ impl Sandbox {
         let mut child = self.start(args);
         // A command that ends without reading closes the pipe; that is its good right.
         child.stdin.take().expect("a pipe").write_all(input).ok();
+        self.ran(args, child)
+    }
+
+    /// What a command did that was started with `args`.
+    pub(crate) fn ran(&self, args: &[&str], child: Child) -> Ran {
         let output = child.wait_with_output().expect("the command ends");
         Ran {
             args: args.join(" "),

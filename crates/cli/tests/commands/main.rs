@@ -4,6 +4,8 @@
 mod bad_policy;
 mod bad_value;
 mod canary;
+#[cfg(all(feature = "azure", feature = "google"))]
+mod cloud;
 mod harness;
 mod interrupt;
 mod local_key;

@@ -35,7 +35,7 @@ impl KeyRing {
         match entry::open(entries.entries().ok()?, &found, context, jiff::Timestamp::now()) {
             Opened::Key(key, age) if age < self.entry_life() => {
                 shared.count_hit();
-                Some((roots::data_key(&key), age))
+                Some((roots::data_key(key), age))
             }
             Opened::Key(..) => {
                 shared.count_miss();

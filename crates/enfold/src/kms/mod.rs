@@ -12,25 +12,49 @@ pub(crate) mod aead;
 mod around;
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod breaker;
 mod circuit;
 pub mod conformance;
 mod context;
 mod failure;
 mod fault;
+#[cfg(feature = "google")]
+mod google;
 #[cfg(feature = "http")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
 mod http;
+#[cfg(feature = "http")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
+mod json;
 mod limit;
 mod local;
 mod material;
 mod memory;
 mod meter;
+#[cfg(feature = "oauth")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
+mod oauth;
 mod registry;
 mod retry;
 #[cfg(any(feature = "http", feature = "redis"))]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
 mod secret;
 mod service;
-#[cfg(any(feature = "aws", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "google", feature = "vault"))]
 mod several;
 mod uri;
 #[cfg(feature = "vault")]
@@ -38,11 +62,15 @@ mod vault;
 
 #[cfg(feature = "aws")]
 pub use aws::{AwsKms, AwsOptions, StaticCredentials};
+#[cfg(feature = "azure")]
+pub use azure::{AzureKms, AzureOptions};
 pub use breaker::{Breaker, BreakerOptions, Standing};
 pub(crate) use circuit::{Admitted, Circuit};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub use fault::{Fault, Inject};
+#[cfg(feature = "google")]
+pub use google::{GoogleKms, GoogleOptions};
 #[cfg(feature = "http")]
 pub use http::HttpOptions;
 pub use limit::Limit;
@@ -56,10 +84,10 @@ pub use retry::{Retry, RetryOptions};
 pub use secret::SecretSource;
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
-    KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest,
-    WrapRequest,
+    KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, RotationPlan,
+    UnwrapRequest, WrapRequest,
 };
-pub use uri::{AwsKeyUri, KeyUri, RootKey, VaultKeyUri};
+pub use uri::{AwsKeyUri, AzureKeyUri, GoogleKeyUri, KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]
 pub use vault::{VaultKms, VaultOptions};
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
@@ -23,11 +24,59 @@ pub enum SecretSource {
     Variable(String),
 }
 
+/// What a file looks like from outside: another one, and it is worth reading again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(Option<(SystemTime, u64, u64)>);
+
+impl Stamp {
+    /// Files that cannot be looked at are all alike.
+    pub(super) fn of(path: &Path) -> Self {
+        let look = || {
+            let about = std::fs::metadata(path).ok()?;
+            Some((about.modified().ok()?, about.len(), about.ino()))
+        };
+        Self(look())
+    }
+
+    /// The file could not be looked at: it is being replaced just now, or gone.
+    pub(super) fn is_of_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// Who may read a file of credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Its owner and its group.
+    Closed,
+    /// Anybody: what is in it is no secret, or is made and guarded by somebody else (a token that Kubernetes projects
+    /// into a container is readable to all in it, and ends soon).
+    Any,
+}
+
+/// The whole text of a file of credentials.
+pub(super) fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>> {
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    if readers == Readers::Closed {
+        refuse_open_to_others(path, &file)?;
+    }
+    // Room enough from the start, so that growing leaves no copies behind.
+    let length = file.metadata().map_err(|e| unreadable(path, &e))?.len().min(LONGEST);
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
+    file.take(LONGEST).read_to_string(&mut text).map_err(|e| unreadable(path, &e))?;
+    Ok(text)
+}
+
 impl SecretSource {
     /// The credential without the white space around it. It is read anew, so that whoever renews it needs no restart.
     pub(crate) fn read(&self) -> Result<Zeroizing<String>> {
+        self.read_among(Readers::Closed)
+    }
+
+    /// The same, of a file that need not be closed to others.
+    pub(super) fn read_among(&self, readers: Readers) -> Result<Zeroizing<String>> {
         let text = match self {
-            Self::File(path) => read(path)?,
+            Self::File(path) => read(path, readers)?,
             Self::Variable(name) => Zeroizing::new(std::env::var(name).unwrap_or_default()),
         };
         let trimmed = text.trim();
@@ -44,7 +93,7 @@ impl SecretSource {
             Self::File(path) => error.cause(format!("the file `{}` does not hold one", path.display())),
             Self::Variable(name) => error
                 .cause(format!("the environment variable `{name}` is not set"))
-                .hint("or name a file in the policy, under `key_services.vault`"),
+                .hint("or name a file in the policy, under `key_services`"),
         }
     }
 }
@@ -60,16 +109,6 @@ fn refuse_open_to_others(path: &Path, file: &File) -> Result<()> {
         .cause(format!("its mode is {:04o}, and may be 0660 at most", mode & 0o7777))
         .hint(format!("chmod o= {shown}"))
         .hint("if others could read it, have a new credential made: this one may be known"))
-}
-
-fn read(path: &Path) -> Result<Zeroizing<String>> {
-    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
-    refuse_open_to_others(path, &file)?;
-    // Room enough from the start, so that growing leaves no copies behind.
-    let length = file.metadata().map_err(|e| unreadable(path, &e))?.len().min(LONGEST);
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
-    file.take(LONGEST).read_to_string(&mut text).map_err(|e| unreadable(path, &e))?;
-    Ok(text)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

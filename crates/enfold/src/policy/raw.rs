@@ -4,6 +4,8 @@
 //! all made from these types and their comments (see `schema.rs`). What a value means beyond its own type (that a ring
 //! exists, that an id is used once) is `resolve.rs`'s to say.
 
+mod key_services;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -11,7 +13,10 @@ use enfold_core::layout::MAX_PADDING_BLOCK;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::model::{Environment, Level, LogFormat, Lookalikes, MinTls, Mode, RecordWrap, Salt, Scope, TriggerChoice};
+pub(super) use self::key_services::{
+    RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawVault, RawVaultAuth,
+};
+use super::model::{Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice};
 
 /// Bits of a whole HMAC-SHA-256.
 pub(super) const ALL_BITS: u16 = 256;
@@ -139,19 +144,6 @@ pub(super) struct RawEvents {
     pub catalog: bool,
 }
 
-/// How key services are reached, besides what the URIs of root keys say.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawKeyServices {
-    /// The least version of TLS that is spoken with them. The client of AWS KMS cannot be held to `1.3`, so root keys
-    /// of AWS are refused beside it.
-    pub min_tls: MinTls,
-    /// Servers of HashiCorp Vault or OpenBao by `HOST` or `HOST:PORT` (8200 where none is named), as in the URIs.
-    pub vault: BTreeMap<String, RawVault>,
-    /// Local root keys that are sealed under a passphrase, by their file as in the URIs.
-    pub local: BTreeMap<String, RawLocal>,
-}
-
 /// A Redis in which the processes of an application share data keys, so that one of them asks the key service and not
 /// each. Entries are sealed under a key of the ring. Hits do not show in the key service's log.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -180,54 +172,6 @@ impl Default for RawSharedCache {
     }
 }
 
-/// A local root key whose file is sealed under a passphrase; `enfold init --passphrase-file` makes it. Without such a table
-/// a sealed file is refused, and with it one that is not sealed.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawLocal {
-    /// File of the passphrase, one line. Nobody but its owner may have any right to it.
-    #[schemars(extend("format" = "path"))]
-    pub passphrase_file: Option<String>,
-    /// Name of the environment variable that holds the passphrase, where no file does. None: `ENFOLD_LOCAL_PASSPHRASE`.
-    pub passphrase_variable: Option<String>,
-}
-
-/// A server of HashiCorp Vault or OpenBao, and how to sign in there. Without such a table the token of the environment
-/// variable `VAULT_TOKEN` is used.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawVault {
-    /// PEM file of the authorities that may vouch for the server, instead of the system's.
-    #[schemars(extend("format" = "path"))]
-    pub ca_file: Option<String>,
-    /// How to sign in. Every file named below is read when it is needed, so whoever renews it needs no restart.
-    pub auth: RawVaultAuth,
-    /// Where that method is mounted, below `auth/`: by default its own name. A token is at no mount.
-    pub auth_mount: Option<String>,
-    /// The namespace to sign in to, where it is not that of the root key. An empty one is the root namespace.
-    pub auth_namespace: Option<String>,
-    /// The RoleID (`approle`). It is no secret.
-    pub role_id: Option<String>,
-    /// File of the token (`token`); without it the variable `VAULT_TOKEN` is read. Others may have no right to it.
-    #[schemars(extend("format" = "path"))]
-    pub token_file: Option<String>,
-    /// File of the SecretID (`approle`); without it the variable `VAULT_SECRET_ID` is read. Others may have no right to
-    /// it.
-    #[schemars(extend("format" = "path"))]
-    pub secret_id_file: Option<String>,
-}
-
-/// The ways to sign in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RawVaultAuth {
-    /// With a token that is there already.
-    #[default]
-    Token,
-    /// As a program that has a RoleID and a SecretID.
-    AppRole,
-}
-
 /// A named set of data keys with one policy.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -236,8 +180,10 @@ pub(super) struct RawRing {
     #[schemars(extend("x-required" = true, "format" = "id"))]
     pub id: Option<String>,
     /// URIs of the root keys, in order of preference; every data key is wrapped once under each of them. A key of AWS
-    /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), a transit key of Vault or
-    /// OpenBao `vault://HOST:PORT/MOUNT/KEY`, a key file for development `local:PATH`.
+    /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), of Google
+    /// Cloud KMS `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K`, of Azure
+    /// `azure-kv://VAULT.vault.azure.net/keys/NAME`, a transit key of Vault or OpenBao `vault://HOST:PORT/MOUNT/KEY`, a
+    /// key file for development `local:PATH`.
     #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
     /// How many root keys must have wrapped a new data key before anything is sealed with it. While fewer than all

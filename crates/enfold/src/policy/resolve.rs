@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::check::{self, Checked};
 use super::model::{
-    CachePolicy, CanaryQuery, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy,
+    BackOff, CachePolicy, CanaryQuery, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy,
     RecordWrap, RingPolicy, Scope, Trust, ValuePolicy,
 };
 use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, RawRing, RawTrust, RawValue};
@@ -217,6 +217,12 @@ impl Resolver<'_> {
         if raw.record_wrap == RecordWrap::Kms && scope.is_some_and(|scope| scope != Scope::Record) {
             self.report(&at("record_wrap"), "only a ring with the scope `record` has keys of records");
         }
+        let public = |root: &String| root.parse::<KeyUri>().is_ok_and(|uri| uri.may_be_public());
+        if raw.record_wrap == RecordWrap::Kms && roots.iter().flatten().any(public) {
+            let message = "under an RSA key anybody can make a wrap who has the public half, and the keys of such records \
+                           stand in no row that is authenticated: use `ring`, or root keys elsewhere";
+            self.report(&at("record_wrap"), message);
+        }
         for label in raw.labels.keys() {
             let sound = !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
             if !sound || label.starts_with("enfold") {
@@ -321,6 +327,12 @@ fn jobs(raw: &RawJobs) -> JobPolicy {
         lease: duration(&raw.lease),
         lock_timeout: duration(&raw.lock_timeout),
         statement_timeout: duration(&raw.statement_timeout),
+        back_off: back_off(raw),
+    }
+}
+
+pub(super) fn back_off(raw: &RawJobs) -> BackOff {
+    BackOff {
         max_replica_lag: duration(&raw.max_replica_lag),
         max_lock_waits: raw.max_lock_waits,
         max_slot_mib: raw.max_slot_mib,

@@ -96,7 +96,7 @@ impl LocalKms {
     fn path_of(uri: &KeyUri, base: &Path) -> Result<PathBuf> {
         match uri.root() {
             RootKey::Local(path) => Ok(base.join(path)),
-            RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Memory(_) => {
+            RootKey::Aws(_) | RootKey::Google(_) | RootKey::Azure(_) | RootKey::Vault(_) | RootKey::Memory(_) => {
                 Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a local key")))
             }
         }
@@ -137,6 +137,7 @@ impl DescribeKey for LocalKms {
             manager: if self.sealed { "a file under a passphrase" } else { "development" }.to_owned(),
             usable: true,
             versions: None,
+            rotation: None,
         })
     }
 }
