@@ -7,8 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, Outcome, Trouble};
 use enfold::kms::{
-    DescribeKey, EncryptionContext, KeyManagementService, KeyMaterial, KeyUri, LocalKms, MemoryKms, MemoryState, Meter,
-    Retry, RetryOptions, RewrapKeys, RewrapRequest, RotateKey, UnwrapRequest, WrapRequest, WrappedKey,
+    DescribeKey, EncryptionContext, Kdf, KeyManagementService, KeyMaterial, KeyUri, LocalKms, MemoryKms, MemoryState,
+    Meter, Passphrase, Retry, RetryOptions, RewrapKeys, RewrapRequest, RotateKey, UnwrapRequest, WrapRequest,
+    WrappedKey,
 };
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -64,6 +65,7 @@ impl Fixture for Memory {
 struct Local {
     folder: tempfile::TempDir,
     next: AtomicU32,
+    passphrase: Option<Passphrase>,
 }
 
 const ONE_VERSION: &str = "a key file holds one key for ever";
@@ -72,13 +74,20 @@ const NO_SERVICE: &str = "a key file has no service that could refuse";
 #[async_trait]
 impl Fixture for Local {
     fn name(&self) -> String {
-        "local".to_owned()
+        if self.passphrase.is_some() { "local, under a passphrase" } else { "local" }.to_owned()
     }
 
     async fn key(&self) -> Arc<dyn KeyManagementService> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let uri = format!("local:{n}.key").parse().unwrap();
-        Arc::new(LocalKms::init(&uri, self.folder.path()).unwrap())
+        let (uri, folder) = (format!("local:{n}.key").parse().unwrap(), self.folder.path());
+        Arc::new(match &self.passphrase {
+            None => LocalKms::init(&uri, folder).unwrap(),
+            Some(passphrase) => {
+                // Read back, so that it is the key from the file that is tried.
+                LocalKms::init_sealed(&uri, folder, passphrase, Kdf::default()).unwrap();
+                LocalKms::open_sealed(&uri, folder, passphrase).unwrap()
+            }
+        })
     }
 
     async fn trouble(&self, _: &Arc<dyn KeyManagementService>, _: Trouble) -> Arranged {
@@ -107,9 +116,6 @@ async fn behind_wrappers_every_case_passes_as_well() {
 
 #[tokio::test]
 async fn the_local_provider_passes_every_case_that_a_file_can_be_in() {
-    let report = conformance::run(&Local { folder: tempfile::tempdir().unwrap(), next: AtomicU32::new(0) }).await;
-    println!("{report}");
-    conformance_table::must_be_documented("local", &report);
     let versions = [Case::Rotated, Case::OldVersion, Case::RetiredVersion];
     let troubles = [
         Case::Disabled,
@@ -124,7 +130,14 @@ async fn the_local_provider_passes_every_case_that_a_file_can_be_in() {
         .into_iter()
         .flat_map(|(cases, why)| cases.iter().map(move |case| (*case, Outcome::NotRun(why))))
         .collect();
-    assert_eq!(report.exceptions(), expected);
+    let passphrase = Passphrase::new("six words drawn with dice".to_owned().into()).unwrap();
+    for passphrase in [None, Some(passphrase)] {
+        let local = Local { folder: tempfile::tempdir().unwrap(), next: AtomicU32::new(0), passphrase };
+        let report = conformance::run(&local).await;
+        println!("{report}");
+        conformance_table::must_be_documented("local", &report);
+        assert_eq!(report.exceptions(), expected);
+    }
 }
 
 /// A provider with a fault in it, to see that the suite finds it.

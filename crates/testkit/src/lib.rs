@@ -15,5 +15,6 @@ pub mod people;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod postgres_private;
+pub mod redis;
 pub mod rng;
 pub mod small_disk;

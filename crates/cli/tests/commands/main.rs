@@ -13,6 +13,7 @@ mod harness;
 #[cfg(feature = "postgres")]
 mod index_build;
 mod interrupt;
+mod local_key;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]

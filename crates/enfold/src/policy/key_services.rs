@@ -1,14 +1,14 @@
 //! `[key_services]`: what belongs together in it, and with the root keys of the rings.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::model::{
     AzureSettings, AzureSignIn, GoogleSettings, KeyServices, RingPolicy, TlsIdentity, VaultServer, VaultSignIn,
 };
-use super::raw::{RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawVault, RawVaultAuth};
+use super::raw::{RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawVault, RawVaultAuth};
 use super::resolve::{Resolver, keys};
-use crate::kms::{KeyUri, RootKey, VaultKeyUri};
+use crate::kms::{KeyUri, PASSPHRASE_VARIABLE, PassphraseSource, RootKey, VaultKeyUri};
 
 pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeMap<String, RingPolicy>) -> KeyServices {
     let roots: Vec<KeyUri> = rings.values().flat_map(|ring| &ring.roots).filter_map(|r| r.parse().ok()).collect();
@@ -42,7 +42,9 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
             at.report(&path, "the same server twice");
         }
     }
-    KeyServices { min_tls: raw.min_tls, vault, google: google(at, raw.google), azure: azure(at, raw.azure) }
+    let local = local(at, raw.local, rings);
+    let (google, azure) = (google(at, raw.google), azure(at, raw.azure));
+    KeyServices { min_tls: raw.min_tls, vault, google, azure, local }
 }
 
 fn google(at: &mut Resolver<'_>, raw: RawGoogle) -> GoogleSettings {
@@ -103,6 +105,33 @@ fn azure(at: &mut Resolver<'_>, raw: RawAzure) -> AzureSettings {
         authority: raw.authority,
         file,
     }
+}
+
+/// Where the passphrases of sealed local keys are.
+fn local(
+    at: &mut Resolver<'_>,
+    raw: BTreeMap<String, RawLocal>,
+    rings: &BTreeMap<String, RingPolicy>,
+) -> BTreeMap<KeyUri, PassphraseSource> {
+    let mut local = BTreeMap::new();
+    for (file, raw) in raw {
+        let path = keys(&["key_services", "local", &file]);
+        let named = |uri: &KeyUri| rings.values().flat_map(|ring| &ring.roots).any(|root| root == uri.as_str());
+        let Some(uri) = KeyUri::local(Path::new(&file)).ok().filter(named) else {
+            at.report(&path, "no root key is in this file: it is written as in the URI, as `enfold-root.key`");
+            continue;
+        };
+        let source = match (raw.passphrase_file, raw.passphrase_variable) {
+            (Some(_), Some(_)) => {
+                at.report(&path, "a passphrase is in a file or in a variable, not in both");
+                continue;
+            }
+            (Some(file), None) => PassphraseSource::File(at.base.join(file)),
+            (None, name) => PassphraseSource::Variable(name.unwrap_or_else(|| PASSPHRASE_VARIABLE.to_owned())),
+        };
+        local.insert(uri, source);
+    }
+    local
 }
 
 /// Where a pod has the token of its service account.

@@ -18,6 +18,20 @@ pub(in crate::policy) struct RawKeyServices {
     pub vault: BTreeMap<String, RawVault>,
     pub google: RawGoogle,
     pub azure: RawAzure,
+    /// Local root keys that are sealed under a passphrase, by their file as in the URIs.
+    pub local: BTreeMap<String, RawLocal>,
+}
+
+/// A local root key whose file is sealed under a passphrase; `enfold init --passphrase-file` makes it. Without such a table
+/// a sealed file is refused, and with it one that is not sealed.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawLocal {
+    /// File of the passphrase, one line. Nobody but its owner may have any right to it.
+    #[schemars(extend("format" = "path"))]
+    pub passphrase_file: Option<String>,
+    /// Name of the environment variable that holds the passphrase, where no file does. None: `ENFOLD_LOCAL_PASSPHRASE`.
+    pub passphrase_variable: Option<String>,
 }
 
 /// How Azure Key Vault and Managed HSM are reached and signed in to. Without any of it the machine's managed identity is
