@@ -8,5 +8,6 @@ pub mod chinook;
 pub mod faultproxy;
 pub mod openbao;
 pub mod pgbouncer;
+pub mod pkcs11;
 pub mod postgres;
 pub mod postgres_private;

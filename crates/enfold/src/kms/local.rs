@@ -55,7 +55,7 @@ impl LocalKms {
     fn path_of(uri: &KeyUri, base: &Path) -> Result<PathBuf> {
         match uri.root() {
             RootKey::Local(path) => Ok(base.join(path)),
-            RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Memory(_) => {
+            RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Pkcs11(_) | RootKey::Memory(_) => {
                 Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a local key")))
             }
         }
@@ -96,6 +96,7 @@ impl DescribeKey for LocalKms {
             manager: "development".to_owned(),
             usable: true,
             versions: None,
+            warnings: Vec::new(),
         })
     }
 }

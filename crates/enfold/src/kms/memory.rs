@@ -247,7 +247,14 @@ impl DescribeKey for MemoryKms {
             .root
             .as_ref()
             .map(|root| KeyVersions { newest: number(root.versions.len()), oldest_usable: number(root.oldest_usable) });
-        Ok(KeyDescription { resolved: self.uri.to_string(), state, manager: "test".to_owned(), usable: true, versions })
+        Ok(KeyDescription {
+            resolved: self.uri.to_string(),
+            state,
+            manager: "test".to_owned(),
+            usable: true,
+            versions,
+            warnings: Vec::new(),
+        })
     }
 }
 

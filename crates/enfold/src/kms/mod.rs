@@ -24,12 +24,14 @@ mod local;
 mod material;
 mod memory;
 mod meter;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod registry;
 mod retry;
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "pkcs11"))]
 mod secret;
 mod service;
-#[cfg(any(feature = "aws", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "vault", feature = "pkcs11"))]
 mod several;
 mod uri;
 #[cfg(feature = "vault")]
@@ -48,16 +50,18 @@ pub use local::LocalKms;
 pub use material::{KeyMaterial, WrappedKey};
 pub use memory::{MemoryCalls, MemoryKms, MemoryState};
 pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::{Pkcs11Kms, Pkcs11Options};
 pub use registry::{Registry, RegistryBuilder};
 pub use retry::{Retry, RetryOptions};
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "pkcs11"))]
 pub use secret::SecretSource;
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
     KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest,
     WrapRequest,
 };
-pub use uri::{AwsKeyUri, KeyUri, RootKey, VaultKeyUri};
+pub use uri::{AwsKeyUri, KeyUri, PinSource, Pkcs11KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]
 pub use vault::{VaultKms, VaultOptions};
 

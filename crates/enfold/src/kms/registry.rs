@@ -159,7 +159,8 @@ impl RegistryBuilder {
         let mut roots = BTreeMap::new();
         for wanted in &self.uses {
             self.check(wanted)?;
-            if roots.contains_key(&wanted.uri) {
+            if let Some((known, _)) = roots.get_key_value(&wanted.uri) {
+                same_way(known, &wanted.uri)?;
                 continue;
             }
             let provider = self.open(&wanted.uri).await?;
@@ -190,7 +191,7 @@ impl RegistryBuilder {
                     .cause("data keys would cross the network in the clear")
                     .hint("have the server speak TLS, and write `vault://`"))
             }
-            RootKey::Local(_) | RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Memory(_) => Ok(()),
+            RootKey::Local(_) | RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Pkcs11(_) | RootKey::Memory(_) => Ok(()),
         }
     }
 
@@ -206,6 +207,7 @@ impl RegistryBuilder {
             }
             RootKey::Aws(aws) => open_aws(uri, aws).await,
             RootKey::Vault(vault) => open_vault(uri, vault, &self.services),
+            RootKey::Pkcs11(_) => open_pkcs11(uri, &self.base, &self.services),
             RootKey::Local(_) => Ok(Arc::new(LocalKms::open(uri, &self.base)?)),
             RootKey::Memory(_) => Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
                 .cause("a key in memory is lost with its process, so only the process itself can give it")
@@ -256,6 +258,30 @@ fn open_vault(uri: &KeyUri, _: &VaultKeyUri, _: &KeyServices) -> Result<Arc<dyn 
     Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
         .cause("this program was built without Vault and OpenBao")
         .hint("build it with the feature `vault`, as `cargo build -p enfold-cli --features vault`"))
+}
+
+#[cfg(feature = "pkcs11")]
+fn open_pkcs11(uri: &KeyUri, base: &Path, services: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    let sessions = services.pkcs11.sessions;
+    let options = super::pkcs11::Pkcs11Options { base: base.to_owned(), sessions, ..Default::default() };
+    Ok(Arc::new(super::pkcs11::Pkcs11Kms::open(uri, &options)?))
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn open_pkcs11(uri: &KeyUri, _: &Path, _: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
+        .cause("this program was built without PKCS#11")
+        .hint("build it with the feature `pkcs11`, as `cargo build -p enfold-cli --features pkcs11`"))
+}
+
+/// One root key has one provider, so it cannot be reached in two ways.
+fn same_way(one: &KeyUri, other: &KeyUri) -> Result<()> {
+    if one.root() == other.root() {
+        return Ok(());
+    }
+    Err(Error::new(Code::KmsUriInvalid, format!("`{one}` is reached in two ways"))
+        .cause("two rings name it with another module or another source of the PIN")
+        .hint("write the same URI in both"))
 }
 
 #[cfg(test)]

@@ -115,6 +115,8 @@ pub struct KeyDescription {
     pub usable: bool,
     /// Where the service numbers them and says so.
     pub versions: Option<KeyVersions>,
+    /// What should be settled though the key works, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// The versions of a root key.

@@ -1,9 +1,10 @@
 //! `[key_services]`: what belongs together in it, and with the root keys of the rings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::model::{KeyServices, RingPolicy, VaultServer, VaultSignIn};
+use super::model::{KeyServices, Pkcs11Policy, RingPolicy, VaultServer, VaultSignIn};
 use super::raw::{RawKeyServices, RawVault, RawVaultAuth};
 use super::resolve::{Resolver, keys};
 use crate::kms::{KeyUri, RootKey, VaultKeyUri};
@@ -34,7 +35,9 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
             at.report(&path, "the same server twice");
         }
     }
-    KeyServices { min_tls: raw.min_tls, vault }
+    let sessions = usize::try_from(raw.pkcs11.sessions).ok().and_then(NonZeroUsize::new);
+    let pkcs11 = sessions.map_or_else(Pkcs11Policy::default, |sessions| Pkcs11Policy { sessions });
+    KeyServices { min_tls: raw.min_tls, vault, pkcs11 }
 }
 
 fn sign_in(at: &mut Resolver<'_>, name: &str, raw: &RawVault) -> Option<VaultSignIn> {

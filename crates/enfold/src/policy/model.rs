@@ -4,6 +4,7 @@
 //! in itself (whether it fits a database is for `plan` to say).
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -235,6 +236,25 @@ pub struct KeyServices {
     pub min_tls: MinTls,
     /// Servers of Vault or OpenBao by `HOST:PORT`.
     pub vault: BTreeMap<String, VaultServer>,
+    pub pkcs11: Pkcs11Policy,
+}
+
+/// How PKCS#11 tokens are called.
+#[derive(Clone, Debug)]
+pub struct Pkcs11Policy {
+    /// With the token of each root key, at most.
+    pub sessions: NonZeroUsize,
+}
+
+impl Pkcs11Policy {
+    /// Enough to hide the way to a network HSM, and few for a card.
+    pub const SESSIONS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+}
+
+impl Default for Pkcs11Policy {
+    fn default() -> Self {
+        Self { sessions: Self::SESSIONS }
+    }
 }
 
 /// A server of Vault or OpenBao.

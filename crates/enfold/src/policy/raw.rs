@@ -146,6 +146,24 @@ pub(super) struct RawKeyServices {
     pub min_tls: MinTls,
     /// Servers of HashiCorp Vault or OpenBao by `HOST` or `HOST:PORT` (8200 where none is named), as in the URIs.
     pub vault: BTreeMap<String, RawVault>,
+    /// PKCS#11 tokens (HSMs). Which token, module and PIN stands in the URIs of root keys.
+    pub pkcs11: RawPkcs11,
+}
+
+/// How PKCS#11 tokens are called.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawPkcs11 {
+    /// Sessions that each process has with the token of each root key at most: so many calls are under way at once.
+    /// Tokens have limits of their own.
+    #[schemars(range(min = 1, max = 64))]
+    pub sessions: u32,
+}
+
+impl Default for RawPkcs11 {
+    fn default() -> Self {
+        Self { sessions: 4 }
+    }
 }
 
 /// A server of HashiCorp Vault or OpenBao, and how to sign in there. Without such a table the token of the environment
@@ -193,7 +211,8 @@ pub(super) struct RawRing {
     pub id: Option<String>,
     /// URIs of the root keys, in order of preference; every data key is wrapped once under each of them. A key of AWS
     /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), a transit key of Vault or
-    /// OpenBao `vault://HOST:PORT/MOUNT/KEY`, a key file for development `local:PATH`.
+    /// OpenBao `vault://HOST:PORT/MOUNT/KEY`, a key of a PKCS#11 token
+    /// `pkcs11:token=TOKEN;object=KEY?module-path=PATH&pin-source=file:PATH`, a key file for development `local:PATH`.
     #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
     /// How many root keys must have wrapped a new data key before anything is sealed with it. While fewer than all

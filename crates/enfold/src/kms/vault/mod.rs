@@ -307,6 +307,7 @@ impl DescribeKey for VaultKms {
                 newest: about.latest_version,
                 oldest_usable: about.min_decryption_version.max(about.min_available_version),
             }),
+            warnings: Vec::new(),
         })
     }
 }
