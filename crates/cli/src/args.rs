@@ -87,7 +87,7 @@ pub(crate) struct Init {
         required_unless_present = "print_sql"
     )]
     pub(crate) database: Option<String>,
-    /// The root key: `aws-kms://…` or `local:FILE` (development).
+    /// The root key: `aws-kms://…`, `vault://…`, `pkcs11:…` or `local:FILE` (development).
     #[arg(long, value_name = "URI", default_value = "local:enfold-root.key")]
     pub(crate) root: String,
     /// Where this policy runs.

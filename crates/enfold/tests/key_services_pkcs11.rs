@@ -109,8 +109,7 @@ impl Fixture for OnToken {
             Trouble::Throttled => Arranged::Impossible(NO_LIMIT),
             Trouble::TimedOut if can => {
                 self.held.lock().unwrap().push(token.hold());
-                let options =
-                    Pkcs11Options { answer_within: Duration::from_millis(100), ..Pkcs11Options::default() };
+                let options = Pkcs11Options { answer_within: Duration::from_millis(100), ..Pkcs11Options::default() };
                 Arranged::Done(open_with(&token.uri("root"), &options))
             }
             Trouble::TimedOut => Arranged::Impossible(NO_WAITING),
@@ -345,7 +344,9 @@ async fn a_key_without_a_right_is_refused_and_told_which() {
 
 #[tokio::test]
 async fn a_description_names_the_key_and_warns_of_one_that_may_leave_its_token() {
-    for (token, manager) in [(Token::softhsm(), "SoftHSM project (SoftHSM v2)"), (Token::kryoptic(), "Kryoptic Project (v1)")] {
+    for (token, manager) in
+        [(Token::softhsm(), "SoftHSM project (SoftHSM v2)"), (Token::kryoptic(), "Kryoptic Project (v1)")]
+    {
         let token = with_key(token);
         let about = open(&token.uri("root")).describer().unwrap().describe().await.unwrap();
         assert_eq!((about.manager.as_str(), &about.warnings[..]), (manager, &[][..]));

@@ -91,10 +91,13 @@ impl Library {
         let mut text = String::new();
         match self.variable {
             "SOFTHSM2_CONF" => {
-                text = format!("directories.tokendir = {folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
+                text =
+                    format!("directories.tokendir = {folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
             }
             _ => (1..=SLOTS).chain([WITHOUT_GCM]).for_each(|slot| {
-                text += &format!("[[slots]]\nslot = {slot}\ndbtype = \"sqlite\"\ndbargs = \"{folder}/tokens/{slot}.sql\"\n");
+                text += &format!(
+                    "[[slots]]\nslot = {slot}\ndbtype = \"sqlite\"\ndbargs = \"{folder}/tokens/{slot}.sql\"\n"
+                );
                 if slot == WITHOUT_GCM {
                     text += "mechanisms = [\"DENY\", \"CKM_AES_GCM\"]\n";
                 }
@@ -250,9 +253,14 @@ impl Token {
         session.logout().expect("signed out");
     }
 
-    /// Ends the module for the whole process and begins it anew: every session of every token is gone.
-    pub fn restart_module(&self) {
+    /// Ends the module for the whole process: every session of every token is gone.
+    pub fn end_module(&self) {
         self.library.functions.clone().finalize().expect("ended");
+    }
+
+    /// As [`Self::end_module`], and begins it anew.
+    pub fn restart_module(&self) {
+        self.end_module();
         self.library.begin();
     }
 

@@ -139,6 +139,7 @@ fn describe(policy: &Policy) -> String {
 /// What a root key is and does. That its state may not be asked, or that this process may not wrap, is no fault: who only
 /// reads needs neither right.
 fn root_key(root: RootHealth) -> Result<Found> {
+    let mut warnings = Vec::new();
     let state = match root.description {
         None => "its service says nothing of its state".to_owned(),
         Some(Ok(description)) => {
@@ -146,6 +147,7 @@ fn root_key(root: RootHealth) -> Result<Found> {
                 true => String::new(),
                 false => format!(", as `{}`", description.resolved),
             };
+            warnings = description.warnings;
             format!("{}, held by {}{resolved}", state(description.state), description.manager)
         }
         Some(Err(error)) if error.code() == Code::KmsAccessDenied => "its state may not be asked here".to_owned(),
@@ -155,7 +157,12 @@ fn root_key(root: RootHealth) -> Result<Found> {
         Tried::Both { wrap, unwrap } => {
             let milliseconds = |took: std::time::Duration| took.as_secs_f64() * 1000.0;
             let (wrap, unwrap) = (milliseconds(wrap), milliseconds(unwrap));
-            Ok(format!("{state}; wrapped in {wrap:.1} ms, unwrapped in {unwrap:.1} ms").into())
+            let mut says = format!("{state}; wrapped in {wrap:.1} ms, unwrapped in {unwrap:.1} ms");
+            for warning in &warnings {
+                says.push_str(&format!("; {warning}"));
+            }
+            let remedy = "make a root key without that, put it into `roots`, and take this one out when the other has wrapped all";
+            Ok(Found { says, hint: (!warnings.is_empty()).then(|| remedy.to_owned()) })
         }
         Tried::NotWrapped(error) if error.code() == Code::KmsAccessDenied => Ok(Found {
             says: format!("{state}; this process may not wrap, so it can make no data key"),

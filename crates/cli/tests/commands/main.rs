@@ -6,6 +6,8 @@ mod bad_value;
 mod canary;
 mod harness;
 mod interrupt;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod way;

@@ -20,7 +20,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::pkcs11::{Pkcs11KeyUri, PinSource};
+pub use self::pkcs11::{PinSource, Pkcs11KeyUri};
 use crate::error::{Code, Error, Result};
 
 /// Names one root key. Printing it gives the canonical spelling, which is also what the catalog stores, and by which two

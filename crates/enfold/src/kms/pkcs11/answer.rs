@@ -76,7 +76,10 @@ pub(super) fn is_a_wrong_pin(error: &TokenError) -> bool {
 pub(super) fn wants_no_nonce(error: &TokenError) -> bool {
     matches!(
         error,
-        TokenError::Pkcs11(RvError::MechanismParamInvalid | RvError::ArgumentsBad, Function::EncryptInit | Function::Encrypt)
+        TokenError::Pkcs11(
+            RvError::MechanismParamInvalid | RvError::ArgumentsBad,
+            Function::EncryptInit | Function::Encrypt
+        )
     )
 }
 
@@ -108,7 +111,9 @@ pub(super) fn refused(operation: Operation, uri: &KeyUri, error: &TokenError) ->
         Kind::Busy => failure::throttled(operation, uri)
             .cause(said)
             .hint("lower `key_services.pkcs11.sessions`, or raise what the token allows"),
-        Kind::Away => failure::failed(Code::KmsUnavailable, operation, uri).cause("the token cannot be used now").cause(said),
+        Kind::Away => {
+            failure::failed(Code::KmsUnavailable, operation, uri).cause("the token cannot be used now").cause(said)
+        }
         Kind::Protocol => failure::failed(Code::KmsProtocol, operation, uri).cause(said),
     }
 }
@@ -120,9 +125,9 @@ pub(super) fn pin_refused(operation: Operation, uri: &KeyUri) -> Error {
 }
 
 pub(super) fn last_try(operation: Operation, uri: &KeyUri) -> Error {
-    failure::denied(operation, uri)
-        .cause("one more wrong PIN would lock the token, so none is tried")
-        .hint("sign in once with another program (`pkcs11-tool --login --list-objects`): the token counts anew after it")
+    failure::denied(operation, uri).cause("one more wrong PIN would lock the token, so none is tried").hint(
+        "sign in once with another program (`pkcs11-tool --login --list-objects`): the token counts anew after it",
+    )
 }
 
 /// `C_Decrypt` answered `CKR_GENERAL_ERROR`, in those words.
@@ -143,7 +148,9 @@ fn kind(error: &TokenError) -> Kind {
         Rv::KeyFunctionNotPermitted | Rv::ActionProhibited | Rv::FunctionRejected => Kind::Right,
         Rv::PinIncorrect | Rv::PinInvalid | Rv::PinLenRange | Rv::PinExpired | Rv::UserPinNotInitialized => Kind::Pin,
         Rv::PinLocked => Kind::PinLocked,
-        Rv::MechanismInvalid | Rv::MechanismParamInvalid | Rv::KeyTypeInconsistent | Rv::KeySizeRange => Kind::Mechanism,
+        Rv::MechanismInvalid | Rv::MechanismParamInvalid | Rv::KeyTypeInconsistent | Rv::KeySizeRange => {
+            Kind::Mechanism
+        }
         Rv::SessionCount | Rv::DeviceMemory | Rv::HostMemory => Kind::Busy,
         Rv::GeneralError
         | Rv::FunctionFailed

@@ -102,7 +102,9 @@ impl Module {
 fn without_pin(error: Error, target: &Target) -> Error {
     let error = error.while_doing(format!("cannot sign in to the token of `{}`", target.uri));
     match target.pin {
-        SecretSource::Variable(_) => error.hint("or keep the PIN in a file: `pin-source=file:/etc/enfold/pin` in the URI"),
+        SecretSource::Variable(_) => {
+            error.hint("or keep the PIN in a file: `pin-source=file:/etc/enfold/pin` in the URI")
+        }
         SecretSource::File(_) | SecretSource::OwnersFile(_) => error,
     }
 }

@@ -72,7 +72,8 @@ fn find_slot(target: &Target, operation: Operation, module: &Module) -> Result<S
     let failed = |error: TokenError| answer::refused(operation, &target.uri, &error);
     let slots = module.functions().get_slots_with_token().map_err(failed)?;
     // A slot whose token cannot be asked is not the one that is looked for, or cannot be used now.
-    let fits = |slot: &Slot| module.functions().get_token_info(*slot).is_ok_and(|token| is_meant(target, *slot, &token));
+    let fits =
+        |slot: &Slot| module.functions().get_token_info(*slot).is_ok_and(|token| is_meant(target, *slot, &token));
     match slots.into_iter().filter(fits).collect::<Vec<_>>()[..] {
         [slot] => Ok(slot),
         [] => Err(failure::failed(Code::KmsUnavailable, operation, &target.uri)
@@ -108,7 +109,9 @@ fn find_key(target: &Target, operation: Operation, session: &Session) -> Result<
                 .hint("compare label and id with what `pkcs11-tool --login --list-objects` shows"));
         }
         [..] => {
-            return Err(not_one_key(target, operation).cause("more than one secret key is called so").hint("add its `id`"));
+            return Err(not_one_key(target, operation)
+                .cause("more than one secret key is called so")
+                .hint("add its `id`"));
         }
     };
     let mut is_aes = false;

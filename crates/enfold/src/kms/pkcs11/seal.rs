@@ -65,7 +65,8 @@ pub(super) fn unwrap(open: &Open, wrapped: &[u8], associated: &[u8]) -> Result<K
 pub(super) fn draw(open: &Open) -> Result<KeyMaterial, Fault> {
     // The length fits 32 bits: it is a constant of 32.
     let mut drawn = Zeroizing::new(open.session.generate_random_vec(KeyMaterial::LEN as u32)?);
-    KeyMaterial::from_slice(&mut drawn).ok_or(Fault::Answer("the token drew another number of bytes than it was asked for"))
+    KeyMaterial::from_slice(&mut drawn)
+        .ok_or(Fault::Answer("the token drew another number of bytes than it was asked for"))
 }
 
 /// Whether the token opens what it has just sealed; `None` where the key may not seal.

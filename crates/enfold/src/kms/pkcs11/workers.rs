@@ -193,7 +193,8 @@ mod tests {
             })
         };
         let ids = futures_util::future::join_all((0..200).map(|_| job())).await;
-        let threads: std::collections::HashSet<_> = ids.into_iter().map(Result::unwrap).map(|id| format!("{id:?}")).collect();
+        let threads: std::collections::HashSet<_> =
+            ids.into_iter().map(Result::unwrap).map(|id| format!("{id:?}")).collect();
         assert!((1..=2).contains(&threads.len()), "{threads:?}");
         assert!(most.load(Ordering::SeqCst) <= 2);
         let done = futures_util::future::join_all([(), ()].map(|()| workers.run(SOON, |own: &mut usize| *own))).await;

@@ -124,7 +124,9 @@ impl Pkcs11KeyUri {
             "module-path" => {
                 let path = PathBuf::from(text(name, value, usize::MAX)?);
                 if !path.is_absolute() {
-                    return Err(invalid("`module-path` is an absolute path: another one would be looked for in folders"));
+                    return Err(invalid(
+                        "`module-path` is an absolute path: another one would be looked for in folders",
+                    ));
                 }
                 once(name, &mut self.module, path)
             }
@@ -228,7 +230,9 @@ fn unknown(name: &str) -> Error {
     // The name is quoted only if it can be one: what stands there may be anything.
     let sound = !name.is_empty() && name.len() <= 32 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     let what = if sound { format!("`{name}`") } else { "one of the attributes".to_owned() };
-    invalid(&format!("{what} is not known: token, manufacturer, serial, model, slot-id, object, id and type are, and behind the `?` module-path and pin-source"))
+    invalid(&format!(
+        "{what} is not known: token, manufacturer, serial, model, slot-id, object, id and type are, and behind the `?` module-path and pin-source"
+    ))
 }
 
 /// Nothing of the URI is shown: a PIN may stand anywhere in one that is wrong.
