@@ -90,10 +90,7 @@ impl Library {
         let folder = self.folder.display();
         let mut text = String::new();
         match self.variable {
-            "SOFTHSM2_CONF" => {
-                text =
-                    format!("directories.tokendir = {folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
-            }
+            "SOFTHSM2_CONF" => text += &format!("directories.tokendir = {folder}/tokens\nlog.level = ERROR\n"),
             _ => (1..=SLOTS).chain([WITHOUT_GCM]).for_each(|slot| {
                 text += &format!(
                     "[[slots]]\nslot = {slot}\ndbtype = \"sqlite\"\ndbargs = \"{folder}/tokens/{slot}.sql\"\n"

@@ -63,8 +63,9 @@ pub(super) fn unwrap(open: &Open, wrapped: &[u8], associated: &[u8]) -> Result<K
 
 /// A key that the token drew.
 pub(super) fn draw(open: &Open) -> Result<KeyMaterial, Fault> {
-    // The length fits 32 bits: it is a constant of 32.
-    let mut drawn = Zeroizing::new(open.session.generate_random_vec(KeyMaterial::LEN as u32)?);
+    const BYTES: u32 = 32;
+    const _: () = assert!(BYTES as usize == KeyMaterial::LEN);
+    let mut drawn = Zeroizing::new(open.session.generate_random_vec(BYTES)?);
     KeyMaterial::from_slice(&mut drawn)
         .ok_or(Fault::Answer("the token drew another number of bytes than it was asked for"))
 }
