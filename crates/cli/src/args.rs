@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Seal(Value),
     /// Open an envelope read from standard input, or many.
     Open(Value),
+    /// Look at the data keys.
+    #[command(subcommand)]
+    Keys(Keys),
     /// Check configuration, database rights and keys.
     Doctor,
     /// Explain an error code.
@@ -84,7 +87,7 @@ pub(crate) struct Init {
         env = "ENFOLD_DATABASE_URL",
         hide_env_values = true,
         value_name = "URL",
-        required_unless_present = "print_sql"
+        required_unless_present_any = ["print_sql", "prepare"]
     )]
     pub(crate) database: Option<String>,
     /// The root key: `aws-kms://…`, `vault://…`, `pkcs11:…` or `local:FILE` (development).
@@ -96,6 +99,9 @@ pub(crate) struct Init {
     /// Take findings from this confidence on, in percent.
     #[arg(long, default_value_t = 75, value_parser = clap::value_parser!(u8).range(50..=100))]
     pub(crate) confidence: u8,
+    /// For the policy that is there, make what is missing of the catalog, the operators' key and the rings' states.
+    #[arg(long, conflicts_with = "print_sql")]
+    pub(crate) prepare: bool,
     /// Print, for the policy that is there, the SQL that makes Enfold's roles, tables and grants on Postgres, and do nothing.
     #[arg(long)]
     pub(crate) print_sql: bool,
@@ -261,6 +267,20 @@ pub(crate) enum FormArg {
     Text,
     Bytes,
     Json,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Keys {
+    /// Show which data keys depend on which root key.
+    Wraps(Wraps),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Wraps {
+    /// Make the wraps that are missing first: of data keys that were made while a root key did not answer, or before it
+    /// came into the policy.
+    #[arg(long)]
+    pub(crate) repair: bool,
 }
 
 #[derive(Args, Debug)]

@@ -10,7 +10,7 @@ use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
-use crate::keyring::{KeyRing, Repaired, RootHealth, Roots, Trusted, roots::Provider};
+use crate::keyring::{KeyRing, Repaired, RingWraps, RootHealth, Roots, Trusted, roots::Provider};
 use crate::kms::{KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
@@ -193,6 +193,16 @@ impl Enfold {
             found.extend(ring.root_health().await?);
         }
         Ok(found)
+    }
+
+    /// Which root keys the data keys in the catalog depend on, ring by ring; no key service is asked. Data keys of single
+    /// records (scope `record`) are not among them: they lie beside their values, under the ring's first root key.
+    pub async fn wraps(&self) -> Result<Vec<RingWraps>> {
+        let mut counted = Vec::with_capacity(self.0.rings.len());
+        for ring in self.0.rings.values() {
+            counted.push(ring.count_wraps().await?);
+        }
+        Ok(counted)
     }
 
     /// Makes the wraps that data keys of `ring` lack: those that were made while a root key did not answer, and all that

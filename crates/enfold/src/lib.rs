@@ -79,7 +79,7 @@ pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;
 pub use handle::{Builder, Enfold, RingEpoch};
-pub use keyring::{Repaired, RootHealth, ScopeId, Tried};
+pub use keyring::{Repaired, RingWraps, RootHealth, RootWraps, ScopeId, Tried};
 pub use operator::Operator;
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.

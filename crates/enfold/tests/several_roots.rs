@@ -14,7 +14,7 @@ use enfold::kms::{
     WrappedKey,
 };
 use enfold::policy::{Mode, Policy};
-use enfold::{Code, Enfold, Part, Place, Result, Tried};
+use enfold::{Code, Enfold, Part, Place, Result, RingWraps, RootWraps, Tried};
 
 const ACME: Place<'static> = Place::tenant(Part::Text("acme"));
 const OTHER: Place<'static> = Place::tenant(Part::Text("other"));
@@ -62,6 +62,13 @@ async fn sealing_goes_on_while_one_of_two_does_not_answer_and_the_missing_wraps_
     assert_eq!(two.rows().await.iter().filter(|row| row.wraps.len() == 1).count(), 1);
     let still = enfold.repair_wraps("main").await.unwrap();
     assert_eq!((still.completed, still.incomplete), (0, 1));
+    let on = async || wraps_of_main(&two.process("").await).await;
+    // Two of the ring itself, made while both answered, and the one of this column.
+    let all = two.rows().await.len() as u64;
+    let root = |root: &str, keys, alone| RootWraps { root: root.to_owned(), in_policy: true, keys, alone };
+    let wraps = on().await;
+    assert_eq!((wraps.keys, wraps.incomplete, wraps.closed), (all, 1, 0));
+    assert_eq!(wraps.roots, [root("memory:root", all, 1), root("memory:second", all - 1, 0)]);
 
     two.second.set_state(MemoryState::Enabled);
     two.later();
@@ -70,6 +77,9 @@ async fn sealing_goes_on_while_one_of_two_does_not_answer_and_the_missing_wraps_
     assert!(two.rows().await.iter().all(|row| row.wraps.len() == 2));
     assert_eq!(enfold.repair_wraps("main").await.unwrap().completed, 0, "nothing is left to do");
     assert!(enfold.check_catalog().await.unwrap().is_empty(), "every row is authenticated");
+    let wraps = on().await;
+    assert_eq!((wraps.incomplete, wraps.closed), (0, 0));
+    assert_eq!(wraps.roots, [root("memory:root", all, 0), root("memory:second", all, 0)]);
 
     // The wrap that was made later opens by itself.
     let fresh = two.process("").await;
@@ -230,4 +240,25 @@ async fn every_root_key_is_tried_and_says_what_state_it_is_in() {
     let Tried::NotWrapped(error) = &of_main[1].tried else { panic!("a disabled root key wraps nothing") };
     assert_eq!(error.code(), Code::KmsKeyDisabled);
     assert_eq!(two.rows().await.len(), calls, "no data key was made for it");
+}
+
+async fn wraps_of_main(enfold: &Enfold) -> RingWraps {
+    enfold.wraps().await.unwrap().into_iter().find(|ring| ring.ring == "main").unwrap()
+}
+
+#[tokio::test]
+async fn wraps_by_a_root_key_that_the_policy_dropped_open_nothing_and_are_counted_so() {
+    let two = Two::new();
+    let enfold = two.process("").await;
+    two.world.kms.set_state(MemoryState::TimedOut);
+    seal(&enfold.column("users.email").unwrap(), ACME, "ann").await.unwrap();
+    two.world.kms.set_state(MemoryState::Enabled);
+    two.later();
+    // The second root key is taken out of the policy while a data key has a wrap by nothing else.
+    let enfold = two.world.builder_for(two.world.policy(POLICY)).prepare().build().await.unwrap();
+    let wraps = wraps_of_main(&enfold).await;
+    let all = two.rows().await.len() as u64;
+    assert_eq!((wraps.keys, wraps.incomplete, wraps.closed), (all, 1, 1));
+    let root = |root: &str, in_policy, keys, alone| RootWraps { root: root.to_owned(), in_policy, keys, alone };
+    assert_eq!(wraps.roots, [root("memory:root", true, all - 1, all - 1), root("memory:second", false, all, 0)]);
 }

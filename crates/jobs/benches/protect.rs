@@ -28,6 +28,9 @@ use codec::OneKey;
 const EMAIL: usize = 22;
 const PHONE: usize = 12;
 const ROUNDS: usize = 2;
+/// How long the application runs with the job, and without it, before they change; and how often.
+const WINDOW: Duration = Duration::from_secs(4);
+const PAIRS: u32 = 12;
 
 fn main() {
     // `cargo test` builds benchmarks and runs them with other arguments: there is nothing to test here.
@@ -208,8 +211,9 @@ impl Bench {
         line("protect_memory_ten_times_the_rows", peaks[1] as f64 / peaks[0] as f64, Some(1.2), "less", &more);
     }
 
-    /// The 99th percentile of an application's transactions on the same table, without and with the job. The two take
-    /// turns, for a percentile so far out wanders from run to run: the ratio is the median of the pairs'.
+    /// The 99th percentile of an application's transactions on the same table, without and with the job. The application
+    /// runs through while the job goes on and pauses every few seconds, so that what else the machine does falls on both
+    /// alike: the ratio is that of the median windows, and beside it stands that of all transactions of each kind.
     async fn foreground(&self) {
         for (name, rate, bound) in [
             ("foreground_p99_with_throttled_job", Some(2000), Some(1.2)),
@@ -217,7 +221,7 @@ impl Bench {
         ] {
             self.fresh(3, self.rows).await;
             // The first to touch a page after the checkpoint writes all of it to the log; that is not the job's doing.
-            self.pgbench().await;
+            self.pgbench(Duration::from_secs(8)).await;
             let spec = JobSpec {
                 goal: Goal::Protect,
                 target: target(),
@@ -226,38 +230,51 @@ impl Bench {
                 lease: Duration::from_secs(30),
             };
             let job = self.store.create_job(&spec).await.expect("a job");
-            let mut pairs = Vec::new();
-            for _ in 0..5 {
-                let alone = self.pgbench().await;
-                pairs.push((self.pgbench_beside(job).await / alone, alone));
-            }
-            pairs.sort_by(|one, other| one.0.total_cmp(&other.0));
-            let all = pairs.iter().map(|(ratio, _)| format!("{ratio:.2}")).collect::<Vec<_>>().join(",");
-            let (ratio, alone) = pairs[pairs.len() / 2];
-            let more = format!(r#""alone_ms":{alone:.2},"pairs":[{all}],"job_rows_per_second":{}"#, rate.unwrap_or(0));
-            line(name, ratio, bound, "less", &more);
+            let turns = async {
+                let mut windows = Vec::new();
+                for _ in 0..PAIRS {
+                    windows.push((false, window(tokio::time::sleep(WINDOW)).await));
+                    windows.push((true, window(self.job_goes_on(job)).await));
+                }
+                windows
+            };
+            // Somewhat longer than the turns: an unthrottled batch ends after its window.
+            let (transactions, windows) =
+                futures_util::future::join(self.pgbench(WINDOW * (2 * PAIRS + 2)), turns).await;
+            let p99 = |job: bool| {
+                let each = windows.iter().filter(|(with_job, _)| *with_job == job);
+                let mut each: Vec<Vec<u64>> = each.map(|(_, window)| within(&transactions, window)).collect();
+                let mut all = each.concat();
+                let mut each: Vec<u64> = each.iter_mut().map(|latencies| percentile_99(latencies)).collect();
+                each.sort_unstable();
+                (each[each.len() / 2] as f64 / 1000.0, percentile_99(&mut all) as f64 / 1000.0)
+            };
+            let ((alone, all_alone), (beside, all_beside)) = (p99(false), p99(true));
+            let more = format!(
+                r#""alone_ms":{alone:.2},"beside_ms":{beside:.2},"all_alone_ms":{all_alone:.2},"all_beside_ms":{all_beside:.2},"all_ratio":{:.3},"job_rows_per_second":{}"#,
+                all_beside / all_alone,
+                rate.unwrap_or(0)
+            );
+            line(name, beside / alone, bound, "less", &more);
         }
         let deadlocks = self.number("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await;
         println!(r#"{{"name":"deadlocks","ratio":{deadlocks},"bound":0,"met":{},"better":"less"}}"#, deadlocks == 0);
     }
 
-    /// While the job goes on where it stands.
-    async fn pgbench_beside(&self, job: JobId) -> f64 {
+    /// From where it stands, for one window.
+    async fn job_goes_on(&self, job: JobId) {
         let watch = Stop::default();
         let options = SweepOptions { write_time: Duration::from_millis(20), ..SweepOptions::new("bench") };
         let sweep = sweep(&self.store, &self.codec, job, &options, &watch);
-        let measured = async {
-            let p99 = self.pgbench().await;
+        let end = async {
+            tokio::time::sleep(WINDOW).await;
             watch.0.store(true, std::sync::atomic::Ordering::Relaxed);
-            p99
         };
-        let (report, p99) = futures_util::future::join(sweep, measured).await;
-        report.expect("sweeps");
-        p99
+        futures_util::future::join(sweep, end).await.0.expect("sweeps");
     }
 
-    /// Milliseconds.
-    async fn pgbench(&self) -> f64 {
+    /// 200 transactions a second by four clients, for so long.
+    async fn pgbench(&self, duration: Duration) -> Vec<Transaction> {
         let folder = self.server.scratch();
         let script = folder.join("foreground.sql");
         let text = format!(
@@ -268,42 +285,60 @@ impl Bench {
         let prefix = folder.join("latencies");
         let mut command = self.server.tool("pgbench");
         command
-            .args([
-                "-n",
-                "-c",
-                "4",
-                "-j",
-                "1",
-                "-R",
-                "200",
-                "-T",
-                "8",
-                "-M",
-                "prepared",
-                "-h",
-                "127.0.0.1",
-                "-U",
-                "postgres",
-                "-l",
-            ])
+            .args(["-n", "-l", "-c", "4", "-j", "1", "-R", "200", "-M", "prepared", "-h", "127.0.0.1"])
+            .args(["-U", "postgres", "-T", &duration.as_secs().to_string(), "-p", &self.server.port().to_string()])
             .arg(format!("--log-prefix={}", prefix.display()))
-            .args(["-p", &self.server.port().to_string(), "-f"])
+            .arg("-f")
             .arg(&script)
             .arg("postgres");
         let status = tokio::task::spawn_blocking(move || command.output()).await.expect("runs").expect("pgbench");
         assert!(status.status.success(), "pgbench failed: {}", String::from_utf8_lossy(&status.stderr));
-        let mut latencies = Vec::new();
+        let mut transactions = Vec::new();
         for entry in std::fs::read_dir(&folder).expect("the folder").flatten() {
             if entry.file_name().to_string_lossy().starts_with("latencies") {
                 let log = std::fs::read_to_string(entry.path()).expect("the log");
-                // client, transaction, microseconds, …
-                latencies.extend(log.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<u64>().ok()));
+                transactions.extend(log.lines().map(|line| Transaction::of(line).expect("a line of pgbench's log")));
                 std::fs::remove_file(entry.path()).expect("removes the log");
             }
         }
-        latencies.sort_unstable();
-        latencies[latencies.len() * 99 / 100] as f64 / 1000.0
+        transactions
     }
+}
+
+/// Microseconds; the beginning since 1970.
+struct Transaction {
+    begun: u64,
+    latency: u64,
+}
+
+impl Transaction {
+    /// `client number latency script seconds microseconds lag`, the time being that of the end.
+    fn of(line: &str) -> Option<Self> {
+        let field = |number| line.split(' ').nth(number)?.parse::<u64>().ok();
+        let (latency, end) = (field(2)?, field(4)? * 1_000_000 + field(5)?);
+        Some(Self { begun: end - latency, latency })
+    }
+}
+
+/// When it began and ended, in microseconds since 1970.
+async fn window(what: impl Future<Output = ()>) -> std::ops::Range<u64> {
+    let now = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        u64::try_from(since.as_micros()).expect("before the year 500,000")
+    };
+    let begun = now();
+    what.await;
+    begun..now()
+}
+
+/// Latencies of those that began in it.
+fn within(transactions: &[Transaction], window: &std::ops::Range<u64>) -> Vec<u64> {
+    transactions.iter().filter(|one| window.contains(&one.begun)).map(|one| one.latency).collect()
+}
+
+fn percentile_99(latencies: &mut [u64]) -> u64 {
+    latencies.sort_unstable();
+    latencies[latencies.len() * 99 / 100]
 }
 
 #[derive(Default)]

@@ -265,6 +265,9 @@ words! {
     ConnectedApplication = "connected-application", Warns,
         "Applications are connected that may read the table; those that do not know envelopes would hand them out as values.",
         "deploy readers that register with Enfold before the first value is sealed";
+    SingleRoot = "single-root", Warns,
+        "Every value hangs on one root key; without it nothing of the ring opens.",
+        "name a second root key in the ring's `roots`, in another region or at another key service; `enfold keys wraps --repair` then wraps what is there";
     LogicalSlot = "logical-slot", Warns,
         "A logical replication slot decodes every converted row; what falls behind keeps the write-ahead log on the disk.",
         "watch the slot while the job runs; a slot that nobody reads should be dropped";

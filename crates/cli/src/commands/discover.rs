@@ -13,6 +13,7 @@ use super::Context;
 use crate::args::Discover;
 use crate::screen::Screen;
 use crate::table::Table;
+use crate::words::some;
 
 /// What was found in one database.
 #[derive(Serialize)]
@@ -98,9 +99,10 @@ pub(crate) fn write(screen: &Screen, report: &Report, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "{found} findings in {} columns of {} tables, as far as names and samples show.",
-        report.columns_looked_at,
-        report.tables.len()
+        "{} in {} of {}, as far as names and samples show.",
+        some(found, "finding"),
+        some(report.columns_looked_at, "column"),
+        some(report.tables.len(), "table")
     );
 }
 

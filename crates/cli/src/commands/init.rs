@@ -27,11 +27,15 @@ pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
     if args.print_sql {
         return print_sql(context, args);
     }
+    if args.prepare {
+        return prepare_only(context).await;
+    }
     context.log_without_policy()?;
     let config = &context.global.config;
     if config.exists() {
         return Err(Error::new(Code::Usage, format!("there is a policy at `{}` already", config.display()))
-            .hint("name another file with `--config`, or change this one by hand")
+            .hint("`enfold init --prepare` makes the catalog and the keys that it asks for")
+            .hint("name another file with `--config` for another policy")
             .hint("nothing was changed"));
     }
     let named = args.database.as_deref().ok_or_else(|| Error::new(Code::Usage, "no database was named"))?;
@@ -63,6 +67,20 @@ pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
     })?;
     // The policy stays when the rest fails: it is what has to be read and mended.
     prepared
+        .map_err(|error| error.hint("the policy stays: `enfold init --prepare` does the rest, once that is settled"))
+}
+
+/// What `init` does after it has written the policy, for a policy that is there: where the tables of the catalog are made
+/// by somebody else, or `init` did not come to its end.
+async fn prepare_only(context: &Context<'_>) -> Result<()> {
+    // Says what is wrong with the policy, and logs as it wants.
+    context.policy()?;
+    prepare(context).await?;
+    let config = &context.global.config;
+    context.screen.result(&json!({ "policy": config, "prepared": true }), |out| {
+        out.push_str("The catalog, the operators' key and the rings' states are there.\n");
+        out.push_str("Keep the key away from applications.\n\nNext: enfold plan\n");
+    })
 }
 
 /// What a database administrator runs where Enfold's own roles may make nothing.

@@ -11,6 +11,7 @@ pub(crate) mod enforce;
 pub(crate) mod explain;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod keys;
 pub(crate) mod plan;
 pub(crate) mod rollback;
 pub(crate) mod status;
@@ -126,6 +127,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         Command::Verify(args) => verify::run(context, &args).await,
         Command::Seal(args) => value::seal(context, &args).await,
         Command::Open(args) => value::open(context, &args).await,
+        Command::Keys(args) => keys::run(context, &args).await,
         Command::Doctor => doctor::run(context).await,
         #[cfg(feature = "sqlite")]
         Command::Demo(args) => demo::run(context, &args).await,

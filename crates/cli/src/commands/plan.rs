@@ -141,7 +141,8 @@ fn write_readers(readers: &Readers, out: &mut String) {
     }
     for c in readers.connected.iter().filter(|c| !readers.ready.iter().any(|r| r.name == c.application)) {
         let name = if c.application.is_empty() { "(no application name)" } else { &c.application };
-        let _ = writeln!(out, "connected and not registered: {name}, role {}, {} sessions", c.role, c.sessions);
+        let sessions = some(usize::try_from(c.sessions).unwrap_or(usize::MAX), "session");
+        let _ = writeln!(out, "connected and not registered: {name}, role {}, {sessions}", c.role);
     }
 }
 

@@ -123,6 +123,50 @@ async fn a_column_of_a_type_that_cannot_hold_an_envelope_does_not_hide_the_other
     assert_eq!(both.run(&["audit", "--residue"]).code, 4);
 }
 
+/// Where nobody who runs Enfold may make tables: the policy is written, an administrator runs what it prints, and the
+/// worker makes the keys.
+#[tokio::test]
+async fn an_administrator_makes_the_tables_and_the_worker_then_the_keys() {
+    let database = Database::create().await;
+    let admin = database.connect().await;
+    let name: String = admin.query_one("SELECT current_database()::text", &[]).await.expect("a name").get(0);
+    admin
+        .batch_execute(&format!(
+            "CREATE TABLE users (id int PRIMARY KEY, email text);
+             INSERT INTO users SELECT n, 'person' || n || '@example.com' FROM generate_series(1, 100) n;
+             CREATE ROLE {name}_reader LOGIN; GRANT SELECT ON users TO {name}_reader;
+             REVOKE CREATE ON DATABASE {name} FROM PUBLIC"
+        ))
+        .await
+        .expect("a table and a role");
+    let shop = Sandbox::shop();
+    let url = |of: &str| database.url().replacen("postgres@", &format!("{name}_{of}@"), 1);
+    let hidden = [(name.as_str(), "[database]"), (r"127\.0\.0\.1:\d+", "[server]")];
+    let begun = shop.run(&["init", "--database", &url("reader"), "--environment", "staging"]);
+    begun.snapshot_hiding("init_without_rights", &hidden);
+
+    let sql = shop.ok(&["init", "--print-sql", "--role-prefix", &name]).stdout;
+    admin.batch_execute(&String::from_utf8(sql).expect("text")).await.expect("the printed statements run");
+    let login = format!("CREATE ROLE {name}_login LOGIN IN ROLE {name}_worker");
+    admin.batch_execute(&login).await.expect("a worker");
+    let policy = shop.read("enfold.toml").replace(&url("reader"), &url("login"));
+    shop.write("enfold.toml", policy);
+    shop.run(&["init", "--prepare"]).snapshot("init_prepare");
+    let prepared = shop.read("enfold.toml");
+    assert!(prepared.contains("operator_key = ") && prepared.contains("min_epoch = 1"), "{prepared}");
+    shop.ok(&["init", "--prepare"]);
+    assert_eq!(shop.read("enfold.toml"), prepared, "what is there is left as it is");
+    shop.ok(&["plan"]);
+
+    // A key that is lost is not replaced by another that nobody trusts.
+    std::fs::remove_file(shop.path("enfold-operator.key")).expect("it was there");
+    shop.run(&["init", "--prepare"]).snapshot_hiding("init_prepare_without_the_key", &hidden);
+    assert_eq!(shop.read("enfold.toml"), prepared);
+    let gone = ["reader", "login", "owner", "worker", "app", "audit"]
+        .map(|of| format!("DROP OWNED BY {name}_{of} CASCADE; DROP ROLE {name}_{of}"));
+    admin.batch_execute(&gone.join("; ")).await.expect("the roles go");
+}
+
 /// What `init --print-sql` prints is all that a worker, an application and an auditor need, and no more than they should
 /// have.
 #[tokio::test]

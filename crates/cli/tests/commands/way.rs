@@ -175,3 +175,19 @@ fn a_demo_protects_a_shop_and_gives_it_back() {
         .expect("compared");
     assert_eq!(differing, 0);
 }
+
+#[test]
+fn data_keys_are_counted_by_what_opens_them_and_get_the_wraps_that_they_lack() {
+    let shop = Sandbox::protected();
+    shop.run(&["keys", "wraps"]).snapshot("keys_wraps");
+    let policy = shop.read("enfold.toml");
+    let roots = "roots = [\"local:enfold-root.key\"";
+    assert!(policy.contains(roots), "{policy}");
+    shop.write("enfold.toml", policy.replacen(roots, &format!("{roots}, \"local:second.key\""), 1));
+    shop.run(&["keys", "wraps"]).snapshot("keys_wraps_incomplete");
+    shop.run(&["keys", "wraps", "--repair"]).snapshot("keys_wraps_repair");
+    // Either of them opens everything now.
+    shop.write("enfold.toml", policy.replacen(roots, "roots = [\"local:second.key\"", 1));
+    shop.ok(&["verify", "--all"]);
+    shop.run(&["keys", "wraps", "--json"]).snapshot("keys_wraps_json");
+}

@@ -15,6 +15,7 @@ pub(crate) mod roots;
 mod rows;
 mod scope;
 mod seen;
+mod wraps;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -36,6 +37,10 @@ pub(crate) use roots::Roots;
 pub(crate) use rows::RowKey;
 pub use scope::ScopeId;
 pub(crate) use seen::{Trusted, View};
+pub use wraps::{RingWraps, RootWraps};
+
+/// Rows in one question to the catalog.
+const PAGE: u32 = 500;
 
 /// See the module's head.
 pub(crate) struct KeyRing {
@@ -134,14 +139,19 @@ impl KeyRing {
     pub(crate) async fn check_rows(&self) -> Result<Vec<Error>> {
         let view = self.view().await?;
         let (mut wrong, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.catalog.keys(self.id(), after, 500).await?;
-            let Some(last) = page.last() else { return Ok(wrong) };
-            after = Some(last.id);
+        while let Some(page) = self.next_rows(&mut after).await? {
             for row in &page {
                 wrong.extend(self.believe_now(&view, row).await.err());
             }
         }
+        Ok(wrong)
+    }
+
+    /// The ring's data keys a page at a time, from the first on; `None` after the last.
+    async fn next_rows(&self, after: &mut Option<KeyId>) -> Result<Option<Vec<DataKeyRow>>> {
+        let page = self.catalog.keys(self.id(), *after, PAGE).await?;
+        *after = page.last().map(|row| row.id);
+        Ok(after.map(|_| page))
     }
 
     /// Throws every key away: for hooks after a VM snapshot was restored.

@@ -6,9 +6,6 @@ use super::KeyRing;
 use crate::catalog::{DataKeyRow, KeyStatus};
 use crate::{Error, Result};
 
-/// Rows looked at in one question to the catalog.
-const PAGE: u32 = 500;
-
 /// What a look at a ring's data keys for missing wraps came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
@@ -38,10 +35,7 @@ impl KeyRing {
     /// Looks through all of the ring's data keys. One that cannot be completed now does not hide the others.
     pub(crate) async fn repair(&self) -> Result<Repaired> {
         let (mut repaired, mut after) = (Repaired::default(), None);
-        loop {
-            let page = self.catalog.keys(self.id(), after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(repaired) };
-            after = Some(last.id);
+        while let Some(page) = self.next_rows(&mut after).await? {
             for row in page {
                 match self.complete(row).await {
                     Ok(Completed::HadAll) => {}
@@ -51,6 +45,7 @@ impl KeyRing {
                 }
             }
         }
+        Ok(repaired)
     }
 
     async fn complete(&self, mut row: DataKeyRow) -> Result<Completed> {

@@ -56,7 +56,7 @@ impl Provider {
         Self { id, kms, seen: Mutex::default() }
     }
 
-    fn uri(&self) -> &str {
+    pub(crate) fn uri(&self) -> &str {
         self.kms.uri().as_str()
     }
 

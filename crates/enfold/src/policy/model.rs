@@ -12,6 +12,7 @@ use enfold_core::index::Normaliser;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::raw::RawJobs;
 use super::url::DatabaseUrl;
 
 /// Where a policy says it is running. A policy that does not say is production.
@@ -369,22 +370,35 @@ pub struct JobPolicy {
     pub lease: Duration,
     pub lock_timeout: Duration,
     pub statement_timeout: Duration,
-    /// Back off while a replica is behind by more than this.
+    pub back_off: BackOff,
+}
+
+/// When a job gives way to everybody else: it waits while any of these is passed. On Postgres.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackOff {
+    /// How far a replica may be behind.
     pub max_replica_lag: Duration,
-    /// … while more sessions wait for a lock of the job …
+    /// Sessions that wait for a lock of the job.
     pub max_lock_waits: u32,
-    /// … while a replication slot holds back more log, in MiB …
+    /// Log that a replication slot holds back, in MiB.
     pub max_slot_mib: u32,
-    /// … while a snapshot is older, in transactions …
+    /// Age of a snapshot, in transactions.
     pub max_snapshot_age: u32,
-    /// … while the log grows by more MiB a second …
+    /// Growth of the log, in MiB a second.
     pub max_wal_mib_per_second: Option<u32>,
-    /// … when more checkpoints were requested within the server's `checkpoint_timeout` …
+    /// Checkpoints that were requested within the server's `checkpoint_timeout`.
     pub max_requested_checkpoints: u32,
-    /// … while database and log take so many MiB more than when the job began …
+    /// What database and log take more than when the job began, in MiB.
     pub max_disk_growth_mib: Option<u32>,
-    /// … and when this query takes longer than it may.
+    /// A query that takes longer than it may.
     pub canary_query: Option<CanaryQuery>,
+}
+
+/// As a policy that says nothing of them.
+impl Default for BackOff {
+    fn default() -> Self {
+        super::resolve::back_off(&RawJobs::default())
+    }
 }
 
 /// A query of the application's whose time tells whether the database has enough to do.

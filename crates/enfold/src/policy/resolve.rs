@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::check::{self, Checked};
 use super::model::{
-    CachePolicy, CanaryQuery, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy,
+    BackOff, CachePolicy, CanaryQuery, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy,
     RecordWrap, RingPolicy, Scope, Trust, ValuePolicy,
 };
 use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, RawRing, RawTrust, RawValue};
@@ -315,6 +315,12 @@ fn jobs(raw: &RawJobs) -> JobPolicy {
         lease: duration(&raw.lease),
         lock_timeout: duration(&raw.lock_timeout),
         statement_timeout: duration(&raw.statement_timeout),
+        back_off: back_off(raw),
+    }
+}
+
+pub(super) fn back_off(raw: &RawJobs) -> BackOff {
+    BackOff {
         max_replica_lag: duration(&raw.max_replica_lag),
         max_lock_waits: raw.max_lock_waits,
         max_slot_mib: raw.max_slot_mib,

@@ -47,6 +47,8 @@ pub enum Applied {
 struct Ready<'a> {
     plan: &'a TablePlan,
     target: Target,
+    /// This plan has changed it already.
+    begun: bool,
 }
 
 /// Applies `plan`. Everything is looked at again before anything is changed: nothing happens to any table when one of
@@ -92,8 +94,10 @@ async fn begin_table(
     observer: &dyn Observer,
 ) -> Result<Came> {
     let run = Run { session, observer, pace: &options.pace, target: &table.target, stop_after: options.canary };
-    // The record that this plan was begun: from here on the table differs from what was shown because we changed it.
-    run.job(Goal::Protect).await?;
+    // The record that this plan was begun: from here on the table may differ from what was shown because we changed it.
+    if !table.begun {
+        run.job(Goal::Protect).await?;
+    }
     run.all(at_rewrite(session, &table.plan.steps).0).await
 }
 
@@ -151,10 +155,11 @@ async fn look_again<'a>(session: &Session, plan: &'a TablePlan) -> Result<Ready<
         return Err(refused(refusals.into_iter()));
     }
     let target = planned_target(&plan.name, policy, &facts, Mode::Hybrid)?;
-    if facts.fingerprint != plan.fingerprint && !begun(session, plan, &facts, &target).await? {
+    let begun = begun(session, plan, &facts, &target).await?;
+    if facts.fingerprint != plan.fingerprint && !begun {
         return Err(stale("the table has changed since".to_owned()));
     }
-    Ok(Ready { plan, target })
+    Ok(Ready { plan, target, begun })
 }
 
 /// Whether this plan was begun: its sweep is on record, or its mode is signed.

@@ -1,6 +1,8 @@
 //! `plan`: what an apply would do, what it costs, and what stands in its way. It changes nothing, and can be saved.
 
-use enfold::policy::{Mode, Policy, TablePolicy};
+use std::collections::BTreeSet;
+
+use enfold::policy::{Environment, Mode, Policy, TablePolicy};
 use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,7 @@ use super::steps::{Step, Steps, plain_indexes};
 use super::targets::{Selection, target};
 use crate::database::{Connected, Dialect, Finding, Growth, TableFacts};
 use crate::model::{Census, Goal, JobState, Storage, TableName, Target};
+use crate::words::Word;
 
 /// The layout of a saved plan; another one is stale.
 const VERSION: u32 = 1;
@@ -143,6 +146,8 @@ async fn plan_table(
     let planned = columns.iter().zip(modes).map(|(column, mode)| column_plan(table, &facts, column, mode));
     let planned = planned.collect::<Result<Vec<_>>>()?;
     let refusals = relevant(&facts.refusals, columns);
+    let mut warnings = relevant(&facts.warnings, columns);
+    warnings.extend(single_roots(&session.policy, table, columns));
     let mut plan = TablePlan {
         name: name.to_owned(),
         table: facts.table.clone(),
@@ -152,7 +157,7 @@ async fn plan_table(
         columns: planned,
         steps: Vec::new(),
         refusals,
-        warnings: relevant(&facts.warnings, columns),
+        warnings,
         readers: who_reads(readers, &names, &facts),
         estimate: Estimate::default(),
         growth: facts.growth.clone(),
@@ -170,13 +175,16 @@ async fn plan_table(
     Ok(plan)
 }
 
-/// Whether an apply converted every value and was stopped before it had verified them: its last steps are to do.
+/// Whether an apply converted every value and was stopped before it had verified them, or somebody verified them since and
+/// found one that was not in order: its last steps are to do.
 async fn interrupted(session: &Session, target: &Target) -> Result<bool> {
     let jobs = session.db.store().jobs().await?;
     let ours = |goal: Goal| jobs.iter().filter(move |job| job.goal == goal && same(&job.target, target));
     let protected = ours(Goal::Protect).filter(|job| job.state != JobState::Cancelled).map(|job| job.id).max();
-    let verified = ours(Goal::Verify).filter(|job| job.state == JobState::Completed).map(|job| job.id).max();
-    Ok(protected.is_some_and(|protected| verified.is_none_or(|verified| verified < protected)))
+    let ended = [JobState::Completed, JobState::CompletedWithErrors];
+    let verified = ours(Goal::Verify).filter(|job| ended.contains(&job.state)).max_by_key(|job| job.id);
+    let in_order = verified.filter(|job| job.state == JobState::Completed).map(|job| job.id);
+    Ok(protected.is_some_and(|protected| in_order.is_none_or(|verified| verified < protected)))
 }
 
 /// All columns of the table that the policy wants in mode `least` or a stronger one: they are converted in one pass.
@@ -211,6 +219,22 @@ fn column_plan(table: &TablePolicy, facts: &TableFacts, name: &str, mode: Mode) 
 fn relevant(findings: &[Finding], columns: &[&str]) -> Vec<Finding> {
     let about = |finding: &&Finding| finding.column.as_deref().is_none_or(|column| columns.contains(&column));
     findings.iter().filter(about).cloned().collect()
+}
+
+/// Rings of the columns that hang on one root key. On a developer's machine that is as it should be.
+fn single_roots(policy: &Policy, table: &TablePolicy, columns: &[&str]) -> Vec<Finding> {
+    if policy.environment != Environment::Production {
+        return Vec::new();
+    }
+    let rings: BTreeSet<&str> =
+        columns.iter().filter_map(|name| table.columns.get(*name)).map(|column| column.ring.as_str()).collect();
+    let single = rings.into_iter().filter_map(|name| match policy.rings.get(name)?.roots.as_slice() {
+        [only] => {
+            Some(Word::SingleRoot.finding(format!("every value of ring `{name}` hangs on the root key `{only}`")))
+        }
+        _ => None,
+    });
+    single.collect()
 }
 
 fn who_reads(readers: &[Reader], columns: &[String], facts: &TableFacts) -> Readers {

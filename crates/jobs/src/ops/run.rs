@@ -78,6 +78,8 @@ impl Run<'_> {
                     came.rows_changed += changed;
                     StepState::Done
                 }),
+                // Indexed already: see there.
+                Action::Sweep { goal: Goal::Index } if self.sealing_has_begun().await? => Ok(StepState::Skipped),
                 Action::Sweep { goal } => self.sweep_to_zero(*goal).await.map(|report| match report {
                     None => StepState::Skipped,
                     Some(report) => {
@@ -99,21 +101,40 @@ impl Run<'_> {
         Ok(came)
     }
 
-    /// Opens every value. What a writer of the old kind left plain meanwhile is sealed, and all of it opened again;
-    /// returns how many rows that were.
+    /// Whether the sweep that seals was begun, which comes after the blind indexes were filled and built. From then on
+    /// it is sealing a row that gives it its index, and verifying that puts the last of them right.
+    async fn sealing_has_begun(&self) -> Result<bool> {
+        let jobs = self.session.db.store().jobs().await?;
+        let last = jobs.into_iter().rev().find(|job| job.goal == Goal::Protect && same(&job.target, self.target));
+        Ok(last.is_some_and(|job| !matches!(job.state, JobState::Pending | JobState::Cancelled)))
+    }
+
+    /// Opens every value. What a writer of the old kind left meanwhile, plain or under the blind index of another value,
+    /// is put right, and all of it opened again; returns how many rows that were.
     async fn verify(&self) -> Result<u64> {
         let mut changed = 0;
         for _ in 0..VERIFY_TRIES {
             match Verified::of(self).await {
                 Ok(_) => return Ok(changed),
-                Err(error) if error.code() == Code::PlaintextFound => {
-                    let report = self.sweep_to_zero(Goal::Protect).await?.ok_or(error)?;
-                    changed += report.progress.rows_changed;
-                }
+                Err(error) if error.code() == Code::PlaintextFound => changed += self.put_right(error).await?,
                 Err(error) => return Err(error),
             }
         }
         Verified::of(self).await.map(|_| changed)
+    }
+
+    /// Seals what is plain or, where nothing is, fills the blind indexes. An envelope that does not open stays as it is,
+    /// and `error` says so.
+    async fn put_right(&self, error: Error) -> Result<u64> {
+        let sealed = self.sweep_to_zero(Goal::Protect).await?;
+        let report = match sealed {
+            None if !self.target.indexes.is_empty() => self.sweep_to_zero(Goal::Index).await?,
+            sealed => sealed,
+        };
+        match report.map(|report| report.progress.rows_changed) {
+            None | Some(0) => Err(error),
+            Some(rows) => Ok(rows),
+        }
     }
 
     /// Sweeps until nothing is left; `None` when nothing was left to begin with.

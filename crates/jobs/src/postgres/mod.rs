@@ -3,7 +3,6 @@
 //! Everything runs in short transactions begun by [`Postgres::begin`], whose settings are `SET LOCAL`: nothing is kept
 //! in a session, so a pooler in transaction mode may stand between. Statements are sent unprepared for the same reason.
 mod ask;
-mod back_off;
 mod census;
 mod database;
 mod form;
@@ -23,14 +22,13 @@ use std::time::{Duration, Instant};
 
 use enfold::Result;
 use enfold::db::postgres::Endpoint;
-use enfold::policy::{DatabaseUrl, JobPolicy};
+use enfold::policy::{BackOff, DatabaseUrl, JobPolicy};
 use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 
 use shape::Shape;
 use store::Gauge;
 
-pub use back_off::BackOff;
 pub use form::{Look, key_ids, key_of};
 pub use quote::{ident, literal, qualified};
 pub use roles::{RoleNames, setup};
@@ -71,7 +69,7 @@ impl From<&JobPolicy> for Limits {
         Self {
             lock_timeout: policy.lock_timeout,
             statement_timeout: policy.statement_timeout,
-            back_off: BackOff::from(policy),
+            back_off: policy.back_off.clone(),
             ..Self::default()
         }
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::rng::Rng;
+use enfold_testkit::rng::Rng;
 
 #[derive(Default)]
 struct Time {

@@ -6,7 +6,6 @@ mod check;
 mod codec;
 mod executor;
 mod orders;
-mod rng;
 mod store;
 mod tests;
 mod value;
@@ -16,10 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use enfold_testkit::rng::Rng;
+
 use self::application::Code;
 use self::codec::SimCodec;
 use self::executor::{Clock, Executor};
-use self::rng::Rng;
 use self::store::SimStore;
 use self::world::World;
 use crate::model::{Goal, JobId, JobState, Storage, TableName, Target, TargetColumn, TargetIndex};

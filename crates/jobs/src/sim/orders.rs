@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use enfold::{Code as ErrorCode, Error, Result};
+use enfold_testkit::rng::Rng;
 
 use super::application::{self, Code};
 use super::codec::SimCodec;
 use super::executor::{Clock, Executor};
-use super::rng::Rng;
 use super::store::SimStore;
 use super::world::World;
 use super::{Broken, Faults, LEASE, index_of, target};

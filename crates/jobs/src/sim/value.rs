@@ -3,7 +3,7 @@
 //! `enf1:` column tenant nonce(8 hex) value. The simulation asks who wrote what when; the real envelope has tests of
 //! its own.
 
-use super::rng::Rng;
+use enfold_testkit::rng::Rng;
 
 pub(super) const COLUMNS: usize = 2;
 

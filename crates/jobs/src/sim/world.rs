@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::rng::Rng;
+use enfold_testkit::rng::Rng;
+
 use super::value::{COLUMNS, has_form};
 use super::{Broken, Faults};
 use crate::model::{Goal, JobState, Progress, RowError};

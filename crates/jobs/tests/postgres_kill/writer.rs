@@ -1,211 +1,208 @@
-//! An application that writes its own rows as fast as it can and remembers what it committed.
+//! An application on Postgres that writes as fast as it can, through the library: in the clear while the signed mode is
+//! `legacy`, envelopes with their blind index from then on.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use enfold_core::stored::encode;
-use enfold_core::{Binding, Form, Padding, PayloadType};
-use tokio_postgres::types::ToSql;
+use enfold::error::Retry;
+use enfold_testkit::people::{Application, COLUMNS, Journal, Person, Write};
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::codec::OneKey;
-use crate::journal::{Journal, Meant};
-use crate::rng::Rng;
+use crate::table::Table;
 
-const REGIONS: u64 = 3;
-/// Room between the keys and logical numbers of two writers.
-const SHARE: i64 = 1_000_000_000;
+/// For how long a server that restarts is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How each column takes a text or bytes.
+const CASTS: [&str; 4] = ["::citext", "", "::jsonb", ""];
 
 pub(crate) struct Writer {
     config: Config,
     client: Option<Client>,
-    codec: OneKey,
-    random: Rng,
-    stop: Arc<AtomicBool>,
-    journal: Journal,
-    next: i64,
-    writes: u64,
+    table: Table,
+    application: Application,
 }
 
-enum Write {
-    Insert(Meant),
-    Update(Meant),
-    Delete,
+/// The values of a write as they are stored.
+#[derive(Default)]
+struct Stored {
+    /// By column, for those that are written.
+    values: Vec<(usize, Option<Vec<u8>>)>,
+    /// The blind index, where the email is written as an envelope. A new NULL has a NULL for an index, if there is one.
+    index: Option<Option<Vec<u8>>>,
 }
 
 impl Writer {
-    pub(crate) fn new(config: Config, number: u32, seed: u64, stop: Arc<AtomicBool>) -> Self {
-        let codec = OneKey::new(crate::KEY);
-        let next = i64::from(number + 1) * SHARE;
-        Self { config, client: None, codec, random: Rng::new(seed), stop, journal: Journal::default(), next, writes: 0 }
+    pub(crate) fn new(config: Config, table: Table, number: u32, seed: u64, rows: usize) -> Self {
+        Self { config, client: None, table, application: Application::new(number, seed, rows) }
     }
 
-    pub(crate) async fn fill(&mut self, rows: u32) {
+    pub(crate) async fn fill(&mut self, rows: usize) {
         for _ in 0..rows {
-            self.insert(false).await;
+            let write = self.application.insert();
+            self.write(write).await;
         }
     }
 
-    /// Until it is told to stop: what it means the table to hold, and how much it wrote.
-    pub(crate) async fn run(mut self) -> (Journal, u64) {
-        while !self.stop.load(Ordering::Relaxed) {
-            match self.random.below(12) {
-                0 => self.insert(true).await,
-                1 => self.delete().await,
-                choice => self.update(choice).await,
-            }
+    /// Until it is told to stop.
+    pub(crate) async fn run(mut self, stop: Arc<AtomicBool>) -> Self {
+        while !stop.load(Ordering::Relaxed) {
+            let write = self.application.next();
+            self.write(write).await;
         }
-        (self.journal, self.writes)
+        self
     }
 
-    async fn insert(&mut self, may_seal: bool) {
-        let logical = self.next;
-        self.next += 1;
-        let values = [0, 1, 2, 3].map(|column| self.value(column));
-        let region = i32::try_from(self.random.below(REGIONS)).expect("small");
-        let sealed = may_seal && self.random.below(3) == 0;
-        self.write(logical, Write::Insert(Meant { id: logical, region, rev: 1, values }), sealed).await;
+    pub(crate) fn journal(&self) -> &Journal {
+        self.application.journal()
     }
 
-    async fn delete(&mut self) {
-        let logical = self.any();
-        self.write(logical, Write::Delete, false).await;
+    pub(crate) fn writes(&self) -> u64 {
+        self.application.writes()
     }
 
-    async fn update(&mut self, choice: u64) {
-        let logical = self.any();
-        let mut row = self.journal.0[&logical].clone();
-        row.rev += 1;
-        match choice {
-            // Case alone: citext calls it equal.
-            2 | 3 => row.values[0] = row.values[0].take().map(flip_case),
-            // Scale alone: jsonb calls it equal, and keeps it.
-            4 | 5 => {
-                let zeros = "0".repeat(1 + usize::try_from(row.rev % 7).expect("small"));
-                row.values[2] = Some(format!("{{\"n\": 1.{zeros}}}").into_bytes());
-            }
-            6 => row.id += 10_000_000 + i64::try_from(self.random.below(1000)).expect("small") * 10_000_000,
-            7 => row.region = (row.region + 1) % i32::try_from(REGIONS).expect("small"),
-            8 => row.values[1] = None,
-            _ => {
-                let column = usize::try_from(self.random.below(4)).expect("small");
-                row.values[column] = self.value(column);
-            }
-        }
-        // Keys must stay distinct: a key of this writer's share, moved by whole steps, is its row's alone.
-        if choice == 6 {
-            row.id = logical + (row.id - logical) % SHARE;
-        }
-        let sealed = self.random.below(3) == 0;
-        self.write(logical, Write::Update(row), sealed).await;
-    }
-
-    fn any(&mut self) -> i64 {
-        let at = usize::try_from(self.random.below(self.journal.0.len() as u64)).expect("small");
-        *self.journal.0.keys().nth(at).expect("within")
-    }
-
-    fn value(&mut self, column: usize) -> Option<Vec<u8>> {
-        let random = self.random.next();
-        let length = usize::try_from(random % 60).expect("small");
-        match column {
-            _ if random.is_multiple_of(17) => None,
-            0 => Some(format!("Name{random:x}@Example.com").into_bytes()),
-            1 => Some(format!("{}é{random}", "n".repeat(length)).into_bytes()),
-            2 => Some(format!("{{\"k\": \"{random}\", \"n\": 1.0}}").into_bytes()),
-            _ => Some(random.to_be_bytes().repeat(1 + length / 10)),
-        }
-    }
-
-    /// Writes until it is known to be committed or the row is known to be as before.
-    async fn write(&mut self, logical: i64, write: Write, sealed: bool) {
-        let before = self.journal.0.get(&logical).map(|row| row.rev);
-        let deadline = Instant::now() + Duration::from_secs(60);
+    /// Writes until it is known to be committed.
+    async fn write(&mut self, write: Write) {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "the server does not come back");
-            match self.try_write(logical, &write, sealed).await {
+            let stored = self.stored(&write).await;
+            match self.try_write(&write, &stored).await {
                 Ok(()) => break,
                 Err(error) => {
                     let state = error.code().map(|state| state.code().to_owned());
                     // 57P0x: the server goes down or comes up. No state: the connection broke.
                     assert!(
                         state.as_deref().is_none_or(|s| s.starts_with("57P0")),
-                        "the application was refused: {state:?}"
+                        "the application was refused: {error:?}"
                     );
                     self.client = None;
-                    if self.is_done(logical, &write, before).await {
+                    if self.is_done(&write).await {
                         break;
                     }
                 }
             }
         }
-        self.writes += 1;
-        match write {
-            Write::Insert(row) | Write::Update(row) => self.journal.0.insert(logical, row),
-            Write::Delete => self.journal.0.remove(&logical),
+        self.application.committed(write);
+    }
+
+    /// Through the library, as the mode is now.
+    async fn stored(&self, write: &Write) -> Stored {
+        let (row, columns) = match write {
+            Write::Insert(row) => (row, vec![0, 1, 2, 3]),
+            Write::Update { row, columns } => (row, columns.clone()),
+            Write::Delete { .. } => return Stored::default(),
         };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.seal(row, &columns).await {
+                Ok(stored) => return stored,
+                // The catalog is on the server that restarts.
+                Err(error) => {
+                    assert!(error.code().retry() == Retry::Later && Instant::now() < deadline, "{error}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
+    async fn seal(&self, row: &Person, columns: &[usize]) -> enfold::Result<Stored> {
+        let mut stored = Stored::default();
+        for &column in columns {
+            let value = match &row.values[column] {
+                Some(value) => Some(self.table.stored(column, row.org, value).await?),
+                None => None,
+            };
+            if let (0, Some(email), Some(written)) = (column, &row.values[0], &value)
+                && Table::is_envelope(0, written)
+            {
+                stored.index = Some(Some(self.table.index(row.org, email).await?));
+            } else if column == 0
+                && value.is_none()
+                && self.table.columns[0].mode().await? > enfold::policy::Mode::Legacy
+            {
+                stored.index = Some(None);
+            }
+            stored.values.push((column, value));
+        }
+        Ok(stored)
+    }
+
+    async fn try_write(&mut self, write: &Write, stored: &Stored) -> Result<(), tokio_postgres::Error> {
+        let logical = write.logical();
+        let mut params: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&logical, Type::INT8)];
+        let (mut names, mut places) = (vec![], vec![]);
+        let mut texts: Vec<(usize, Option<&str>)> = vec![];
+        if let Write::Insert(row) | Write::Update { row, .. } = write {
+            let key: [(&str, &(dyn ToSql + Sync), Type); 4] = [
+                ("id", &row.id, Type::INT8),
+                ("org", &row.org, Type::INT4),
+                ("region", &row.region, Type::INT4),
+                ("rev", &row.rev, Type::INT8),
+            ];
+            for (name, value, kind) in key {
+                params.push((value, kind));
+                names.push(name);
+                places.push(format!("${}", params.len()));
+            }
+            texts = stored.values.iter().filter(|(column, _)| *column < 3).map(text).collect();
+        }
+        for (column, value) in &stored.values {
+            match texts.iter().find(|(of, _)| of == column) {
+                Some((_, text)) => params.push((text, Type::TEXT)),
+                None => params.push((value, Type::BYTEA)),
+            }
+            names.push(COLUMNS[*column]);
+            places.push(format!("${}{}", params.len(), CASTS[*column]));
+        }
+        if let Some(index) = &stored.index {
+            params.push((index, Type::BYTEA));
+            names.push("email_eq");
+            places.push(format!("${}", params.len()));
+        }
+        let mut sql = String::new();
+        match write {
+            Write::Insert(_) => {
+                let _ = write!(
+                    sql,
+                    "INSERT INTO people (logical, {}) VALUES ($1, {})",
+                    names.join(", "),
+                    places.join(", ")
+                );
+            }
+            Write::Update { .. } => {
+                let set: Vec<String> =
+                    names.iter().zip(&places).map(|(name, place)| format!("{name} = {place}")).collect();
+                let _ = write!(sql, "UPDATE people SET {} WHERE logical = $1", set.join(", "));
+            }
+            Write::Delete { .. } => sql.push_str("DELETE FROM people WHERE logical = $1"),
+        }
+        sql.push_str(" RETURNING logical");
+        let written = self.client().await?.query_typed(&sql, &params).await?;
+        assert_eq!(written.len(), 1, "row {logical} was not there to write");
+        Ok(())
     }
 
     /// After a connection broke: whether the write is in the table.
-    async fn is_done(&mut self, logical: i64, write: &Write, before: Option<i64>) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(60);
+    async fn is_done(&mut self, write: &Write) -> bool {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "the server does not come back");
+            let sql = "SELECT rev FROM people WHERE logical = $1";
             if let Ok(client) = self.client().await
-                && let Ok(rows) = client.query("SELECT rev FROM people WHERE logical = $1", &[&logical]).await
+                && let Ok(rows) = client.query_typed(sql, &[(&write.logical(), Type::INT8)]).await
             {
                 let now: Option<i64> = rows.first().map(|row| row.get(0));
                 return match write {
-                    Write::Insert(row) | Write::Update(row) => now == Some(row.rev),
-                    Write::Delete => now.is_none() && before.is_some(),
+                    Write::Insert(row) | Write::Update { row, .. } => now == Some(row.rev),
+                    Write::Delete { .. } => now.is_none(),
                 };
             }
             self.client = None;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    async fn try_write(&mut self, logical: i64, write: &Write, sealed: bool) -> Result<(), tokio_postgres::Error> {
-        let (sql, row) = match write {
-            Write::Insert(row) => (
-                "INSERT INTO people (logical, id, region, rev, email, note, body, secret) \
-                 VALUES ($1, $2, $3, $4, $5::text, $6, $7::text::jsonb, $8)",
-                row,
-            ),
-            Write::Update(row) => (
-                "UPDATE people SET id = $2, region = $3, rev = $4, email = $5::text, note = $6, body = $7::text::jsonb, \
-                 secret = $8 WHERE logical = $1",
-                row,
-            ),
-            Write::Delete => {
-                let client = self.client().await?;
-                let deleted = client.execute("DELETE FROM people WHERE logical = $1", &[&logical]).await?;
-                assert_eq!(deleted, 1, "row {logical} was not there to delete");
-                return Ok(());
-            }
-        };
-        let [email, note, body, secret] = [0, 1, 2, 3].map(|column| self.stored(column, &row.values[column], sealed));
-        let [email, note, body] = [email, note, body].map(|v| v.map(|v| String::from_utf8(v).expect("text")));
-        let params: [&(dyn ToSql + Sync); 8] =
-            [&logical, &row.id, &row.region, &row.rev, &email, &note, &body, &secret];
-        let client = self.client().await?;
-        let written = client.execute(sql, &params).await?;
-        assert_eq!(written, 1, "row {logical} was not there to write");
-        Ok(())
-    }
-
-    /// As an old writer (plain) or a writer in hybrid mode (sealed) stores it.
-    fn stored(&self, column: usize, value: &Option<Vec<u8>>, sealed: bool) -> Option<Vec<u8>> {
-        let value = value.as_ref()?;
-        if !sealed {
-            return Some(value.clone());
-        }
-        let (name, form) =
-            [("email", Form::Text), ("note", Form::Text), ("body", Form::Json), ("secret", Form::Bytes)][column];
-        let binding = Binding::new("ring", &format!("id-{name}"));
-        let sealed = self.codec.sealer.seal(&binding, PayloadType::Bytes, Padding::None, value).expect("seals");
-        Some(encode(form, sealed))
     }
 
     async fn client(&mut self) -> Result<&Client, tokio_postgres::Error> {
@@ -218,7 +215,6 @@ impl Writer {
     }
 }
 
-fn flip_case(value: Vec<u8>) -> Vec<u8> {
-    let flip = |byte: u8| if byte.is_ascii_lowercase() { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
-    value.into_iter().map(flip).collect()
+fn text((column, value): &(usize, Option<Vec<u8>>)) -> (usize, Option<&str>) {
+    (*column, value.as_deref().map(|value| std::str::from_utf8(value).expect("text")))
 }

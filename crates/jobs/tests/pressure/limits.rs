@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use enfold::Code;
+use enfold::policy::BackOff;
 use enfold::policy::CanaryQuery;
 use enfold_jobs::model::JobState;
-use enfold_jobs::postgres::BackOff;
 use enfold_jobs::store::{JobLimits, Store};
 use enfold_jobs::sweep::{SweepOptions, sweep};
 use enfold_testkit::postgres::connect;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use enfold::db::postgres::Endpoint;
+use enfold::policy::BackOff;
 use enfold_jobs::model::{Goal, JobId, JobState, Storage, TableName, Target, TargetColumn};
-use enfold_jobs::postgres::{BackOff, Limits, Postgres};
+use enfold_jobs::postgres::{Limits, Postgres};
 use enfold_jobs::store::{JobSpec, Store};
 use enfold_jobs::sweep::{SweepOptions, Watch, sweep};
 use enfold_testkit::postgres::connect;

@@ -11,7 +11,7 @@ mod writer;
 
 use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,21 +22,23 @@ use enfold_jobs::model::{Goal, JobId, JobState, Storage, TableName, Target, Targ
 use enfold_jobs::sqlite::{Sqlite, SqliteOptions};
 use enfold_jobs::store::{JobSpec, Store};
 use enfold_jobs::sweep::{SweepOptions, Unwatched, sweep};
+use enfold_testkit::own_main::{self, this_program};
+use enfold_testkit::people::{Journal, Person, compare};
+use enfold_testkit::rng::Rng;
 use rusqlite::Connection;
 
 use codec::OneKey;
-use writer::{Journal, Meant, Rng, Writer};
 
 const KILLS: usize = 25;
 /// Of threads; one more writer is a process of its own.
 const THREADS: u32 = 2;
-const ROWS_OF_A_WRITER: u32 = 2000;
+const ROWS_OF_A_WRITER: usize = 2000;
 /// Short, so that the next worker need not wait long for what a killed one held.
 const LEASE: Duration = Duration::from_millis(200);
 const KEY: [u8; 32] = [9; 32];
 
-const SCHEMA: &str = "CREATE TABLE people (id INTEGER PRIMARY KEY, logical INTEGER NOT NULL, rev INTEGER NOT NULL, \
-        email TEXT COLLATE NOCASE, note TEXT, body JSON, secret BLOB); \
+const SCHEMA: &str = "CREATE TABLE people (id INTEGER PRIMARY KEY, org INTEGER, region INTEGER, logical INTEGER NOT NULL, \
+        rev INTEGER NOT NULL, email TEXT COLLATE NOCASE, note TEXT, body JSON, secret BLOB); \
     CREATE UNIQUE INDEX people_logical ON people(logical); CREATE INDEX people_email ON people(email)";
 
 fn main() {
@@ -44,36 +46,17 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--as-worker", path, job] => {
-            return runtime.block_on(work(Path::new(path), JobId(job.parse().expect("a job number"))));
+            runtime.block_on(work(Path::new(path), JobId(job.parse().expect("a job number"))));
         }
         ["--as-writer", path, number, seed] => {
-            return write_as_process(Path::new(path), number.parse().expect("a number"), seed.parse().expect("a seed"));
+            write_as_process(Path::new(path), number.parse().expect("a number"), seed.parse().expect("a seed"));
         }
-        _ => {}
+        _ => own_main::run("a_worker_killed_at_any_moment_loses_nothing", |seed| {
+            for mode in ["WAL", "DELETE"] {
+                runtime.block_on(kill(mode, seed));
+            }
+        }),
     }
-    let name = "a_worker_killed_at_any_moment_loses_nothing";
-    if arguments.iter().any(|a| a == "--list") {
-        // Test runners ask a second time for what is ignored, which must not be this.
-        if !arguments.iter().any(|a| a == "--ignored") {
-            println!("{name}: test");
-        }
-        return;
-    }
-    let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
-    if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
-        let fresh = || u64::from(std::process::id()) << 20 | u64::from(microseconds());
-        let seed = std::env::var("ENFOLD_KILL_SEED").ok().map_or_else(fresh, |s| s.parse().expect("a number"));
-        println!("seed {seed}: run again with ENFOLD_KILL_SEED={seed}");
-        for mode in ["WAL", "DELETE"] {
-            runtime.block_on(kill(mode, seed));
-        }
-        println!("test {name} ... ok");
-    }
-}
-
-/// Something that differs from run to run.
-fn microseconds() -> u32 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").subsec_micros()
 }
 
 fn target() -> Target {
@@ -120,8 +103,8 @@ fn write_as_process(path: &Path, number: u32, seed: u64) {
         std::io::stdin().read_to_end(&mut Vec::new()).ok();
         watched.store(true, Ordering::Relaxed);
     });
-    let (journal, writes) = Writer::new(path, number, seed, stop).run(ROWS_OF_A_WRITER);
-    println!("{}", serde_json::to_string(&(journal, writes)).expect("writes it down"));
+    let wrote = writer::run(path, number, seed, ROWS_OF_A_WRITER, &stop);
+    println!("{}", serde_json::to_string(&wrote).expect("writes it down"));
 }
 
 async fn kill(mode: &str, seed: u64) {
@@ -134,14 +117,12 @@ async fn kill(mode: &str, seed: u64) {
     let stop = Arc::new(AtomicBool::new(false));
     let threads: Vec<_> = (0..THREADS)
         .map(|number| {
-            let writer = Writer::new(&path, number, random.next(), Arc::clone(&stop));
-            std::thread::spawn(move || writer.run(ROWS_OF_A_WRITER))
+            let (path, seed, stop) = (path.clone(), random.next(), Arc::clone(&stop));
+            std::thread::spawn(move || writer::run(&path, number, seed, ROWS_OF_A_WRITER, &stop))
         })
         .collect();
-    let other = Command::new(std::env::current_exe().expect("this program"))
-        .arg("--as-writer")
-        .arg(&path)
-        .args([THREADS.to_string(), random.next().to_string()])
+    let text = path.to_str().expect("text");
+    let other = this_program(&["--as-writer", text, &THREADS.to_string(), &random.next().to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -174,17 +155,11 @@ async fn kill(mode: &str, seed: u64) {
         busy_kills += usize::from(changed(&db, job).await > before);
     }
     stop.store(true, Ordering::Relaxed);
-    let (mut journal, mut writes) = (Journal::new(), 0);
-    for thread in threads {
-        let (rows, count) = thread.join().expect("the writer ends well");
-        journal.extend(rows);
-        writes += count;
-    }
+    let mut wrote: Vec<(Journal, u64)> = threads.into_iter().map(|t| t.join().expect("the writer ends well")).collect();
     // Its standard input is closed by this.
     let said = other.wait_with_output().expect("the other process ends");
-    let (rows, count): (Journal, u64) = serde_json::from_slice(&said.stdout).expect("what it wrote");
-    journal.extend(rows);
-    writes += count;
+    wrote.push(serde_json::from_slice(&said.stdout).expect("what it wrote"));
+    let writes: u64 = wrote.iter().map(|(_, writes)| writes).sum();
 
     // The last workers go on where the killed ones stood.
     loop {
@@ -194,39 +169,31 @@ async fn kill(mode: &str, seed: u64) {
         }
         job = begin(&db).await;
     }
-    let rows = check(&app, journal);
+    let rows = compare(wrote.into_iter().map(|(journal, _)| journal), opened(&app));
     assert!(busy_kills * 2 >= KILLS, "only {busy_kills} of {KILLS} workers had written anything when they were killed");
     println!(
         "{mode}: {killed} kills ({busy_kills} of workers that had committed rows), {writes} writes, {rows} rows as their last writer left them"
     );
 }
 
-/// Compares every row with what was last written; the number of rows.
-fn check(app: &Connection, mut journal: Journal) -> usize {
+/// Every row of a sound file, opened.
+fn opened(app: &Connection) -> Vec<Person> {
     let sound: String = app.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checks the file");
     assert_eq!(sound, "ok");
     let (codec, target) = (OneKey::new(KEY), target());
-    let mut statement = app
-        .prepare(
-            "SELECT logical, id, rev, CAST(email AS BLOB), CAST(note AS BLOB), CAST(body AS BLOB), secret FROM people",
-        )
-        .expect("reads the table");
-    let mut rows = statement.query([]).expect("reads the table");
-    let mut count = 0;
-    while let Some(row) = rows.next().expect("a row") {
-        let logical: i64 = row.get(0).expect("a number");
-        let meant = journal.remove(&logical).unwrap_or_else(|| panic!("row {logical} was deleted or is there twice"));
+    let sql = "SELECT logical, id, org, region, rev, CAST(email AS BLOB), CAST(note AS BLOB), CAST(body AS BLOB), secret \
+               FROM people";
+    let mut statement = app.prepare(sql).expect("reads the table");
+    let rows = statement.query_map([], |row| {
+        let logical = row.get(0)?;
         let mut values = [const { None }; 4];
         for (at, column) in target.columns.iter().enumerate() {
-            let stored: Option<Vec<u8>> = row.get(3 + at).expect("bytes");
+            let stored: Option<Vec<u8>> = row.get(5 + at)?;
             values[at] = stored.map(|stored| open(&codec, &column.id, column.storage, &stored, logical));
         }
-        let found = Meant { id: row.get(1).expect("a number"), rev: row.get(2).expect("a number"), values };
-        assert!(found == meant, "row {logical} is not what its last writer wrote");
-        count += 1;
-    }
-    assert!(journal.is_empty(), "{} rows were lost", journal.len());
-    count
+        Ok(Person { logical, id: row.get(1)?, org: row.get(2)?, region: row.get(3)?, rev: row.get(4)?, values })
+    });
+    rows.expect("reads the table").collect::<rusqlite::Result<_>>().expect("every row")
 }
 
 fn open(codec: &OneKey, column: &str, storage: Storage, stored: &[u8], logical: i64) -> Vec<u8> {
@@ -248,11 +215,6 @@ async fn changed(store: &Sqlite, job: JobId) -> u64 {
 }
 
 fn spawn(path: &Path, job: JobId) -> Child {
-    Command::new(std::env::current_exe().expect("this program"))
-        .arg("--as-worker")
-        .arg(path)
-        .arg(job.0.to_string())
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("starts the worker")
+    let path = path.to_str().expect("text");
+    this_program(&["--as-worker", path, &job.0.to_string()]).spawn().expect("starts the worker")
 }

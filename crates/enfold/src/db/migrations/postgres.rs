@@ -30,7 +30,7 @@ pub async fn migrate(client: &mut Client, series: &str, all: &[Migration]) -> Re
         if !row.get::<_, bool>(0) {
             tx.batch_execute(make).await.map_err(|e| {
                 failure(doing(), &e)
-                    .hint("the role needs CREATE on the database, or ask its owner to run `enfold init`")
+                    .hint("the role needs CREATE on the database; or have an administrator run what `enfold init --print-sql` prints")
             })?;
         }
     }

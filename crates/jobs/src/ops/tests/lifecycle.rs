@@ -213,3 +213,16 @@ async fn a_column_that_the_policy_leaves_in_legacy_is_not_touched() {
     let there = |name: &str| fixture.app.query_row(index, [name], |row| row.get::<_, u32>(0)).unwrap();
     assert_eq!((there("by_note"), there("by_email")), (1, 0), "the index over plaintext that stays is needed");
 }
+
+#[tokio::test]
+async fn a_ring_with_one_root_key_is_warned_of_in_production() {
+    let warned = async |policy: &str| {
+        let plan = Fixture::with(10, policy).plan().await;
+        plan.tables[0].warnings.iter().filter(|finding| finding.word == "single-root").count()
+    };
+    let one = "roots = [\"local:dev.key\"]\nallow_local_in_production = true";
+    let production = POLICY.replace("development", "production").replace("roots = [\"local:dev.key\"]", one);
+    assert_eq!(warned(&production).await, 1, "once for all columns of the ring");
+    assert_eq!(warned(&production.replace("[\"local:dev.key\"]", "[\"local:dev.key\", \"local:b.key\"]")).await, 0);
+    assert_eq!(warned(POLICY).await, 0, "a developer's machine");
+}

@@ -1,5 +1,6 @@
 //! Whole operations on a real SQLite file, with keys that live in the test.
 
+mod blind_indexes;
 mod indexes;
 mod interrupted;
 mod lifecycle;

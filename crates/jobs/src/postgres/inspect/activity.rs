@@ -42,10 +42,8 @@ pub(super) async fn connected(scene: &mut Scene<'_>) -> Result<Vec<Connected>> {
             })
             .collect();
         let sessions: u64 = connected.iter().map(|c| c.sessions).sum();
-        scene.warn(
-            Word::ConnectedApplication
-                .finding(format!("{sessions} sessions may read the table: {}", listed(&names, 8))),
-        );
+        let some = if sessions == 1 { "1 session".to_owned() } else { format!("{sessions} sessions") };
+        scene.warn(Word::ConnectedApplication.finding(format!("{some} may read the table: {}", listed(&names, 8))));
     }
     Ok(connected)
 }

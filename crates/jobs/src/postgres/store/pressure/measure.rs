@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use enfold::policy::BackOff;
 use enfold::{Code, Error, Result};
 use tokio_postgres::types::Type;
 
 use crate::model::JobId;
-use crate::postgres::{BackOff, Postgres, Purpose, Tx};
+use crate::postgres::{Postgres, Purpose, Tx};
 use crate::store::JobLimits;
 
 /// The server's version, which settles where it counts checkpoints. It does not change under an open connection.
@@ -74,7 +75,7 @@ pub(super) async fn all(db: &Postgres, version: i32, job: JobId, policy: &BackOf
     let began: (Option<i64>, Option<i64>) = (row.get(1), row.get(2));
     let sql = format!("{QUERY}, {}", requested_checkpoints(version));
     let row = tx.one(&doing, &sql, &[]).await?;
-    let grown = match policy.with(&limits).max_disk_growth_mib {
+    let grown = match limits.max_disk_growth_mib.or(policy.max_disk_growth_mib) {
         Some(_) => grown(began, disk(&tx, &doing).await?),
         None => 0,
     };

@@ -5,15 +5,17 @@
 
 mod canary;
 mod history;
+mod limits;
 mod measure;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use enfold::Result;
+use enfold::policy::BackOff;
 
 use crate::model::JobId;
-use crate::postgres::{BackOff, Postgres};
+use crate::postgres::Postgres;
 use crate::store::Pressure;
 use history::History;
 use measure::Measured;
@@ -48,7 +50,7 @@ pub(super) async fn look(db: &Postgres, job: JobId) -> Result<Pressure> {
         None => measure::version(db).await?,
     };
     let (measured, changed) = measure::all(db, version, job, &db.limits().back_off).await?;
-    let limits = db.limits().back_off.with(&changed);
+    let limits = limits::in_force(&db.limits().back_off, &changed);
     let slow = match &limits.canary_query {
         Some(query) => canary::is_slow(db, query).await?,
         None => false,

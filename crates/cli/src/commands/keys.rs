@@ -1,0 +1,93 @@
+//! `enfold keys`: the data keys, and what they hang on.
+
+use std::fmt::Write as _;
+
+use enfold::{Code, Enfold, Error, Result, RingWraps};
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::args::{Keys, Wraps};
+use crate::table::Table;
+use crate::words::{count, some};
+
+pub(crate) async fn run(context: &Context<'_>, args: &Keys) -> Result<()> {
+    let Keys::Wraps(args) = args;
+    let policy = context.policy()?;
+    context.with_keys(policy, async |enfold| wraps(context, args, enfold).await).await
+}
+
+async fn wraps(context: &Context<'_>, args: &Wraps, enfold: &Enfold) -> Result<()> {
+    let mut repaired = Repaired::default();
+    if args.repair {
+        for ring in enfold.policy().rings.keys() {
+            let ring = enfold.repair_wraps(ring).await?;
+            repaired.completed += ring.completed;
+            repaired.errors.extend(ring.errors);
+        }
+    }
+    let rings = enfold.wraps().await?;
+    let incomplete: u64 = rings.iter().map(|ring| ring.incomplete).sum();
+    let mut document = json!({ "rings": rings.iter().map(of_ring).collect::<Vec<_>>() });
+    if args.repair {
+        document["completed"] = json!(repaired.completed);
+    }
+    context.screen.result(&document, |out| {
+        table(&rings).write(context.screen, out);
+        // Writing to a String cannot fail.
+        if args.repair {
+            let _ = writeln!(out, "\nCompleted {}.", data_keys(repaired.completed));
+        }
+        for ring in rings.iter().filter(|ring| ring.closed > 0) {
+            let keys = data_keys(ring.closed);
+            let _ = writeln!(out, "\nNo root key of the policy opens {keys} of ring {}.", ring.ring);
+        }
+        if incomplete > 0 && !args.repair {
+            let keys = data_keys(incomplete);
+            let _ = writeln!(out, "\nNot every root key has wrapped {keys}: `enfold keys wraps --repair` sees to it.");
+        }
+    })?;
+    if args.repair && incomplete > 0 {
+        let error =
+            Error::new(Code::KmsUnavailable, format!("not every root key has wrapped {}", data_keys(incomplete)));
+        let error = repaired.errors.into_iter().take(5).fold(error, Error::cause);
+        return Err(error.hint("run `enfold doctor` to see which root key does not answer, and this again later"));
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Repaired {
+    completed: u64,
+    errors: Vec<String>,
+}
+
+fn of_ring(ring: &RingWraps) -> Value {
+    let roots: Vec<Value> = ring
+        .roots
+        .iter()
+        .map(|root| json!({ "root": root.root, "in_policy": root.in_policy, "keys": root.keys, "alone": root.alone }))
+        .collect();
+    json!({
+        "ring": ring.ring,
+        "keys": ring.keys,
+        "incomplete": ring.incomplete,
+        "closed": ring.closed,
+        "roots": roots,
+    })
+}
+
+fn table(rings: &[RingWraps]) -> Table {
+    let mut table = Table::new(&["ring", "root key", "data keys", "on it alone"]);
+    for ring in rings {
+        for root in &ring.roots {
+            let alone = if root.in_policy { count(root.alone) } else { "not in the policy".to_owned() };
+            let keys = format!("{} of {}", count(root.keys), count(ring.keys));
+            table.row([ring.ring.clone(), root.root.clone(), keys, alone]);
+        }
+    }
+    table
+}
+
+fn data_keys(n: u64) -> String {
+    some(usize::try_from(n).unwrap_or(usize::MAX), "data key")
+}

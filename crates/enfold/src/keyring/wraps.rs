@@ -1,0 +1,74 @@
+//! Which root keys the data keys of a ring depend on: read from the catalog, asking no key service.
+
+use super::KeyRing;
+use crate::Result;
+use crate::catalog::{DataKeyRow, KeyStatus};
+
+/// The data keys of one ring by the root keys that can open them. Destroyed ones are left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingWraps {
+    /// The ring's name.
+    pub ring: String,
+    pub keys: u64,
+    /// Those that lack a wrap by a root key of the policy.
+    pub incomplete: u64,
+    /// Those that no root key of the policy has wrapped: nothing opens them as the policy is.
+    pub closed: u64,
+    /// The policy's root keys in its order, then others that are on record.
+    pub roots: Vec<RootWraps>,
+}
+
+/// What hangs on one root key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootWraps {
+    /// Its URI.
+    pub root: String,
+    /// Only the policy's root keys are ever called.
+    pub in_policy: bool,
+    /// Data keys with a wrap by it.
+    pub keys: u64,
+    /// Those among them that no other root key of the policy has wrapped: without it they do not open.
+    pub alone: u64,
+}
+
+impl KeyRing {
+    pub(crate) async fn count_wraps(&self) -> Result<RingWraps> {
+        let of_policy = self.roots.all().iter().map(|provider| RootWraps::new(provider.uri(), true));
+        let mut counted =
+            RingWraps { ring: self.name.clone(), keys: 0, incomplete: 0, closed: 0, roots: of_policy.collect() };
+        let mut after = None;
+        while let Some(page) = self.next_rows(&mut after).await? {
+            page.iter().for_each(|row| counted.count(row));
+        }
+        Ok(counted)
+    }
+}
+
+impl RingWraps {
+    fn count(&mut self, row: &DataKeyRow) {
+        if row.status == KeyStatus::Destroyed {
+            return;
+        }
+        let wrapped = |root: &RootWraps| row.wraps.iter().any(|wrap| wrap.root == root.root);
+        let of_policy = self.roots.iter().filter(|root| root.in_policy);
+        let (has, all) = (of_policy.clone().filter(|root| wrapped(root)).count(), of_policy.count());
+        self.keys += 1;
+        self.incomplete += u64::from(has < all);
+        self.closed += u64::from(has == 0);
+        for wrap in &row.wraps {
+            if !self.roots.iter().any(|root| root.root == wrap.root) {
+                self.roots.push(RootWraps::new(&wrap.root, false));
+            }
+        }
+        for root in self.roots.iter_mut().filter(|root| wrapped(root)) {
+            root.keys += 1;
+            root.alone += u64::from(root.in_policy && has == 1);
+        }
+    }
+}
+
+impl RootWraps {
+    fn new(root: &str, in_policy: bool) -> Self {
+        Self { root: root.to_owned(), in_policy, keys: 0, alone: 0 }
+    }
+}
