@@ -42,7 +42,7 @@ pub(crate) fn derive(
 ) -> Result<Derived> {
     let info: [&[u8]; 4] = [LABEL, &[SUITE, purpose as u8], key_id.as_bytes(), context];
     let mut bytes = Zeroizing::new([0; KEY_LEN + COMMITMENT_LEN]);
-    hkdf_sha256(salt, &data_key.0, &info, bytes.as_mut())?;
+    hkdf_sha256(salt, data_key.bytes(), &info, bytes.as_mut())?;
     let (key, commitment) = bytes.split_at(KEY_LEN);
     let mut derived = Derived { key: Zeroizing::new([0; KEY_LEN]), commitment: [0; COMMITMENT_LEN] };
     derived.key.copy_from_slice(key);

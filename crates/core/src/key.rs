@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::rand;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Error, Result};
 use crate::layout::{KEY_ID_LEN, KEY_LEN};
@@ -69,21 +69,25 @@ fn hex_digit(digit: u8) -> Result<u8> {
 }
 
 /// A 256-bit data key. It cannot be printed, copied or serialised, and is wiped on drop; [`danger::expose`] is the one
-/// way to its bytes, for those who wrap it. Everything else derives from it.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct DataKey(pub(crate) [u8; KEY_LEN]);
+/// way to its bytes, for those who wrap it. Everything else derives from it. It lives on the heap, so that moving it
+/// leaves no second copy of the bytes behind.
+pub struct DataKey(Box<Zeroizing<[u8; KEY_LEN]>>);
+
+/// Its content is.
+impl ZeroizeOnDrop for DataKey {}
 
 impl DataKey {
     /// A new key from the operating system's generator through the cryptographic library.
     pub fn generate() -> Result<Self> {
-        let mut key = Self([0; KEY_LEN]);
-        rand::fill(&mut key.0).map_err(|_| Error::Random)?;
+        let mut key = Self::zeros();
+        rand::fill(&mut key.0[..]).map_err(|_| Error::Random)?;
         Ok(key)
     }
 
     /// Takes the key over and wipes where it came from.
     pub fn from_bytes(source: &mut [u8; KEY_LEN]) -> Self {
-        let key = Self(*source);
+        let mut key = Self::zeros();
+        key.0.copy_from_slice(source);
         source.zeroize();
         key
     }
@@ -91,13 +95,27 @@ impl DataKey {
     /// As [`DataKey::from_bytes`], from a slice that must be 32 bytes long; the source is wiped even when it is not.
     pub fn from_slice(source: &mut [u8]) -> Result<Self> {
         let len = source.len();
-        let key = <[u8; KEY_LEN]>::try_from(&*source).map(Self).map_err(|_| Error::KeyLength(len));
+        let mut key = Self::zeros();
+        if len == KEY_LEN {
+            key.0.copy_from_slice(source);
+        }
         source.zeroize();
-        key
+        if len == KEY_LEN { Ok(key) } else { Err(Error::KeyLength(len)) }
     }
 
     pub(crate) fn duplicate(&self) -> Self {
-        Self(self.0)
+        let mut key = Self::zeros();
+        key.0.copy_from_slice(self.bytes());
+        key
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    /// The bytes are filled in where they will stay.
+    fn zeros() -> Self {
+        Self(Box::new(Zeroizing::new([0; KEY_LEN])))
     }
 }
 
@@ -108,7 +126,7 @@ pub mod danger {
 
     /// The bytes of a data key: for wrapping it under a root key, and for nothing else.
     pub fn expose(key: &DataKey) -> &[u8; KEY_LEN] {
-        &key.0
+        key.bytes()
     }
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn wrap_under(
     let mut out = Vec::with_capacity(WRAPPED_KEY_LEN);
     out.extend_from_slice(&subkey.public);
     let data = associated(subkey, context);
-    subkey.cipher.seal(nonces, &data, &mut out, |out| out.extend_from_slice(&key.0))?;
+    subkey.cipher.seal(nonces, &data, &mut out, |out| out.extend_from_slice(key.bytes()))?;
     Ok(out)
 }
 

@@ -149,7 +149,7 @@ impl Batch<'_> {
         let wanted = wrapped.iter().zip(&contexts).map(|(wrapped, context)| UnwrapRequest { wrapped, context });
         let keys = root.kms.unwrap(&wanted.collect::<Vec<_>>()).await;
         let open = |((at, envelope), key): (&(usize, Envelope<'_>), Result<crate::kms::KeyMaterial>)| {
-            record::open_with(&data_key(&key?), envelope, self.bindings.get(*at)).map_err(|e| self.failed(e))
+            record::open_with(&data_key(key?), envelope, self.bindings.get(*at)).map_err(|e| self.failed(e))
         };
         Ok(items.iter().zip(keys).map(open).collect())
     }

@@ -147,7 +147,7 @@ impl Roots {
             let Some(wrap) = wraps.iter().find(|w| w.root == provider.uri()) else { continue };
             let wrapped = WrappedKey::new(wrap.wrapped.clone())?;
             match provider.call(&*self.clock, provider.kms.unwrap_one(&wrapped, context)).await {
-                Ok(key) => return Ok(data_key(&key)),
+                Ok(key) => return Ok(data_key(key)),
                 Err(error) => failed.push(error),
             }
         }
@@ -209,12 +209,10 @@ impl Roots {
 
 /// A data key on its way to a key service.
 pub(crate) fn material(key: &DataKey) -> KeyMaterial {
-    let mut copy = *danger::expose(key);
-    KeyMaterial::from_bytes(&mut copy)
+    KeyMaterial::copy(danger::expose(key))
 }
 
-/// A data key on its way from one.
-pub(crate) fn data_key(material: &KeyMaterial) -> DataKey {
-    let mut copy = *material.expose();
-    DataKey::from_bytes(&mut copy)
+/// A data key on its way from one, which ends there.
+pub(crate) fn data_key(mut material: KeyMaterial) -> DataKey {
+    DataKey::from_bytes(material.expose_mut())
 }

@@ -43,6 +43,18 @@ impl KeyMaterial {
         fits.then_some(key)
     }
 
+    /// A second copy, for a second owner.
+    pub(crate) fn copy(source: &[u8; Self::LEN]) -> Self {
+        let mut key = Self::zeros();
+        key.0.copy_from_slice(source);
+        key
+    }
+
+    /// For whoever takes the bytes over, and wipes them.
+    pub(crate) fn expose_mut(&mut self) -> &mut [u8; Self::LEN] {
+        &mut self.0
+    }
+
     /// The bytes. Whoever copies them must wipe the copy.
     pub fn expose(&self) -> &[u8; Self::LEN] {
         &self.0

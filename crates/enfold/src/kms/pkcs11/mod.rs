@@ -113,7 +113,7 @@ impl Pkcs11Kms {
 
     async fn wrap_one(&self, request: &WrapRequest<'_>) -> Result<WrappedKey> {
         // The thread may outlive the request, so it has a copy; wiped as every key is.
-        let key = KeyMaterial::from_bytes(&mut { *request.key.expose() });
+        let key = KeyMaterial::copy(request.key.expose());
         let associated = seal::associated(request.context);
         let wrapped = self.call(Operation::Wrap, move |open| seal::wrap(open, &key, &associated)).await?;
         WrappedKey::new(wrapped)
