@@ -36,6 +36,10 @@ lint: ## Formatting, clippy, licences and bans, documentation without warnings
 test: ## Install and start what the tests need, and run every check and every test
 	scripts/test.sh
 
+.PHONY: test-cloud
+test-cloud: ## Run the conformance suite on a key of yours in AWS, Google or Azure, named by ENFOLD_CLOUD_…_KEY
+	cargo run --locked -p enfold --example own_key --features aws,azure,google
+
 .PHONY: unit
 unit: ## The inner loop: tests that need no server
 	cargo test --locked -p enfold-core -p enfold-discover -p enfold --lib

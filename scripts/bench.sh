@@ -6,6 +6,7 @@ scripts/deps.sh
 out=target/bench.jsonl
 : >$out
 cargo bench --locked -p enfold-core --bench envelope | tee -a $out
+cargo bench --locked -p enfold --bench keyring | tee -a $out
 cargo bench --locked -p enfold-jobs --bench protect | tee -a $out
 python3 - <<'PY'
 import json

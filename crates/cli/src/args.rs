@@ -90,7 +90,7 @@ pub(crate) struct Init {
         required_unless_present_any = ["print_sql", "prepare"]
     )]
     pub(crate) database: Option<String>,
-    /// The root key: `aws-kms://…`, `vault://…`, `pkcs11:…` or `local:FILE` (development).
+    /// The root key: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` or `local:FILE` (development).
     #[arg(long, value_name = "URI", default_value = "local:enfold-root.key")]
     pub(crate) root: String,
     /// Where this policy runs.

@@ -6,6 +6,7 @@
 //! database or a key service says is passed through [`Cause`], which keeps only what cannot hold a value.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Who can do something about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,6 +183,7 @@ struct Inner {
     message: String,
     causes: Vec<Cause>,
     hints: Vec<String>,
+    again_after: Option<Duration>,
 }
 
 /// The result of everything in this crate and above.
@@ -190,7 +192,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// `message`: one line, lower case, no full stop, objects in backticks: what was being done to what.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { code, message: message.into(), causes: Vec::new(), hints: Vec::new() }))
+        let (causes, hints) = (Vec::new(), Vec::new());
+        Self(Box::new(Inner { code, message: message.into(), causes, hints, again_after: None }))
     }
 
     /// Adds a fact below the line, nearest first.
@@ -207,6 +210,13 @@ impl Error {
         self
     }
 
+    /// Says before when another try is in vain, because whoever refused said so.
+    #[must_use]
+    pub fn try_again_after(mut self, pause: Duration) -> Self {
+        self.0.again_after = Some(pause);
+        self.hint(format!("try again in {:.1} s", pause.as_secs_f64().max(0.1)))
+    }
+
     /// Puts a wider "what was being done" in front; the former line becomes the first cause.
     #[must_use]
     pub fn while_doing(mut self, message: impl Into<String>) -> Self {
@@ -217,6 +227,11 @@ impl Error {
 
     pub fn code(&self) -> Code {
         self.0.code
+    }
+
+    /// See [`Self::try_again_after`].
+    pub fn again_after(&self) -> Option<Duration> {
+        self.0.again_after
     }
 
     pub fn message(&self) -> &str {

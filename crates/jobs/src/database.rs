@@ -80,8 +80,31 @@ pub struct IndexFacts {
     /// How often it was read since the statistics were reset.
     pub scans: Option<u64>,
     pub bytes: u64,
+    pub kind: IndexKind,
     /// The statement that drops it, or the constraint that it belongs to.
     pub drop: String,
+}
+
+/// How an index hangs on its table, which decides how it can be dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexKind {
+    #[default]
+    Plain,
+    /// Of a partitioned table: those of the partitions hang on it.
+    Partitioned,
+    /// Behind the constraint of this name, and gone with it.
+    Constraint(String),
+}
+
+impl IndexKind {
+    pub(crate) fn of(constraint: Option<String>, partitioned: bool) -> Self {
+        match constraint {
+            Some(name) => Self::Constraint(name),
+            None if partitioned => Self::Partitioned,
+            None => Self::Plain,
+        }
+    }
 }
 
 /// Sessions of one application under one role.
@@ -160,6 +183,9 @@ pub enum SchemaStep {
     DropPlainIndex {
         table: TableName,
         index: String,
+        /// For the statement that is printed; whoever runs the step looks for itself.
+        #[serde(default)]
+        kind: IndexKind,
     },
     /// Makes again the indexes of the table that were dropped with a record, as they were. Those over a column of `sealed`,
     /// which holds envelopes still, wait for another time.
@@ -213,6 +239,16 @@ pub struct Residue {
     pub clear: String,
 }
 
+/// Whether an inspection counts what a table holds, for which it has to be read as a whole, and more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// For whoever shows them.
+    Taken,
+    /// Columns, refusals and fingerprint are the same. Every census is empty, rows and sizes are an estimate or zero, and
+    /// what would be warned of by its count alone is left out.
+    LeftOut,
+}
+
 /// A database that Enfold can work on.
 #[async_trait]
 pub trait Database: Send + Sync {
@@ -224,8 +260,8 @@ pub trait Database: Send + Sync {
     /// At most `limit` rows' values of `columns`, as text, spread over the table. Stops if row-level security hides rows.
     async fn sample(&self, table: &TableName, columns: &[String], limit: u32) -> Result<Vec<Vec<Option<String>>>>;
 
-    /// Facts of one table of the policy, for `plan`.
-    async fn inspect(&self, table: &enfold::policy::TablePolicy) -> Result<TableFacts>;
+    /// Facts of one table of the policy.
+    async fn inspect(&self, table: &enfold::policy::TablePolicy, counts: Counts) -> Result<TableFacts>;
 
     /// At most `rows` rows as a sweep reads them, spread over the table. Nothing is leased or written.
     async fn peek(&self, target: &Target, rows: u32) -> Result<Vec<Row>>;

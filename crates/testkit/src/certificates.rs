@@ -17,6 +17,16 @@ pub struct ServerCertificate {
     pub key: PathBuf,
 }
 
+/// A certificate that nobody vouches for, and its RSA key.
+pub struct SelfSigned {
+    /// Both, in one text.
+    pub pem: String,
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// `SubjectPublicKeyInfo` in DER.
+    pub public_key: Vec<u8>,
+}
+
 impl Authority {
     pub fn new() -> Self {
         let authority = Self { dir: TempDir::with_prefix("enfold-ca-").expect("a temporary directory") };
@@ -65,9 +75,26 @@ impl Authority {
         ServerCertificate { certificate: path(&certificate), key: path(&key) }
     }
 
+    /// A certificate of its own with an RSA key of 2048 bits, as a program signs in with.
+    pub fn self_signed_rsa(&self, name: &str) -> SelfSigned {
+        let subject = format!("/CN={name}");
+        let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &subject];
+        self.run(&[&new[..], &["-keyout", "rsa.key", "-out", "rsa.pem"]].concat());
+        self.run(&["x509", "-in", "rsa.pem", "-outform", "DER", "-out", "rsa.der"]);
+        self.run(&["pkey", "-in", "rsa.key", "-pubout", "-outform", "DER", "-out", "rsa.pub"]);
+        let read = |name: &str| std::fs::read(self.dir.path().join(name)).expect("it was made");
+        let pem = [read("rsa.pem"), read("rsa.key")].concat();
+        let pem = String::from_utf8(pem).expect("PEM");
+        SelfSigned { pem, certificate: read("rsa.der"), public_key: read("rsa.pub") }
+    }
+
     fn openssl(&self, arguments: &[&str]) {
+        let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+        self.run(&[&new[..], arguments].concat());
+    }
+
+    fn run(&self, arguments: &[&str]) {
         let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
             .args(arguments)
             .current_dir(self.dir.path())
             .stdin(Stdio::null())

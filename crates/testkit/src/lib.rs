@@ -5,6 +5,7 @@
 pub mod aws;
 pub mod certificates;
 pub mod chinook;
+pub mod cloud;
 pub mod faultproxy;
 pub mod openbao;
 pub mod own_main;
@@ -14,3 +15,4 @@ pub mod pkcs11;
 pub mod postgres;
 pub mod postgres_private;
 pub mod rng;
+pub mod small_disk;

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio_postgres::Config;
+use tokio_postgres::{Client, Config, NoTls};
 
 /// Started with it, stopped (at once) and removed with it.
 pub struct Server {
@@ -18,12 +19,24 @@ pub struct Server {
 impl Server {
     /// Makes a cluster and starts it. `settings` go to postgresql.conf as they are.
     pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_with(settings, &[])
+    }
+
+    /// As [`Self::start`], with its write-ahead log in `folder`, which is empty, in segments of 1 MiB.
+    pub fn start_with_wal_in(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        let folder = folder.to_str().expect("a path of UTF-8");
+        Self::start_with(settings, &["--wal-segsize=1", "--waldir", folder])
+    }
+
+    fn start_with(settings: &[(&str, &str)], initdb: &[&str]) -> Self {
         let bin = newest_bin();
         let dir = folder();
         let server = Self { dir, bin, port: free_port() };
         run(server
             .tool("initdb")
-            .args(["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
+            .args(["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
+            .args(initdb)
+            .arg("-D")
             .arg(server.data()));
         let mut conf = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = ''\nmax_connections = 100\n",
@@ -66,6 +79,22 @@ impl Server {
     pub fn restart_immediately(&self) {
         run(self.tool("pg_ctl").args(["-m", "immediate", "-w", "stop", "-D"]).arg(self.data()));
         self.up();
+    }
+
+    /// A connection after a crash: to a server that recovers by itself, or that has given up and is started.
+    pub async fn comes_back(&self) -> Client {
+        loop {
+            let status = self.tool("pg_ctl").args(["status", "-D"]).arg(self.data()).output().expect("pg_ctl runs");
+            if !status.status.success() {
+                self.up();
+            }
+            if let Ok((client, connection)) = self.config().connect(NoTls).await {
+                // The connection's end is seen by whoever uses the client.
+                tokio::spawn(async move { drop(connection.await) });
+                return client;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub fn port(&self) -> u16 {
@@ -139,7 +168,7 @@ pub(crate) fn give_to_postgres(folder: &Path) {
     }
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     // A daemon that inherits a pipe would keep it open, so its output goes to files or nowhere.
     let status = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
     assert!(status.is_ok_and(|status| status.success()), "failed: {command:?}");

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use enfold::kms::RootKeyState;
-use enfold::policy::{Environment, Policy};
+use enfold::kms::{KeyUri, RootKeyState, RotationPlan};
+use enfold::policy::{Environment, Policy, format_duration};
 use enfold::{CallContext, Code, Enfold, Error, Place, Result, RingEpoch, RootHealth, Tried};
 use enfold_core::{Form, Part, PayloadType};
 use serde::Serialize;
@@ -31,13 +31,20 @@ enum Status {
 /// What a check that did not fail has to say.
 struct Found {
     says: String,
-    /// What to do about it, where it is a warning.
-    hint: Option<String>,
+    warns: bool,
+    /// What to do about it.
+    hints: Vec<String>,
+}
+
+impl Found {
+    fn warning(says: String, hints: Vec<String>) -> Self {
+        Self { says, warns: true, hints }
+    }
 }
 
 impl From<String> for Found {
     fn from(says: String) -> Self {
-        Self { says, hint: None }
+        Self { says, warns: false, hints: Vec::new() }
     }
 }
 
@@ -55,9 +62,9 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
     let mut checks = Vec::new();
     let mut note = |name: &str, outcome: Result<Found>| {
         let check = match outcome {
-            Ok(Found { says, hint }) => {
-                let status = if hint.is_some() { Status::Warning } else { Status::Ok };
-                Check { name: name.to_owned(), status, says, hints: hint.into_iter().collect() }
+            Ok(Found { says, warns, hints }) => {
+                let status = if warns { Status::Warning } else { Status::Ok };
+                Check { name: name.to_owned(), status, says, hints }
             }
             Err(error) => {
                 let hints = error.hints().map(str::to_owned).collect();
@@ -72,6 +79,10 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
     let policy = context.policy()?;
     note("policy", Ok(describe(&policy).into()));
     note("database", database(&policy).await.map(Found::from));
+    match rights(&policy).await {
+        Ok(duties) => duties.into_iter().for_each(|(duty, outcome)| note(&format!("rights of {duty}"), outcome)),
+        Err(error) => note("rights", Err(error)),
+    }
     match Enfold::open(policy.clone()).await {
         Err(error) => note("catalog and keys", Err(error)),
         Ok(enfold) => {
@@ -139,6 +150,15 @@ fn describe(policy: &Policy) -> String {
 /// What a root key is and does. That its state may not be asked, or that this process may not wrap, is no fault: who only
 /// reads needs neither right.
 fn root_key(root: RootHealth) -> Result<Found> {
+    let on_a_fake = root.root.parse().is_ok_and(|uri: KeyUri| uri.is_proved_on_a_fake_alone());
+    let mut found = tried(root)?;
+    if on_a_fake {
+        found.says.push_str("; Enfold's use of this service is not yet tested against the real service");
+    }
+    Ok(found)
+}
+
+fn tried(root: RootHealth) -> Result<Found> {
     let mut warnings = Vec::new();
     let state = match root.description {
         None => "its service says nothing of its state".to_owned(),
@@ -148,7 +168,8 @@ fn root_key(root: RootHealth) -> Result<Found> {
                 false => format!(", as `{}`", description.resolved),
             };
             warnings = description.warnings;
-            format!("{}, held by {}{resolved}", state(description.state), description.manager)
+            let rotation = description.rotation.map(|r| rotation(&r)).unwrap_or_default();
+            format!("{}, held by {}{resolved}{rotation}", state(description.state), description.manager)
         }
         Some(Err(error)) if error.code() == Code::KmsAccessDenied => "its state may not be asked here".to_owned(),
         Some(Err(error)) => return Err(error),
@@ -162,13 +183,21 @@ fn root_key(root: RootHealth) -> Result<Found> {
                 says.push_str(&format!("; {warning}"));
             }
             let remedy = "make a root key without that, put it into `roots`, and take this one out when the other has wrapped all";
-            Ok(Found { says, hint: (!warnings.is_empty()).then(|| remedy.to_owned()) })
+            Ok(if warnings.is_empty() { says.into() } else { Found::warning(says, vec![remedy.to_owned()]) })
         }
-        Tried::NotWrapped(error) if error.code() == Code::KmsAccessDenied => Ok(Found {
-            says: format!("{state}; this process may not wrap, so it can make no data key"),
-            hint: Some("grant it the right to encrypt under the root key, unless it only reads".to_owned()),
-        }),
+        Tried::NotWrapped(error) if error.code() == Code::KmsAccessDenied => Ok(Found::warning(
+            format!("{state}; this process may not wrap, so it can make no data key"),
+            vec!["grant it the right to encrypt under the root key, unless it only reads".to_owned()],
+        )),
         Tried::NotWrapped(error) | Tried::NotUnwrapped(error) => Err(error),
+    }
+}
+
+fn rotation(plan: &RotationPlan) -> String {
+    match (plan.period, plan.next) {
+        (None, _) => ", rotated only when somebody asks for it".to_owned(),
+        (Some(period), None) => format!(", rotated every {}", format_duration(period)),
+        (Some(period), Some(next)) => format!(", rotated every {}, next at {next}", format_duration(period)),
     }
 }
 
@@ -191,16 +220,57 @@ fn pin(ring: &RingEpoch) -> Found {
         }
     };
     let hint = format!("set `min_epoch = {epoch}` for the ring `{name}` in the policy of every application");
-    Found { says, hint: warns.then_some(hint) }
+    if warns { Found::warning(says, vec![hint]) } else { Found::from(says) }
 }
 
 /// Every table of the policy is there and may be read.
 async fn database(policy: &Policy) -> Result<String> {
     let database = enfold_jobs::connect(&policy.database, Some(&policy.jobs)).await?;
     for table in policy.tables.values() {
-        database.inspect(table).await?;
+        database.inspect(table, enfold_jobs::database::Counts::LeftOut).await?;
     }
     Ok(format!("reached at {}, and every table of the policy is there", policy.database.display()))
+}
+
+/// What the database role has of the rights that each duty needs. Which it is meant for it does not say of itself, so a
+/// duty of which it has nothing is no fault, as long as there is another that it has all of.
+#[cfg(feature = "postgres")]
+async fn rights(policy: &Policy) -> Result<Vec<(&'static str, Result<Found>)>> {
+    use enfold::policy::Scheme;
+    use enfold_jobs::postgres::{Duty, Lack, Standing, examine};
+
+    if policy.database.scheme() != Scheme::Postgres {
+        return Ok(Vec::new());
+    }
+    let examined = examine(policy).await?;
+    // Reading alone and owning alone move no value.
+    let complete = |duty: &Duty| examined.contains(&(*duty, Standing::Complete));
+    let works = complete(&Duty::Application) || complete(&Duty::Worker);
+    let listed = |lacks: &[Lack]| lacks.iter().map(|lack| lack.says.as_str()).collect::<Vec<_>>().join("; ");
+    let grants = |lacks: Vec<Lack>| lacks.into_iter().map(|lack| lack.grant).collect::<Vec<_>>();
+    let say = |duty: Duty, standing: Standing| match standing {
+        Standing::Complete => Ok("every right is there".to_owned().into()),
+        Standing::Without(lacks) => {
+            Ok(format!("not this role's, which has none of what sets it apart; lacks {}", listed(&lacks)).into())
+        }
+        Standing::Lacks(lacks) if works || !matches!(duty, Duty::Application | Duty::Worker) => {
+            Ok(Found::warning(format!("lacks {}", listed(&lacks)), grants(lacks)))
+        }
+        Standing::Lacks(lacks) => {
+            let doing = match duty {
+                Duty::Application => "cannot seal and open as this role",
+                _ => "cannot run jobs as this role",
+            };
+            let error = Error::new(Code::DatabaseDenied, doing).cause(format!("lacks {}", listed(&lacks)));
+            Err(grants(lacks).into_iter().fold(error, Error::hint))
+        }
+    };
+    Ok(examined.clone().into_iter().map(|(duty, standing)| (duty.word(), say(duty, standing))).collect())
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn rights(_: &Policy) -> Result<Vec<(&'static str, Result<Found>)>> {
+    Ok(Vec::new())
 }
 
 /// A value of each column, sealed and opened in memory: the key service, the catalog and the signed state all agree.
@@ -248,9 +318,13 @@ mod tests {
 
     #[test]
     fn a_missing_pin_and_one_far_behind_are_warned_of() {
-        let warned = |epoch, pinned| pin(&RingEpoch { ring: "main".into(), epoch, pinned }).hint;
-        assert_eq!([warned(2, 1), warned(10, 1), warned(1, 1)], [None, None, None]);
-        let hint = "set `min_epoch = 11` for the ring `main` in the policy of every application".to_owned();
-        assert_eq!([warned(11, 0), warned(11, 1)], [Some(hint.clone()), Some(hint)]);
+        let warned = |epoch, pinned| {
+            let found = pin(&RingEpoch { ring: "main".into(), epoch, pinned });
+            assert_eq!(found.warns, !found.hints.is_empty());
+            found.hints
+        };
+        assert!([warned(2, 1), warned(10, 1), warned(1, 1)].concat().is_empty());
+        let hint = ["set `min_epoch = 11` for the ring `main` in the policy of every application".to_owned()];
+        assert_eq!([warned(11, 0), warned(11, 1)], [hint.clone(), hint]);
     }
 }

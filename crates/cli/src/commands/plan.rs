@@ -148,7 +148,7 @@ fn write_readers(readers: &Readers, out: &mut String) {
 
 fn write_sql(plan: &Plan, out: &mut String) {
     for step in plan.tables.iter().flat_map(|t| &t.steps).filter(|s| !s.sql.is_empty()) {
-        let _ = writeln!(out, "-- {}", step.says);
+        let _ = writeln!(out, "-- {}\n-- locks: {}", step.says, step.locks);
         for sql in &step.sql {
             let _ = writeln!(out, "{};", sql.trim_end_matches(';'));
         }

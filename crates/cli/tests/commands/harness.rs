@@ -39,9 +39,13 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
+    pub(crate) fn empty() -> Self {
+        Self { folder: TempDir::new().expect("a temporary folder") }
+    }
+
     /// The shop's database, `app.db`, and nothing else.
     pub(crate) fn shop() -> Self {
-        let sandbox = Self { folder: TempDir::new().expect("a temporary folder") };
+        let sandbox = Self::empty();
         sandbox.sql(SHOP);
         sandbox
     }
@@ -122,6 +126,11 @@ impl Sandbox {
     fn ended(&self, args: &[&str], mut child: Child, input: &[u8]) -> Ran {
         // A command that ends without reading closes the pipe; that is its good right.
         child.stdin.take().expect("a pipe").write_all(input).ok();
+        self.ran(args, child)
+    }
+
+    /// What a command did that was started with `args`.
+    pub(crate) fn ran(&self, args: &[&str], child: Child) -> Ran {
         let output = child.wait_with_output().expect("the command ends");
         Ran {
             args: args.join(" "),

@@ -4,10 +4,19 @@
 mod bad_policy;
 mod bad_value;
 mod canary;
+#[cfg(all(feature = "azure", feature = "google"))]
+mod cloud;
+#[cfg(feature = "postgres")]
+mod counting;
+mod disk_full;
 mod harness;
+#[cfg(feature = "postgres")]
+mod index_build;
 mod interrupt;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod rights;
 mod way;

@@ -45,7 +45,7 @@ async fn a_role_without_rights_is_told_which_are_missing_and_changes_nothing() {
 }
 
 /// A shop whose policy is of this database, with `columns` of `public.users`.
-fn shop(database: &Database, columns: &[&str]) -> Sandbox {
+pub(crate) fn shop(database: &Database, columns: &[&str]) -> Sandbox {
     let shop = Sandbox::shop();
     let mut policy = format!(
         "environment = \"development\"\n[database]\nurl = \"{}\"\n[trust]\noperator_key_file = \"op.key\"\n\

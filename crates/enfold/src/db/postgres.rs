@@ -186,10 +186,15 @@ pub fn failure(doing: impl Into<String>, error: &tokio_postgres::Error) -> Error
         }
     }
     let error = Error::new(code_of(state), doing).cause(fact);
-    if *state == SqlState::INSUFFICIENT_PRIVILEGE {
-        return error.hint("`enfold plan` names the rights that are missing, with the GRANT that gives them");
+    match *state {
+        SqlState::INSUFFICIENT_PRIVILEGE => {
+            error.hint("`enfold doctor` names the rights that are missing, with the GRANT that gives them")
+        }
+        SqlState::DISK_FULL => error.hint(
+            "the transaction was rolled back; make room where the server keeps its files (data, tablespaces, `pg_wal`) and run the command again",
+        ),
+        _ => error,
     }
-    error
 }
 
 /// Whether the connection is gone, so that a new one may do better.
@@ -205,7 +210,7 @@ pub fn lost(error: &tokio_postgres::Error) -> bool {
 
 fn code_of(state: &SqlState) -> Code {
     match *state {
-        SqlState::DISK_FULL | SqlState::OUT_OF_MEMORY => Code::DiskFull,
+        SqlState::DISK_FULL => Code::DiskFull,
         SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN | SqlState::INVALID_SCHEMA_NAME => Code::TableMissing,
         SqlState::LOCK_NOT_AVAILABLE | SqlState::OBJECT_IN_USE | SqlState::T_R_DEADLOCK_DETECTED => Code::Busy,
         SqlState::INSUFFICIENT_PRIVILEGE
@@ -242,6 +247,7 @@ fn condition(state: &SqlState) -> &'static str {
         SqlState::T_R_SERIALIZATION_FAILURE => "a concurrent change",
         SqlState::T_R_DEADLOCK_DETECTED => "a deadlock",
         SqlState::DISK_FULL => "the disk is full",
+        SqlState::OUT_OF_MEMORY => "the server is out of memory",
         SqlState::RAISE_EXCEPTION => "a trigger or function refused",
         SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => "the server is not up",
         _ => "see the Postgres manual, appendix A",

@@ -121,10 +121,9 @@ impl Breaker {
     }
 
     fn refusal(&self, operation: Operation, left: Duration) -> Error {
-        let seconds = left.as_secs_f64().max(0.1);
         failure::failed(Code::KmsUnavailable, operation, self.inner.uri())
             .cause("it did not answer lately, so it was not asked")
-            .hint(format!("try again in {seconds:.1} s"))
+            .try_again_after(left)
     }
 }
 

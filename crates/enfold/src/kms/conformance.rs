@@ -30,6 +30,11 @@ pub trait Fixture: Send + Sync {
     /// Brings the root key of `kms`, or the way to it, into trouble.
     async fn trouble(&self, kms: &Arc<dyn KeyManagementService>, trouble: Trouble) -> Arranged;
 
+    /// Why this server, or whoever runs the suite, cannot do what a case takes.
+    fn lacks(&self, _: Case) -> Option<&'static str> {
+        None
+    }
+
     /// The code with which this server refuses where the service itself would give another one. The call must be
     /// refused all the same.
     fn deviation(&self, _: Case) -> Option<Code> {
@@ -174,6 +179,9 @@ type Verdict = std::result::Result<Option<&'static str>, String>;
 type Check = std::result::Result<(), String>;
 
 async fn one(fixture: &dyn Fixture, case: Case, deviation: Option<Code>) -> Verdict {
+    if let Some(why) = fixture.lacks(case) {
+        return Ok(Some(why));
+    }
     let kms = fixture.key().await;
     let kms = &*kms;
     let invalid = deviation.unwrap_or(Code::WrapInvalid);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -25,6 +26,8 @@ pub enum Inject {
     Nothing,
     /// The provider is not called, and every item fails.
     Fail(Code),
+    /// The same, and the failure says after which pause to try again.
+    FailUntil(Code, Duration),
     /// The provider is called, and then this item's result is replaced by a failure.
     FailItem(usize, Code),
     /// The provider is called, and the last result is left out.
@@ -82,8 +85,13 @@ impl Around for Fault {
         // The sender lives in `self`, so waiting can only end with the release.
         self.held.subscribe().wait_for(|held| !held).await.ok();
         let error = |code| injected(code, R::OPERATION, self.inner.uri());
-        if let Inject::Fail(code) = inject {
-            return requests.iter().map(|_| Err(error(code))).collect();
+        let refusal = match inject {
+            Inject::Fail(code) => Some(error(code)),
+            Inject::FailUntil(code, pause) => Some(error(code).try_again_after(pause)),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            return requests.iter().map(|_| Err(refusal.clone())).collect();
         }
         let mut answers = R::send(&*self.inner, requests).await;
         match inject {
@@ -95,7 +103,7 @@ impl Around for Fault {
             Inject::AnswerTooFew => {
                 answers.pop();
             }
-            Inject::Nothing | Inject::Fail(_) => {}
+            Inject::Nothing | Inject::Fail(_) | Inject::FailUntil(..) => {}
         }
         answers
     }

@@ -7,17 +7,18 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::failure::{self, Operation};
+use super::secret::Stamp;
 use super::uri::KeyUri;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, Retry};
 use crate::policy::MinTls;
 use crate::tls;
 
@@ -55,7 +56,7 @@ pub(super) struct Http {
 /// A client and the state of the files it was made from.
 struct Loaded {
     client: Client,
-    stamps: Vec<Option<(SystemTime, u64)>>,
+    stamp: Option<Stamp>,
 }
 
 /// One request. A header's value may be secret; none of them is logged.
@@ -63,13 +64,38 @@ pub(super) struct Call<'a> {
     pub method: Method,
     pub url: &'a str,
     pub headers: Vec<(&'static str, Zeroizing<String>)>,
-    /// JSON.
-    pub body: Option<Bytes>,
+    pub body: Option<Body>,
+}
+
+/// What a request carries.
+#[derive(Clone)]
+pub(super) enum Body {
+    Json(Bytes),
+    /// As a web page's form is sent (`application/x-www-form-urlencoded`): the way of OAuth.
+    Form(Bytes),
 }
 
 pub(super) struct Answer {
     pub status: u16,
+    headers: HeaderMap,
     pub body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// A header, where it is there and is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Has an error that may pass say when the service wants to be asked again (RFC 9110, section 10.2.3; the form with
+    /// a date is not used by any of these services).
+    pub(super) fn paced(&self, error: Error) -> Error {
+        let seconds = self.header(RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
+        match (error.code().retry(), seconds) {
+            (Retry::Later, Some(seconds)) => error.try_again_after(Duration::from_secs(seconds)),
+            _ => error,
+        }
+    }
 }
 
 /// A body that is wiped when the last who holds it lets go.
@@ -103,35 +129,40 @@ impl Http {
             value.set_sensitive(true);
             request = request.header(HeaderName::from_static(name), value);
         }
-        if let Some(body) = call.body {
-            request = request.header("content-type", "application/json").body(body);
+        match call.body {
+            Some(Body::Json(body)) => request = request.header(CONTENT_TYPE, "application/json").body(body),
+            Some(Body::Form(body)) => {
+                request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
+            }
+            None => {}
         }
-        let mut response = request.send().await.map_err(|e| missed(operation, uri, &e))?;
+        let mut response = request.send().await.map_err(|e| missed(operation, uri, call.url, &e))?;
         let status = response.status().as_u16();
+        let headers = response.headers().clone();
         if response.status().is_redirection() {
             return Err(failure::failed(Code::KmsProtocol, operation, uri)
                 .cause("the key service sends the caller elsewhere, and data keys go only where the URI says")
                 .hint("name the address that answers itself: the load balancer, or the active node"));
         }
         let mut body = Zeroizing::new(Vec::with_capacity(expected(response.content_length())));
-        while let Some(chunk) = response.chunk().await.map_err(|e| missed(operation, uri, &e))? {
+        while let Some(chunk) = response.chunk().await.map_err(|e| missed(operation, uri, call.url, &e))? {
             if body.len() + chunk.len() > LONGEST_ANSWER {
                 return Err(failure::failed(Code::KmsProtocol, operation, uri).cause("the answer has no end"));
             }
             append(&mut body, &chunk);
         }
-        Ok(Answer { status, body })
+        Ok(Answer { status, headers, body })
     }
 
     /// The client, made anew when one of its files has changed: certificates are renewed without a restart.
     fn client(&self) -> Result<Client> {
-        let stamps = self.stamps();
+        let stamp = self.options.ca_file.as_deref().map(Stamp::of);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         match &*loaded {
-            Some(held) if held.stamps == stamps => Ok(held.client.clone()),
+            Some(held) if held.stamp == stamp => Ok(held.client.clone()),
             held => match self.make() {
                 Ok(client) => {
-                    *loaded = Some(Loaded { client: client.clone(), stamps });
+                    *loaded = Some(Loaded { client: client.clone(), stamp });
                     Ok(client)
                 }
                 // A file that is being written just now: what was good a moment ago still is.
@@ -154,14 +185,6 @@ impl Http {
             .timeout(self.options.answer_within)
             .build()
             .map_err(|_| Error::new(Code::Internal, "cannot make a client for HTTP"))
-    }
-
-    fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
-        let about = |path: &PathBuf| {
-            let about = std::fs::metadata(path).ok()?;
-            Some((about.modified().ok()?, about.len()))
-        };
-        self.options.ca_file.iter().map(about).collect()
     }
 }
 
@@ -196,7 +219,8 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     body.extend_from_slice(chunk);
 }
 
-fn missed(operation: Operation, uri: &KeyUri, error: &reqwest::Error) -> Error {
+/// `url`: whoever was called, the key service itself or somebody who issues tokens for it.
+fn missed(operation: Operation, uri: &KeyUri, url: &str, error: &reqwest::Error) -> Error {
     if error.is_timeout() {
         return failure::timed_out(operation, uri);
     }
@@ -210,8 +234,15 @@ fn missed(operation: Operation, uri: &KeyUri, error: &reqwest::Error) -> Error {
             .hint("see which versions it offers; the policy's `key_services.min_tls` is the least that is taken"),
         None => unavailable
             .cause("the key service could not be reached, or hung up")
-            .hint("check host and port of the URI, and the way there"),
+            .hint(format!("check the way to `{}`, and whether it is the right place", place(url))),
     }
+}
+
+/// Host and port: the rest may name more than a message should.
+fn place(url: &str) -> String {
+    let url = url::Url::parse(url).ok();
+    let place = url.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
+    place.map_or_else(|| "?".to_owned(), |(host, port)| format!("{host}:{port}"))
 }
 
 /// It is the content of an I/O error somewhere down the chain.

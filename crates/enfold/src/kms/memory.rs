@@ -253,6 +253,7 @@ impl DescribeKey for MemoryKms {
             manager: "test".to_owned(),
             usable: true,
             versions,
+            rotation: None,
             warnings: Vec::new(),
         })
     }

@@ -12,26 +12,50 @@ mod aead;
 mod around;
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod breaker;
 pub mod conformance;
 mod context;
 mod failure;
 mod fault;
+#[cfg(feature = "google")]
+mod google;
 #[cfg(feature = "http")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
 mod http;
+#[cfg(feature = "http")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
+mod json;
 mod limit;
 mod local;
 mod material;
 mod memory;
 mod meter;
+#[cfg(feature = "oauth")]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
+mod oauth;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
 mod registry;
 mod retry;
 #[cfg(any(feature = "http", feature = "pkcs11"))]
+#[cfg_attr(
+    not(all(feature = "azure", feature = "google", feature = "vault")),
+    allow(dead_code, reason = "each provider uses its own part of it")
+)]
 mod secret;
 mod service;
-#[cfg(any(feature = "aws", feature = "vault", feature = "pkcs11"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "google", feature = "vault", feature = "pkcs11"))]
 mod several;
 mod uri;
 #[cfg(feature = "vault")]
@@ -39,10 +63,14 @@ mod vault;
 
 #[cfg(feature = "aws")]
 pub use aws::{AwsKms, AwsOptions, StaticCredentials};
+#[cfg(feature = "azure")]
+pub use azure::{AzureKms, AzureOptions};
 pub use breaker::{Breaker, BreakerOptions, Standing};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub use fault::{Fault, Inject};
+#[cfg(feature = "google")]
+pub use google::{GoogleKms, GoogleOptions};
 #[cfg(feature = "http")]
 pub use http::HttpOptions;
 pub use limit::Limit;
@@ -58,10 +86,10 @@ pub use retry::{Retry, RetryOptions};
 pub use secret::SecretSource;
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
-    KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest,
-    WrapRequest,
+    KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, RotationPlan,
+    UnwrapRequest, WrapRequest,
 };
-pub use uri::{AwsKeyUri, KeyUri, PinSource, Pkcs11KeyUri, RootKey, VaultKeyUri};
+pub use uri::{AwsKeyUri, AzureKeyUri, GoogleKeyUri, KeyUri, PinSource, Pkcs11KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]
 pub use vault::{VaultKms, VaultOptions};
 

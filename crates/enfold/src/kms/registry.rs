@@ -147,7 +147,7 @@ impl RegistryBuilder {
         self
     }
 
-    /// At most this many requests a second to each root key.
+    /// At most this many requests a second to each root key; none: what is right for its service.
     #[must_use]
     pub fn limit(mut self, per_second: Option<NonZeroU32>) -> Self {
         self.per_second = per_second;
@@ -182,16 +182,24 @@ impl RegistryBuilder {
                     .hint("a policy that does not say its `environment` is production"))
             }
             RootKey::Aws(aws) if aws.is_cleartext() => {
-                Err(Error::new(Code::KmsUriInvalid, format!("cannot use `{uri}` in production"))
-                    .cause("data keys would cross the network in the clear")
-                    .hint("give an `https` endpoint, or none for the AWS service itself"))
+                Err(cleartext(uri, "give an `https` endpoint, or none for the AWS service itself"))
+            }
+            RootKey::Google(google) if google.is_cleartext() => {
+                Err(cleartext(uri, "give an `https` endpoint, or none for Google's own"))
+            }
+            RootKey::Azure(azure) if azure.is_cleartext() => {
+                Err(cleartext(uri, "give an `https` endpoint, or none for the vault itself"))
             }
             RootKey::Vault(vault) if vault.is_cleartext() => {
-                Err(Error::new(Code::KmsUriInvalid, format!("cannot use `{uri}` in production"))
-                    .cause("data keys would cross the network in the clear")
-                    .hint("have the server speak TLS, and write `vault://`"))
+                Err(cleartext(uri, "have the server speak TLS, and write `vault://`"))
             }
-            RootKey::Local(_) | RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Pkcs11(_) | RootKey::Memory(_) => Ok(()),
+            RootKey::Local(_)
+            | RootKey::Aws(_)
+            | RootKey::Google(_)
+            | RootKey::Azure(_)
+            | RootKey::Vault(_)
+            | RootKey::Pkcs11(_)
+            | RootKey::Memory(_) => Ok(()),
         }
     }
 
@@ -206,6 +214,8 @@ impl RegistryBuilder {
                     .hint("leave `key_services.min_tls` at `1.2`: AWS and its client agree on 1.3 where both can"))
             }
             RootKey::Aws(aws) => open_aws(uri, aws).await,
+            RootKey::Google(_) => open_google(uri, &self.services),
+            RootKey::Azure(_) => open_azure(uri, &self.services),
             RootKey::Vault(vault) => open_vault(uri, vault, &self.services),
             RootKey::Pkcs11(_) => open_pkcs11(uri, &self.base, &self.services),
             RootKey::Local(_) => Ok(Arc::new(LocalKms::open(uri, &self.base)?)),
@@ -220,7 +230,7 @@ impl RegistryBuilder {
     fn dress(&self, provider: Arc<dyn KeyManagementService>) -> Root {
         let meter = Arc::new(Meter::new(provider));
         let mut kms: Arc<dyn KeyManagementService> = meter.clone();
-        if let Some(rate) = self.per_second {
+        if let Some(rate) = self.per_second.or_else(|| default_rate(kms.uri())) {
             kms = Arc::new(Limit::new(kms, rate));
         }
         let retry = Arc::new(Retry::new(kms, self.retry));
@@ -236,9 +246,38 @@ async fn open_aws(uri: &KeyUri, _: &AwsKeyUri) -> Result<Arc<dyn KeyManagementSe
 
 #[cfg(not(feature = "aws"))]
 async fn open_aws(uri: &KeyUri, _: &AwsKeyUri) -> Result<Arc<dyn KeyManagementService>> {
-    Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
-        .cause("this program was built without AWS KMS")
-        .hint("build it with the feature `aws`, as `cargo build -p enfold-cli --features aws`"))
+    Err(not_built_in(uri, "AWS KMS", "aws"))
+}
+
+#[cfg(feature = "google")]
+fn open_google(uri: &KeyUri, services: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    let mut options = super::google::GoogleOptions {
+        credentials_file: services.google.credentials_file.clone(),
+        impersonate: services.google.impersonate.clone(),
+        ..super::google::GoogleOptions::default()
+    };
+    options.http.min_tls = services.min_tls;
+    options.http.ca_file.clone_from(&services.google.ca_file);
+    Ok(Arc::new(super::google::GoogleKms::open(uri, &options)?))
+}
+
+#[cfg(not(feature = "google"))]
+fn open_google(uri: &KeyUri, _: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    Err(not_built_in(uri, "Google Cloud KMS", "google"))
+}
+
+#[cfg(feature = "azure")]
+fn open_azure(uri: &KeyUri, services: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    let mut options =
+        super::azure::AzureOptions { settings: services.azure.clone(), ..super::azure::AzureOptions::default() };
+    options.http.min_tls = services.min_tls;
+    options.http.ca_file.clone_from(&services.azure.ca_file);
+    Ok(Arc::new(super::azure::AzureKms::open(uri, &options)?))
+}
+
+#[cfg(not(feature = "azure"))]
+fn open_azure(uri: &KeyUri, _: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    Err(not_built_in(uri, "Azure Key Vault", "azure"))
 }
 
 #[cfg(feature = "vault")]
@@ -255,9 +294,31 @@ fn open_vault(uri: &KeyUri, key: &VaultKeyUri, services: &KeyServices) -> Result
 
 #[cfg(not(feature = "vault"))]
 fn open_vault(uri: &KeyUri, _: &VaultKeyUri, _: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
-    Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
-        .cause("this program was built without Vault and OpenBao")
-        .hint("build it with the feature `vault`, as `cargo build -p enfold-cli --features vault`"))
+    Err(not_built_in(uri, "Vault and OpenBao", "vault"))
+}
+
+/// Below what a service allows at least, so that one process leaves room for the others of its project: Cloud KMS allows
+/// 60,000 cryptographic requests a minute to a project, Key Vault 2,000 transactions with RSA-HSM keys of 2048 bits in ten
+/// seconds to a vault. AWS allows 10,000 or more a second to an account.
+fn default_rate(uri: &KeyUri) -> Option<NonZeroU32> {
+    match uri.root() {
+        RootKey::Google(_) => NonZeroU32::new(500),
+        RootKey::Azure(_) => NonZeroU32::new(100),
+        RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Pkcs11(_) | RootKey::Local(_) | RootKey::Memory(_) => None,
+    }
+}
+
+fn cleartext(uri: &KeyUri, hint: &str) -> Error {
+    Error::new(Code::KmsUriInvalid, format!("cannot use `{uri}` in production"))
+        .cause("data keys would cross the network in the clear")
+        .hint(hint)
+}
+
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "google", feature = "vault", feature = "pkcs11")))]
+fn not_built_in(uri: &KeyUri, service: &str, feature: &str) -> Error {
+    Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
+        .cause(format!("this program was built without {service}"))
+        .hint(format!("build it with the feature `{feature}`, as `cargo build -p enfold-cli --features {feature}`"))
 }
 
 #[cfg(feature = "pkcs11")]
@@ -269,9 +330,7 @@ fn open_pkcs11(uri: &KeyUri, base: &Path, services: &KeyServices) -> Result<Arc<
 
 #[cfg(not(feature = "pkcs11"))]
 fn open_pkcs11(uri: &KeyUri, _: &Path, _: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
-    Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
-        .cause("this program was built without PKCS#11")
-        .hint("build it with the feature `pkcs11`, as `cargo build -p enfold-cli --features pkcs11`"))
+    Err(not_built_in(uri, "PKCS#11", "pkcs11"))
 }
 
 /// One root key has one provider, so it cannot be reached in two ways.
@@ -365,6 +424,16 @@ mod tests {
         let error = builder.root(uri("aws-kms://eu-central-1/alias/a"), false).build().await.err().unwrap();
         assert_eq!(error.code(), Code::KmsUriInvalid);
         assert!(error.hints().any(|h| h.contains("feature `aws`")), "{error}");
+    }
+
+    #[test]
+    fn one_process_leaves_room_in_the_quotas_of_clouds() {
+        let rate = |text: &str| default_rate(&uri(text)).map(NonZeroU32::get);
+        let google = rate("gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k");
+        assert!(google.is_some_and(|rate| rate <= 60_000 / 60), "{google:?}");
+        let azure = rate("azure-kv://shop.vault.azure.net/keys/k");
+        assert!(azure.is_some_and(|rate| rate <= 2_000 / 10), "{azure:?}");
+        assert_eq!(rate("memory:a"), None);
     }
 
     #[tokio::test]

@@ -56,12 +56,18 @@ impl Retry {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long to wait before the next try, or why there is none.
-    fn next_pause(&self, attempt: u32, elapsed: Duration) -> std::result::Result<Duration, &'static str> {
+    /// How long to wait before the next try, or why there is none. `least`: what the service asked for.
+    fn next_pause(
+        &self,
+        attempt: u32,
+        elapsed: Duration,
+        least: Duration,
+    ) -> std::result::Result<Duration, &'static str> {
         if attempt >= self.options.attempts {
             return Err("no tries are left");
         }
-        let pause = jitter(longest_pause(&self.options, attempt));
+        // On top of what was asked for, so that everybody who was told the same time does not come at the same time.
+        let pause = least + jitter(longest_pause(&self.options, attempt));
         if elapsed + pause >= self.options.deadline {
             return Err("the deadline is too near for another try");
         }
@@ -109,7 +115,9 @@ impl Around for Retry {
             if waiting.is_empty() {
                 break;
             }
-            match self.next_pause(attempt, started.elapsed()) {
+            let asked = |i: &usize| settled[*i].as_ref()?.as_ref().err()?.again_after();
+            let least = waiting.iter().filter_map(asked).max().unwrap_or_default();
+            match self.next_pause(attempt, started.elapsed(), least) {
                 Ok(pause) => tokio::time::sleep(pause).await,
                 Err(why) => {
                     for i in waiting.drain(..) {
@@ -233,6 +241,23 @@ mod tests {
         for (key, wrapped) in keys.iter().zip(wrapped) {
             let opened = memory.unwrap_one(&wrapped.unwrap(), &context).await.ok().unwrap();
             assert_eq!(opened.expose(), key.expose());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_names_a_pause_is_given_it_and_one_that_names_too_long_a_pause_is_not_asked_again() {
+        let context = EncryptionContext::new();
+        for (pause, answered) in [(Duration::from_secs(7), true), (Duration::from_secs(70), false)] {
+            let memory = Arc::new(MemoryKms::new("a").unwrap());
+            let (fault, retry) = over(&memory, QUICK);
+            fault.next(Inject::FailUntil(Code::KmsThrottled, pause));
+            let began = tokio::time::Instant::now();
+            let outcome = retry.generate_one(&context).await;
+            assert_eq!(outcome.is_ok(), answered);
+            match outcome {
+                Ok(_) => assert!(began.elapsed() >= pause, "it was asked again after {:?}", began.elapsed()),
+                Err(error) => assert_eq!(memory.calls().generate, 0, "{error}"),
+            }
         }
     }
 

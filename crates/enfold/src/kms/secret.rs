@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
@@ -23,12 +24,71 @@ pub enum SecretSource {
     Variable(String),
 }
 
+/// What a file looks like from outside: another one, and it is worth reading again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(Option<(SystemTime, u64, u64)>);
+
+impl Stamp {
+    /// Files that cannot be looked at are all alike.
+    pub(super) fn of(path: &Path) -> Self {
+        let look = || {
+            let about = std::fs::metadata(path).ok()?;
+            Some((about.modified().ok()?, about.len(), about.ino()))
+        };
+        Self(look())
+    }
+
+    /// The file could not be looked at: it is being replaced just now, or gone.
+    pub(super) fn is_of_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// Who may read a file of credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Its owner alone.
+    Owner,
+    /// Its owner and its group.
+    Closed,
+    /// Anybody: what is in it is no secret, or is made and guarded by somebody else (a token that Kubernetes projects
+    /// into a container is readable to all in it, and ends soon).
+    Any,
+}
+
+impl Readers {
+    /// The bits of a file's mode that must not be set.
+    fn barred(self) -> u32 {
+        match self {
+            Self::Owner => 0o077,
+            Self::Closed => 0o007,
+            Self::Any => 0,
+        }
+    }
+}
+
+/// The whole text of a file of credentials.
+pub(super) fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>> {
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    refuse_open_to_others(path, &file, readers.barred())?;
+    // Room enough from the start, so that growing leaves no copies behind.
+    let length = file.metadata().map_err(|e| unreadable(path, &e))?.len().min(LONGEST);
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
+    file.take(LONGEST).read_to_string(&mut text).map_err(|e| unreadable(path, &e))?;
+    Ok(text)
+}
+
 impl SecretSource {
     /// The credential without the white space around it. It is read anew, so that whoever renews it needs no restart.
     pub(super) fn read(&self) -> Result<Zeroizing<String>> {
+        self.read_among(Readers::Closed)
+    }
+
+    /// The same, of a file that need not be closed to others.
+    pub(super) fn read_among(&self, readers: Readers) -> Result<Zeroizing<String>> {
         let text = match self {
-            Self::File(path) => read(path, 0o007)?,
-            Self::OwnersFile(path) => read(path, 0o077)?,
+            Self::File(path) => read(path, readers)?,
+            Self::OwnersFile(path) => read(path, Readers::Owner)?,
             Self::Variable(name) => Zeroizing::new(std::env::var(name).unwrap_or_default()),
         };
         let trimmed = text.trim();
@@ -50,29 +110,19 @@ impl SecretSource {
     }
 }
 
-/// Refuses a private file to which those in the bits of `others` have any right. The rights are those of the file that
-/// was opened.
-fn refuse_open_to_others(path: &Path, file: &File, others: u32) -> Result<()> {
+/// Refuses a file to which those in the bits of `barred` have any right. The rights are those of the file that was opened.
+fn refuse_open_to_others(path: &Path, file: &File, barred: u32) -> Result<()> {
     let mode = file.metadata().map_err(|e| unreadable(path, &e))?.mode();
-    if mode & others == 0 {
+    if mode & barred == 0 {
         return Ok(());
     }
     let shown = path.display();
-    let most = 0o666 & !others;
+    let most = 0o666 & !barred;
+    let who = if barred & 0o070 == 0 { "o" } else { "go" };
     Err(Error::new(Code::KeyFilePermissions, format!("the credential file `{shown}` is open to others"))
         .cause(format!("its mode is {:04o}, and may be {most:04o} at most", mode & 0o7777))
-        .hint(format!("chmod {} {shown}", if others == 0o077 { "go=" } else { "o=" }))
+        .hint(format!("chmod {who}= {shown}"))
         .hint("if others could read it, have a new credential made: this one may be known"))
-}
-
-fn read(path: &Path, others: u32) -> Result<Zeroizing<String>> {
-    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
-    refuse_open_to_others(path, &file, others)?;
-    // Room enough from the start, so that growing leaves no copies behind.
-    let length = file.metadata().map_err(|e| unreadable(path, &e))?.len().min(LONGEST);
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
-    file.take(LONGEST).read_to_string(&mut text).map_err(|e| unreadable(path, &e))?;
-    Ok(text)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

@@ -1,6 +1,7 @@
 //! The trait. Small, dyn-safe, batch first; rare abilities in side traits, comforts in an extension trait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -115,8 +116,18 @@ pub struct KeyDescription {
     pub usable: bool,
     /// Where the service numbers them and says so.
     pub versions: Option<KeyVersions>,
+    /// Where the service rotates keys by itself and says so.
+    pub rotation: Option<RotationPlan>,
     /// What should be settled though the key works, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// When the service gives a root key its next version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RotationPlan {
+    /// None: only when somebody asks for it.
+    pub period: Option<Duration>,
+    pub next: Option<jiff::Timestamp>,
 }
 
 /// The versions of a root key.

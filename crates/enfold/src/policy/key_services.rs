@@ -4,20 +4,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::model::{KeyServices, Pkcs11Policy, RingPolicy, VaultServer, VaultSignIn};
-use super::raw::{RawKeyServices, RawVault, RawVaultAuth};
+use super::model::{
+    AzureSettings, AzureSignIn, GoogleSettings, KeyServices, Pkcs11Policy, RingPolicy, VaultServer, VaultSignIn,
+};
+use super::raw::{RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawPkcs11, RawVault, RawVaultAuth};
 use super::resolve::{Resolver, keys};
 use crate::kms::{KeyUri, RootKey, VaultKeyUri};
 
 pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeMap<String, RingPolicy>) -> KeyServices {
-    let named: BTreeSet<String> = rings
-        .values()
-        .flat_map(|ring| &ring.roots)
-        .filter_map(|root| match root.parse::<KeyUri>().ok()?.root() {
-            RootKey::Vault(vault) => Some(vault.server()),
-            _ => None,
-        })
-        .collect();
+    let roots: Vec<KeyUri> = rings.values().flat_map(|ring| &ring.roots).filter_map(|r| r.parse().ok()).collect();
+    let server = |root: &KeyUri| match root.root() {
+        RootKey::Vault(vault) => Some(vault.server()),
+        _ => None,
+    };
+    let named: BTreeSet<String> = roots.iter().filter_map(server).collect();
+    let google_is_named = roots.iter().any(|root| matches!(root.root(), RootKey::Google(_)));
+    let azure_is_named = roots.iter().any(|root| matches!(root.root(), RootKey::Azure(_)));
+    if raw.azure != RawAzure::default() && !azure_is_named {
+        at.report(&keys(&["key_services", "azure"]), "no root key is in Azure");
+    }
+    if raw.google != RawGoogle::default() && !google_is_named {
+        at.report(&keys(&["key_services", "google"]), "no root key is in Google Cloud KMS");
+    }
     let mut vault = BTreeMap::new();
     for (name, raw) in raw.vault {
         let path = keys(&["key_services", "vault", &name]);
@@ -35,9 +43,78 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
             at.report(&path, "the same server twice");
         }
     }
-    let sessions = usize::try_from(raw.pkcs11.sessions).ok().and_then(NonZeroUsize::new);
-    let pkcs11 = sessions.map_or_else(Pkcs11Policy::default, |sessions| Pkcs11Policy { sessions });
-    KeyServices { min_tls: raw.min_tls, vault, pkcs11 }
+    KeyServices {
+        min_tls: raw.min_tls,
+        vault,
+        google: google(at, raw.google),
+        azure: azure(at, raw.azure),
+        pkcs11: pkcs11(&raw.pkcs11),
+    }
+}
+
+fn pkcs11(raw: &RawPkcs11) -> Pkcs11Policy {
+    let sessions = usize::try_from(raw.sessions).ok().and_then(NonZeroUsize::new);
+    sessions.map_or_else(Pkcs11Policy::default, |sessions| Pkcs11Policy { sessions })
+}
+
+fn google(at: &mut Resolver<'_>, raw: RawGoogle) -> GoogleSettings {
+    // It becomes part of a URL, so nothing but what addresses of service accounts are made of may stand in it.
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.@:".contains(&b);
+    let address = |text: &String| text.contains('@') && text.bytes().all(good);
+    if !raw.impersonate.as_ref().is_none_or(address) {
+        let path = keys(&["key_services", "google", "impersonate"]);
+        at.report(&path, "not the address of a service account, as `orders@my-project.iam.gserviceaccount.com`");
+    }
+    let base = at.base;
+    let file = |given: Option<String>| given.map(|file| base.join(file));
+    GoogleSettings {
+        ca_file: file(raw.ca_file),
+        credentials_file: file(raw.credentials_file),
+        impersonate: raw.impersonate,
+    }
+}
+
+fn azure(at: &mut Resolver<'_>, raw: RawAzure) -> AzureSettings {
+    let place = |key: &str| keys(&["key_services", "azure", key]);
+    let (sign_in, wanted) = match raw.auth {
+        RawAzureAuth::ManagedIdentity => (AzureSignIn::ManagedIdentity, None),
+        RawAzureAuth::WorkloadIdentity => (AzureSignIn::WorkloadIdentity, Some("token_file")),
+        RawAzureAuth::ClientSecret => (AzureSignIn::ClientSecret, Some("client_secret_file")),
+        RawAzureAuth::ClientCertificate => (AzureSignIn::ClientCertificate, Some("client_certificate_file")),
+    };
+    let files = [
+        ("token_file", raw.token_file),
+        ("client_secret_file", raw.client_secret_file),
+        ("client_certificate_file", raw.client_certificate_file),
+    ];
+    let mut file = None;
+    for (key, value) in files {
+        match value {
+            Some(value) if wanted == Some(key) => file = Some(at.base.join(value)),
+            Some(_) => at.report(&place(key), "this way to sign in has no use for it"),
+            None => {}
+        }
+    }
+    // They become parts of URLs.
+    let word =
+        |text: &String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    for (key, value) in [("tenant_id", &raw.tenant_id), ("client_id", &raw.client_id)] {
+        if !value.as_ref().is_none_or(word) {
+            at.report(&place(key), "made of letters, digits, `-` and `.`");
+        }
+    }
+    let https = |text: &String| url::Url::parse(text).is_ok_and(|url| url.scheme() == "https" && url.path() == "/");
+    if !raw.authority.as_ref().is_none_or(https) {
+        at.report(&place("authority"), "not an authority, as `https://login.microsoftonline.com`");
+    }
+    AzureSettings {
+        ca_file: raw.ca_file.map(|file| at.base.join(file)),
+        sign_in,
+        tenant_id: raw.tenant_id,
+        client_id: raw.client_id,
+        authority: raw.authority,
+        file,
+    }
 }
 
 fn sign_in(at: &mut Resolver<'_>, name: &str, raw: &RawVault) -> Option<VaultSignIn> {

@@ -237,6 +237,8 @@ pub struct KeyServices {
     pub min_tls: MinTls,
     /// Servers of Vault or OpenBao by `HOST:PORT`.
     pub vault: BTreeMap<String, VaultServer>,
+    pub google: GoogleSettings,
+    pub azure: AzureSettings,
     pub pkcs11: Pkcs11Policy,
 }
 
@@ -256,6 +258,39 @@ impl Default for Pkcs11Policy {
     fn default() -> Self {
         Self { sessions: Self::SESSIONS }
     }
+}
+
+/// How Azure Key Vault and Managed HSM are reached and signed in to. What is none is read from the environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AzureSettings {
+    pub ca_file: Option<PathBuf>,
+    pub sign_in: AzureSignIn,
+    pub tenant_id: Option<String>,
+    pub client_id: Option<String>,
+    /// Instead of `https://login.microsoftonline.com`.
+    pub authority: Option<String>,
+    /// Of the federated token, the client secret, or the certificate with its key.
+    pub file: Option<PathBuf>,
+}
+
+/// The ways to sign in to Azure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AzureSignIn {
+    #[default]
+    ManagedIdentity,
+    WorkloadIdentity,
+    ClientSecret,
+    ClientCertificate,
+}
+
+/// How Google Cloud KMS is reached and signed in to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GoogleSettings {
+    pub ca_file: Option<PathBuf>,
+    /// Instead of the application default credentials.
+    pub credentials_file: Option<PathBuf>,
+    /// The e-mail address of a service account to act as.
+    pub impersonate: Option<String>,
 }
 
 /// A server of Vault or OpenBao.
@@ -368,6 +403,8 @@ pub struct JobPolicy {
     /// Rows a second; none is no limit.
     pub rate: Option<u32>,
     pub lease: Duration,
+    /// For how long a worker waits out errors that may pass, since its last success.
+    pub patience: Duration,
     pub lock_timeout: Duration,
     pub statement_timeout: Duration,
     pub back_off: BackOff,

@@ -4,6 +4,8 @@
 //! all made from these types and their comments (see `schema.rs`). What a value means beyond its own type (that a ring
 //! exists, that an id is used once) is `resolve.rs`'s to say.
 
+mod key_services;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -11,7 +13,10 @@ use enfold_core::layout::MAX_PADDING_BLOCK;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::model::{Environment, Level, LogFormat, Lookalikes, MinTls, Mode, RecordWrap, Salt, Scope, TriggerChoice};
+pub(super) use self::key_services::{
+    RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawPkcs11, RawVault, RawVaultAuth,
+};
+use super::model::{Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice};
 
 /// Bits of a whole HMAC-SHA-256.
 pub(super) const ALL_BITS: u16 = 256;
@@ -137,71 +142,6 @@ pub(super) struct RawEvents {
     pub catalog: bool,
 }
 
-/// How key services are reached, besides what the URIs of root keys say.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawKeyServices {
-    /// The least version of TLS that is spoken with them. The client of AWS KMS cannot be held to `1.3`, so root keys
-    /// of AWS are refused beside it.
-    pub min_tls: MinTls,
-    /// Servers of HashiCorp Vault or OpenBao by `HOST` or `HOST:PORT` (8200 where none is named), as in the URIs.
-    pub vault: BTreeMap<String, RawVault>,
-    /// PKCS#11 tokens (HSMs). Which token, module and PIN stands in the URIs of root keys.
-    pub pkcs11: RawPkcs11,
-}
-
-/// How PKCS#11 tokens are called.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawPkcs11 {
-    /// Sessions that each process has with the token of each root key at most: so many calls are under way at once.
-    /// Tokens have limits of their own.
-    #[schemars(range(min = 1, max = 64))]
-    pub sessions: u32,
-}
-
-impl Default for RawPkcs11 {
-    fn default() -> Self {
-        Self { sessions: 4 }
-    }
-}
-
-/// A server of HashiCorp Vault or OpenBao, and how to sign in there. Without such a table the token of the environment
-/// variable `VAULT_TOKEN` is used.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawVault {
-    /// PEM file of the authorities that may vouch for the server, instead of the system's.
-    #[schemars(extend("format" = "path"))]
-    pub ca_file: Option<String>,
-    /// How to sign in. Every file named below is read when it is needed, so whoever renews it needs no restart.
-    pub auth: RawVaultAuth,
-    /// Where that method is mounted, below `auth/`: by default its own name. A token is at no mount.
-    pub auth_mount: Option<String>,
-    /// The namespace to sign in to, where it is not that of the root key. An empty one is the root namespace.
-    pub auth_namespace: Option<String>,
-    /// The RoleID (`approle`). It is no secret.
-    pub role_id: Option<String>,
-    /// File of the token (`token`); without it the variable `VAULT_TOKEN` is read. Others may have no right to it.
-    #[schemars(extend("format" = "path"))]
-    pub token_file: Option<String>,
-    /// File of the SecretID (`approle`); without it the variable `VAULT_SECRET_ID` is read. Others may have no right to
-    /// it.
-    #[schemars(extend("format" = "path"))]
-    pub secret_id_file: Option<String>,
-}
-
-/// The ways to sign in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RawVaultAuth {
-    /// With a token that is there already.
-    #[default]
-    Token,
-    /// As a program that has a RoleID and a SecretID.
-    AppRole,
-}
-
 /// A named set of data keys with one policy.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -210,9 +150,11 @@ pub(super) struct RawRing {
     #[schemars(extend("x-required" = true, "format" = "id"))]
     pub id: Option<String>,
     /// URIs of the root keys, in order of preference; every data key is wrapped once under each of them. A key of AWS
-    /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), a transit key of Vault or
-    /// OpenBao `vault://HOST:PORT/MOUNT/KEY`, a key of a PKCS#11 token
-    /// `pkcs11:token=TOKEN;object=KEY?module-path=PATH&pin-source=file:PATH`, a key file for development `local:PATH`.
+    /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), of Google
+    /// Cloud KMS `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K`, of Azure
+    /// `azure-kv://VAULT.vault.azure.net/keys/NAME`, a transit key of Vault or OpenBao `vault://HOST:PORT/MOUNT/KEY`, a
+    /// key of a PKCS#11 token `pkcs11:token=TOKEN;object=KEY?module-path=PATH&pin-source=file:PATH`, a key file for
+    /// development `local:PATH`.
     #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
     /// How many root keys must have wrapped a new data key before anything is sealed with it. While fewer than all
@@ -418,6 +360,10 @@ pub(super) struct RawJobs {
     /// How long a worker may hold a range without a sign of life before another takes it over.
     #[schemars(extend("x-minimum" = "5s", "x-maximum" = "1h"))]
     pub lease: DurationText,
+    /// How long a worker waits out errors that may pass (a full disk, a server that restarts, a key service that does not
+    /// answer) before the command ends with the error. What is committed stays, and the same command goes on from there.
+    #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "1d"))]
+    pub patience: DurationText,
     /// How long a statement waits for a lock before it gives way to the application. Below the server's
     /// `deadlock_timeout` (1 s as a rule), it is never the application that a deadlock ends.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
@@ -463,6 +409,7 @@ impl Default for RawJobs {
             batch_rows: 2_000,
             rate: None,
             lease: DurationText::from("1m"),
+            patience: DurationText::from("1m"),
             lock_timeout: DurationText::from("250ms"),
             statement_timeout: DurationText::from("30s"),
             max_replica_lag: DurationText::from("10s"),

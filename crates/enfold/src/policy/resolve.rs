@@ -211,6 +211,12 @@ impl Resolver<'_> {
         if raw.record_wrap == RecordWrap::Kms && scope.is_some_and(|scope| scope != Scope::Record) {
             self.report(&at("record_wrap"), "only a ring with the scope `record` has keys of records");
         }
+        let public = |root: &String| root.parse::<KeyUri>().is_ok_and(|uri| uri.may_be_public());
+        if raw.record_wrap == RecordWrap::Kms && roots.iter().flatten().any(public) {
+            let message = "under an RSA key anybody can make a wrap who has the public half, and the keys of such records \
+                           stand in no row that is authenticated: use `ring`, or root keys elsewhere";
+            self.report(&at("record_wrap"), message);
+        }
         for label in raw.labels.keys() {
             let sound = !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
             if !sound || label.starts_with("enfold") {
@@ -313,6 +319,7 @@ fn jobs(raw: &RawJobs) -> JobPolicy {
         batch_rows: raw.batch_rows,
         rate: raw.rate,
         lease: duration(&raw.lease),
+        patience: duration(&raw.patience),
         lock_timeout: duration(&raw.lock_timeout),
         statement_timeout: duration(&raw.statement_timeout),
         back_off: back_off(raw),

@@ -9,7 +9,7 @@ use super::plan::{Plan, TablePlan, check_policy, planned_target};
 use super::run::{Came, Pace, Run};
 use super::session::Session;
 use super::steps::Step;
-use crate::database::{Dialect, SchemaStep, TableFacts};
+use crate::database::{Counts, Dialect, SchemaStep, TableFacts};
 use crate::model::{Goal, Target};
 
 #[derive(Clone, Debug, Default)]
@@ -144,7 +144,7 @@ async fn look_again<'a>(session: &Session, plan: &'a TablePlan) -> Result<Ready<
         .tables
         .get(&plan.name)
         .ok_or_else(|| stale("the policy does not name it any more".to_owned()))?;
-    let facts = session.db.inspect(policy).await?;
+    let facts = session.db.inspect(policy, Counts::LeftOut).await?;
     let columns: Vec<&str> = plan.columns.iter().map(|column| column.name.as_str()).collect();
     let refusals: Vec<_> = facts
         .refusals

@@ -7,7 +7,7 @@ use enfold::policy::Policy;
 use serde::{Deserialize, Serialize};
 
 use super::targets::{Selection, storable, target};
-use crate::database::Database;
+use crate::database::{Counts, Database};
 use crate::model::Census;
 
 /// What the stored bytes of every selected column are.
@@ -64,7 +64,7 @@ pub async fn audit(
 ) -> Result<AuditReport> {
     let mut columns = Vec::new();
     for (name, table, chosen) in selection.of(policy) {
-        let facts = database.inspect(table).await?;
+        let facts = database.inspect(table, Counts::LeftOut).await?;
         let (can, cannot) = storable(&facts, &chosen);
         if !can.is_empty() {
             let target = target(name, table, &facts, &can)?;

@@ -16,6 +16,7 @@ use super::session::Session;
 use super::steps::{Step, Steps};
 use super::targets::Selection;
 use super::verify::Verified;
+use crate::database::Counts;
 use crate::model::Goal;
 
 /// How often plaintext may turn up under the check before we give up on its writers.
@@ -39,7 +40,7 @@ pub struct TableEnforced {
 pub async fn plan_enforce(session: &Session, selection: &Selection) -> Result<Vec<Step>> {
     let mut all = Vec::new();
     for (name, table, _) in enforceable(session, selection) {
-        let facts = session.db.inspect(table).await?;
+        let facts = session.db.inspect(table, Counts::LeftOut).await?;
         let target = planned_target(name, table, &facts, Mode::Kms)?;
         let steps = Steps { database: session.db.as_ref(), target: &target, facts: &facts, policy: table };
         let (before, after) = steps.enforce();
@@ -59,7 +60,7 @@ pub async fn enforce(
 ) -> Result<EnforceReport> {
     let mut tables = Vec::new();
     for (name, table, _) in enforceable(session, selection) {
-        let facts = session.db.inspect(table).await?;
+        let facts = session.db.inspect(table, Counts::LeftOut).await?;
         let target = planned_target(name, table, &facts, Mode::Kms)?;
         let steps = Steps { database: session.db.as_ref(), target: &target, facts: &facts, policy: table };
         let run = Run { session, observer, pace, target: &target, stop_after: None };

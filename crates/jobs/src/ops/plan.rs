@@ -12,7 +12,7 @@ use super::run::same;
 use super::session::Session;
 use super::steps::{Step, Steps, plain_indexes};
 use super::targets::{Selection, target};
-use crate::database::{Connected, Dialect, Finding, Growth, TableFacts};
+use crate::database::{Connected, Counts, Dialect, Finding, Growth, TableFacts};
 use crate::model::{Census, Goal, JobState, Storage, TableName, Target};
 use crate::words::Word;
 
@@ -140,7 +140,7 @@ async fn plan_table(
     readers: &[Reader],
     rewrite: bool,
 ) -> Result<TablePlan> {
-    let facts = session.db.inspect(table).await?;
+    let facts = session.db.inspect(table, Counts::Taken).await?;
     let names: Vec<String> = columns.iter().map(|column| format!("{name}.{column}")).collect();
     let modes = session.keys.modes(&names).await?;
     let planned = columns.iter().zip(modes).map(|(column, mode)| column_plan(table, &facts, column, mode));

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::session::Session;
 use super::targets::{Selection, storable, target};
 use crate::codec::Verdict;
-use crate::database::{Database, Probe};
+use crate::database::{Counts, Database, Probe};
 use crate::model::{Goal, TableName};
 use crate::store::Cell;
 
@@ -44,7 +44,7 @@ const SHORTEST: usize = 6;
 pub async fn probes(session: &Session, selection: &Selection, per_table: u32) -> Result<Probes> {
     let mut all = Probes::new();
     for (name, table, chosen) in selection.of(&session.policy) {
-        let facts = session.db.inspect(table).await?;
+        let facts = session.db.inspect(table, Counts::LeftOut).await?;
         let (can, _) = storable(&facts, &chosen);
         if can.is_empty() {
             continue;
@@ -80,7 +80,7 @@ pub async fn residue(
 ) -> Result<ResidueReport> {
     let mut tables = Vec::new();
     for (name, table, chosen) in selection.of(policy) {
-        let facts = database.inspect(table).await?;
+        let facts = database.inspect(table, Counts::LeftOut).await?;
         let (can, _) = storable(&facts, &chosen);
         if can.is_empty() {
             continue;

@@ -9,7 +9,7 @@ use super::run::{Pace, Run};
 use super::session::Session;
 use super::steps::{Step, Steps};
 use super::targets::{Selection, target};
-use crate::database::TableFacts;
+use crate::database::{Counts, TableFacts};
 use crate::model::Target;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,7 +61,9 @@ pub async fn rollback(
 }
 
 async fn look(session: &Session, name: &str, table: &TablePolicy, columns: &[&str]) -> Result<(TableFacts, Target)> {
-    let facts = session.db.inspect(table).await?;
+    // Of the columns that stay as they are, whether they hold envelopes decides which indexes come back.
+    let counts = if columns.len() < table.columns.len() { Counts::Taken } else { Counts::LeftOut };
+    let facts = session.db.inspect(table, counts).await?;
     // A column that was never converted needs no way back, whatever its type.
     let convertible = |column: &&&str| facts.columns.iter().any(|fact| fact.name == **column && fact.storage.is_some());
     let columns: Vec<&str> = columns.iter().filter(convertible).copied().collect();

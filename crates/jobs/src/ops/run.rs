@@ -256,6 +256,7 @@ impl Run<'_> {
     fn options(&self, n: u32, workers: u32, goal: Goal) -> SweepOptions {
         let mut options = SweepOptions::new(format!("{}:{n}", std::process::id()));
         options.lease = self.session.policy.jobs.lease;
+        options.patience = self.session.policy.jobs.patience;
         options.workers = workers;
         options.stop_after = match goal {
             Goal::Protect => self.stop_after.map(|rows| rows.div_ceil(u64::from(workers))),

@@ -4,7 +4,7 @@
 use enfold::policy::{Mode, TablePolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::database::{Database, Dialect, IndexFacts, SchemaStep, TableFacts};
+use crate::database::{Database, Dialect, IndexFacts, IndexKind, SchemaStep, TableFacts};
 use crate::model::{Goal, Target};
 
 /// What a step does.
@@ -74,14 +74,14 @@ impl Steps<'_> {
                 tenant: self.index_tenant(&index.name),
             }));
         }
-        steps.extend(plain_indexes(self.facts, self.target).filter(|i| i.drop_first).map(|i| self.drop_index(&i.name)));
+        steps.extend(plain_indexes(self.facts, self.target).filter(|i| i.drop_first).map(|i| self.drop_index(i)));
         let bound = self.bound();
         if !bound.is_empty() {
             let sealed = self.target.columns.iter().map(|c| c.name.clone()).collect();
             steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed }));
         }
         steps.push(self.step(Action::Sweep { goal: Goal::Protect }));
-        let drops = plain_indexes(self.facts, self.target).filter(|i| !i.drop_first).map(|i| self.drop_index(&i.name));
+        let drops = plain_indexes(self.facts, self.target).filter(|i| !i.drop_first).map(|i| self.drop_index(i));
         let rewrites = rewrite.then(|| self.schema(SchemaStep::Rewrite { table: self.table() }));
         let verifies = self.step(Action::Verify);
         if self.is_sqlite() {
@@ -181,8 +181,9 @@ impl Steps<'_> {
         self.target.columns.iter().map(|column| self.schema(change(column, self.table()))).collect()
     }
 
-    fn drop_index(&self, index: &str) -> Step {
-        self.schema(SchemaStep::DropPlainIndex { table: self.table(), index: index.to_owned() })
+    fn drop_index(&self, index: &IndexFacts) -> Step {
+        let (index, kind) = (index.name.clone(), index.kind.clone());
+        self.schema(SchemaStep::DropPlainIndex { table: self.table(), index, kind })
     }
 
     fn schema(&self, change: SchemaStep) -> Step {
@@ -258,8 +259,14 @@ fn locks(change: &SchemaStep, dialect: Dialect) -> &'static str {
         (Dialect::Sqlite, SchemaStep::Rewrite { .. }) => "the whole database, for as long as the rewrite takes",
         (Dialect::Sqlite, _) => "the database's write lock, briefly",
         (_, SchemaStep::Rewrite { .. }) => "ACCESS EXCLUSIVE for as long as the rewrite takes",
-        (_, SchemaStep::BuildIndex { .. } | SchemaStep::ValidateFormCheck { .. }) => {
-            "SHARE UPDATE EXCLUSIVE: reads and writes go on"
+        (
+            _,
+            SchemaStep::BuildIndex { .. }
+            | SchemaStep::ValidateFormCheck { .. }
+            | SchemaStep::DropPlainIndex { kind: IndexKind::Plain, .. },
+        ) => "SHARE UPDATE EXCLUSIVE: reads and writes go on",
+        (_, SchemaStep::DropPlainIndex { kind: IndexKind::Partitioned, .. }) => {
+            "ACCESS EXCLUSIVE on the table and its partitions, briefly, in short tries"
         }
         (_, SchemaStep::RestorePlainIndexes { .. }) => {
             "SHARE UPDATE EXCLUSIVE: reads and writes go on; for a unique constraint ACCESS EXCLUSIVE, briefly"

@@ -9,6 +9,7 @@ use super::observer::Observer;
 use super::run::{Pace, Run};
 use super::session::Session;
 use super::targets::{Selection, target};
+use crate::database::Counts;
 use crate::model::{Goal, JobState, RowError, Target};
 
 /// Rows with errors that a report names.
@@ -54,7 +55,7 @@ pub async fn verify(
 ) -> Result<VerifyReport> {
     let mut tables = Vec::new();
     for (name, table, columns) in selection.of(&session.policy) {
-        let facts = session.db.inspect(table).await?;
+        let facts = session.db.inspect(table, Counts::LeftOut).await?;
         let target = target(name, table, &facts, &columns)?;
         let run = Run { session, observer, pace, target: &target, stop_after: None };
         tables.push(open_all(&run).await?);

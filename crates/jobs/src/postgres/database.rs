@@ -6,7 +6,7 @@ use enfold::policy::TablePolicy;
 
 use super::Postgres;
 use super::store::peek;
-use crate::database::{Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::model::{Census, TableName, Target, TargetColumn};
 use crate::store::{Row, Store};
 use crate::words::Word;
@@ -25,9 +25,9 @@ impl Database for Postgres {
         self.sample_values(table, columns, limit).await
     }
 
-    async fn inspect(&self, table: &TablePolicy) -> Result<TableFacts> {
-        let mut facts = self.inspect_table(table).await?;
-        if countable(&facts) {
+    async fn inspect(&self, table: &TablePolicy, counts: Counts) -> Result<TableFacts> {
+        let mut facts = self.inspect_table(table, counts).await?;
+        if counts == Counts::Taken && countable(&facts) {
             let target = everything(table, &facts);
             let counted = self.count_forms(&target, None).await?;
             // Counted is better than estimated.

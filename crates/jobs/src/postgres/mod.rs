@@ -9,6 +9,7 @@ mod form;
 mod inspect;
 mod quote;
 mod residue;
+mod rights;
 mod roles;
 mod session;
 mod shape;
@@ -31,6 +32,7 @@ use store::Gauge;
 
 pub use form::{Look, key_ids, key_of};
 pub use quote::{ident, literal, qualified};
+pub use rights::{Duty, Lack, Standing, examine};
 pub use roles::{RoleNames, setup};
 use session::OWN;
 pub use session::{Param, Purpose, Tx};

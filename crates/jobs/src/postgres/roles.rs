@@ -7,7 +7,7 @@ use enfold::catalog::PostgresCatalog;
 use enfold::policy::{Policy, Scheme};
 use enfold::{Code, Error, Result};
 
-use super::inspect::table_name;
+use super::rights::{self, Duty, Need, Object, grant};
 use super::store::schema;
 use super::{ident, literal, qualified};
 
@@ -36,6 +36,15 @@ impl RoleNames {
         let name = |of: &str| format!("{prefix}_{of}");
         Ok(Self { owner: name("owner"), worker: name("worker"), app: name("app"), audit: name("audit") })
     }
+
+    fn of(&self, duty: Duty) -> &String {
+        match duty {
+            Duty::Owner => &self.owner,
+            Duty::Worker => &self.worker,
+            Duty::Application => &self.app,
+            Duty::Audit => &self.audit,
+        }
+    }
 }
 
 /// Statements for the databases that the policy names.
@@ -52,17 +61,19 @@ pub fn setup(policy: &Policy, names: &RoleNames) -> Result<String> {
     }
     tables.push(belongs(names));
     parts.push((format!("schema enfold, in {}", policy.database.display()), tables));
-    parts.push(("jobs".to_owned(), jobs(names)));
+    let granted = |needs: Vec<Need>| needs.iter().flat_map(|need| statements(need, names)).collect::<Vec<_>>();
+    parts.push(("jobs".to_owned(), granted(rights::jobs())));
     if together {
-        parts.push(("catalog".to_owned(), catalog(names)));
+        parts.push(("catalog".to_owned(), granted(rights::catalog())));
     }
     for table in policy.tables.values() {
-        parts.push((format!("protected table {}", one_line(&table.name)), protected(&table.name, names)));
+        let title = format!("protected table {}", one_line(&table.name));
+        parts.push((title, granted(rights::protected(&table.name))));
     }
     if !together && policy.catalog.scheme() == Scheme::Postgres {
         let mut tables = PostgresCatalog::script();
         tables.push(belongs(names));
-        tables.extend(catalog(names));
+        tables.extend(granted(rights::catalog()));
         parts.push((format!("catalog, in {}", policy.catalog.display()), tables));
     }
     let mut out = String::new();
@@ -84,8 +95,7 @@ fn roles(names: &RoleNames) -> Vec<String> {
             ident(name)
         ))
     });
-    // To see what other sessions do, how far replicas are, and what the server's logs and statistics hold.
-    make.into_iter().chain([format!("GRANT pg_monitor TO {}", ident(&names.worker))]).collect()
+    make.to_vec()
 }
 
 /// Schema `enfold` and every table in it are the owner's.
@@ -98,57 +108,44 @@ fn belongs(names: &RoleNames) -> String {
     ))
 }
 
-fn jobs(names: &RoleNames) -> Vec<String> {
-    let (worker, audit) = (ident(&names.worker), ident(&names.audit));
-    let tables = "enfold.jobs, enfold.job_chunks, enfold.job_errors, enfold.dropped_indexes";
-    vec![
-        format!("GRANT USAGE ON SCHEMA enfold TO {worker}, {audit}"),
-        format!("GRANT SELECT ON enfold.job_schema, {tables} TO {worker}, {audit}"),
-        format!("GRANT INSERT, UPDATE, DELETE ON {tables} TO {worker}"),
-        block(&format!(
-            "EXECUTE pg_catalog.format('GRANT TEMPORARY ON DATABASE %I TO %I', pg_catalog.current_database(), {});",
-            literal(&names.worker)
-        )),
-    ]
-}
-
-/// An application makes data keys and says that it is there; modes and the state of keys are for whoever holds the
-/// operators' key.
-fn catalog(names: &RoleNames) -> Vec<String> {
-    let (worker, app, audit) = (ident(&names.worker), ident(&names.app), ident(&names.audit));
-    let all = "enfold.migrations, enfold.root_keys, enfold.data_keys, enfold.data_key_wraps, enfold.ring_states, \
-               enfold.applications, enfold.events";
-    vec![
-        format!("GRANT USAGE ON SCHEMA enfold TO {worker}, {app}, {audit}"),
-        format!("GRANT SELECT ON {all} TO {worker}, {app}, {audit}"),
-        format!(
-            "GRANT INSERT ON enfold.root_keys, enfold.data_keys, enfold.data_key_wraps, enfold.events TO {worker}, {app}"
-        ),
-        format!("GRANT INSERT, UPDATE ON enfold.applications TO {worker}, {app}"),
-        format!("GRANT INSERT, UPDATE ON enfold.ring_states TO {worker}"),
-        format!("GRANT UPDATE (status, mac) ON enfold.data_keys TO {worker}"),
-        format!("GRANT DELETE ON enfold.data_key_wraps TO {worker}"),
-    ]
-}
-
-/// Jobs work on partitions by their own names, for which rights on the table above are not enough.
-fn protected(table: &str, names: &RoleNames) -> Vec<String> {
-    let table = table_name(table);
-    let (worker, audit) = (ident(&names.worker), ident(&names.audit));
-    let name = qualified(&table);
-    vec![
-        format!("GRANT USAGE ON SCHEMA {} TO {worker}, {audit}", ident(&table.schema)),
-        format!("GRANT SELECT, UPDATE ON {name} TO {worker}"),
-        format!("GRANT SELECT ON {name} TO {audit}"),
-        block(&format!(
-            "DECLARE t regclass; BEGIN FOR t IN SELECT relid FROM pg_catalog.pg_partition_tree({}) LOOP \
-             EXECUTE pg_catalog.format('GRANT SELECT, UPDATE ON %s TO %I', t, {}); \
-             EXECUTE pg_catalog.format('GRANT SELECT ON %s TO %I', t, {}); END LOOP; END;",
-            literal(&name),
-            literal(&names.worker),
-            literal(&names.audit)
-        )),
-    ]
+/// What a need is for the administrator; nothing where it does not come from a group, or from [`belongs`].
+fn statements(need: &Need, names: &RoleNames) -> Vec<String> {
+    let groups: Vec<&String> = need.duties.iter().map(|duty| names.of(*duty)).collect();
+    let to = groups.iter().map(|group| ident(group)).collect::<Vec<_>>().join(", ");
+    let privileges = need.privileges.join(", ");
+    match &need.object {
+        Object::Schema(schema) => vec![grant(&privileges, &format!("SCHEMA {}", ident(schema)), &to)],
+        Object::Own(tables) => {
+            let on: Vec<String> = tables.iter().map(|table| format!("enfold.{table}")).collect();
+            vec![grant(&privileges, &on.join(", "), &to)]
+        }
+        Object::OwnColumns(table, columns) => {
+            vec![grant(&format!("{privileges} ({})", columns.join(", ")), &format!("enfold.{table}"), &to)]
+        }
+        Object::Protected(table) => {
+            let name = qualified(table);
+            let partitions = groups.iter().map(|group| {
+                block(&format!(
+                    "DECLARE t regclass; BEGIN FOR t IN SELECT relid FROM pg_catalog.pg_partition_tree({}) LOOP \
+                     EXECUTE pg_catalog.format('GRANT {privileges} ON %s TO %I', t, {}); END LOOP; END;",
+                    literal(&name),
+                    literal(group)
+                ))
+            });
+            std::iter::once(grant(&privileges, &name, &to)).chain(partitions).collect()
+        }
+        Object::Database => {
+            let each = groups.iter().map(|group| {
+                block(&format!(
+                    "EXECUTE pg_catalog.format('GRANT {privileges} ON DATABASE %I TO %I', pg_catalog.current_database(), {});",
+                    literal(group)
+                ))
+            });
+            each.collect()
+        }
+        Object::Monitor => vec![format!("GRANT pg_monitor TO {to}")],
+        Object::EveryRow(_) | Object::Ownership => Vec::new(),
+    }
 }
 
 /// A name cannot end the comment that it stands in.

@@ -5,7 +5,7 @@ use enfold::Result;
 use enfold::policy::TablePolicy;
 
 use super::{Sqlite, census, inspect, residue, steps, store, survey};
-use crate::database::{Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::model::{Census, TableName, Target};
 use crate::store::{Row, Store};
 
@@ -24,9 +24,9 @@ impl Database for Sqlite {
         self.pool.read(move |c| survey::sample(c, &table, &columns, limit)).await
     }
 
-    async fn inspect(&self, table: &TablePolicy) -> Result<TableFacts> {
+    async fn inspect(&self, table: &TablePolicy, counts: Counts) -> Result<TableFacts> {
         let table = table.clone();
-        self.pool.read(move |c| inspect::inspect(c, &table)).await
+        self.pool.read(move |c| inspect::inspect(c, &table, counts)).await
     }
 
     async fn peek(&self, target: &Target, rows: u32) -> Result<Vec<Row>> {

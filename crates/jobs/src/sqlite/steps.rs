@@ -292,7 +292,7 @@ pub(super) fn describe(step: &SchemaStep) -> String {
         SchemaStep::AddIndexColumn { table, column } => ("add the index column", table, Some(column)),
         SchemaStep::BuildIndex { table, column, .. } => ("build the index over", table, Some(column)),
         SchemaStep::DropIndexColumn { table, column } => ("drop the index column", table, Some(column)),
-        SchemaStep::DropPlainIndex { table, index } => ("drop the index", table, Some(index)),
+        SchemaStep::DropPlainIndex { table, index, .. } => ("drop the index", table, Some(index)),
         SchemaStep::RestorePlainIndexes { table, .. } => ("make the dropped indexes again of", table, None),
         SchemaStep::GuardBinding { table, .. } => ("guard the bound columns of", table, None),
         SchemaStep::DropBindingGuard { table } => ("drop the guard of", table, None),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use enfold::db::postgres::Endpoint;
 use enfold::policy::{ColumnPolicy, IndexPolicy, Lookalikes, Mode, Salt, TablePolicy};
-use enfold_jobs::database::{Database as _, Finding, TableFacts};
+use enfold_jobs::database::{Counts, Database as _, Finding, TableFacts};
 use enfold_jobs::postgres::{Limits, Postgres};
 use enfold_testkit::postgres::Database;
 use tokio_postgres::Client;
@@ -37,7 +37,7 @@ impl Fixture {
     }
 
     pub async fn facts(&self, policy: &TablePolicy) -> TableFacts {
-        self.postgres.inspect(policy).await.expect("facts")
+        self.postgres.inspect(policy, Counts::Taken).await.expect("facts")
     }
 }
 

@@ -1,3 +1,4 @@
+use enfold_jobs::database::Counts;
 use enfold_jobs::postgres::{Limits, Postgres};
 
 use crate::{Fixture, policy, silent, warns, words};
@@ -61,7 +62,7 @@ async fn connected_applications_are_told_and_enfold_is_not_one() {
     let role = format!("enfold_planner_{}", std::process::id());
     f.sql(&format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN; GRANT SELECT, UPDATE ON t TO {role}")).await;
     let planner = crate::at(&f.db.url().replace("postgres@", &format!("{role}@")));
-    let facts = planner.inspect_table(&policy("t", &["a"])).await.unwrap();
+    let facts = planner.inspect_table(&policy("t", &["a"]), Counts::Taken).await.unwrap();
     assert!(facts.connected.iter().any(|c| c.application == "billing"), "{:?}", facts.connected);
     drop(planner);
     f.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
@@ -77,7 +78,7 @@ async fn logged_statements_are_told() {
     ))
     .await;
     let fresh = crate::at(&f.db.url());
-    let facts = fresh.inspect_table(&policy("t", &["a"])).await.unwrap();
+    let facts = fresh.inspect_table(&policy("t", &["a"]), Counts::Taken).await.unwrap();
     let says = &warns(&facts, "statement-log").says;
     assert!(says.contains("log_statement = mod") && says.contains("log_min_duration_statement = 250"), "{says}");
 }

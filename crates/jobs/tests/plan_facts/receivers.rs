@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use enfold_jobs::database::Counts;
 use enfold_jobs::model::{Storage, TableName, Target, TargetColumn};
 use enfold_testkit::postgres_private::Server;
 
@@ -32,7 +33,7 @@ async fn standbys_archives_and_slots_are_told_and_named_as_places_of_residue() {
         tokio::task::yield_now().await;
     }
     let postgres = at(&server.url());
-    let facts = postgres.inspect_table(&policy("t", &["a"])).await.unwrap();
+    let facts = postgres.inspect_table(&policy("t", &["a"]), Counts::Taken).await.unwrap();
     let target = Target {
         table: TableName { schema: "public".into(), table: "t".into() },
         policy_table: "public.t".into(),

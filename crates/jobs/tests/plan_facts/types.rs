@@ -1,3 +1,4 @@
+use enfold_jobs::database::Counts;
 use enfold_jobs::model::Storage;
 
 use crate::{Fixture, policy, refuses, silent, warns, words};
@@ -91,11 +92,12 @@ async fn a_path_inside_json_is_refused_and_a_column_that_is_gone_is_an_error() {
         let facts = f.facts(&policy("t", &[path])).await;
         assert!(refuses(&facts, "json-path").says.contains("`profile`"));
     }
-    let error = f.postgres.inspect_table(&policy("t", &["name", "gone", "name.first"])).await.err().unwrap();
+    let error =
+        f.postgres.inspect_table(&policy("t", &["name", "gone", "name.first"]), Counts::Taken).await.err().unwrap();
     assert_eq!(error.code().word(), "table-missing");
     assert_eq!(error.causes().count(), 2, "both are named: {error}");
     assert!(error.hints().any(|h| h.contains("`profile`")), "what is there is listed");
-    let error = f.postgres.inspect_table(&policy("T", &["name"])).await.err().unwrap();
+    let error = f.postgres.inspect_table(&policy("T", &["name"]), Counts::Taken).await.err().unwrap();
     assert_eq!(error.code().word(), "table-missing");
     assert!(error.hints().any(|h| h.contains("public.t")));
 }

@@ -1,7 +1,7 @@
 //! Indexes and unique constraints that protecting drops, and their way back.
 
 use enfold::Code;
-use enfold_jobs::database::SchemaStep;
+use enfold_jobs::database::{IndexKind, SchemaStep};
 use enfold_jobs::model::TableName;
 
 use crate::world::World;
@@ -11,7 +11,7 @@ fn public(table: &str) -> TableName {
 }
 
 fn drop_index(table: &str, index: &str) -> SchemaStep {
-    SchemaStep::DropPlainIndex { table: public(table), index: format!("public.{index}") }
+    SchemaStep::DropPlainIndex { table: public(table), index: format!("public.{index}"), kind: IndexKind::Plain }
 }
 
 fn restore(table: &str, sealed: &[&str]) -> SchemaStep {

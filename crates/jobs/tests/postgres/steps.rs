@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use enfold::Code;
 use enfold::db::postgres::Endpoint;
-use enfold_jobs::database::SchemaStep;
+use enfold_jobs::database::{IndexKind, SchemaStep};
 use enfold_jobs::model::{Goal, Storage, TableName};
 use enfold_jobs::postgres::{Limits, Postgres};
 
@@ -118,7 +118,11 @@ async fn indexes_and_the_constraints_over_them_are_dropped() {
     )
     .await;
     for index in ["public.t_a_key", "public.Plain"] {
-        twice(&world, &SchemaStep::DropPlainIndex { table: public("t"), index: index.to_owned() }).await;
+        twice(
+            &world,
+            &SchemaStep::DropPlainIndex { table: public("t"), index: index.to_owned(), kind: IndexKind::Plain },
+        )
+        .await;
     }
     assert_eq!(world.number("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass").await, 1);
 }
@@ -285,7 +289,11 @@ async fn steps_are_printed_as_they_are_run() {
         SchemaStep::ValidateFormCheck { table: public("t"), column: "a".to_owned() },
         SchemaStep::DropFormCheck { table: public("t"), column: "a".to_owned() },
         SchemaStep::DropBindingGuard { table: public("t") },
-        SchemaStep::DropPlainIndex { table: public("t"), index: "public.enfold_t_a_eq".to_owned() },
+        SchemaStep::DropPlainIndex {
+            table: public("t"),
+            index: "public.enfold_t_a_eq".to_owned(),
+            kind: IndexKind::Plain,
+        },
         SchemaStep::DropIndexColumn { table: public("t"), column: "a_eq".to_owned() },
         SchemaStep::Rewrite { table: public("t") },
     ];
@@ -331,7 +339,11 @@ async fn a_role_that_owns_nothing_finds_each_printed_step_done() {
         SchemaStep::ValidateFormCheck { table: public("t"), column: "a".to_owned() },
         SchemaStep::DropFormCheck { table: public("t"), column: "a".to_owned() },
         SchemaStep::DropBindingGuard { table: public("t") },
-        SchemaStep::DropPlainIndex { table: public("t"), index: "public.enfold_t_a_eq".to_owned() },
+        SchemaStep::DropPlainIndex {
+            table: public("t"),
+            index: "public.enfold_t_a_eq".to_owned(),
+            kind: IndexKind::Plain,
+        },
         SchemaStep::DropIndexColumn { table: public("t"), column: "a_eq".to_owned() },
     ] {
         let refused = worker.run_step(&step).await.expect_err("only the owner may");

@@ -229,8 +229,15 @@ impl DescribeKey for AwsKms {
         self.same_key(operation, Some(key.key_id()))?;
         let manager = key.key_manager().map(|m| m.as_str().to_owned()).unwrap_or_default();
         let resolved = key.arn().unwrap_or(key.key_id()).to_owned();
-        let (state, usable) = (state(&key), usable(&key));
-        Ok(KeyDescription { resolved, state, manager, usable, versions: None, warnings: Vec::new() })
+        Ok(KeyDescription {
+            resolved,
+            state: state(&key),
+            manager,
+            usable: usable(&key),
+            versions: None,
+            rotation: None,
+            warnings: Vec::new(),
+        })
     }
 }
 

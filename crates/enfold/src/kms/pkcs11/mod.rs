@@ -217,6 +217,7 @@ fn describe(open: &Open) -> std::result::Result<KeyDescription, Fault> {
         manager: format!("{} ({})", token.manufacturer_id(), token.model()).escape_debug().to_string(),
         usable: is(Attribute::Encrypt(true)) && is(Attribute::Decrypt(true)),
         versions: None,
+        rotation: None,
         warnings,
     })
 }

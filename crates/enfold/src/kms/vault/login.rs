@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::session::{Grant, Session, Vault};
-use super::wire::{self, Text};
+use super::wire;
 use crate::error::{Code, Error, Result};
 use crate::kms::failure::{self, Operation};
 use crate::kms::http::{self, Answer};
+use crate::kms::json::{self, Text};
 use crate::kms::secret::SecretSource;
 use crate::kms::uri::KeyUri;
 use crate::policy::VaultSignIn;
@@ -123,7 +124,7 @@ fn credential(file: &Option<std::path::PathBuf>, variable: &str) -> Result<Zeroi
 }
 
 fn body(value: &impl Serialize, length: usize) -> Bytes {
-    wire::body(value, length + 64)
+    json::body(value, length + 64)
 }
 
 #[derive(Serialize)]

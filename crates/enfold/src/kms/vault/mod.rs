@@ -26,10 +26,11 @@ use reqwest::Method;
 use serde::de::DeserializeOwned;
 
 use self::session::{Sessions, Vault};
-use self::wire::{BatchData, DataKey, Item, KeyConfiguration, Text};
+use self::wire::{BatchData, DataKey, Item, KeyConfiguration};
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::http::{Answer, Http, HttpOptions};
+use super::json::Text;
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, KeyVersions,
@@ -214,16 +215,16 @@ impl VaultKms {
         let operation = Operation::Generate;
         let path = format!("datakey/plaintext/{}", self.key.key());
         let body = wire::data_key_body(&context(request.context));
-        let mut made: DataKey = self.data(operation, Method::POST, &path, Some(body)).await?;
+        let made: DataKey = self.data(operation, Method::POST, &path, Some(body)).await?;
         Ok(GeneratedKey {
-            key: self.plaintext(operation, &mut made.plaintext)?,
+            key: self.plaintext(operation, &made.plaintext)?,
             wrapped: self.ciphertext(operation, made.ciphertext)?,
         })
     }
 
-    fn plaintext(&self, operation: Operation, text: &mut Text) -> Result<KeyMaterial> {
+    fn plaintext(&self, operation: Operation, text: &Text) -> Result<KeyMaterial> {
         // Something of another length was encrypted under the same key and context: it is no data key of ours.
-        text.decode().ok_or_else(|| wire::broken(operation, &self.uri, "it holds no key of 256 bits"))
+        text.key(&STANDARD).ok_or_else(|| wire::broken(operation, &self.uri, "it holds no key of 256 bits"))
     }
 
     fn ciphertext(&self, operation: Operation, text: String) -> Result<WrappedKey> {
@@ -262,7 +263,7 @@ impl KeyManagementService for VaultKms {
     async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
         let operation = Operation::Unwrap;
         let items = requests.iter().map(|r| self.wrapped(operation, r.wrapped, r.context)).collect();
-        let take = |kms: &Self, mut answer: wire::ItemAnswer| kms.plaintext(operation, &mut answer.plaintext);
+        let take = |kms: &Self, answer: wire::ItemAnswer| kms.plaintext(operation, &answer.plaintext);
         self.batch(operation, &format!("decrypt/{}", self.key.key()), items, take).await
     }
 
@@ -307,6 +308,7 @@ impl DescribeKey for VaultKms {
                 newest: about.latest_version,
                 oldest_usable: about.min_decryption_version.max(about.min_available_version),
             }),
+            rotation: None,
             warnings: Vec::new(),
         })
     }

@@ -15,12 +15,12 @@ use serde::Deserialize;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
-use super::wire::Text;
 use super::{login, wire};
 use crate::error::{Result, Retry};
 use crate::kms::LOG_TARGET;
 use crate::kms::failure::{self, Operation};
-use crate::kms::http::{Answer, Call, Http};
+use crate::kms::http::{Answer, Body, Call, Http};
+use crate::kms::json::Text;
 use crate::kms::uri::KeyUri;
 use crate::policy::VaultSignIn;
 
@@ -92,6 +92,7 @@ impl Vault {
             headers.push(("x-vault-namespace", Zeroizing::new(namespace.to_owned())));
         }
         let url = format!("{}/v1/{path}", self.address);
+        let body = body.map(Body::Json);
         self.http.send(operation, &self.uri, Call { method, url: &url, headers, body }).await
     }
 }

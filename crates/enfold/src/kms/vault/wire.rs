@@ -3,18 +3,17 @@
 //! The servers tell what went wrong in English sentences only, so those are recognised here; none is repeated, because
 //! some quote what was sent. What is not recognised is refused as an answer that the protocol does not allow.
 
-use std::fmt;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::{DeserializeOwned, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::kms::failure::{self, Operation};
 use crate::kms::http::{self, Answer};
+use crate::kms::json::{self, Text, body};
 use crate::kms::material::KeyMaterial;
 use crate::kms::uri::KeyUri;
 
@@ -30,9 +29,7 @@ pub(super) struct Item<'a> {
 
 impl<'a> Item<'a> {
     pub(super) fn plaintext(key: &KeyMaterial, context: String) -> Self {
-        let mut text = Zeroizing::new(String::with_capacity(4 * KeyMaterial::LEN.div_ceil(3)));
-        STANDARD.encode_string(key.expose(), &mut text);
-        Self { plaintext: Some(text), ciphertext: None, context }
+        Self { plaintext: Some(json::encode(&STANDARD, key.expose())), ciphertext: None, context }
     }
 
     pub(super) fn ciphertext(text: &'a str, context: String) -> Self {
@@ -102,38 +99,6 @@ impl KeyConfiguration {
     }
 }
 
-/// A secret string of an answer: wiped, and nothing in between where JSON did not need to escape it.
-#[derive(Default)]
-pub(super) struct Text(pub(super) Zeroizing<String>);
-
-impl Text {
-    /// The key that it holds in base64.
-    pub(super) fn decode(&mut self) -> Option<KeyMaterial> {
-        // The decoder wants room for the whole of its last group.
-        let mut key = Zeroizing::new([0; KeyMaterial::LEN + 3]);
-        let length = STANDARD.decode_slice(self.0.as_bytes(), &mut key[..]).ok()?;
-        KeyMaterial::from_slice(&mut key[..length])
-    }
-}
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Wiped;
-        impl Visitor<'_> for Wiped {
-            type Value = Text;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_str<E>(self, text: &str) -> std::result::Result<Text, E> {
-                Ok(Text(Zeroizing::new(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Wiped)
-    }
-}
-
 #[derive(Deserialize)]
 struct Reply<T> {
     data: T,
@@ -175,14 +140,6 @@ fn as_it_is<S: Serializer>(text: &Option<Zeroizing<String>>, serializer: S) -> s
     serializer.serialize_str(text.as_ref().map_or("", |t| t.as_str()))
 }
 
-/// JSON that is written where it will be wiped; `room` is enough for all of it, so that it does not move.
-pub(super) fn body(value: &impl Serialize, room: usize) -> Bytes {
-    let mut json = Zeroizing::new(Vec::with_capacity(room));
-    // Strings and numbers into memory: nothing in it can fail.
-    serde_json::to_writer(&mut *json, value).ok();
-    http::secret_body(json)
-}
-
 /// The data of an answer with the status 200.
 pub(super) fn success<T: DeserializeOwned>(operation: Operation, uri: &KeyUri, answer: &Answer) -> Result<T> {
     match answer.status {
@@ -199,7 +156,7 @@ pub(super) fn data<T: DeserializeOwned>(operation: Operation, uri: &KeyUri, answ
 
 /// An answer that is a refusal as a whole.
 pub(super) fn failed(operation: Operation, uri: &KeyUri, answer: &Answer) -> Error {
-    refused(operation, uri, answer.status, &errors(answer))
+    answer.paced(refused(operation, uri, answer.status, &errors(answer)))
 }
 
 /// The sentences of a refusal.

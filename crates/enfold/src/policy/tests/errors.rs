@@ -164,7 +164,7 @@ fn ids_are_unique() {
 fn root_keys_are_uris_of_known_kinds() {
     assert_snapshot!(refused(&SHORT.replace("[\"local:dev.key\"]", "[\"awskms://x\", \"aws-kms://x\", \"local:\", \"local:a\", \"local:a\"]")), @r#"
     policy-invalid: the policy `enfold.toml` has 4 errors
-    enfold.toml:7: rings.customers.roots.0: not the URI of a root key: no key service of that name is built in: `aws-kms://…`, `vault://…`, `pkcs11:…` and `local:…` are; did you mean `aws-kms`?
+    enfold.toml:7: rings.customers.roots.0: not the URI of a root key: no key service of that name is built in: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` and `local:…` are; did you mean `aws-kms`?
     enfold.toml:7: rings.customers.roots.1: not the URI of a root key: a region and a key are needed, as `aws-kms://eu-central-1/alias/orders`
     enfold.toml:7: rings.customers.roots.2: not the URI of a root key: a file is needed, as `local:dev.key` or `local:/etc/enfold/dev.key`
     enfold.toml:7: rings.customers.roots.4: the same root key twice
@@ -387,4 +387,26 @@ fn one_changed_line_of_a_sound_policy_is_one_error() {
     enfold.toml:19: tables.t.columns."": expected the name of a column
     enfold.toml:14: tables.t.row_key.1: the same column twice
     "#);
+}
+
+#[test]
+fn how_to_reach_google_is_refused_where_no_root_key_is_there_or_the_account_is_none() {
+    let google = "[key_services.google]\nimpersonate = \"orders/../admin\"\n";
+    assert_snapshot!(refused(&format!("{SHORT}{google}")), @r"
+    policy-invalid: the policy `enfold.toml` has 2 errors
+    enfold.toml:12: key_services.google: no root key is in Google Cloud KMS
+    enfold.toml:13: key_services.google.impersonate: not the address of a service account, as `orders@my-project.iam.gserviceaccount.com`
+    ");
+}
+
+#[test]
+fn a_way_to_sign_in_to_azure_takes_its_own_file_alone() {
+    let azure = "[key_services.azure]\nauth = \"client-secret\"\ntoken_file = \"t\"\ntenant_id = \"a/b\"\nauthority = \"http://h\"\n";
+    let text = SHORT.replace("local:dev.key", "azure-kv://shop.vault.azure.net/keys/orders");
+    assert_snapshot!(refused(&format!("{text}{azure}")), @r"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:14: key_services.azure.token_file: this way to sign in has no use for it
+    enfold.toml:15: key_services.azure.tenant_id: made of letters, digits, `-` and `.`
+    enfold.toml:16: key_services.azure.authority: not an authority, as `https://login.microsoftonline.com`
+    ");
 }

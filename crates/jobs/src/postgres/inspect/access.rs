@@ -5,6 +5,7 @@ use enfold::Result;
 use super::super::ask::p;
 use super::super::ident;
 use super::{Scene, listed, sizes};
+use crate::database::Counts;
 use crate::words::Word;
 
 pub(super) async fn findings(scene: &mut Scene<'_>) -> Result<()> {
@@ -110,8 +111,13 @@ async fn bound_columns(scene: &mut Scene<'_>) -> Result<()> {
             );
         }
         if !column.not_null && scene.relation.readable {
-            let empty = sizes::rows_now(scene, &format!("{} IS NULL", ident(name))).await?;
-            let says = format!("`{name}` may be NULL, and is in {empty} rows");
+            let says = match scene.counts {
+                Counts::Taken => {
+                    let empty = sizes::rows_now(scene, &format!("{} IS NULL", ident(name))).await?;
+                    format!("`{name}` may be NULL, and is in {empty} rows")
+                }
+                Counts::LeftOut => format!("`{name}` may be NULL"),
+            };
             scene.warn(Word::BoundNullable.finding(says).out(format!(
                 "fill it, then ALTER TABLE {} ALTER COLUMN {} SET NOT NULL",
                 scene.relation.sql_name(),

@@ -10,7 +10,7 @@ use super::super::ask::{count, p};
 use super::super::ident;
 use super::constraints::positions;
 use super::{Scene, accepts, listed, sizes};
-use crate::database::IndexFacts;
+use crate::database::{IndexFacts, IndexKind};
 use crate::words::Word;
 
 pub(super) async fn findings(scene: &mut Scene<'_>) -> Result<()> {
@@ -101,12 +101,16 @@ impl Index {
         }
     }
 
+    fn kind(&self) -> IndexKind {
+        IndexKind::of(self.constraint.clone(), self.partitioned)
+    }
+
     fn drop(&self, table: &str) -> String {
-        match &self.constraint {
-            Some(constraint) => format!("ALTER TABLE {table} DROP CONSTRAINT {}", ident(constraint)),
+        match self.kind() {
+            IndexKind::Constraint(constraint) => format!("ALTER TABLE {table} DROP CONSTRAINT {}", ident(&constraint)),
             // Postgres drops an index of a partitioned table with a lock only.
-            None if self.partitioned => format!("DROP INDEX {}", self.sql_name),
-            None => format!("DROP INDEX CONCURRENTLY {}", self.sql_name),
+            IndexKind::Partitioned => format!("DROP INDEX {}", self.sql_name),
+            IndexKind::Plain => format!("DROP INDEX CONCURRENTLY {}", self.sql_name),
         }
     }
 }
@@ -163,6 +167,7 @@ async fn one(scene: &mut Scene<'_>, index: &Index) -> Result<()> {
         drop_first,
         scans: Some(index.scans),
         bytes: index.bytes,
+        kind: index.kind(),
         drop: index.drop(&table),
     };
     scene.indexes.push(facts);

@@ -24,7 +24,7 @@ use enfold::{Code, Error, Result};
 
 use super::ask::Ask;
 use super::{Postgres, Purpose};
-use crate::database::{ColumnFacts, Finding, IndexFacts, TableFacts};
+use crate::database::{ColumnFacts, Counts, Finding, IndexFacts, TableFacts};
 use crate::model::Census;
 use crate::words::{Effect, Word};
 pub(super) use activity::logging;
@@ -36,13 +36,13 @@ impl Postgres {
     /// Facts of one table of the policy. The census of its columns is left empty: counting is another question.
     ///
     /// Fails with `table-missing` when the table or one of its columns is not there.
-    pub async fn inspect_table(&self, policy: &TablePolicy) -> Result<TableFacts> {
+    pub async fn inspect_table(&self, policy: &TablePolicy, counts: Counts) -> Result<TableFacts> {
         let tx = self.begin(Purpose::Count).await?;
         let ask = Ask::new(&tx, format!("cannot read the definition of `{}`", policy.name));
         // An empty search_path has Postgres print every name in full.
         ask.set("SET LOCAL search_path = ''; SET LOCAL lock_timeout = '5s'").await?;
         let relation = table::load(&ask, policy).await?;
-        let mut scene = Scene::new(&ask, policy, relation)?;
+        let mut scene = Scene::new(&ask, policy, relation, counts)?;
         scene.look().await?;
         let facts = scene.facts().await?;
         tx.rollback().await?;
@@ -61,6 +61,7 @@ struct Protected {
 struct Scene<'a> {
     ask: &'a Ask<'a>,
     policy: &'a TablePolicy,
+    counts: Counts,
     relation: Relation,
     protected: Vec<Protected>,
     refusals: Vec<Finding>,
@@ -70,10 +71,11 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(ask: &'a Ask<'a>, policy: &'a TablePolicy, relation: Relation) -> Result<Self> {
+    fn new(ask: &'a Ask<'a>, policy: &'a TablePolicy, relation: Relation, counts: Counts) -> Result<Self> {
         let mut scene = Self {
             ask,
             policy,
+            counts,
             relation,
             protected: Vec::new(),
             refusals: Vec::new(),

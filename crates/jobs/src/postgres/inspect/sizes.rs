@@ -5,7 +5,7 @@ use enfold::Result;
 use super::super::ask::count;
 use super::super::ident;
 use super::{Scene, accepts};
-use crate::database::Growth;
+use crate::database::{Counts, Growth};
 
 /// Plaintext sizes of a column, in bytes.
 #[derive(Clone, Copy, Default)]
@@ -16,6 +16,9 @@ pub(super) struct Sizes {
 
 /// Tables up to this size are measured whole, larger ones by a sample of about this size.
 const WHOLE: u64 = 1 << 30;
+
+/// Likewise where nothing is counted: enough for an average.
+const WHOLE_UNCOUNTED: u64 = 8 << 20;
 
 /// Measures every column by one pass over the table. For text and bytea no long value is fetched: `octet_length`
 /// reads the size from the TOAST pointer.
@@ -36,10 +39,14 @@ pub(super) async fn measure(scene: &mut Scene<'_>) -> Result<()> {
         })
         .collect();
     let heap = scene.relation.heap_bytes;
-    let sample = match heap {
-        0..=WHOLE => String::new(),
+    let whole_up_to = match scene.counts {
+        Counts::Taken => WHOLE,
+        Counts::LeftOut => WHOLE_UNCOUNTED,
+    };
+    let sample = match heap <= whole_up_to {
+        true => String::new(),
         // Small enough for a float to be exact enough: a percentage.
-        _ => format!(" TABLESAMPLE SYSTEM ({})", 100 * WHOLE / heap + 1),
+        false => format!(" TABLESAMPLE SYSTEM ({})", 100 * whole_up_to / heap + 1),
     };
     let sql = format!("SELECT {} FROM {}{sample}", lengths.join(", "), scene.relation.sql_name());
     let row = scene.ask.one(&sql, &[]).await?;

@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::text;
+use crate::database::IndexKind;
 use crate::model::TableName;
 use crate::postgres::store::schema;
 use crate::postgres::{Postgres, Purpose, ident, literal, qualified};
@@ -22,6 +23,16 @@ pub(super) fn listing(table: &TableName) -> String {
         literal(&table.schema),
         literal(&table.table)
     )
+}
+
+/// The statement that drops an index of `relation`. All names are quoted already, but for the constraint's.
+pub(super) fn drop(kind: &IndexKind, relation: &str, index: &str) -> String {
+    match kind {
+        IndexKind::Constraint(name) => format!("ALTER TABLE {relation} DROP CONSTRAINT IF EXISTS {}", ident(name)),
+        // There is no CONCURRENTLY for it.
+        IndexKind::Partitioned => format!("DROP INDEX IF EXISTS {index}"),
+        IndexKind::Plain => format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"),
+    }
 }
 
 /// An index on record.
@@ -52,17 +63,14 @@ impl Postgres {
         schema::ensure(self).await?;
         let doing = format!("cannot drop the index `{index}`");
         let [path, record] = record(table, &name);
-        match constraint {
-            Some(constraint) => {
-                let sql = format!("ALTER TABLE {relation} DROP CONSTRAINT IF EXISTS {}", ident(&constraint));
-                self.in_tries(&doing, &[path, record, sql]).await
-            }
-            None if partitioned => self.in_tries(&doing, &[path, record, format!("DROP INDEX IF EXISTS {name}")]).await,
-            None => {
-                self.in_tries(&doing, &[path, record]).await?;
-                self.outside(table, &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await
-            }
+        let kind = IndexKind::of(constraint, partitioned);
+        let drop = drop(&kind, &relation, &name);
+        if kind != IndexKind::Plain {
+            return self.in_tries(&doing, &[path, record, drop]).await;
         }
+        self.in_tries(&doing, &[path, record]).await?;
+        self.builds_end(&relation).await?;
+        self.outside(table, &drop).await
     }
 
     /// Makes the indexes again that are on record and over no column of `sealed`, partitions' before those they belong
@@ -100,6 +108,7 @@ impl Postgres {
     async fn restore_index(&self, dropped: &Dropped) -> Result<()> {
         let (name, relation) = (qualified(&dropped.index), qualified(&dropped.relation));
         let doing = format!("cannot make the index `{}` again", dropped.index.table);
+        self.builds_end(&relation).await?;
         let valid = self.index_is_valid(&dropped.index).await?;
         let using_index = dropped.constraint.as_deref().is_none_or(|constraint| constraint.starts_with("UNIQUE "));
         if dropped.partitioned || !using_index {

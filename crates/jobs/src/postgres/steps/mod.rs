@@ -53,7 +53,7 @@ impl Postgres {
             SchemaStep::BuildIndex { table, column, unique, tenant } => {
                 self.build_index(table, column, *unique, tenant.as_deref()).await
             }
-            SchemaStep::DropPlainIndex { table, index } => self.drop_index(table, index).await,
+            SchemaStep::DropPlainIndex { table, index, .. } => self.drop_index(table, index).await,
             SchemaStep::RestorePlainIndexes { table, sealed } => self.restore_indexes(table, sealed).await,
             SchemaStep::Rewrite { table } => self.rewrite(table).await,
         }
@@ -118,6 +118,7 @@ impl Postgres {
         for leaf in &leaves {
             let bare = if partitioned { self.bare_name(&leaf.relation).await? } else { table.clone() };
             let name = TableName { schema: bare.schema.clone(), table: names::index(&bare.table, column) };
+            self.builds_end(&leaf.relation).await?;
             match self.index_is_valid(&name).await? {
                 Some(true) => continue,
                 // A build that was interrupted leaves an index that costs every write and serves no read.
@@ -174,6 +175,23 @@ impl Postgres {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
+    }
+
+    /// Waits for every index that a session builds CONCURRENTLY on the table. The build of an apply that was killed goes on
+    /// in the server, and is then found done. Beginning another beside it would end in a deadlock: that one waits for the
+    /// table's lock with a snapshot, and the first one waits for all older snapshots to go. So no snapshot is held here
+    /// between two looks. A build takes what it takes, and so does waiting for it.
+    async fn builds_end(&self, relation: &str) -> Result<()> {
+        let sql = "SELECT FROM pg_catalog.pg_stat_progress_create_index p JOIN pg_catalog.pg_database d ON d.oid = p.datid \
+                   WHERE d.datname = pg_catalog.current_database() AND p.relid = pg_catalog.to_regclass($1) \
+                     AND p.command LIKE '%CONCURRENTLY'";
+        let doing = format!("cannot see whether an index of {relation} is being built");
+        let mut pause = Duration::from_millis(50);
+        while !self.once(Purpose::Own, &doing, sql, &[(&relation, Type::TEXT)]).await?.is_empty() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+        Ok(())
     }
 
     /// A statement that may not stand in a transaction.

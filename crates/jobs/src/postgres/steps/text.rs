@@ -3,7 +3,7 @@
 use enfold::Result;
 
 use super::{dropped, names};
-use crate::database::SchemaStep;
+use crate::database::{IndexKind, SchemaStep};
 use crate::model::{Storage, TableName};
 use crate::postgres::form::{Look, key_ids};
 use crate::postgres::store::schema;
@@ -25,13 +25,15 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
         SchemaStep::DropIndexColumn { table, column } => {
             vec![format!("ALTER TABLE {} DROP COLUMN IF EXISTS {}", qualified(table), ident(column))]
         }
-        SchemaStep::DropPlainIndex { table, index } => {
+        SchemaStep::DropPlainIndex { table, index, kind } => {
             let name = index_name(table, index);
             // Without the record there would be no way back.
             let mut statements = schema::script();
             statements.push("BEGIN".to_owned());
             statements.extend(dropped::record(table, &name));
-            statements.extend(["COMMIT".to_owned(), format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")]);
+            let (drop, commit) = (dropped::drop(kind, &qualified(table), &name), "COMMIT".to_owned());
+            // What goes concurrently cannot go in a transaction.
+            statements.extend(if *kind == IndexKind::Plain { [commit, drop] } else { [drop, commit] });
             statements
         }
         SchemaStep::RestorePlainIndexes { table, .. } => vec![dropped::listing(table)],

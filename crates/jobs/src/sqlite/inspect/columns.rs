@@ -7,7 +7,7 @@ use super::super::error::Doing;
 use super::super::names::{quote, same};
 use super::super::shape::ColumnShape;
 use super::Findings;
-use crate::database::ColumnFacts;
+use crate::database::{ColumnFacts, Counts};
 use crate::model::{Census, Storage, TableName, Target, TargetColumn};
 use crate::words::Word;
 
@@ -38,7 +38,9 @@ impl Findings<'_> {
                 }
             }
         }
-        self.count(&mut facts)?;
+        if self.counts == Counts::Taken {
+            self.count(&mut facts)?;
+        }
         for name in policy.tenant.iter().chain(&policy.row_key) {
             self.bound(name)?;
         }
@@ -52,7 +54,11 @@ impl Findings<'_> {
 
     fn column(&mut self, column: &ColumnShape) -> Result<ColumnFacts> {
         let name = &column.name;
-        let classes = self.classes(name)?;
+        // Of a column without a type, what is there decides how envelopes are stored.
+        let classes = match self.counts {
+            Counts::LeftOut if affinity(&column.declared) != Affinity::Blob => Classes::default(),
+            _ => self.classes(name)?,
+        };
         let storage = storage(column, &classes);
         if column.generated {
             self.refusals.push(

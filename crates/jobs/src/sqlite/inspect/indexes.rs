@@ -7,7 +7,7 @@ use super::super::names::same;
 use super::super::schema::PREFIX;
 use super::super::tokens::mentions;
 use super::Findings;
-use crate::database::IndexFacts;
+use crate::database::{IndexFacts, IndexKind};
 use crate::words::Word;
 
 struct Index {
@@ -38,6 +38,7 @@ impl Findings<'_> {
                     self.warnings.push(Word::IndexUseless.about(column, says));
                 }
                 facts.push(IndexFacts {
+                    kind: IndexKind::Plain,
                     drop: format!("DROP INDEX \"{}\"", index.name.replace('"', "\"\"")),
                     name: index.name,
                     columns,

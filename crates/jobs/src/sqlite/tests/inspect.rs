@@ -6,6 +6,25 @@ fn words(found: &[crate::database::Finding]) -> Vec<(&str, Option<&str>)> {
     found.iter().map(|f| (f.word.as_str(), f.column.as_deref())).collect()
 }
 
+#[tokio::test]
+async fn what_is_not_counted_is_the_same_table_with_the_same_refusals() {
+    let f = fixture(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b, c BLOB, d INTEGER CHECK (d <> 'x'));
+         INSERT INTO t (a, b, c, d) VALUES ('x', 'y', x'01', 1), ('z', 'y', x'02', 2)",
+    );
+    let policy = policy(&["a", "b", "c", "d"]);
+    let counted = f.facts(&policy).await;
+    let uncounted = f.db.inspect(&policy, Counts::LeftOut).await.unwrap();
+    assert_eq!(counted.columns[0].census.plaintext, 2);
+    assert!(uncounted.columns.iter().all(|column| column.census == crate::model::Census::default()));
+    assert_eq!((counted.rows, uncounted.rows), (2, 0));
+    assert_eq!(counted.fingerprint, uncounted.fingerprint);
+    let storage = |facts: &TableFacts| facts.columns.iter().map(|c| (c.name.clone(), c.storage)).collect::<Vec<_>>();
+    assert_eq!(storage(&counted), storage(&uncounted));
+    assert_eq!(words(&counted.refusals), words(&uncounted.refusals));
+    assert!(!counted.refusals.is_empty());
+}
+
 async fn refusals(schema: &str, column: &str) -> Vec<String> {
     let facts = fixture(schema).facts(&policy(&[column])).await;
     assert!(facts.refusals.iter().all(|f| f.way_out.is_some()));
@@ -150,7 +169,7 @@ async fn bound_columns_are_looked_at() {
         assert!(found.contains(&expected), "{expected:?}: {found:?}");
     }
     policy.tenant = Some("nobody".to_owned());
-    assert_eq!(f.db.inspect(&policy).await.unwrap_err().code(), enfold::Code::TableMissing);
+    assert_eq!(f.db.inspect(&policy, Counts::Taken).await.unwrap_err().code(), enfold::Code::TableMissing);
 }
 
 #[tokio::test]
@@ -161,7 +180,11 @@ async fn the_fingerprint_changes_with_the_table_and_not_with_our_own_steps() {
     let before = f.facts(&policy).await.fingerprint;
     for step in [
         crate::database::SchemaStep::AddIndexColumn { table: table(), column: "a_eq".to_owned() },
-        crate::database::SchemaStep::DropPlainIndex { table: table(), index: "plain".to_owned() },
+        crate::database::SchemaStep::DropPlainIndex {
+            table: table(),
+            index: "plain".to_owned(),
+            kind: IndexKind::Plain,
+        },
         crate::database::SchemaStep::AddFormCheck {
             table: table(),
             column: "a".to_owned(),

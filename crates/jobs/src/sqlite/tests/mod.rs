@@ -13,7 +13,7 @@ use enfold::policy::{ColumnPolicy, IndexPolicy, Lookalikes, Mode, Salt, TablePol
 use rusqlite::Connection;
 
 use super::{Sqlite, SqliteOptions};
-use crate::database::{Database, TableFacts};
+use crate::database::{Counts, Database, IndexKind, TableFacts};
 use crate::model::{Storage, TableName, Target, TargetColumn};
 
 struct Fixture {
@@ -36,7 +36,7 @@ fn fixture(schema: &str) -> Fixture {
 
 impl Fixture {
     async fn facts(&self, policy: &TablePolicy) -> TableFacts {
-        self.db.inspect(policy).await.unwrap()
+        self.db.inspect(policy, Counts::Taken).await.unwrap()
     }
 
     fn one<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {

@@ -122,7 +122,9 @@ async fn nothing_is_left(mode: &str) {
     assert!(before.iter().any(|r| r.kind == "old-index" && r.place == "plain"));
     assert!(before.iter().all(|r| !format!("{r:?}").contains('@')), "no value in a report");
 
-    f.db.run(&SchemaStep::DropPlainIndex { table: table(), index: "plain".to_owned() }).await.unwrap();
+    f.db.run(&SchemaStep::DropPlainIndex { table: table(), index: "plain".to_owned(), kind: IndexKind::Plain })
+        .await
+        .unwrap();
     f.db.run(&SchemaStep::Rewrite { table: table() }).await.unwrap();
     assert_eq!(raw_hits(&f, &values), 0);
     let after = f.db.residue(&target, &probes(&values)).await.unwrap();

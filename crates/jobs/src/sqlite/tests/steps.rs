@@ -24,7 +24,7 @@ async fn every_step_may_be_run_twice_and_undone() {
         SchemaStep::AddIndexColumn { table: table(), column: eq.clone() },
         SchemaStep::BuildIndex { table: table(), column: eq.clone(), unique: true, tenant: Some("org".to_owned()) },
         SchemaStep::BuildIndex { table: table(), column: eq.clone(), unique: false, tenant: None },
-        SchemaStep::DropPlainIndex { table: table(), index: "plain".to_owned() },
+        SchemaStep::DropPlainIndex { table: table(), index: "plain".to_owned(), kind: IndexKind::Plain },
         SchemaStep::GuardBinding { table: table(), bound, sealed: vec![column.clone()] },
         form_check(&["ab".repeat(16)]),
         SchemaStep::ValidateFormCheck { table: table(), column: column.clone() },
@@ -56,7 +56,9 @@ async fn dropped_indexes_come_back_as_they_were_when_nothing_they_hold_is_sealed
     };
     f.db.run(&restore(&[])).await.unwrap();
     for index in ["it's", "both"] {
-        f.db.run(&SchemaStep::DropPlainIndex { table: table(), index: index.to_owned() }).await.unwrap();
+        f.db.run(&SchemaStep::DropPlainIndex { table: table(), index: index.to_owned(), kind: IndexKind::Plain })
+            .await
+            .unwrap();
     }
     assert_eq!(f.one::<Option<String>>(definitions), None);
     assert_eq!(f.one::<u32>("SELECT count(*) FROM enfold_dropped_indexes"), 2);

@@ -1,0 +1,148 @@
+//! `enfold doctor` on the rights of the role that it logs in as: what is missing for which duty, with the statement that
+//! gives it.
+
+use enfold_testkit::postgres::Database;
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::harness::Sandbox;
+use crate::postgres::shop;
+
+/// A protected shop with the groups of `init --print-sql`, and roles that log in.
+struct Scene {
+    database: Database,
+    admin: Client,
+    shop: Sandbox,
+    policy: String,
+    /// The groups' prefix, and that of the roles.
+    name: String,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let database = Database::create().await;
+        let admin = database.connect().await;
+        let name: String = admin.query_one("SELECT current_database()::text", &[]).await.expect("a name").get(0);
+        admin
+            .batch_execute(
+                "CREATE TABLE users (id int, email text) PARTITION BY HASH (id);
+                 CREATE TABLE users_0 PARTITION OF users FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+                 CREATE TABLE users_1 PARTITION OF users FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+                 INSERT INTO users SELECT n, 'person' || n || '@example.com' FROM generate_series(1, 10) n",
+            )
+            .await
+            .expect("a table");
+        let shop = shop(&database, &["email"]);
+        shop.ok(&["apply", "--yes"]);
+        let sql = shop.ok(&["init", "--print-sql", "--role-prefix", &name]);
+        admin.batch_execute(sql.stdout()).await.expect("the printed statements run");
+        for of in ["worker", "app", "audit", "owner"] {
+            let made = format!("CREATE ROLE {name}_the_{of} LOGIN IN ROLE {name}_{of}");
+            admin.batch_execute(&made).await.expect("a role that logs in");
+        }
+        // Without this every role would have the right.
+        let made = format!("CREATE ROLE {name}_the_guest LOGIN; REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC");
+        admin.batch_execute(&made).await.expect("a role without rights");
+        let policy = shop.read("enfold.toml");
+        Self { database, admin, shop, policy, name }
+    }
+
+    fn become_role(&self, of: &str) {
+        let url = self.database.url().replacen("postgres@", &format!("{}_the_{of}@", self.name), 1);
+        self.shop.write("enfold.toml", self.policy.replace(&self.database.url(), &url));
+    }
+
+    /// What the doctor says of the rights for each duty, to the role that is logged in.
+    fn rights(&self) -> Vec<Value> {
+        let ran = self.shop.run(&["doctor", "--json"]);
+        let report: Value = serde_json::from_slice(&ran.stdout).expect("JSON");
+        let checks = report["checks"].as_array().expect("checks").clone();
+        checks.into_iter().filter(|check| check["name"].as_str().is_some_and(|n| n.starts_with("rights"))).collect()
+    }
+
+    /// By duty: application, worker, audit, owner.
+    fn statuses(&self) -> Vec<String> {
+        self.rights().iter().map(|check| check["status"].as_str().expect("a status").to_owned()).collect()
+    }
+
+    /// What differs from run to run.
+    fn hidden(&self) -> [(&str, &str); 2] {
+        [(self.name.as_str(), "shop"), (r"127\.0\.0\.1:\d+", "127.0.0.1:[port]")]
+    }
+
+    async fn sql(&self, sql: &str) {
+        self.admin.batch_execute(&sql.replace("NAME", &self.name)).await.expect("the statements run");
+    }
+
+    /// Roles outlive their database.
+    async fn end(self) {
+        for of in ["the_worker", "the_app", "the_audit", "the_owner", "the_guest", "worker", "app", "audit", "owner"] {
+            self.sql(&format!("REASSIGN OWNED BY NAME_{of} TO postgres; DROP OWNED BY NAME_{of}; DROP ROLE NAME_{of}"))
+                .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_role_that_is_printed_has_every_right_of_its_duty_and_the_others_are_not_held_against_it() {
+    let scene = Scene::new().await;
+    let hidden = scene.hidden();
+    scene.become_role("worker");
+    assert_eq!(scene.statuses(), ["ok"; 4]);
+    scene.shop.ok(&["doctor"]).snapshot_hiding("doctor_worker", &hidden);
+    scene.become_role("app");
+    assert_eq!(scene.statuses(), ["ok"; 4]);
+    scene.shop.ok(&["doctor"]).snapshot_hiding("doctor_app", &hidden);
+    scene.become_role("audit");
+    assert_eq!(scene.statuses(), ["ok"; 4]);
+    scene.become_role("owner");
+    assert_eq!(scene.rights()[3]["says"], "every right is there");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_right_that_was_taken_from_a_role_is_named_with_the_statement_that_gives_it_back() {
+    let scene = Scene::new().await;
+    let hidden = scene.hidden();
+    scene.become_role("worker");
+    for (taken, from) in [
+        ("UPDATE ON users_1", "worker"),
+        ("SELECT, DELETE ON enfold.job_chunks", "worker"),
+        ("UPDATE (mac) ON enfold.data_keys", "worker"),
+        ("TEMPORARY ON DATABASE NAME", "worker"),
+    ] {
+        scene.sql(&format!("REVOKE {taken} FROM NAME_{from}")).await;
+        assert_eq!(scene.statuses()[1], "warning", "{taken}");
+    }
+    scene.sql("REVOKE pg_monitor FROM NAME_worker; ALTER TABLE users ENABLE ROW LEVEL SECURITY").await;
+    scene.shop.ok(&["doctor"]).snapshot_hiding("doctor_rights_taken", &hidden);
+    gives_back(&scene, 1).await;
+    // Of an application, which then can do nothing.
+    scene.become_role("app");
+    scene.sql("REVOKE INSERT ON enfold.events, enfold.data_keys FROM NAME_app").await;
+    assert_eq!(scene.statuses()[0], "failed");
+    gives_back(&scene, 0).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn what_is_printed_for_a_role_without_rights_is_all_that_it_needs() {
+    let scene = Scene::new().await;
+    let hidden = scene.hidden();
+    scene.become_role("guest");
+    scene.shop.run(&["doctor"]).snapshot_hiding("doctor_no_rights", &hidden);
+    assert_eq!(scene.statuses(), ["failed", "failed", "warning", "warning"]);
+    gives_back(&scene, 1).await;
+    scene.shop.ok(&["apply", "--yes"]);
+    scene.end().await;
+}
+
+/// Runs the hints of a duty as an administrator; nothing is missing for it then.
+async fn gives_back(scene: &Scene, duty: usize) {
+    let check = scene.rights().remove(duty);
+    for hint in check["hints"].as_array().expect("hints") {
+        scene.sql(hint.as_str().expect("a statement")).await;
+    }
+    let now = scene.rights().remove(duty);
+    assert_eq!((&now["status"], &now["says"]), (&"ok".into(), &"every right is there".into()), "{now}");
+}

@@ -1,0 +1,227 @@
+//! What the way through a key ring costs: how often the key service is asked, and what a value costs beside the bare call
+//! of `enfold_core`. Prints a JSON line for each figure, as the other benchmarks do.
+//!
+//! Two things are compared by taking turns on the same core; the ratio is the median of the ratios of neighbouring turns.
+//! The bare call makes a value's binding and seals it with a warm subkey; the whole way also finds the column's mode in
+//! the signed state, the tenant's data key in the cache and the value in no need of a longer look, and counts the use.
+#![allow(clippy::print_stdout, reason = "its lines are its result")]
+#![allow(clippy::cast_precision_loss, reason = "ratios")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use enfold::catalog::MemoryCatalog;
+use enfold::clock::ManualClock;
+use enfold::kms::MemoryKms;
+use enfold::policy::{Mode, Variables};
+use enfold::{CallContext, Column, Enfold, Form, Part, PayloadType, Place, SealRequest};
+use enfold_core::{Binding, DataKey, KeyId, Padding, SealItem, Sealer, text};
+
+const POLICY: &str = r#"
+environment = "staging"
+[database]
+url = "sqlite:unused.db"
+[rings.main]
+id = "ring-main"
+roots = ["memory:root"]
+scope = "tenant"
+[tables.users]
+tenant = "org"
+[tables.users.columns.email]
+id = "users.email"
+ring = "main"
+"#;
+
+const VALUE: [u8; 64] = [0x61; 64];
+const BATCH: usize = 1000;
+const PAIRS: usize = 101;
+const TENANTS: usize = 1000;
+const SEALS: usize = 1_000_000;
+/// Further lives of the cache.
+const LIVES: usize = 5;
+/// AWS asks this for 10,000 calls, in US dollars.
+const PRICE: f64 = 0.03;
+
+fn main() {
+    // `cargo test` builds benchmarks and runs them with other arguments: there is nothing to test here.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let bench = runtime.block_on(Bench::new());
+    // With one tenant's data key warm; the clock stands still meanwhile.
+    bench.whole_way();
+    bench.two_cores();
+    bench.hits(&runtime);
+}
+
+struct Bench {
+    _folder: tempfile::TempDir,
+    kms: Arc<MemoryKms>,
+    clock: Arc<ManualClock>,
+    column: Column,
+    context: CallContext,
+    sealer: Sealer,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let policy = enfold::policy::parse(POLICY, &folder.path().join("enfold.toml"), &Variables::new());
+        let (kms, clock) = (Arc::new(MemoryKms::new("root").expect("a key")), Arc::new(ManualClock::new()));
+        let enfold = Enfold::builder(policy.expect("a policy"))
+            .catalog(Arc::new(MemoryCatalog::new()))
+            .provider(Arc::clone(&kms) as _)
+            .clock(Arc::clone(&clock) as _)
+            .without_watch()
+            .prepare()
+            .build()
+            .await
+            .expect("opens");
+        enfold.operator().expect("the operators").set_mode("users.email", Mode::Kms).await.expect("a mode");
+        let sealer = Sealer::new(&DataKey::generate().expect("a key"), KeyId::random().expect("an id"));
+        let (column, context) =
+            (enfold.column("users.email").expect("a column"), CallContext::new("bench", "a measurement"));
+        let place = Place::tenant(Part::Int(1));
+        column.seal(&context, &place, Form::Text, PayloadType::Text, &VALUE).await.expect("warms the cache");
+        Self { _folder: folder, kms, clock, column, context, sealer: sealer.expect("a sealer") }
+    }
+
+    /// How many of a million seals under a thousand tenants ask the key service, in one life of the cache; and how often it
+    /// is asked for a tenant in each further life.
+    fn hits(&self, runtime: &tokio::runtime::Runtime) {
+        let asked = runtime.block_on(self.calls_of(SEALS));
+        let hits = 1.0 - asked as f64 / SEALS as f64;
+        let dollars = |calls: f64| calls / 10_000.0 * PRICE;
+        println!(
+            r#"{{"name":"keyring_cache_hits","ratio":{hits:.5},"bound":0.999,"met":{},"better":"more","calls":{asked},"dollars":{:.4},"dollars_at_a_call_a_value":{:.2}}}"#,
+            hits > 0.999,
+            dollars(asked as f64),
+            dollars(SEALS as f64),
+        );
+        let mut further = 0;
+        for _ in 0..LIVES {
+            self.clock.advance(Duration::from_secs(301));
+            further += runtime.block_on(self.calls_of(20 * TENANTS));
+        }
+        let each = further as f64 / (TENANTS * LIVES) as f64;
+        println!(
+            r#"{{"name":"keyring_calls_a_tenant_and_cache_life","ratio":{each:.3},"bound":1.0,"met":{},"better":"less"}}"#,
+            each <= 1.0
+        );
+    }
+
+    /// Calls to the key service for so many seals, the tenants' taken in turn.
+    async fn calls_of(&self, seals: usize) -> u64 {
+        let before = self.kms.calls();
+        for n in 0..seals {
+            let place = Place::tenant(Part::Int(i64::try_from(n % TENANTS).expect("small")));
+            let sealed = self.column.seal(&self.context, &place, Form::Text, PayloadType::Text, &VALUE).await;
+            drop(black_box(sealed.expect("seals")));
+        }
+        let after = self.kms.calls();
+        (after.wrap + after.unwrap) - (before.wrap + before.unwrap)
+    }
+
+    fn whole_way(&self) {
+        let place = Place::tenant(Part::Int(1));
+        let request = SealRequest { place, form: Form::Text, payload: PayloadType::Text, value: &VALUE };
+        let requests = vec![request; BATCH];
+        let ours = || now(self.column.seal_many(&self.context, &requests));
+        compare("keyring_seal_many_64", Some(1.3), ours, || self.bare_many());
+
+        let one = || {
+            now(async {
+                for _ in 0..BATCH {
+                    drop(black_box(self.column.seal_many(&self.context, std::slice::from_ref(&request)).await));
+                }
+            });
+        };
+        let bare = || (0..BATCH).for_each(|_| drop(black_box(self.bare_one())));
+        compare("keyring_seal_64", Some(1.3), one, bare);
+    }
+
+    fn binding() -> Binding {
+        Binding::new("ring-main", "users.email").tenant(Some(Part::Int(1)))
+    }
+
+    /// As the column stores it: in text.
+    fn bare_many(&self) -> Vec<String> {
+        let bindings: Vec<Binding> = (0..BATCH).map(|_| Self::binding()).collect();
+        let item =
+            |binding| SealItem { binding, payload: PayloadType::Text, padding: Padding::None, plaintext: &VALUE };
+        let items: Vec<SealItem<'_>> = bindings.iter().map(item).collect();
+        self.sealer.seal_many(&items).into_iter().map(|sealed| text::encode(&sealed.expect("seals"))).collect()
+    }
+
+    fn bare_one(&self) -> String {
+        let sealed = self.sealer.seal(&Self::binding(), PayloadType::Text, Padding::None, &VALUE);
+        text::encode(&sealed.expect("seals"))
+    }
+
+    /// One column handle shared by two threads, against one thread's work: processor time, so that what else the machine
+    /// does falls on neither, and the clock.
+    fn two_cores(&self) {
+        let place = Place::tenant(Part::Int(1));
+        let request = SealRequest { place, form: Form::Text, payload: PayloadType::Text, value: &VALUE };
+        let requests = vec![request; BATCH];
+        let work = || (0..60).for_each(|_| drop(black_box(now(self.column.seal_many(&self.context, &requests)))));
+        let (mut one, mut two) = (f64::MAX, f64::MAX);
+        for _ in 0..40 {
+            one = one.min(seconds(work));
+            two = two.min(seconds(|| {
+                std::thread::scope(|scope| {
+                    scope.spawn(work);
+                    work();
+                });
+            }));
+        }
+        let ratio = 2.0 * one / two;
+        println!(
+            r#"{{"name":"keyring_two_cores","ratio":{ratio:.3},"bound":1.8,"met":{},"better":"more"}}"#,
+            ratio >= 1.8
+        );
+    }
+}
+
+/// Polls to the end on this thread: what is warm never waits.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(done) = future.as_mut().poll(&mut context) {
+            return done;
+        }
+    }
+}
+
+fn seconds<T>(work: impl FnOnce() -> T) -> f64 {
+    let start = Instant::now();
+    black_box(work());
+    start.elapsed().as_secs_f64()
+}
+
+fn compare<T, U>(name: &str, bound: Option<f64>, ours: impl Fn() -> T, bare: impl Fn() -> U) {
+    // Warms both.
+    seconds(&ours);
+    seconds(&bare);
+    let (mut ours_best, mut bare_best) = (f64::MAX, f64::MAX);
+    let mut ratios: Vec<f64> = (0..PAIRS)
+        .map(|_| {
+            let (ours, bare) = (seconds(&ours), seconds(&bare));
+            (ours_best, bare_best) = (ours_best.min(ours), bare_best.min(bare));
+            ours / bare
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios[PAIRS / 2];
+    let each = |seconds: f64| seconds / BATCH as f64 * 1e9;
+    let bound_and_met =
+        bound.map_or(r#""bound":null"#.to_owned(), |bound| format!(r#""bound":{bound},"met":{}"#, ratio <= bound));
+    println!(
+        r#"{{"name":"{name}","ratio":{ratio:.3},{bound_and_met},"better":"less","ours_ns":{:.0},"bare_ns":{:.0}}}"#,
+        each(ours_best),
+        each(bare_best)
+    );
+}

@@ -1,0 +1,88 @@
+//! The fake refuses what the real service is documented to refuse. Without that, the provider's tests would prove little.
+
+use serde_json::{Value, json};
+
+use super::{Right, State, keys};
+use crate::cloud::server::{Reply, Request};
+
+const KEY: &str = "projects/fake/locations/l/keyRings/r/cryptoKeys/k";
+
+/// A fake with one key, and a token of somebody who may do everything.
+fn fake() -> (State, String) {
+    let mut state = State::default();
+    state.keys.insert(KEY.to_owned(), keys::Key::new(KEY));
+    let all = [Right::Encrypt, Right::Decrypt, Right::Get, Right::Admin];
+    let token = state.identities.token_for("somebody", &all);
+    (state, token)
+}
+
+fn request(token: &str, what: &str, body: &Value) -> Request {
+    Request {
+        method: "POST".to_owned(),
+        path: format!("/v1/{KEY}{what}"),
+        query: [].into(),
+        headers: [
+            ("content-type".to_owned(), "application/json".to_owned()),
+            ("authorization".to_owned(), format!("Bearer {token}")),
+        ]
+        .into(),
+        body: body.to_string().into_bytes(),
+    }
+}
+
+fn said(reply: &Reply) -> (u16, String) {
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    (reply.status, body["error"]["status"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_request_that_is_not_as_documented_is_refused() {
+    let (mut fake, token) = fake();
+    let good = json!({ "plaintext": "AAAA", "plaintextCrc32c": "1617208186" });
+    assert_eq!(fake.answer(&request(&token, ":encrypt", &good)).unwrap().status, 200);
+    for (what, bad) in [
+        ("an unknown field", json!({ "plaintext": "AAAA", "aad": "AAAA" })),
+        ("no base64", json!({ "plaintext": "AAA" })),
+        ("base64 for URLs", json!({ "plaintext": "-_-_" })),
+        ("not a string", json!({ "plaintext": 7 })),
+        ("another checksum", json!({ "plaintext": "AAAA", "plaintextCrc32c": "1617208187" })),
+        ("a checksum that is a number", json!({ "plaintext": "AAAA", "plaintextCrc32c": 1_617_208_186 })),
+        ("nothing to encrypt", json!({})),
+        ("no object", json!(["plaintext"])),
+    ] {
+        let reply = fake.answer(&request(&token, ":encrypt", &bad)).unwrap();
+        assert_eq!(said(&reply), (400, "INVALID_ARGUMENT".to_owned()), "{what}");
+    }
+    let mut unnamed = request(&token, ":encrypt", &good);
+    unnamed.headers.insert("content-type".to_owned(), "text/plain".to_owned());
+    assert_eq!(fake.answer(&unnamed).unwrap().status, 400);
+    assert_eq!(said(&fake.answer(&request(&token, ":wrap", &good)).unwrap()), (404, "NOT_FOUND".to_owned()));
+}
+
+#[test]
+fn a_call_without_a_good_token_or_without_the_right_is_refused() {
+    let (mut fake, _) = fake();
+    let good = json!({ "plaintext": "AAAA" });
+    for token in ["", "ya29.of-nobody"] {
+        let reply = fake.answer(&request(token, ":encrypt", &good)).unwrap();
+        assert_eq!(said(&reply), (401, "UNAUTHENTICATED".to_owned()));
+    }
+    let token = fake.identities.token_for("a reader", &[Right::Get]);
+    let reply = fake.answer(&request(&token, ":encrypt", &good)).unwrap();
+    assert_eq!(said(&reply), (403, "PERMISSION_DENIED".to_owned()));
+}
+
+#[test]
+fn an_answer_says_whether_checksums_came_and_opens_only_with_what_was_bound() {
+    let (mut fake, token) = fake();
+    let mut ask = |what: &str, body: Value| -> Value {
+        serde_json::from_slice(&fake.answer(&request(&token, what, &body)).unwrap().body).unwrap()
+    };
+    let bound = ask(":encrypt", json!({ "plaintext": "AAAA", "additionalAuthenticatedData": "Yg==" }));
+    assert_eq!(bound["verifiedPlaintextCrc32c"], false);
+    assert_eq!(bound["name"], format!("{KEY}/cryptoKeyVersions/1"));
+    let opened = ask(":decrypt", json!({ "ciphertext": bound["ciphertext"], "additionalAuthenticatedData": "Yg==" }));
+    assert_eq!(opened["plaintext"], "AAAA");
+    let refused = ask(":decrypt", json!({ "ciphertext": bound["ciphertext"] }));
+    assert_eq!(refused["error"]["message"], "Decryption failed: the ciphertext is invalid.");
+}
