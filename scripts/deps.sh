@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(build-essential openssl postgresql-15 pgbouncer sqlite3 python3 python3-venv)
+packages=(build-essential openssl postgresql-15 pgbouncer redis-server sqlite3 python3 python3-venv)
 # PKCS#11: a token, the tool of the guide, and what the second token is built with.
 packages+=(softhsm2 opensc pkg-config libssl-dev libsqlite3-dev libclang1-14 libclang-common-14-dev)
 missing=()
@@ -19,7 +19,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     # The package would start a cluster of its own; the tests start theirs.
     $sudo mkdir -p /etc/postgresql-common
     [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    # Nor is a Redis of the machine's own wanted; RUNLEVEL=1 has the packages start nothing where they ask for it.
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
 # The tools. The servers that stand for AWS KMS have environments of their own, made when they are first started.

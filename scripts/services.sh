@@ -90,6 +90,8 @@ start_openbao() {
         { echo "services: $bao is not the server that was chosen (amd64)" >&2; exit 1; }
     start_http openbao ENFOLD_TEST_OPENBAO /v1/sys/health \
         "$bao" server -dev -dev-root-token-id=root -dev-listen-address=127.0.0.1:PORT -dev-no-store-token
+    # Tests that seal a server, or want one with TLS, start their own.
+    echo "ENFOLD_TEST_OPENBAO_PROGRAM=$bao" >"$root/openbao-program.env"
 }
 
 # start_http NAME VARIABLE PATH COMMAND…: PORT in the command becomes a free port; PATH answers when the server is up.
@@ -154,7 +156,7 @@ start)
 stop)
     for name in localstack moto moto-iam openbao; do stop_http $name; done
     stop_postgres
-    rm -f "$env_file"
+    rm -f "$env_file" "$root/openbao-program.env"
     ;;
 status) cat "$env_file" 2>/dev/null || echo "services: nothing is running" ;;
 *)

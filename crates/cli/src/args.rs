@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Keys(Keys),
     /// Check configuration, database rights and keys.
     Doctor,
+    /// Change the passphrase of a `local:` root key, and not the key.
+    Passphrase(Passphrase),
     /// Explain an error code.
     Explain(Explain),
     /// Run the main job on a generated shop.
@@ -90,9 +92,16 @@ pub(crate) struct Init {
         required_unless_present_any = ["print_sql", "prepare"]
     )]
     pub(crate) database: Option<String>,
-    /// The root key: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` or `local:FILE` (development).
+    /// The root key: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` or `local:FILE` (development, or
+    /// no key service in reach).
     #[arg(long, value_name = "URI", default_value = "local:enfold-root.key")]
     pub(crate) root: String,
+    /// Seal the file of a `local:` root key under the passphrase in this file, which only its owner may read.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["passphrase_env", "print_sql", "prepare"])]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Seal it under the passphrase in the environment variable ENFOLD_LOCAL_PASSPHRASE.
+    #[arg(long, conflicts_with_all = ["print_sql", "prepare"])]
+    pub(crate) passphrase_env: bool,
     /// Where this policy runs.
     #[arg(long, value_enum, default_value_t = EnvironmentArg::Production)]
     pub(crate) environment: EnvironmentArg,
@@ -108,6 +117,17 @@ pub(crate) struct Init {
     /// What the names of the printed roles begin with: PREFIX_owner, PREFIX_worker, PREFIX_app, PREFIX_audit.
     #[arg(long, value_name = "PREFIX", default_value = "enfold", requires = "print_sql")]
     pub(crate) role_prefix: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Passphrase {
+    /// The root key, as in the policy: `local:FILE`. Its passphrase so far is read where the policy says.
+    #[arg(value_name = "URI")]
+    pub(crate) root: String,
+    /// The file of the new passphrase, which only its owner may read; without it the environment variable
+    /// ENFOLD_NEW_LOCAL_PASSPHRASE.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

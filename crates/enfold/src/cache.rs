@@ -4,6 +4,7 @@
 //! - It is bounded: the least recently used entry goes when another needs its room.
 //! - An entry is used for `ttl` and no longer, unless the source cannot be reached: then for `stale_if_error` more. A
 //!   source that answers with a refusal ends the entry at once.
+//! - Whoever holds a value may end it (a key that has reached its limit of uses), and then it is not served stale either.
 //! - One flight for each key: however many callers miss at once, one of them asks.
 //! - From four fifths of `ttl` on, one caller begins a refresh and nobody waits for it (where a tokio runtime is
 //!   current; without one that caller waits).
@@ -27,6 +28,9 @@ use crate::{Error, Result};
 
 /// How long a failure answers for its key.
 const NEGATIVE: Duration = Duration::from_secs(1);
+
+/// The share of an entry's life after which it is refreshed.
+pub(crate) const REFRESH: f32 = 0.8;
 
 /// See the module's head.
 pub(crate) struct Cache<K, V> {
@@ -53,6 +57,26 @@ struct Slot<V> {
 struct Held<V> {
     value: Arc<V>,
     since: Duration,
+    /// How old it was then.
+    aged: Duration,
+}
+
+impl<V> Held<V> {
+    fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.since) + self.aged
+    }
+}
+
+/// What a source brought, and how long ago the key service said so: somebody else may have asked it.
+pub(crate) struct Fetched<V> {
+    pub(crate) value: V,
+    pub(crate) age: Duration,
+}
+
+impl<V> Fetched<V> {
+    pub(crate) fn now(value: V) -> Self {
+        Self { value, age: Duration::ZERO }
+    }
 }
 
 struct Failed {
@@ -100,7 +124,7 @@ where
     /// The value of `key`, from here or from `fetch`.
     pub(crate) async fn get<F>(self: &Arc<Self>, key: &K, fetch: impl FnOnce() -> F) -> Result<Arc<V>>
     where
-        F: Future<Output = Result<V>> + Send + 'static,
+        F: Future<Output = Result<Fetched<V>>> + Send + 'static,
     {
         let flight = match self.look(key) {
             Known::Hit(value) => return Ok(value),
@@ -125,13 +149,22 @@ where
     /// Puts a value in that was made, not fetched.
     pub(crate) fn put(&self, key: &K, value: V) -> Arc<V> {
         let value = Arc::new(value);
-        self.hold(key, Arc::clone(&value));
+        self.hold(key, Arc::clone(&value), Duration::ZERO);
         value
     }
 
     /// Throws one entry away.
     pub(crate) fn evict(&self, key: &K) {
         if let Some(slot) = self.lock().slots.get_mut(key) {
+            slot.held = None;
+        }
+    }
+
+    /// Throws a value away, unless another has taken its place meanwhile.
+    pub(crate) fn evict_this(&self, key: &K, value: &Arc<V>) {
+        if let Some(slot) = self.lock().slots.get_mut(key)
+            && slot.held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.value, value))
+        {
             slot.held = None;
         }
     }
@@ -161,10 +194,10 @@ where
         slot.used = tick;
         let failed = slot.failed.as_ref().filter(|f| now < f.until);
         if let Some(held) = &slot.held {
-            let age = now.saturating_sub(held.since);
+            let age = held.age(now);
             let value = Arc::clone(&held.value);
             if age < limits.ttl {
-                let due = age >= limits.ttl.mul_f32(0.8) && failed.is_none() && !slot.refreshing;
+                let due = age >= limits.ttl.mul_f32(REFRESH) && failed.is_none() && !slot.refreshing;
                 if due {
                     slot.refreshing = true;
                     return Known::Refresh(value);
@@ -182,7 +215,7 @@ where
     }
 
     /// Refreshes without making the caller wait, where somebody else can do the work.
-    async fn refresh(self: &Arc<Self>, key: K, fetch: impl Future<Output = Result<V>> + Send + 'static) {
+    async fn refresh(self: &Arc<Self>, key: K, fetch: impl Future<Output = Result<Fetched<V>>> + Send + 'static) {
         let cache = Arc::clone(self);
         let work = async move {
             let result = fetch.await;
@@ -199,11 +232,11 @@ where
     }
 
     /// Takes in what a fetch brought.
-    fn settle(&self, key: &K, result: Result<V>) -> Result<Arc<V>> {
+    fn settle(&self, key: &K, result: Result<Fetched<V>>) -> Result<Arc<V>> {
         let error = match result {
-            Ok(value) => {
+            Ok(Fetched { value, age }) => {
                 let value = Arc::new(value);
-                self.hold(key, Arc::clone(&value));
+                self.hold(key, Arc::clone(&value), age);
                 return Ok(value);
             }
             Err(error) => error,
@@ -216,19 +249,19 @@ where
             slot.held = None;
         }
         let limit = self.limits.ttl + self.limits.stale_if_error;
-        let stale = slot.held.as_ref().filter(|held| now.saturating_sub(held.since) < limit);
+        let stale = slot.held.as_ref().filter(|held| held.age(now) < limit);
         let stale = stale.map(|held| Arc::clone(&held.value));
         inner.make_room(key, self.limits.max_keys);
         stale.ok_or(error)
     }
 
-    fn hold(&self, key: &K, value: Arc<V>) {
+    fn hold(&self, key: &K, value: Arc<V>, aged: Duration) {
         let now = self.clock.now();
         let mut inner = self.lock();
         inner.tick += 1;
         let tick = inner.tick;
         let slot = inner.slots.entry(key.clone()).or_insert_with(Slot::empty);
-        slot.held = Some(Held { value, since: now });
+        slot.held = Some(Held { value, since: now, aged });
         slot.failed = None;
         // A refresh that was given up with its runtime must not prevent the next one.
         slot.refreshing = false;
@@ -252,27 +285,37 @@ mod tests {
         cache: Arc<Cache<u32, usize>>,
         asked: Arc<AtomicUsize>,
         answer: Arc<Mutex<Option<Error>>>,
+        /// How old what the source brings is.
+        age: Duration,
     }
 
     impl Scene {
         fn new(stale: Duration, max_keys: usize) -> Self {
-            let limits = CachePolicy { ttl: 100 * SECOND, stale_if_error: stale, max_keys, max_unseen: 30 * SECOND };
+            let limits = CachePolicy {
+                ttl: 100 * SECOND,
+                stale_if_error: stale,
+                max_keys,
+                max_unseen: 30 * SECOND,
+                shared: false,
+                max_uses: None,
+                max_bytes: None,
+            };
             let clock = Arc::new(ManualClock::new());
             let cache = Cache::new(limits, Arc::clone(&clock) as Arc<dyn Clock>);
-            Self { clock, cache, asked: Arc::default(), answer: Arc::default() }
+            Self { clock, cache, asked: Arc::default(), answer: Arc::default(), age: Duration::ZERO }
         }
 
         /// The source answers with how often it was asked, or with the error that was set.
         async fn get(&self, key: u32) -> Result<usize> {
             let fetch = || {
-                let (asked, answer) = (Arc::clone(&self.asked), Arc::clone(&self.answer));
+                let (asked, answer, age) = (Arc::clone(&self.asked), Arc::clone(&self.answer), self.age);
                 async move {
                     let asked = asked.fetch_add(1, Ordering::SeqCst) + 1;
                     // Others get a chance to ask as well, if nothing holds them.
                     tokio::task::yield_now().await;
                     match answer.lock().unwrap().clone() {
                         Some(error) => Err(error),
-                        None => Ok(asked),
+                        None => Ok(Fetched { value: asked, age }),
                     }
                 }
             };
@@ -326,6 +369,16 @@ mod tests {
         assert_eq!(scene.asked(), 1);
         scene.clock.advance(21 * SECOND);
         assert_eq!(scene.get(1).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_was_fetched_at_second_hand_ends_when_its_first_hand_does() {
+        let scene = Scene { age: 60 * SECOND, ..Scene::new(Duration::ZERO, 10) };
+        assert_eq!(scene.get(1).await.unwrap(), 1);
+        scene.clock.advance(19 * SECOND);
+        assert_eq!(scene.get(1).await.unwrap(), 1);
+        scene.clock.advance(21 * SECOND);
+        assert_eq!(scene.get(1).await.unwrap(), 2, "100 s after the key service was asked, whoever asked it");
     }
 
     #[tokio::test]

@@ -102,6 +102,10 @@ codes! {
     KeyFilePermissions = "key-file-permissions", Operator, exit 2, http 500, Never;
     /// A file that should hold a key does not.
     KeyFileInvalid = "key-file-invalid", Operator, exit 2, http 500, Never;
+    /// A key file is sealed under a passphrase, and none was given.
+    PassphraseMissing = "passphrase-missing", Operator, exit 2, http 500, Never;
+    /// The passphrase is not the one that the key file was sealed under.
+    PassphraseWrong = "passphrase-wrong", Operator, exit 1, http 500, Never;
     /// A development key where the environment is production.
     LocalKeyInProduction = "local-key-in-production", Operator, exit 1, http 500, Never;
     /// A root-key URI that no built-in provider understands.

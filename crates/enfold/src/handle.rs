@@ -11,10 +11,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
 use crate::keyring::{KeyRing, Repaired, RingWraps, RootHealth, Roots, Trusted, roots::Provider};
-use crate::kms::{KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
+use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
 use crate::registry::Registered;
+use crate::shared_cache::{SharedCache, SharedCacheFigures, SharedCacheHealth};
 use crate::state::OperatorKey;
 use crate::{Code, Error, Result, watch};
 
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) rings: BTreeMap<String, Arc<KeyRing>>,
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
     pub(crate) registered: Registered,
+    shared: Option<Arc<SharedCache>>,
 }
 
 /// How far a ring's state has come.
@@ -212,6 +214,16 @@ impl Enfold {
         self.ring(ring)?.repair().await
     }
 
+    /// What the shared cache did for this process; `None` where the policy has none.
+    pub fn shared_cache_figures(&self) -> Option<SharedCacheFigures> {
+        self.0.shared.as_ref().map(|shared| shared.figures())
+    }
+
+    /// Asks the shared cache whether it is there and writes to a disk, for `doctor`; `None` where the policy has none.
+    pub async fn shared_cache_health(&self) -> Option<SharedCacheHealth> {
+        Some(self.0.shared.as_ref()?.health().await)
+    }
+
     /// Throws away every data key that is held in memory: for a hook that runs after a VM snapshot was restored.
     pub fn forget_keys(&self) {
         self.0.rings.values().for_each(|ring| ring.forget());
@@ -319,7 +331,11 @@ impl Builder {
         }
         let operator_key = self.find_operator_key(prepare)?;
         let events = Events::start(self.all_sinks(&catalog)?);
-        let rings = self.rings(&catalog, &events, operator_key.as_ref()).await?;
+        let shared = match &self.policy.shared_cache {
+            Some(policy) => Some(SharedCache::open(policy, Arc::clone(&self.clock))?),
+            None => None,
+        };
+        let rings = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
         let watch = self.watch;
         let inner = Inner {
             policy: self.policy,
@@ -328,6 +344,7 @@ impl Builder {
             rings,
             operator_key: Mutex::new(operator_key.map(Arc::new)),
             registered: Registered::new(self.application),
+            shared,
         };
         let enfold = Enfold(Arc::new(inner));
         if let Err(error) = enfold.first_look(prepare).await {
@@ -367,6 +384,7 @@ impl Builder {
         catalog: &Arc<dyn Catalog>,
         events: &Arc<Events>,
         operator_key: Option<&OperatorKey>,
+        shared: Option<&Arc<SharedCache>>,
     ) -> Result<BTreeMap<String, Arc<KeyRing>>> {
         let pinned = self.policy.trust.operator_key.or_else(|| operator_key.map(OperatorKey::public_key));
         let operator_key = pinned.ok_or_else(|| {
@@ -391,8 +409,9 @@ impl Builder {
             let clock = Arc::clone(&self.clock);
             let roots = Roots::new(name, providers, ring.min_wraps, Arc::clone(&clock));
             let (catalog, events) = (Arc::clone(catalog), Arc::clone(events));
+            let shared = shared.filter(|_| ring.cache.shared).cloned();
             let made = KeyRing::new(name, ring.clone(), roots, catalog, events, clock, trusted.clone());
-            rings.insert(name.clone(), made);
+            rings.insert(name.clone(), Arc::new(made.sharing(shared)));
         }
         Ok(rings)
     }
@@ -449,7 +468,13 @@ fn make_local_keys(policy: &Policy, known: &[RootKey]) -> Result<()> {
                 && !policy.folder().join(path).exists()
                 && !known.iter().any(|root| root.uri == uri.to_string())
             {
-                LocalKms::init(&uri, policy.folder())?;
+                match policy.key_services.local.get(&uri) {
+                    None => LocalKms::init(&uri, policy.folder())?,
+                    Some(source) => {
+                        let passphrase = source.read()?.good_for_new_keys()?;
+                        LocalKms::init_sealed(&uri, policy.folder(), &passphrase, Kdf::default())?
+                    }
+                };
             }
         }
     }

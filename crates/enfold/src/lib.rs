@@ -69,8 +69,9 @@ pub mod kms;
 mod operator;
 pub mod policy;
 mod registry;
+mod shared_cache;
 pub mod state;
-#[cfg(any(feature = "postgres", feature = "http"))]
+#[cfg(any(feature = "postgres", feature = "http", feature = "redis"))]
 mod tls;
 mod watch;
 
@@ -81,6 +82,7 @@ pub use events::CallContext;
 pub use handle::{Builder, Enfold, RingEpoch};
 pub use keyring::{Repaired, RingWraps, RootHealth, RootWraps, ScopeId, Tried};
 pub use operator::Operator;
+pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.
 pub(crate) fn core_error(error: enfold_core::Error, doing: impl Into<String>) -> Error {

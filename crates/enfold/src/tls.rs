@@ -3,19 +3,28 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::policy::MinTls;
 use crate::{Code, Error, Result};
 
-/// What a connection trusts.
-#[derive(Clone, Debug, Default)]
+/// What a connection trusts, and who it says to be.
+#[derive(Default)]
 pub(crate) struct Trust<'a> {
     pub min: MinTls,
     /// A PEM file with the authorities that are trusted; none: those of the system, or of `SSL_CERT_FILE`.
     pub authorities: Option<&'a Path>,
+    pub identity: Option<Identity<'a>>,
+}
+
+/// A client certificate, of which the key was read by whoever knows who may read it.
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only key services are shown one"))]
+pub(crate) struct Identity<'a> {
+    pub certificate: &'a Path,
+    /// PEM.
+    pub key: &'a str,
 }
 
 /// `unverifiable`: the error of a machine that trusts nobody.
@@ -43,7 +52,11 @@ pub(crate) fn client(trust: &Trust<'_>, unverifiable: impl FnOnce() -> Error) ->
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|_| Error::new(Code::Internal, "the TLS library has no protocol version to offer"))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let config = config.with_root_certificates(roots);
+    let Some(Identity { certificate, key }) = &trust.identity else { return Ok(config.with_no_client_auth()) };
+    let refused = || unreadable(certificate, "it does not belong together with its key, or the key is not one in PEM");
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| refused())?;
+    config.with_client_auth_cert(certificates(certificate)?, key).map_err(|_| refused())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {

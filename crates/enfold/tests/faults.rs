@@ -15,7 +15,7 @@ use enfold::policy::VaultSignIn;
 use enfold::{Code, Result};
 use enfold_testkit::aws::{REGION, Server};
 use enfold_testkit::faultproxy::{Fault, FaultProxy};
-use enfold_testkit::openbao;
+use enfold_testkit::openbao::{OpenBao, ROOT_TOKEN};
 use serde_json::json;
 
 /// A whole call has this long, with all its tries.
@@ -90,12 +90,13 @@ async fn aws_kms_behind_a_bad_network() {
 
 #[tokio::test]
 async fn a_transit_engine_behind_a_bad_network() {
-    let mount = openbao::mount("transit", "mounts").await;
-    openbao::write(&format!("{mount}/keys/orders"), json!({ "derived": true })).await;
-    let proxy = FaultProxy::to(openbao::server().parse().unwrap());
+    let bao = OpenBao::shared();
+    let mount = bao.mount("transit", "mounts").await;
+    bao.write(&format!("{mount}/keys/orders"), json!({ "derived": true })).await;
+    let proxy = FaultProxy::to(bao.server().parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
-    std::fs::write(&token, openbao::ROOT_TOKEN).unwrap();
+    std::fs::write(&token, ROOT_TOKEN).unwrap();
     std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     let options = VaultOptions {
         sign_in: VaultSignIn::Token { file: Some(token) },

@@ -5,10 +5,11 @@ mod conformance_table;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use enfold::kms::conformance::{self, Arranged, Case, Fixture, Outcome, Trouble};
+use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, Outcome, Trouble};
 use enfold::kms::{
-    EncryptionContext, KeyManagementService, KeyMaterial, KeyUri, LocalKms, MemoryKms, MemoryState, Meter, Retry,
-    RetryOptions, UnwrapRequest, WrapRequest, WrappedKey,
+    DescribeKey, EncryptionContext, Kdf, KeyManagementService, KeyMaterial, KeyUri, LocalKms, MemoryKms, MemoryState,
+    Meter, Passphrase, Retry, RetryOptions, RewrapKeys, RewrapRequest, RotateKey, UnwrapRequest, WrapRequest,
+    WrappedKey,
 };
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -44,10 +45,19 @@ impl Fixture for Memory {
             Trouble::PendingDeletion => MemoryState::PendingDeletion,
             Trouble::Deleted => MemoryState::Deleted,
             Trouble::Denied => MemoryState::Denied,
+            Trouble::CredentialExpired => MemoryState::CredentialExpired,
             Trouble::Throttled => MemoryState::Throttled,
             Trouble::TimedOut => MemoryState::TimedOut,
         };
         self.made.lock().unwrap()[kms.uri()].set_state(state);
+        Arranged::Done(kms.clone())
+    }
+
+    async fn versions(&self, kms: &Arc<dyn KeyManagementService>, change: Change) -> Arranged {
+        match change {
+            Change::Rotate => kms.rotator().unwrap().rotate().await.unwrap(),
+            Change::RetireOld => self.made.lock().unwrap()[kms.uri()].retire_old_versions(),
+        }
         Arranged::Done(kms.clone())
     }
 }
@@ -55,24 +65,37 @@ impl Fixture for Memory {
 struct Local {
     folder: tempfile::TempDir,
     next: AtomicU32,
+    passphrase: Option<Passphrase>,
 }
 
+const ONE_VERSION: &str = "a key file holds one key for ever";
 const NO_SERVICE: &str = "a key file has no service that could refuse";
 
 #[async_trait]
 impl Fixture for Local {
     fn name(&self) -> String {
-        "local".to_owned()
+        if self.passphrase.is_some() { "local, under a passphrase" } else { "local" }.to_owned()
     }
 
     async fn key(&self) -> Arc<dyn KeyManagementService> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let uri = format!("local:{n}.key").parse().unwrap();
-        Arc::new(LocalKms::init(&uri, self.folder.path()).unwrap())
+        let (uri, folder) = (format!("local:{n}.key").parse().unwrap(), self.folder.path());
+        Arc::new(match &self.passphrase {
+            None => LocalKms::init(&uri, folder).unwrap(),
+            Some(passphrase) => {
+                // Read back, so that it is the key from the file that is tried.
+                LocalKms::init_sealed(&uri, folder, passphrase, Kdf::default()).unwrap();
+                LocalKms::open_sealed(&uri, folder, passphrase).unwrap()
+            }
+        })
     }
 
     async fn trouble(&self, _: &Arc<dyn KeyManagementService>, _: Trouble) -> Arranged {
         Arranged::Impossible(NO_SERVICE)
+    }
+
+    async fn versions(&self, _: &Arc<dyn KeyManagementService>, _: Change) -> Arranged {
+        Arranged::Impossible(ONE_VERSION)
     }
 }
 
@@ -93,12 +116,28 @@ async fn behind_wrappers_every_case_passes_as_well() {
 
 #[tokio::test]
 async fn the_local_provider_passes_every_case_that_a_file_can_be_in() {
-    let report = conformance::run(&Local { folder: tempfile::tempdir().unwrap(), next: AtomicU32::new(0) }).await;
-    println!("{report}");
-    conformance_table::must_be_documented("local", &report);
-    let troubles =
-        [Case::Disabled, Case::PendingDeletion, Case::Deleted, Case::Denied, Case::Throttled, Case::TimedOut];
-    assert_eq!(report.exceptions(), troubles.map(|case| (case, Outcome::NotRun(NO_SERVICE))));
+    let versions = [Case::Rotated, Case::OldVersion, Case::RetiredVersion];
+    let troubles = [
+        Case::Disabled,
+        Case::PendingDeletion,
+        Case::Deleted,
+        Case::Denied,
+        Case::CredentialExpired,
+        Case::Throttled,
+        Case::TimedOut,
+    ];
+    let expected: Vec<_> = [(&versions[..], ONE_VERSION), (&troubles[..], NO_SERVICE)]
+        .into_iter()
+        .flat_map(|(cases, why)| cases.iter().map(move |case| (*case, Outcome::NotRun(why))))
+        .collect();
+    let passphrase = Passphrase::new("six words drawn with dice".to_owned().into()).unwrap();
+    for passphrase in [None, Some(passphrase)] {
+        let local = Local { folder: tempfile::tempdir().unwrap(), next: AtomicU32::new(0), passphrase };
+        let report = conformance::run(&local).await;
+        println!("{report}");
+        conformance_table::must_be_documented("local", &report);
+        assert_eq!(report.exceptions(), expected);
+    }
 }
 
 /// A provider with a fault in it, to see that the suite finds it.
@@ -113,6 +152,10 @@ enum How {
     ReversesBatches,
     KeepsTheKeyInTheClear,
     StopsAtTheFirstBadItem,
+    RewrapsWithoutLooking,
+    ForgetsOldVersions,
+    OpensRetiredVersions,
+    NeverRotates,
 }
 
 #[async_trait]
@@ -129,7 +172,7 @@ impl KeyManagementService for Broken {
                 self.inner.wrap(&bare).await
             }
             How::KeepsTheKeyInTheClear => requests.iter().map(|r| WrappedKey::new(r.key.expose().to_vec())).collect(),
-            How::ReversesBatches | How::StopsAtTheFirstBadItem => self.inner.wrap(requests).await,
+            _ => self.inner.wrap(requests).await,
         }
     }
 
@@ -157,7 +200,40 @@ impl KeyManagementService for Broken {
                 let take = |r: &UnwrapRequest<'_>| KeyMaterial::from_slice(&mut r.wrapped.as_bytes().to_vec());
                 requests.iter().map(|r| take(r).ok_or_else(wrong)).collect()
             }
+            _ => self.inner.unwrap(requests).await,
         }
+    }
+
+    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
+        matches!(self.how, How::RewrapsWithoutLooking).then_some(self)
+    }
+
+    fn rotator(&self) -> Option<&dyn RotateKey> {
+        Some(self)
+    }
+
+    fn describer(&self) -> Option<&dyn DescribeKey> {
+        Some(&self.inner)
+    }
+}
+
+#[async_trait]
+impl RewrapKeys for Broken {
+    async fn rewrap(&self, requests: &[RewrapRequest<'_>]) -> Vec<enfold::Result<WrappedKey>> {
+        requests.iter().map(|request| Ok(request.wrapped.clone())).collect()
+    }
+}
+
+#[async_trait]
+impl RotateKey for Broken {
+    async fn rotate(&self) -> enfold::Result<()> {
+        if !matches!(self.how, How::NeverRotates) {
+            self.inner.rotate().await?;
+        }
+        if matches!(self.how, How::ForgetsOldVersions) {
+            self.inner.retire_old_versions();
+        }
+        Ok(())
     }
 }
 
@@ -178,6 +254,14 @@ impl Fixture for How {
     async fn trouble(&self, _: &Arc<dyn KeyManagementService>, _: Trouble) -> Arranged {
         Arranged::Impossible("it is never asked for")
     }
+
+    async fn versions(&self, kms: &Arc<dyn KeyManagementService>, change: Change) -> Arranged {
+        // That nothing is retired is the fault of `OpensRetiredVersions`, and plays no part in the others.
+        if change == Change::Rotate {
+            kms.rotator().unwrap().rotate().await.unwrap();
+        }
+        Arranged::Done(kms.clone())
+    }
 }
 
 #[tokio::test]
@@ -187,6 +271,11 @@ async fn the_suite_finds_providers_that_break_the_contract() {
         (How::ReversesBatches, Case::OrderKept),
         (How::KeepsTheKeyInTheClear, Case::RoundTrip),
         (How::StopsAtTheFirstBadItem, Case::BatchWithOneBadItem),
+        (How::RewrapsWithoutLooking, Case::WrongContext),
+        (How::ForgetsOldVersions, Case::Rotated),
+        (How::ForgetsOldVersions, Case::OldVersion),
+        (How::OpensRetiredVersions, Case::RetiredVersion),
+        (How::NeverRotates, Case::Rotated),
     ] {
         let report = conformance::run(&how).await;
         let outcome = report.results.iter().find(|(c, _)| *c == case).map(|(_, o)| o);

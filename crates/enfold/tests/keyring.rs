@@ -304,3 +304,70 @@ async fn a_key_of_one_purpose_is_not_used_for_another() {
     stored.replace_range(..missing.len(), &missing);
     assert_eq!(code(open(&email, ACME, stored.as_bytes()).await), Code::KeyNotFound);
 }
+
+/// A process of an application whose ring `wide` has limits on its data key.
+async fn limited(world: &World, limits: &str) -> enfold::Enfold {
+    let policy =
+        common::POLICY.replacen("scope = \"ring\"\n", &format!("scope = \"ring\"\ncache = {{ {limits} }}\n"), 1);
+    world.builder_for(world.policy(&policy)).build().await.unwrap()
+}
+
+#[tokio::test]
+async fn after_so_many_uses_the_key_service_is_asked_again() {
+    let world = World::new();
+    let operators = world.operators().await;
+    let stored = seal(&operators.value("token").unwrap(), Place::none(), "ann").await.unwrap();
+    let app = limited(&world, "max_uses = 3").await;
+    let token = app.value("token").unwrap();
+    let before = world.kms.calls().unwrap;
+    for (use_, calls) in [1, 1, 1, 2, 2, 2, 3].into_iter().enumerate() {
+        // Sealing and opening count alike.
+        match use_ % 2 {
+            0 => assert_eq!(open(&token, Place::none(), &stored).await.unwrap(), "ann"),
+            _ => drop(seal(&token, Place::none(), "bob").await.unwrap()),
+        }
+        assert_eq!(world.kms.calls().unwrap - before, calls, "use {use_}");
+    }
+    // A batch is not divided, and ends the key's life for the next call.
+    let opens = [enfold::OpenRequest { place: Place::none(), form: Form::Text, stored: &stored }; 10];
+    assert!(token.open_many(&who(), &opens).await.into_iter().all(|opened| opened.is_ok()));
+    assert_eq!(world.kms.calls().unwrap - before, 3);
+    open(&token, Place::none(), &stored).await.unwrap();
+    assert_eq!(world.kms.calls().unwrap - before, 4);
+}
+
+#[tokio::test]
+async fn after_so_many_bytes_were_sealed_the_key_service_is_asked_again() {
+    let world = World::new();
+    let operators = world.operators().await;
+    let stored = seal(&operators.value("token").unwrap(), Place::none(), "ann").await.unwrap();
+    let app = limited(&world, "max_bytes = 100").await;
+    let token = app.value("token").unwrap();
+    let before = world.kms.calls().unwrap;
+    let text = "a".repeat(60);
+    seal(&token, Place::none(), &text).await.unwrap();
+    // What is opened is not counted.
+    for _ in 0..10 {
+        open(&token, Place::none(), &stored).await.unwrap();
+    }
+    seal(&token, Place::none(), &text).await.unwrap();
+    assert_eq!(world.kms.calls().unwrap - before, 1);
+    seal(&token, Place::none(), &text).await.unwrap();
+    assert_eq!(world.kms.calls().unwrap - before, 2);
+}
+
+#[tokio::test]
+async fn a_key_that_has_reached_its_limit_is_not_used_on_in_an_outage() {
+    let world = World::new();
+    let operators = world.operators().await;
+    let stored = seal(&operators.value("token").unwrap(), Place::none(), "ann").await.unwrap();
+    let app = limited(&world, "max_uses = 2, stale_if_error = \"1h\"").await;
+    let token = app.value("token").unwrap();
+    open(&token, Place::none(), &stored).await.unwrap();
+    world.kms.set_state(MemoryState::TimedOut);
+    open(&token, Place::none(), &stored).await.unwrap();
+    assert_eq!(code(open(&token, Place::none(), &stored).await), Code::KmsUnavailable);
+    world.kms.set_state(MemoryState::Enabled);
+    world.clock.advance(Duration::from_secs(2));
+    assert_eq!(open(&token, Place::none(), &stored).await.unwrap(), "ann");
+}

@@ -190,7 +190,8 @@ async fn serve(mut stream: TcpStream, behaviour: Behaviour, seen: Arc<Mutex<Vec<
     }
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
+/// Header and body of the next request; none where the caller is gone.
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {

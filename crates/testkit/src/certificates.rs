@@ -88,6 +88,28 @@ impl Authority {
         SelfSigned { pem, certificate: read("rsa.der"), public_key: read("rsa.pub") }
     }
 
+    /// As [`Self::issue`], for two days of long ago.
+    pub fn issue_expired(&self, name: &str) -> ServerCertificate {
+        // `req` makes certificates for days to come alone; `ca` has the dates told.
+        let settings = format!(
+            "[ca]\ndefault_ca = all\n[all]\ndatabase = index\nnew_certs_dir = .\nrand_serial = yes\n\
+             default_md = sha256\npolicy = any\nx509_extensions = server\n[any]\ncommonName = supplied\n\
+             [server]\nsubjectAltName = DNS:{name}\nbasicConstraints = critical,CA:FALSE\n"
+        );
+        let path = |name: &str| self.dir.path().join(name);
+        std::fs::write(path("ca.cnf"), settings).expect("it is written");
+        std::fs::write(path("index"), "").expect("it is written");
+        let (certificate, key) = (format!("expired-{name}.pem"), format!("expired-{name}.key"));
+        let subject = format!("/CN={name}");
+        let request = ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+        self.run(&[&request[..], &["-keyout", &key, "-subj", &subject, "-out", "request.pem"]].concat());
+        let signed = ["ca", "-batch", "-notext", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key"];
+        let past = ["-startdate", "20200101000000Z", "-enddate", "20200103000000Z"];
+        self.run(&[&signed[..], &past, &["-in", "request.pem", "-out", &certificate]].concat());
+        give_to_postgres(self.dir.path());
+        ServerCertificate { certificate: path(&certificate), key: path(&key) }
+    }
+
     fn openssl(&self, arguments: &[&str]) {
         let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
         self.run(&[&new[..], arguments].concat());

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use enfold::kms::{KeyUri, RootKeyState, RotationPlan};
 use enfold::policy::{Environment, Policy, format_duration};
-use enfold::{CallContext, Code, Enfold, Error, Place, Result, RingEpoch, RootHealth, Tried};
+use enfold::{
+    CallContext, Code, Enfold, Error, OnDisk, Place, Result, RingEpoch, RootHealth, SharedCacheHealth, Tried,
+};
 use enfold_core::{Form, Part, PayloadType};
 use serde::Serialize;
 
@@ -101,6 +103,9 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                 Ok(wrong) if wrong.is_empty() => note("data keys", Ok("every row is as it was made".to_owned().into())),
                 Ok(wrong) => wrong.into_iter().for_each(|error| note("data keys", Err(error))),
                 Err(error) => note("data keys", Err(error)),
+            }
+            if let Some(found) = enfold.shared_cache_health().await {
+                note(&format!("shared cache {}", found.server), Ok(shared_cache(&found)));
             }
             for (name, outcome) in keys(&enfold).await {
                 note(&name, outcome.map(Found::from));
@@ -223,6 +228,29 @@ fn pin(ring: &RingEpoch) -> Found {
     if warns { Found::warning(says, vec![hint]) } else { Found::from(says) }
 }
 
+/// A shared cache that is down costs speed only, so nothing here is a failure.
+fn shared_cache(found: &SharedCacheHealth) -> Found {
+    let keep = "set `save \"\"` and `appendonly no` there: what is on a disk outlives its time, and is in backups";
+    match &found.on_disk {
+        Ok(OnDisk::No) => "reached; it writes nothing to disk".to_owned().into(),
+        Ok(OnDisk::Yes(settings)) => Found {
+            says: format!("reached, and it writes entries to disk ({})", settings.join(", ")),
+            warns: true,
+            hints: vec![keep.to_owned()],
+        },
+        Ok(OnDisk::NotTold) => Found {
+            says: "reached; whether it writes to disk may not be asked (`CONFIG GET`)".to_owned(),
+            warns: true,
+            hints: vec![format!("if it does, {keep}")],
+        },
+        Err(error) => Found {
+            says: format!("{error}; data keys come from the key service instead"),
+            warns: true,
+            hints: vec!["start it, or take `shared_cache` out of the policy".to_owned()],
+        },
+    }
+}
+
 /// Every table of the policy is there and may be read.
 async fn database(policy: &Policy) -> Result<String> {
     let database = enfold_jobs::connect(&policy.database, Some(&policy.jobs)).await?;
@@ -326,5 +354,16 @@ mod tests {
         assert!([warned(2, 1), warned(10, 1), warned(1, 1)].concat().is_empty());
         let hint = ["set `min_epoch = 11` for the ring `main` in the policy of every application".to_owned()];
         assert_eq!([warned(11, 0), warned(11, 1)], [hint.clone(), hint]);
+    }
+
+    #[test]
+    fn a_shared_cache_that_writes_to_disk_may_not_be_asked_or_is_down_is_warned_of() {
+        let found = |on_disk| shared_cache(&SharedCacheHealth { server: "127.0.0.1:6379".into(), on_disk });
+        assert!(found(Ok(OnDisk::No)).hints.is_empty());
+        let writes = found(Ok(OnDisk::Yes(vec!["appendonly yes".into()])));
+        assert!(writes.says.contains("(appendonly yes)") && !writes.hints.is_empty());
+        assert!(!found(Ok(OnDisk::NotTold)).hints.is_empty());
+        let down = found(Err(Error::new(Code::DatabaseUnavailable, "cannot reach it")));
+        assert!(down.says.contains("from the key service") && !down.hints.is_empty());
     }
 }

@@ -38,6 +38,8 @@ pages![
     "operator-key-missing",
     "key-file-permissions",
     "key-file-invalid",
+    "passphrase-missing",
+    "passphrase-wrong",
     "local-key-in-production",
     "kms-uri-invalid",
     "kms-unavailable",

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use enfold::Enfold;
+use enfold::kms::{PASSPHRASE_VARIABLE, Passphrase, PassphraseSource};
 use enfold::policy::{
     ColumnDraft, DatabaseUrl, Environment, IndexDraft, Policy, PolicyDraft, RingDraft, Scheme, Scope, edit,
     parse_normaliser,
@@ -48,7 +49,8 @@ pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
         EnvironmentArg::Production => Environment::Production,
     };
     let start = Start { url: named, root: &args.root, environment, confidence: args.confidence };
-    let draft = draft(&start, &report)?;
+    let mut draft = draft(&start, &report)?;
+    seal_root(&mut draft, args, context)?;
     edit::create(config, &draft)?;
     let prepared = prepare(context).await;
     let document = json!({
@@ -68,6 +70,38 @@ pub(crate) async fn run(context: &Context<'_>, args: &Init) -> Result<()> {
     // The policy stays when the rest fails: it is what has to be read and mended.
     prepared
         .map_err(|error| error.hint("the policy stays: `enfold init --prepare` does the rest, once that is settled"))
+}
+
+/// Writes down where the passphrase of the root key is, where it is to be sealed under one; [`prepare`] then seals it.
+fn seal_root(draft: &mut PolicyDraft, args: &Init, context: &Context<'_>) -> Result<()> {
+    if args.passphrase_file.is_none() && !args.passphrase_env {
+        return Ok(());
+    }
+    let Some(file) = args.root.strip_prefix("local:") else {
+        return Err(Error::new(Code::Usage, format!("the root key `{}` is in no file to be sealed", args.root))
+            .hint("a passphrase is for `--root local:FILE`; a key service guards its keys itself")
+            .hint("nothing was changed"));
+    };
+    let absolute = args.passphrase_file.as_ref().map(std::path::absolute).transpose().map_err(|error| {
+        Error::new(Code::FileFailed, "cannot tell where the passphrase's file is").cause(super::io_fact(&error))
+    })?;
+    let mut source = match absolute {
+        Some(path) => PassphraseSource::File(path),
+        None => PassphraseSource::Variable(PASSPHRASE_VARIABLE.to_owned()),
+    };
+    // Looked at before anything is written.
+    source.read().and_then(Passphrase::good_for_new_keys).map_err(|error| error.hint("nothing was changed"))?;
+    if let PassphraseSource::File(path) = &mut source {
+        *path = within(path, &context.global.config);
+    }
+    draft.seal_local_root(file, &source)
+}
+
+/// A file as the policy names it: from the policy's folder on, where it is in there.
+fn within(path: &Path, config: &Path) -> std::path::PathBuf {
+    let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+    let folder = config.parent().unwrap_or(Path::new(""));
+    path.strip_prefix(folder).unwrap_or(path).to_owned()
 }
 
 /// What `init` does after it has written the policy, for a policy that is there: where the tables of the catalog are made

@@ -12,6 +12,7 @@ pub(crate) mod explain;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod keys;
+pub(crate) mod passphrase;
 pub(crate) mod plan;
 pub(crate) mod rollback;
 pub(crate) mod status;
@@ -136,6 +137,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
             Err(Error::new(Code::Usage, "this program was built without SQLite, which the demo runs on"))
         }
         Command::Inspect(args) => inspect::run(context.screen, &args),
+        Command::Passphrase(args) => passphrase::run(context, &args),
         Command::Explain(args) => explain::run(context.screen, &args),
         Command::Completions(args) => completions::run(context.screen, &args),
     }

@@ -13,10 +13,13 @@ mod harness;
 #[cfg(feature = "postgres")]
 mod index_build;
 mod interrupt;
+mod local_key;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
 mod rights;
+#[cfg(feature = "vault")]
+mod vault;
 mod way;

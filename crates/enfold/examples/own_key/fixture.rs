@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use enfold::kms::conformance::{Arranged, Case, Fixture, Trouble};
+use enfold::kms::conformance::{Arranged, Case, Change, Fixture, Trouble};
 use enfold::kms::{KeyManagementService, Registry};
 use enfold::policy::{Environment, KeyServices};
 use enfold::{Code, Result};
@@ -51,6 +51,10 @@ impl Fixture for OwnKeys {
 
     async fn trouble(&self, _: &Arc<dyn KeyManagementService>, _: Trouble) -> Arranged {
         Arranged::Impossible("a key that somebody uses is not brought into trouble")
+    }
+
+    async fn versions(&self, _: &Arc<dyn KeyManagementService>, _: Change) -> Arranged {
+        Arranged::Impossible("a key that somebody uses is not rotated")
     }
 
     fn lacks(&self, case: Case) -> Option<&'static str> {

@@ -15,6 +15,8 @@ pub enum Purpose {
     Index,
     /// Authenticates the ring's rows.
     Rows,
+    /// Seals the ring's entries in the shared cache.
+    Cache,
 }
 
 impl Purpose {
@@ -23,12 +25,13 @@ impl Purpose {
             Purpose::Seal => "seal",
             Purpose::Index => "index",
             Purpose::Rows => "rows",
+            Purpose::Cache => "cache",
         }
     }
 
     /// From the word that is stored: for whoever writes a catalog of their own.
     pub fn parse(text: &str) -> Result<Self> {
-        [Purpose::Seal, Purpose::Index, Purpose::Rows]
+        [Purpose::Seal, Purpose::Index, Purpose::Rows, Purpose::Cache]
             .into_iter()
             .find(|p| p.as_str() == text)
             .ok_or_else(|| unknown_word("purpose"))

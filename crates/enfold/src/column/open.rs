@@ -126,6 +126,7 @@ impl Batch<'_> {
 
     async fn open_by_key(&self, id: KeyId, items: &[(usize, Envelope<'_>)]) -> Result<Vec<Result<Opened>>> {
         let key = self.column.seat.ring.by_id(&self.view, id).await?;
+        key.spend(items.len(), 0);
         let batch =
             items.iter().map(|(at, envelope)| OpenItem { envelope: *envelope, binding: self.bindings.get(*at) });
         let opened = key.opener()?.open_many(&batch.collect::<Vec<_>>());

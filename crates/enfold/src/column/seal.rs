@@ -109,6 +109,7 @@ impl<'a> Batch<'a> {
             }
         };
         let key = ring.current(&self.view, Purpose::Seal, &scope).await?;
+        key.spend(items.len(), items.iter().map(|at| self.requests[*at].value.len()).sum());
         let sealed = if ring.policy.scope == Scope::Record {
             let sealer = key.record_sealer()?;
             let seal = |item: SealItem<'_>| sealer.seal(item.binding, item.payload, item.padding, item.plaintext);

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use enfold_core::index::{BlindIndex, IndexSpec};
 use enfold_core::{DataKey, KeyId, Opener, RecordSealer, Salt, Sealer};
 
+use super::roots;
 use crate::catalog::{DataKeyRow, KeyStatus, Purpose};
+use crate::kms::KeyMaterial;
 use crate::policy;
 use crate::state::RingState;
 use crate::{Code, Error, Result};
@@ -19,12 +21,16 @@ pub(crate) struct LiveKey {
     status: KeyStatus,
     /// The epoch by which `status` was last found right.
     epoch: AtomicU64,
+    /// Values that were sealed, opened or looked up since the key service gave it out, and bytes that were sealed.
+    uses: AtomicU64,
+    bytes: AtomicU64,
     ready: Ready,
 }
 
 enum Ready {
     Seal(Box<Sealing>),
     Index { key: DataKey, index: OnceLock<Box<BlindIndex>> },
+    Cache(KeyMaterial),
 }
 
 struct Sealing {
@@ -45,10 +51,12 @@ impl LiveKey {
                 opener: Opener::new(&key, row.id),
             })),
             Purpose::Index => Ready::Index { key, index: OnceLock::new() },
+            Purpose::Cache => Ready::Cache(roots::material(&key)),
             Purpose::Rows => return Err(wrong_purpose(&row)),
         };
         row.wraps = Vec::new();
-        Ok(Self { row, status, epoch: AtomicU64::new(epoch), ready })
+        let (uses, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { row, status, epoch: AtomicU64::new(epoch), uses, bytes, ready })
     }
 
     pub(crate) fn id(&self) -> KeyId {
@@ -65,6 +73,19 @@ impl LiveKey {
             self.epoch.store(state.epoch, Ordering::Relaxed);
         }
         Ok(same)
+    }
+
+    /// Counts what is about to be done with this key: values, and bytes of plaintext that are sealed.
+    pub(crate) fn spend(&self, values: usize, bytes: usize) {
+        self.uses.fetch_add(values as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the key service has to be asked before it is used again.
+    pub(crate) fn is_spent(&self, limits: &policy::CachePolicy) -> bool {
+        let reached =
+            |most: Option<u64>, spent: &AtomicU64| most.is_some_and(|most| spent.load(Ordering::Relaxed) >= most);
+        reached(limits.max_uses, &self.uses) || reached(limits.max_bytes, &self.bytes)
     }
 
     /// To seal values by reference to this key.
@@ -97,6 +118,14 @@ impl LiveKey {
         let made = BlindIndex::new(key, self.row.id, spec.clone())
             .map_err(|e| crate::core_error(e, format!("cannot use the index `{}`", spec.name)))?;
         Ok(index.get_or_init(|| Box::new(made)))
+    }
+
+    /// To seal and open entries of the shared cache.
+    pub(crate) fn entries(&self) -> Result<&KeyMaterial> {
+        match &self.ready {
+            Ready::Cache(key) => Ok(key),
+            _ => Err(wrong_purpose(&self.row)),
+        }
     }
 
     fn sealing(&self) -> Result<&Sealing> {

@@ -13,7 +13,12 @@ use crate::{Code, Error, Result};
 impl KeyRing {
     /// The id of the data key that seals in a scope. The first version is made here; later ones are the operators' to
     /// announce, so one that they announced and that is not there was taken away.
-    pub(super) async fn find_or_make(&self, view: &Arc<View>, purpose: Purpose, scope: &ScopeId) -> Result<KeyId> {
+    pub(super) async fn find_or_make(
+        self: &Arc<Self>,
+        view: &Arc<View>,
+        purpose: Purpose,
+        scope: &ScopeId,
+    ) -> Result<KeyId> {
         let version = view.state.sealing_version(purpose, scope.as_str());
         if let Some(row) = self.catalog.key_version(self.id(), purpose, scope.as_str(), version).await? {
             // The row decides which key is fetched, so it is believed no more than any other.
@@ -33,6 +38,7 @@ impl KeyRing {
             Inserted::Made => {
                 self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).key(row.id));
                 let id = row.id;
+                self.to_shared(view, &row, &self.context(&row)?, &key).await;
                 self.keys.put(&id, LiveKey::new(row, KeyStatus::Active, view.state.epoch, key)?);
                 Ok(id)
             }

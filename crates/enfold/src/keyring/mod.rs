@@ -15,6 +15,7 @@ pub(crate) mod roots;
 mod rows;
 mod scope;
 mod seen;
+mod shared;
 mod wraps;
 
 use std::sync::Arc;
@@ -22,12 +23,13 @@ use std::sync::atomic::AtomicBool;
 
 use enfold_core::{KeyId, Part};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Fetched};
 use crate::catalog::{Catalog, DataKeyRow, KeyStatus, Purpose};
 use crate::clock::Clock;
 use crate::events::{Event, EventKind, Events};
 use crate::kms::{EncryptionContext, TenantTag};
 use crate::policy::RingPolicy;
+use crate::shared_cache::SharedCache;
 use crate::{Code, Error, Result};
 
 pub use health::{RootHealth, Tried};
@@ -54,6 +56,8 @@ pub(crate) struct KeyRing {
     /// Which data key a scope seals with, by the epoch that says so. An entry of another epoch is never asked for.
     pointers: Arc<Cache<(u64, Purpose, ScopeId), KeyId>>,
     keys: Arc<Cache<KeyId, LiveKey>>,
+    /// Where this ring's processes share what they unwrapped.
+    shared: Option<Arc<SharedCache>>,
     /// A data key was made here while a root key did not answer.
     wraps_missing: AtomicBool,
 }
@@ -67,11 +71,11 @@ impl KeyRing {
         events: Arc<Events>,
         clock: Arc<dyn Clock>,
         trusted: Trusted,
-    ) -> Arc<Self> {
+    ) -> Self {
         let pointers = Cache::new(policy.cache, Arc::clone(&clock));
         let keys = Cache::new(policy.cache, Arc::clone(&clock));
         let seen = seen::Seen::new(trusted, clock);
-        Arc::new(Self {
+        Self {
             name: name.to_owned(),
             policy,
             roots,
@@ -80,8 +84,14 @@ impl KeyRing {
             seen,
             pointers,
             keys,
+            shared: None,
             wraps_missing: AtomicBool::new(false),
-        })
+        }
+    }
+
+    /// Leaves data keys to other processes, and takes theirs.
+    pub(crate) fn sharing(self, shared: Option<Arc<SharedCache>>) -> Self {
+        Self { shared, ..self }
     }
 
     /// The ring's id, which is bound into everything.
@@ -99,7 +109,7 @@ impl KeyRing {
         let pointer = (view.state.epoch, purpose, scope.clone());
         let fetch = || {
             let (ring, view, scope) = (Arc::clone(self), Arc::clone(view), scope.clone());
-            async move { ring.find_or_make(&view, purpose, &scope).await }
+            async move { ring.find_or_make(&view, purpose, &scope).await.map(Fetched::now) }
         };
         let id = *self.pointers.get(&pointer, fetch).await?;
         let key = self.by_id(view, id).await?;
@@ -112,7 +122,12 @@ impl KeyRing {
             let (ring, view) = (Arc::clone(self), Arc::clone(view));
             async move { ring.fetch(&view, id).await }
         };
-        let key = self.keys.get(&id, fetch).await?;
+        let mut key = self.keys.get(&id, fetch).await?;
+        if key.is_spent(&self.policy.cache) {
+            // Also in an outage: a key that has reached its limits is not served stale.
+            self.keys.evict_this(&id, &key);
+            key = self.keys.get(&id, fetch).await?;
+        }
         if key.is_current(&view.state)? {
             return Ok(key);
         }
@@ -172,13 +187,14 @@ impl KeyRing {
         scope::into_context(&row.scope, context)?.with_labels(&self.policy.labels)
     }
 
-    async fn fetch(&self, view: &Arc<View>, id: KeyId) -> Result<LiveKey> {
+    async fn fetch(self: &Arc<Self>, view: &Arc<View>, id: KeyId) -> Result<Fetched<LiveKey>> {
         let row = self.catalog.key(self.id(), id).await?.ok_or_else(|| self.not_found(id))?;
         self.unlock(view, row).await
     }
 
-    /// From a row of the catalog to a key: the row is authenticated, the operators' word is asked, a key service unwraps.
-    async fn unlock(&self, view: &Arc<View>, row: DataKeyRow) -> Result<LiveKey> {
+    /// From a row of the catalog to a key: the row is authenticated, the operators' word is asked, and a key service
+    /// unwraps unless it lately did for another process.
+    async fn unlock(self: &Arc<Self>, view: &Arc<View>, row: DataKeyRow) -> Result<Fetched<LiveKey>> {
         let (view, status) = self.believe_now(view, &row).await?;
         let refused = match status {
             KeyStatus::Active | KeyStatus::Retired => None,
@@ -192,9 +208,13 @@ impl KeyRing {
             ));
         }
         let context = self.context(&row)?;
+        if let Some((key, age)) = self.from_shared(&view, &row, &context).await {
+            return Ok(Fetched { value: LiveKey::new(row, status, view.state.epoch, key)?, age });
+        }
         let key = self.roots.unwrap(&row.wraps, &context).await?;
         self.events.emit(Event::new(EventKind::KeyUsed, 1).ring(self.id()).key(row.id));
-        LiveKey::new(row, status, view.state.epoch, key)
+        self.to_shared(&view, &row, &context, &key).await;
+        LiveKey::new(row, status, view.state.epoch, key).map(Fetched::now)
     }
 
     /// Whether a row may be believed, by the newest state where the one in hand says no: the row may be of a state that

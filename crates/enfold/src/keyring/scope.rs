@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::kms::{EncryptionContext, TenantTag};
 use crate::{Code, Error, Result};
 
-/// `ring`, `record`, `column:ID`, `tenant@TAG`, `index:IDS/NAME`, `index:IDS/NAME@TAG`, `rows`. A tenant is in it as its
+/// `ring`, `record`, `column:ID`, `tenant@TAG`, `index:IDS/NAME`, `index:IDS/NAME@TAG`, `rows`, `cache`. A tenant is in it as its
 /// keyed hash only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ScopeId(String);
@@ -41,6 +41,11 @@ impl ScopeId {
         Self("rows".into())
     }
 
+    /// The key that seals the ring's entries in the shared cache.
+    pub fn cache() -> Self {
+        Self("cache".into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,7 +57,7 @@ impl FromStr for ScopeId {
 
     fn from_str(text: &str) -> Result<Self> {
         let kind = text.split([':', '@']).next().unwrap_or_default();
-        if ["ring", "record", "column", "tenant", "index", "rows"].contains(&kind) {
+        if ["ring", "record", "column", "tenant", "index", "rows", "cache"].contains(&kind) {
             return Ok(Self(text.to_owned()));
         }
         Err(Error::new(Code::Usage, "a scope is `ring`, `record`, `column:ID` or `tenant@TAG`"))

@@ -1,4 +1,4 @@
-//! The wrap of the providers that hold their root key themselves: memory and local.
+//! The wrap of those who hold the wrapping key themselves: the providers memory and local, and the shared cache.
 //!
 //! `prefix ‖ version 1 ‖ salt 16 ‖ nonce 12 ‖ ciphertext 32 ‖ tag 16`. HKDF-SHA-256 (RFC 5869) over the root key with
 //! the random salt gives an AES-256-GCM key for this wrap alone, so the root key is used for nothing but HKDF and the
@@ -18,7 +18,7 @@ const SALT: usize = 16;
 const TAG: usize = 16;
 
 /// Seals `key` under `root`. `purpose` keeps providers apart even if they were given the same root key.
-pub(super) fn wrap(
+pub(crate) fn wrap(
     prefix: &[u8],
     purpose: &'static [u8],
     root: &KeyMaterial,
@@ -48,7 +48,7 @@ pub(super) fn wrap(
 }
 
 /// Opens what [`wrap`] made; `None` for everything else, with no word on what was wrong.
-pub(super) fn unwrap(
+pub(crate) fn unwrap(
     prefix: &[u8],
     purpose: &'static [u8],
     root: &KeyMaterial,

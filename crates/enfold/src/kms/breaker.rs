@@ -4,12 +4,12 @@
 //! ring's next root key, or is told when to try again. After a pause one call goes through to see; the others still do
 //! not wait for it. A service that comes back is therefore met by one call, and then by those who need something.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::around::{Around, Request};
+use super::circuit::{Admitted, Circuit};
 use super::failure::{self, Operation};
-use super::retry::jitter;
 use super::service::KeyManagementService;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result, Retry};
@@ -17,9 +17,7 @@ use crate::error::{Code, Error, Result, Retry};
 /// See the module's head.
 pub struct Breaker {
     inner: Arc<dyn KeyManagementService>,
-    clock: Arc<dyn Clock>,
-    options: BreakerOptions,
-    state: Mutex<State>,
+    circuit: Circuit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,76 +46,13 @@ pub enum Standing {
     OnTrial,
 }
 
-#[derive(Default)]
-struct State {
-    /// Failed calls in a row.
-    failures: u32,
-    /// Pauses in a row.
-    pauses: u32,
-    /// Not before then, once enough calls failed.
-    closed_until: Option<Duration>,
-    trial: bool,
-}
-
-/// What may happen to a call.
-enum Admitted {
-    Freely,
-    /// To see whether the service answers again.
-    OnTrial,
-    NotFor(Duration),
-}
-
 impl Breaker {
     pub fn new(inner: Arc<dyn KeyManagementService>, options: BreakerOptions, clock: Arc<dyn Clock>) -> Self {
-        Self { inner, clock, options, state: Mutex::default() }
+        Self { inner, circuit: Circuit::new(options, clock) }
     }
 
     pub fn standing(&self) -> Standing {
-        let now = self.clock.now();
-        match self.state().closed_until {
-            None => Standing::Answers,
-            Some(until) if now < until => Standing::LeftAlone(until - now),
-            Some(_) => Standing::OnTrial,
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code under this lock panics half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn admit(&self) -> Admitted {
-        let now = self.clock.now();
-        let mut state = self.state();
-        match state.closed_until {
-            None => Admitted::Freely,
-            Some(until) if now < until => Admitted::NotFor(until - now),
-            // Whoever is on trial ends soon, by the deadline of the retries below.
-            Some(_) if state.trial => Admitted::NotFor(self.options.first_pause),
-            Some(_) => {
-                state.trial = true;
-                Admitted::OnTrial
-            }
-        }
-    }
-
-    fn learn(&self, failed: bool) {
-        let now = self.clock.now();
-        let mut state = self.state();
-        if !failed {
-            *state = State::default();
-            return;
-        }
-        state.failures = state.failures.saturating_add(1);
-        let trial = std::mem::take(&mut state.trial);
-        // Calls that were on their way when it closed say nothing new.
-        if trial || (state.closed_until.is_none() && state.failures >= self.options.failures) {
-            let pause = self.options.first_pause.saturating_mul(1_u32.checked_shl(state.pauses).unwrap_or(u32::MAX));
-            let pause = pause.min(self.options.longest_pause);
-            state.pauses = state.pauses.saturating_add(1);
-            // At least half of it, and not the same for every process that was cut off with this one.
-            state.closed_until = Some(now + pause / 2 + jitter(pause / 2));
-        }
+        self.circuit.standing()
     }
 
     fn refusal(&self, operation: Operation, left: Duration) -> Error {
@@ -133,27 +68,18 @@ impl Around for Breaker {
     }
 
     async fn around<R: Request>(&self, requests: &[R]) -> Vec<Result<R::Answer>> {
-        let trial = match self.admit() {
+        let trial = match self.circuit.admit() {
             Admitted::NotFor(left) => {
                 return requests.iter().map(|_| Err(self.refusal(R::OPERATION, left))).collect();
             }
             Admitted::Freely => None,
-            Admitted::OnTrial => Some(Trial(self)),
+            Admitted::OnTrial(trial) => Some(trial),
         };
         let answers = R::send(&*self.inner, requests).await;
         let passing = |answer: &Result<R::Answer>| matches!(answer, Err(e) if e.code().retry() == Retry::Later);
-        self.learn(!answers.is_empty() && answers.iter().all(passing));
+        self.circuit.learn(!answers.is_empty() && answers.iter().all(passing));
         drop(trial);
         answers
-    }
-}
-
-/// A call on trial whose caller gives up leaves the trial to the next.
-struct Trial<'a>(&'a Breaker);
-
-impl Drop for Trial<'_> {
-    fn drop(&mut self) {
-        self.0.state().trial = false;
     }
 }
 

@@ -5,18 +5,21 @@
 //! reason, and a server that refuses under another name than the service it imitates as a deviation; the test must
 //! expect both by name, so that nothing is skipped in silence.
 
+mod trouble;
+mod versions;
+
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::context::EncryptionContext;
-use super::failure::Operation;
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    GenerateRequest, KeyManagementService, KeyManagementServiceExt, RootKeyState, UnwrapRequest, WrapRequest,
+    GenerateRequest, KeyManagementService, KeyManagementServiceExt, RewrapRequest, RootKeyState, UnwrapRequest,
+    WrapRequest,
 };
-use crate::error::{Code, Result, Retry};
+use crate::error::{Code, Result};
 
 /// What the suite needs from a provider's test.
 #[async_trait]
@@ -35,6 +38,14 @@ pub trait Fixture: Send + Sync {
         None
     }
 
+    /// Does to the versions of the root key of `kms` what those who keep it may do.
+    async fn versions(&self, kms: &Arc<dyn KeyManagementService>, change: Change) -> Arranged;
+
+    /// The version of the root key that a wrap names, where the provider's wraps name one.
+    fn version_of(&self, _: &WrappedKey) -> Option<u32> {
+        None
+    }
+
     /// The code with which this server refuses where the service itself would give another one. The call must be
     /// refused all the same.
     fn deviation(&self, _: Case) -> Option<Code> {
@@ -48,8 +59,18 @@ pub enum Trouble {
     PendingDeletion,
     Deleted,
     Denied,
+    /// What the provider signs in with was good when the wrap was made, and is over.
+    CredentialExpired,
     Throttled,
     TimedOut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new version, which wraps from now on.
+    Rotate,
+    /// Every version but the newest opens nothing any more.
+    RetireOld,
 }
 
 pub enum Arranged {
@@ -71,10 +92,14 @@ pub enum Case {
     OrderKept,
     Generate,
     Describe,
+    Rotated,
+    OldVersion,
+    RetiredVersion,
     Disabled,
     PendingDeletion,
     Deleted,
     Denied,
+    CredentialExpired,
     Throttled,
     TimedOut,
 }
@@ -110,7 +135,7 @@ pub async fn run(fixture: &dyn Fixture) -> Report {
 }
 
 impl Case {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::RoundTrip,
         Self::EmptyBatch,
         Self::ContextsOfAllKinds,
@@ -121,10 +146,14 @@ impl Case {
         Self::OrderKept,
         Self::Generate,
         Self::Describe,
+        Self::Rotated,
+        Self::OldVersion,
+        Self::RetiredVersion,
         Self::Disabled,
         Self::PendingDeletion,
         Self::Deleted,
         Self::Denied,
+        Self::CredentialExpired,
         Self::Throttled,
         Self::TimedOut,
     ];
@@ -141,10 +170,14 @@ impl Case {
             Self::OrderKept => "order kept",
             Self::Generate => "generate",
             Self::Describe => "describe",
+            Self::Rotated => "rotated",
+            Self::OldVersion => "old version",
+            Self::RetiredVersion => "retired version",
             Self::Disabled => "disabled",
             Self::PendingDeletion => "pending deletion",
             Self::Deleted => "deleted",
             Self::Denied => "denied",
+            Self::CredentialExpired => "expired credential",
             Self::Throttled => "throttled",
             Self::TimedOut => "time-out",
         }
@@ -196,12 +229,16 @@ async fn one(fixture: &dyn Fixture, case: Case, deviation: Option<Code>) -> Verd
         Case::OrderKept => order_kept(kms).await?,
         Case::Generate => generate(kms).await?,
         Case::Describe => describe(kms).await?,
-        Case::Disabled => return in_trouble(fixture, Trouble::Disabled, deviation).await,
-        Case::PendingDeletion => return in_trouble(fixture, Trouble::PendingDeletion, deviation).await,
-        Case::Deleted => return in_trouble(fixture, Trouble::Deleted, deviation).await,
-        Case::Denied => return in_trouble(fixture, Trouble::Denied, deviation).await,
-        Case::Throttled => return in_trouble(fixture, Trouble::Throttled, deviation).await,
-        Case::TimedOut => return in_trouble(fixture, Trouble::TimedOut, deviation).await,
+        Case::Rotated => return versions::rotated(fixture).await,
+        Case::OldVersion => return versions::old_version(fixture, invalid).await,
+        Case::RetiredVersion => return versions::retired(fixture, deviation).await,
+        Case::Disabled => return trouble::refused(fixture, Trouble::Disabled, deviation).await,
+        Case::PendingDeletion => return trouble::refused(fixture, Trouble::PendingDeletion, deviation).await,
+        Case::Deleted => return trouble::refused(fixture, Trouble::Deleted, deviation).await,
+        Case::Denied => return trouble::refused(fixture, Trouble::Denied, deviation).await,
+        Case::CredentialExpired => return trouble::refused(fixture, Trouble::CredentialExpired, deviation).await,
+        Case::Throttled => return trouble::refused(fixture, Trouble::Throttled, deviation).await,
+        Case::TimedOut => return trouble::refused(fixture, Trouble::TimedOut, deviation).await,
     }
     Ok(None)
 }
@@ -247,7 +284,16 @@ async fn wrong_context(kms: &dyn KeyManagementService, code: Code) -> Check {
         ("no pair", Ok(EncryptionContext::new())),
     ];
     for (what, other) in others {
-        refused_as(code, what, kms.unwrap_one(&wrapped, &good(other)?).await)?;
+        let other = good(other)?;
+        refused_as(code, what, kms.unwrap_one(&wrapped, &other).await)?;
+        // Or the wrap of one tenant would become the wrap of another's key.
+        if let Some(rewrapper) = kms.rewrapper() {
+            let answers = rewrapper.rewrap(&[RewrapRequest { wrapped: &wrapped, context: &other }]).await;
+            check(answers.len() == 1, "another number of results than of requests")?;
+            for answer in answers {
+                refused_as(code, &format!("{what}, rewrapped"), answer)?;
+            }
+        }
     }
     Ok(())
 }
@@ -345,45 +391,6 @@ async fn describe(kms: &dyn KeyManagementService) -> Check {
     check(about.state == RootKeyState::Enabled, "an enabled key is not described as one")?;
     check(about.usable, "a key that wraps is described as unusable")?;
     check(!about.resolved.is_empty(), "the description names no key")
-}
-
-async fn in_trouble(fixture: &dyn Fixture, trouble: Trouble, deviation: Option<Code>) -> Verdict {
-    let healthy = fixture.key().await;
-    let (key, context) = (material(7), context());
-    let wrapped = good(healthy.wrap_one(&key, &context).await)?;
-    let kms = match fixture.trouble(&healthy, trouble).await {
-        Arranged::Done(kms) => kms,
-        Arranged::Impossible(why) => return Ok(Some(why)),
-    };
-    let (right, retry, state) = expected(trouble);
-    let code = deviation.unwrap_or(right);
-    let named = |operation: Operation| format!("{operation} in trouble");
-    refused_as(code, &named(Operation::Unwrap), kms.unwrap_one(&wrapped, &context).await)?;
-    refused_as(code, &named(Operation::Wrap), kms.wrap_one(&key, &context).await)?;
-    if kms.generator().is_some() {
-        refused_as(code, &named(Operation::Generate), kms.generate_one(&context).await)?;
-    }
-    if let Some(describer) = kms.describer() {
-        match (describer.describe().await, state) {
-            (Ok(about), Some(state)) => check(about.state == state, "the description has another state")?,
-            (Ok(_), None) => return Err("a key that cannot be asked was described".to_owned()),
-            (Err(error), _) => check(error.code() == code, "the description fails in another way")?,
-        }
-    }
-    check(deviation.is_some() || right.retry() == retry, "the wrong word on whether to try again")?;
-    Ok(None)
-}
-
-/// The code, whether to try again, and the state that a description may still give.
-fn expected(trouble: Trouble) -> (Code, Retry, Option<RootKeyState>) {
-    match trouble {
-        Trouble::Disabled => (Code::KmsKeyDisabled, Retry::Never, Some(RootKeyState::Disabled)),
-        Trouble::PendingDeletion => (Code::KmsKeyDisabled, Retry::Never, Some(RootKeyState::PendingDeletion)),
-        Trouble::Deleted => (Code::KmsKeyNotFound, Retry::Never, None),
-        Trouble::Denied => (Code::KmsAccessDenied, Retry::Never, None),
-        Trouble::Throttled => (Code::KmsThrottled, Retry::Later, None),
-        Trouble::TimedOut => (Code::KmsUnavailable, Retry::Later, None),
-    }
 }
 
 fn material(n: u8) -> KeyMaterial {

@@ -13,13 +13,14 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
+use rustls::CertificateError;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::failure::{self, Operation};
-use super::secret::Stamp;
+use super::secret::{self, Readers, Stamp};
 use super::uri::KeyUri;
 use crate::error::{Code, Error, Result, Retry};
-use crate::policy::MinTls;
+use crate::policy::{MinTls, TlsIdentity};
 use crate::tls;
 
 /// More than any answer that is asked for here, and little enough to hold.
@@ -31,6 +32,8 @@ pub struct HttpOptions {
     pub min_tls: MinTls,
     /// Trusts the authorities of this PEM file instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// Who the client says to be, where the service asks for a certificate.
+    pub identity: Option<TlsIdentity>,
     pub connect_within: Duration,
     /// For one call, its connection included.
     pub answer_within: Duration,
@@ -41,6 +44,7 @@ impl Default for HttpOptions {
         Self {
             min_tls: MinTls::default(),
             ca_file: None,
+            identity: None,
             connect_within: Duration::from_secs(2),
             answer_within: Duration::from_secs(4),
         }
@@ -56,7 +60,7 @@ pub(super) struct Http {
 /// A client and the state of the files it was made from.
 struct Loaded {
     client: Client,
-    stamp: Option<Stamp>,
+    stamps: Vec<Stamp>,
 }
 
 /// One request. A header's value may be secret; none of them is logged.
@@ -156,13 +160,13 @@ impl Http {
 
     /// The client, made anew when one of its files has changed: certificates are renewed without a restart.
     fn client(&self) -> Result<Client> {
-        let stamp = self.options.ca_file.as_deref().map(Stamp::of);
+        let stamps = self.stamps();
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         match &*loaded {
-            Some(held) if held.stamp == stamp => Ok(held.client.clone()),
+            Some(held) if held.stamps == stamps => Ok(held.client.clone()),
             held => match self.make() {
                 Ok(client) => {
-                    *loaded = Some(Loaded { client: client.clone(), stamp });
+                    *loaded = Some(Loaded { client: client.clone(), stamps });
                     Ok(client)
                 }
                 // A file that is being written just now: what was good a moment ago still is.
@@ -173,7 +177,11 @@ impl Http {
     }
 
     fn make(&self) -> Result<Client> {
-        let trust = tls::Trust { min: self.options.min_tls, authorities: self.options.ca_file.as_deref() };
+        let HttpOptions { min_tls, ca_file, identity, .. } = &self.options;
+        let key = identity.as_ref().map(|identity| secret::read(&identity.key, Readers::Closed)).transpose()?;
+        let identity = identity.as_ref().zip(key.as_ref());
+        let identity = identity.map(|(identity, key)| tls::Identity { certificate: &identity.certificate, key });
+        let trust = tls::Trust { min: *min_tls, authorities: ca_file.as_deref(), identity };
         let unverifiable =
             || Error::new(Code::KmsUnavailable, "this machine has no root certificates to verify a key service with");
         let config = tls::client(&trust, unverifiable)?;
@@ -185,6 +193,11 @@ impl Http {
             .timeout(self.options.answer_within)
             .build()
             .map_err(|_| Error::new(Code::Internal, "cannot make a client for HTTP"))
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        let identity = self.options.identity.iter().flat_map(|identity| [&identity.certificate, &identity.key]);
+        self.options.ca_file.iter().chain(identity).map(|path| Stamp::of(path)).collect()
     }
 }
 
@@ -226,9 +239,10 @@ fn missed(operation: Operation, uri: &KeyUri, url: &str, error: &reqwest::Error)
     }
     let unavailable = failure::failed(Code::KmsUnavailable, operation, uri);
     match tls_error(error) {
-        Some(rustls::Error::InvalidCertificate(_)) => unavailable
-            .cause("the certificate of the key service is not trusted")
-            .hint("name its authority in the policy (`ca_file`), and the host that the certificate is for in the URI"),
+        Some(rustls::Error::InvalidCertificate(fault)) => untrusted(unavailable, fault),
+        Some(rustls::Error::InvalidMessage(_)) => unavailable
+            .cause("the key service does not speak TLS there")
+            .hint("see at which port it speaks TLS, and name that one in the URI"),
         Some(_) => unavailable
             .cause("the key service and this machine agree on no TLS")
             .hint("see which versions it offers; the policy's `key_services.min_tls` is the least that is taken"),
@@ -243,6 +257,25 @@ fn place(url: &str) -> String {
     let url = url::Url::parse(url).ok();
     let place = url.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
     place.map_or_else(|| "?".to_owned(), |(host, port)| format!("{host}:{port}"))
+}
+
+fn untrusted(error: Error, fault: &CertificateError) -> Error {
+    use CertificateError as Fault;
+    match fault {
+        // A bad signature: the authority has the name of a trusted one, and another key.
+        Fault::UnknownIssuer | Fault::BadSignature => error
+            .cause("the certificate of the key service is of an authority that is not trusted")
+            .hint("name the authority in the policy (`ca_file`), if it is one of yours"),
+        Fault::NotValidForName | Fault::NotValidForNameContext { .. } => error
+            .cause("the certificate of the key service is for another host")
+            .hint("name the host in the URI that the certificate is for"),
+        Fault::Expired | Fault::ExpiredContext { .. } | Fault::NotValidYet | Fault::NotValidYetContext { .. } => error
+            .cause("the certificate of the key service is out of its dates")
+            .hint("compare this machine's clock, and have the certificate renewed"),
+        _ => error
+            .cause("the certificate of the key service cannot be trusted")
+            .hint("look at it: `openssl s_client -connect HOST:PORT`"),
+    }
 }
 
 /// It is the content of an I/O error somewhere down the chain.

@@ -8,13 +8,14 @@
 //! A provider stands for one root key. [`Registry`] maps the URIs of the policy to providers and refuses every other
 //! one. Calls are logged under the target `enfold::kms`, with names and counts only.
 
-mod aead;
+pub(crate) mod aead;
 mod around;
 #[cfg(feature = "aws")]
 mod aws;
 #[cfg(feature = "azure")]
 mod azure;
 mod breaker;
+mod circuit;
 pub mod conformance;
 mod context;
 mod failure;
@@ -48,7 +49,7 @@ mod oauth;
 mod pkcs11;
 mod registry;
 mod retry;
-#[cfg(any(feature = "http", feature = "pkcs11"))]
+#[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
 #[cfg_attr(
     not(all(feature = "azure", feature = "google", feature = "vault")),
     allow(dead_code, reason = "each provider uses its own part of it")
@@ -66,6 +67,7 @@ pub use aws::{AwsKms, AwsOptions, StaticCredentials};
 #[cfg(feature = "azure")]
 pub use azure::{AzureKms, AzureOptions};
 pub use breaker::{Breaker, BreakerOptions, Standing};
+pub(crate) use circuit::{Admitted, Circuit};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub use fault::{Fault, Inject};
@@ -74,7 +76,7 @@ pub use google::{GoogleKms, GoogleOptions};
 #[cfg(feature = "http")]
 pub use http::HttpOptions;
 pub use limit::Limit;
-pub use local::LocalKms;
+pub use local::{Kdf, LocalKms, PASSPHRASE_VARIABLE, Passphrase, PassphraseSource};
 pub use material::{KeyMaterial, WrappedKey};
 pub use memory::{MemoryCalls, MemoryKms, MemoryState};
 pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
@@ -82,7 +84,7 @@ pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
 pub use pkcs11::{Pkcs11Kms, Pkcs11Options};
 pub use registry::{Registry, RegistryBuilder};
 pub use retry::{Retry, RetryOptions};
-#[cfg(any(feature = "http", feature = "pkcs11"))]
+#[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
 pub use secret::SecretSource;
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,

@@ -218,7 +218,7 @@ impl RegistryBuilder {
             RootKey::Azure(_) => open_azure(uri, &self.services),
             RootKey::Vault(vault) => open_vault(uri, vault, &self.services),
             RootKey::Pkcs11(_) => open_pkcs11(uri, &self.base, &self.services),
-            RootKey::Local(_) => Ok(Arc::new(LocalKms::open(uri, &self.base)?)),
+            RootKey::Local(_) => open_local(uri, &self.base, &self.services),
             RootKey::Memory(_) => Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
                 .cause("a key in memory is lost with its process, so only the process itself can give it")
                 .hint("in a test, hand a `MemoryKms` of that name to the builder")),
@@ -237,6 +237,14 @@ impl RegistryBuilder {
         let breaker = Arc::new(Breaker::new(retry, self.breaker, Arc::clone(&self.clock)));
         Root { kms: breaker.clone(), breaker, meter }
     }
+}
+
+/// The passphrase of a sealed key is read here and wiped before this returns.
+fn open_local(uri: &KeyUri, base: &Path, services: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    Ok(Arc::new(match services.local.get(uri) {
+        None => LocalKms::open(uri, base)?,
+        Some(source) => LocalKms::open_sealed(uri, base, &source.read()?)?,
+    }))
 }
 
 #[cfg(feature = "aws")]

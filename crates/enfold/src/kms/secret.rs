@@ -80,7 +80,7 @@ pub(super) fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>> {
 
 impl SecretSource {
     /// The credential without the white space around it. It is read anew, so that whoever renews it needs no restart.
-    pub(super) fn read(&self) -> Result<Zeroizing<String>> {
+    pub(crate) fn read(&self) -> Result<Zeroizing<String>> {
         self.read_among(Readers::Closed)
     }
 

@@ -10,6 +10,7 @@ use toml_edit::{Array, DocumentMut, Item, Key, Table, Value};
 
 use super::model::{Environment, Mode, Scope};
 use super::words::{format_normaliser, format_operator_key, key_text};
+use crate::kms::PassphraseSource;
 use crate::{Code, Error, Result};
 
 /// The text of a policy that is being written.
@@ -129,6 +130,19 @@ impl PolicyDraft {
         for (label, value) in ring.labels {
             self.set(&["rings", ring.name, "labels", label], *value)?;
         }
+        Ok(())
+    }
+
+    /// Says that the local root key in `file` is sealed under a passphrase, and where that is.
+    pub fn seal_local_root(&mut self, file: &str, passphrase: &PassphraseSource) -> Result<()> {
+        let path = ["key_services", "local", file];
+        self.refuse_existing(&path)?;
+        let (key, place) = match passphrase {
+            PassphraseSource::File(path) => ("passphrase_file", literal(&path.to_string_lossy())),
+            PassphraseSource::Variable(name) => ("passphrase_variable", name.clone()),
+        };
+        self.set(&[path[0], path[1], path[2], key], place)?;
+        self.comment(&path, "The file of this root key is sealed under a passphrase, which is here:");
         Ok(())
     }
 

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::model::{
-    AzureSettings, AzureSignIn, GoogleSettings, KeyServices, Pkcs11Policy, RingPolicy, VaultServer, VaultSignIn,
+    AzureSettings, AzureSignIn, GoogleSettings, KeyServices, Pkcs11Policy, RingPolicy, TlsIdentity, VaultServer,
+    VaultSignIn,
 };
-use super::raw::{RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawPkcs11, RawVault, RawVaultAuth};
+use super::raw::{RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth};
 use super::resolve::{Resolver, keys};
-use crate::kms::{KeyUri, RootKey, VaultKeyUri};
+use crate::kms::{KeyUri, PASSPHRASE_VARIABLE, PassphraseSource, RootKey, VaultKeyUri};
 
 pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeMap<String, RingPolicy>) -> KeyServices {
     let roots: Vec<KeyUri> = rings.values().flat_map(|ring| &ring.roots).filter_map(|r| r.parse().ok()).collect();
@@ -43,13 +44,9 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
             at.report(&path, "the same server twice");
         }
     }
-    KeyServices {
-        min_tls: raw.min_tls,
-        vault,
-        google: google(at, raw.google),
-        azure: azure(at, raw.azure),
-        pkcs11: pkcs11(&raw.pkcs11),
-    }
+    let local = local(at, raw.local, rings);
+    let (google, azure) = (google(at, raw.google), azure(at, raw.azure));
+    KeyServices { min_tls: raw.min_tls, vault, google, azure, pkcs11: pkcs11(&raw.pkcs11), local }
 }
 
 fn pkcs11(raw: &RawPkcs11) -> Pkcs11Policy {
@@ -117,15 +114,55 @@ fn azure(at: &mut Resolver<'_>, raw: RawAzure) -> AzureSettings {
     }
 }
 
+/// Where the passphrases of sealed local keys are.
+fn local(
+    at: &mut Resolver<'_>,
+    raw: BTreeMap<String, RawLocal>,
+    rings: &BTreeMap<String, RingPolicy>,
+) -> BTreeMap<KeyUri, PassphraseSource> {
+    let mut local = BTreeMap::new();
+    for (file, raw) in raw {
+        let path = keys(&["key_services", "local", &file]);
+        let named = |uri: &KeyUri| rings.values().flat_map(|ring| &ring.roots).any(|root| root == uri.as_str());
+        let Some(uri) = KeyUri::local(Path::new(&file)).ok().filter(named) else {
+            at.report(&path, "no root key is in this file: it is written as in the URI, as `enfold-root.key`");
+            continue;
+        };
+        let source = match (raw.passphrase_file, raw.passphrase_variable) {
+            (Some(_), Some(_)) => {
+                at.report(&path, "a passphrase is in a file or in a variable, not in both");
+                continue;
+            }
+            (Some(file), None) => PassphraseSource::File(at.base.join(file)),
+            (None, name) => PassphraseSource::Variable(name.unwrap_or_else(|| PASSPHRASE_VARIABLE.to_owned())),
+        };
+        local.insert(uri, source);
+    }
+    local
+}
+
+/// Where a pod has the token of its service account.
+const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
 fn sign_in(at: &mut Resolver<'_>, name: &str, raw: &RawVault) -> Option<VaultSignIn> {
     let place = |key: &str| keys(&["key_services", "vault", name, key]);
     let wanted: &[&str] = match raw.auth {
+        // A token that is there already comes from no mount.
         RawVaultAuth::Token => &["token_file"],
-        RawVaultAuth::AppRole => &["role_id", "secret_id_file"],
+        RawVaultAuth::AppRole => &["auth_mount", "role_id", "secret_id_file"],
+        RawVaultAuth::Jwt | RawVaultAuth::Kubernetes => &["auth_mount", "role", "jwt_file"],
+        RawVaultAuth::Cert => &["auth_mount", "role", "client_certificate_file", "client_key_file"],
     };
-    for (key, value) in
-        [("role_id", &raw.role_id), ("token_file", &raw.token_file), ("secret_id_file", &raw.secret_id_file)]
-    {
+    for (key, value) in [
+        ("auth_mount", &raw.auth_mount),
+        ("role", &raw.role),
+        ("role_id", &raw.role_id),
+        ("token_file", &raw.token_file),
+        ("secret_id_file", &raw.secret_id_file),
+        ("jwt_file", &raw.jwt_file),
+        ("client_certificate_file", &raw.client_certificate_file),
+        ("client_key_file", &raw.client_key_file),
+    ] {
         if value.is_some() && !wanted.contains(&key) {
             at.report(&place(key), "this way to sign in has no use for it");
         }
@@ -139,12 +176,31 @@ fn sign_in(at: &mut Resolver<'_>, name: &str, raw: &RawVault) -> Option<VaultSig
     }
     let base = at.base;
     let file = |given: &Option<String>| -> Option<PathBuf> { given.as_ref().map(|file| base.join(file)) };
+    // Everything that is missing is reported at once.
+    let mut needed = |value: &Option<String>, key: &str, line: &str| at.required(value.clone(), &place(key), line);
     Some(match raw.auth {
         RawVaultAuth::Token => VaultSignIn::Token { file: file(&raw.token_file) },
         RawVaultAuth::AppRole => VaultSignIn::AppRole {
             mount: mount("approle"),
-            role_id: at.required(raw.role_id.clone(), &place("role_id"), "role_id = \"…\"")?,
+            role_id: needed(&raw.role_id, "role_id", "role_id = \"…\"")?,
             secret_id_file: file(&raw.secret_id_file),
         },
+        RawVaultAuth::Jwt => {
+            let role = needed(&raw.role, "role", "role = \"…\"");
+            let jwt = needed(&raw.jwt_file, "jwt_file", "jwt_file = \"…\"");
+            VaultSignIn::Jwt { mount: mount("jwt"), role: role?, file: base.join(jwt?) }
+        }
+        RawVaultAuth::Kubernetes => VaultSignIn::Kubernetes {
+            mount: mount("kubernetes"),
+            role: needed(&raw.role, "role", "role = \"…\"")?,
+            file: file(&raw.jwt_file).unwrap_or_else(|| PathBuf::from(SERVICE_ACCOUNT_TOKEN)),
+        },
+        RawVaultAuth::Cert => {
+            let certificate =
+                needed(&raw.client_certificate_file, "client_certificate_file", "client_certificate_file = \"…\"");
+            let key = needed(&raw.client_key_file, "client_key_file", "client_key_file = \"…\"");
+            let identity = TlsIdentity { certificate: base.join(certificate?), key: base.join(key?) };
+            VaultSignIn::Certificate { mount: mount("cert"), role: raw.role.clone(), identity }
+        }
     })
 }

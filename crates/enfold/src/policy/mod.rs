@@ -13,6 +13,7 @@ mod raw;
 pub mod reference;
 mod resolve;
 mod schema;
+mod shared_cache;
 mod source;
 mod url;
 mod variables;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::raw::RawJobs;
 use super::url::DatabaseUrl;
+use crate::kms::{KeyUri, PassphraseSource};
 
 /// Where a policy says it is running. A policy that does not say is production.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -116,6 +117,8 @@ pub struct Policy {
     pub log: LogPolicy,
     pub events: EventPolicy,
     pub key_services: KeyServices,
+    /// Where processes share data keys that they unwrapped; none unless the policy names one.
+    pub shared_cache: Option<SharedCachePolicy>,
     pub rings: BTreeMap<String, RingPolicy>,
     /// Keyed by `schema.table` on Postgres, `table` on SQLite.
     pub tables: BTreeMap<String, TablePolicy>,
@@ -239,6 +242,8 @@ pub struct KeyServices {
     pub vault: BTreeMap<String, VaultServer>,
     pub google: GoogleSettings,
     pub azure: AzureSettings,
+    /// Local root keys that are sealed under a passphrase, and where that is.
+    pub local: BTreeMap<KeyUri, PassphraseSource>,
     pub pkcs11: Pkcs11Policy,
 }
 
@@ -309,6 +314,20 @@ pub enum VaultSignIn {
     Token { file: Option<PathBuf> },
     /// With the SecretID of the file, or of the variable `VAULT_SECRET_ID`.
     AppRole { mount: String, role_id: String, secret_id_file: Option<PathBuf> },
+    /// With a token of an issuer that the server trusts.
+    Jwt { mount: String, role: String, file: PathBuf },
+    /// With the token of a Kubernetes service account, which the server has its cluster look at.
+    Kubernetes { mount: String, role: String, file: PathBuf },
+    /// With the certificate that the connection is made with. Without a role the server takes one that fits.
+    Certificate { mount: String, role: Option<String>, identity: TlsIdentity },
+}
+
+/// A certificate and its key, as files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsIdentity {
+    /// With the certificates between it and its authority, if there are any.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug)]
@@ -341,6 +360,34 @@ pub struct CachePolicy {
     pub max_keys: usize,
     /// How long a process that cannot read the ring's epoch still opens.
     pub max_unseen: Duration,
+    /// Values that are sealed, opened or looked up under a data key until it is fetched again.
+    pub max_uses: Option<u64>,
+    /// Bytes that are sealed under a data key until it is fetched again.
+    pub max_bytes: Option<u64>,
+    /// Whether data keys are left to other processes in the shared cache.
+    pub shared: bool,
+}
+
+/// A Redis that processes share data keys in, each sealed under a key of its ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedCachePolicy {
+    pub tls: bool,
+    pub host: String,
+    pub port: u16,
+    pub database: u8,
+    pub username: Option<String>,
+    /// Without it the variable `ENFOLD_REDIS_PASSWORD` is read, and without that nobody signs in.
+    pub password_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    /// How long a question may take.
+    pub timeout: Duration,
+}
+
+impl SharedCachePolicy {
+    /// `HOST:PORT`.
+    pub fn server(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
 }
 
 #[derive(Clone, Debug)]

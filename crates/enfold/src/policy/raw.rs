@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::key_services::{
-    RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawPkcs11, RawVault, RawVaultAuth,
+    RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
 };
 use super::model::{Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice};
 
@@ -42,6 +42,8 @@ pub(super) struct RawPolicy {
     pub events: RawEvents,
     /// How key services are reached, besides what the URIs of root keys say.
     pub key_services: RawKeyServices,
+    /// A Redis in which the processes of an application share data keys, for the rings that say `cache.shared`.
+    pub shared_cache: RawSharedCache,
     /// Key rings by name.
     pub rings: BTreeMap<String, RawRing>,
     /// Tables by name: `"schema.table"` on Postgres, `table` on SQLite.
@@ -142,6 +144,34 @@ pub(super) struct RawEvents {
     pub catalog: bool,
 }
 
+/// A Redis in which the processes of an application share data keys, so that one of them asks the key service and not
+/// each. Entries are sealed under a key of the ring. Hits do not show in the key service's log.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawSharedCache {
+    /// `rediss://HOST:PORT/DATABASE`, or `redis://` without TLS: in production for a server on this machine only. Port
+    /// 6379 and database 0 unless others are named. None: there is no shared cache.
+    pub url: Option<String>,
+    /// The user to sign in as, where the server has users.
+    pub username: Option<String>,
+    /// File of the password; without it the variable `ENFOLD_REDIS_PASSWORD` is read, and without that nobody signs in.
+    /// Others may have no right to it.
+    #[schemars(extend("format" = "path"))]
+    pub password_file: Option<String>,
+    /// PEM file of the authorities that may vouch for the server, instead of the system's.
+    #[schemars(extend("format" = "path"))]
+    pub ca_file: Option<String>,
+    /// How long a question to it may take. After that the key service is asked.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "10s"))]
+    pub timeout: DurationText,
+}
+
+impl Default for RawSharedCache {
+    fn default() -> Self {
+        Self { url: None, username: None, password_file: None, ca_file: None, timeout: DurationText::from("100ms") }
+    }
+}
+
 /// A named set of data keys with one policy.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -200,6 +230,15 @@ pub(super) struct RawCache {
     /// of use everywhere.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     pub max_unseen: DurationText,
+    /// How many values a process seals, opens or looks up under a data key until it asks the key service again. A batch is
+    /// counted when it begins, and is not divided. None: no limit but `ttl`.
+    #[schemars(range(min = 1, max = 9_223_372_036_854_775_807_u64))]
+    pub max_uses: Option<u64>,
+    /// How many bytes of plaintext a process seals under a data key until it asks the key service again. None: no limit.
+    #[schemars(range(min = 1, max = 9_223_372_036_854_775_807_u64))]
+    pub max_bytes: Option<u64>,
+    /// Leave data keys that the key service gave out to other processes, in the Redis of `shared_cache`.
+    pub shared: bool,
 }
 
 impl Default for RawCache {
@@ -209,6 +248,9 @@ impl Default for RawCache {
             stale_if_error: DurationText::from("0s"),
             max_keys: 10_000,
             max_unseen: DurationText::from("30s"),
+            max_uses: None,
+            max_bytes: None,
+            shared: false,
         }
     }
 }

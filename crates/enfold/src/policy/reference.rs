@@ -192,6 +192,7 @@ fn placeholder(map: &str) -> &'static str {
     match map {
         "rings" => "RING",
         "vault" => "HOST:PORT",
+        "local" => "FILE",
         "tables" => "TABLE",
         "columns" => "COLUMN",
         "indexes" => "INDEX",
@@ -207,6 +208,7 @@ fn header(path: &[String]) -> String {
         .map(|key| match key.as_str() {
             "TABLE" => "\"TABLE\"",
             "HOST:PORT" => "\"HOST:PORT\"",
+            "FILE" => "\"FILE\"",
             key => key,
         })
         .collect::<Vec<_>>()

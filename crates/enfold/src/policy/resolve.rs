@@ -15,7 +15,7 @@ use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, 
 use super::source::{Findings, Place};
 use super::url::DatabaseUrl;
 use super::words::{did_you_mean, key_text, parse_duration, parse_operator_key, path_text};
-use super::{columns, key_services};
+use super::{columns, key_services, shared_cache};
 use crate::Code;
 use crate::kms::{KeyUri, RootKey};
 
@@ -130,6 +130,7 @@ impl Resolver<'_> {
         let mut rings = self.rings(raw.rings, environment);
         rings.values_mut().for_each(|ring| ring.min_epoch = ring.min_epoch.max(trust.min_epoch));
         let key_services = key_services::resolve(self, raw.key_services, &rings);
+        let shared_cache = shared_cache::resolve(self, raw.shared_cache, environment, &rings);
         let tables = columns::tables(self, raw.tables, database.as_ref().map(DatabaseUrl::scheme));
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
         Some(Policy {
@@ -145,6 +146,7 @@ impl Resolver<'_> {
             log: log(&raw.log),
             events: self.events(raw.events),
             key_services,
+            shared_cache,
             rings,
             tables,
             values,
@@ -207,6 +209,10 @@ impl Resolver<'_> {
         let min_wraps = usize::try_from(raw.min_wraps.unwrap_or(1)).unwrap_or(usize::MAX);
         if min_wraps == 0 || roots.as_ref().is_some_and(|roots| min_wraps > roots.len().max(1)) {
             self.report(&at("min_wraps"), "expected a number from 1 to that of the ring's root keys");
+        }
+        if raw.cache.shared && (raw.cache.max_uses.is_some() || raw.cache.max_bytes.is_some()) {
+            let message = "a data key with a limit of uses or bytes is not shared: each process would count for itself";
+            self.report(&keys(&["rings", name, "cache", "shared"]), message);
         }
         if raw.record_wrap == RecordWrap::Kms && scope.is_some_and(|scope| scope != Scope::Record) {
             self.report(&at("record_wrap"), "only a ring with the scope `record` has keys of records");
@@ -286,7 +292,7 @@ impl Resolver<'_> {
 }
 
 /// The check has read every duration once, so none is unreadable here.
-fn duration(text: &DurationText) -> Duration {
+pub(super) fn duration(text: &DurationText) -> Duration {
     parse_duration(&text.0).unwrap_or_default()
 }
 
@@ -296,6 +302,9 @@ fn cache(raw: &RawCache) -> CachePolicy {
         stale_if_error: duration(&raw.stale_if_error),
         max_keys: usize::try_from(raw.max_keys).unwrap_or(usize::MAX),
         max_unseen: duration(&raw.max_unseen),
+        max_uses: raw.max_uses,
+        max_bytes: raw.max_bytes,
+        shared: raw.shared,
     }
 }
 

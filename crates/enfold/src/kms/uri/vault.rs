@@ -28,6 +28,10 @@ impl VaultKeyUri {
         format!("{}://{}:{}", if self.tls { "https" } else { "http" }, self.host, self.port)
     }
 
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
     /// Where the transit engine is mounted.
     pub fn mount(&self) -> &str {
         &self.mount

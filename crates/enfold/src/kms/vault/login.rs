@@ -1,5 +1,6 @@
 //! The ways to get a token. Every credential is read when it is needed, so that whoever renews it needs no restart.
 
+use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::kms::failure::{self, Operation};
 use crate::kms::http::{self, Answer};
 use crate::kms::json::{self, Text};
-use crate::kms::secret::SecretSource;
+use crate::kms::secret::{Readers, SecretSource};
 use crate::kms::uri::KeyUri;
 use crate::policy::VaultSignIn;
 
@@ -48,6 +49,13 @@ pub(super) async fn sign_in(
         VaultSignIn::AppRole { mount, role_id, secret_id_file } => {
             let secret_id = credential(secret_id_file, SECRET_ID_VARIABLE).map_err(failed)?;
             (mount, body(&AppRole { role_id, secret_id: &secret_id }, role_id.len() + secret_id.len()))
+        }
+        VaultSignIn::Jwt { mount, role, file } => (mount, with_jwt(role, file, Readers::Closed).map_err(failed)?),
+        VaultSignIn::Kubernetes { mount, role, file } => (mount, with_jwt(role, file, Readers::Any).map_err(failed)?),
+        // The connection says who it is.
+        VaultSignIn::Certificate { mount, role, .. } => {
+            let name = role.as_deref();
+            (mount, body(&Certificate { name }, name.map_or(0, str::len)))
         }
     };
     let began = Instant::now();
@@ -109,6 +117,15 @@ fn refused(operation: Operation, uri: &KeyUri, mount: &str, how: &VaultSignIn, a
     let hint = match how {
         VaultSignIn::Token { .. } => "make a new token",
         VaultSignIn::AppRole { .. } => "see whether the SecretID has expired or was used up; have a new one made",
+        VaultSignIn::Jwt { .. } => {
+            "see whether the token in `jwt_file` is still good, and whether issuer, audience and claims are those of the role"
+        }
+        VaultSignIn::Kubernetes { .. } => {
+            "see whether service account and namespace are those of the role, and whether the server can ask the cluster"
+        }
+        VaultSignIn::Certificate { .. } => {
+            "see whether the role trusts the certificate's authority, and whether the listener asks for certificates"
+        }
     };
     debug_assert_eq!(error.code(), Code::KmsAccessDenied);
     error.hint(hint).while_doing(format!("cannot sign in for `{uri}`"))
@@ -123,8 +140,25 @@ fn credential(file: &Option<std::path::PathBuf>, variable: &str) -> Result<Zeroi
     }
 }
 
+fn with_jwt(role: &str, file: &Path, readers: Readers) -> Result<Bytes> {
+    let jwt = SecretSource::File(file.to_owned()).read_among(readers)?;
+    Ok(body(&Jwt { role, jwt: &jwt }, role.len() + jwt.len()))
+}
+
 fn body(value: &impl Serialize, length: usize) -> Bytes {
     json::body(value, length + 64)
+}
+
+#[derive(Serialize)]
+struct Jwt<'a> {
+    role: &'a str,
+    jwt: &'a str,
+}
+
+#[derive(Serialize)]
+struct Certificate<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
 }
 
 #[derive(Serialize)]

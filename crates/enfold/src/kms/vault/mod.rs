@@ -76,7 +76,16 @@ impl VaultKms {
         let RootKey::Vault(key) = uri.root() else {
             return Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a transit key")));
         };
-        let vault = Vault { http: Http::new(options.http.clone())?, uri: uri.clone(), address: key.address() };
+        let mut http = options.http.clone();
+        if let VaultSignIn::Certificate { identity, .. } = &options.sign_in {
+            if !key.is_tls() {
+                return Err(Error::new(Code::KmsUriInvalid, format!("cannot sign in for `{uri}` with a certificate"))
+                    .cause("a certificate is shown over TLS alone")
+                    .hint("write `vault://` instead of `vault+http://`"));
+            }
+            http.identity = Some(identity.clone());
+        }
+        let vault = Vault { http: Http::new(http)?, uri: uri.clone(), address: key.address() };
         let namespace = options.sign_in_namespace.clone().or_else(|| key.namespace().map(str::to_owned));
         let namespace = namespace.filter(|n| !n.is_empty());
         let sessions = Sessions::new(vault, options.sign_in.clone(), namespace);

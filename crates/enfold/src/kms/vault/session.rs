@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::{login, wire};
-use crate::error::{Result, Retry};
+use crate::error::{Code, Result, Retry};
 use crate::kms::LOG_TARGET;
 use crate::kms::failure::{self, Operation};
 use crate::kms::http::{Answer, Body, Call, Http};
@@ -26,6 +26,9 @@ use crate::policy::VaultSignIn;
 
 /// The shortest time between two tries to renew.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the HTTP library of both servers says to whoever comes without TLS to a listener that has it.
+const WANTS_TLS: &[u8] = b"Client sent an HTTP request to an HTTPS server";
 
 /// A server, as every part of this module calls it.
 pub(super) struct Vault {
@@ -93,7 +96,13 @@ impl Vault {
         }
         let url = format!("{}/v1/{path}", self.address);
         let body = body.map(Body::Json);
-        self.http.send(operation, &self.uri, Call { method, url: &url, headers, body }).await
+        let answer = self.http.send(operation, &self.uri, Call { method, url: &url, headers, body }).await?;
+        if answer.status == 400 && answer.body.starts_with(WANTS_TLS) {
+            return Err(failure::failed(Code::KmsProtocol, operation, &self.uri)
+                .cause("the server speaks TLS alone there")
+                .hint("write `vault://` instead of `vault+http://` in the URI"));
+        }
+        Ok(answer)
     }
 }
 

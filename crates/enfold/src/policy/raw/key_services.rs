@@ -20,6 +20,8 @@ pub(in crate::policy) struct RawKeyServices {
     pub azure: RawAzure,
     /// PKCS#11 tokens (HSMs). Which token, module and PIN stands in the URIs of root keys.
     pub pkcs11: RawPkcs11,
+    /// Local root keys that are sealed under a passphrase, by their file as in the URIs.
+    pub local: BTreeMap<String, RawLocal>,
 }
 
 /// How PKCS#11 tokens are called.
@@ -36,6 +38,18 @@ impl Default for RawPkcs11 {
     fn default() -> Self {
         Self { sessions: 4 }
     }
+}
+
+/// A local root key whose file is sealed under a passphrase; `enfold init --passphrase-file` makes it. Without such a table
+/// a sealed file is refused, and with it one that is not sealed.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawLocal {
+    /// File of the passphrase, one line. Nobody but its owner may have any right to it.
+    #[schemars(extend("format" = "path"))]
+    pub passphrase_file: Option<String>,
+    /// Name of the environment variable that holds the passphrase, where no file does. None: `ENFOLD_LOCAL_PASSPHRASE`.
+    pub passphrase_variable: Option<String>,
 }
 
 /// How Azure Key Vault and Managed HSM are reached and signed in to. Without any of it the machine's managed identity is
@@ -115,6 +129,9 @@ pub(in crate::policy) struct RawVault {
     pub auth_mount: Option<String>,
     /// The namespace to sign in to, where it is not that of the root key. An empty one is the root namespace.
     pub auth_namespace: Option<String>,
+    /// The role to sign in as (`jwt`, `kubernetes`, `cert`). With `cert` it may be left out: the server then takes one
+    /// that fits.
+    pub role: Option<String>,
     /// The RoleID (`approle`). It is no secret.
     pub role_id: Option<String>,
     /// File of the token (`token`); without it the variable `VAULT_TOKEN` is read. Others may have no right to it.
@@ -124,6 +141,16 @@ pub(in crate::policy) struct RawVault {
     /// it.
     #[schemars(extend("format" = "path"))]
     pub secret_id_file: Option<String>,
+    /// File of the token (`jwt`, `kubernetes`). With `kubernetes` it is by default where a pod has that of its service
+    /// account, and may be open to others as it is there; with `jwt` others may have no right to it.
+    #[schemars(extend("format" = "path"))]
+    pub jwt_file: Option<String>,
+    /// PEM file of the certificate (`cert`), with those between it and its authority.
+    #[schemars(extend("format" = "path"))]
+    pub client_certificate_file: Option<String>,
+    /// PEM file of the certificate's key (`cert`). Others may have no right to it.
+    #[schemars(extend("format" = "path"))]
+    pub client_key_file: Option<String>,
 }
 
 /// The ways to sign in.
@@ -135,4 +162,10 @@ pub(in crate::policy) enum RawVaultAuth {
     Token,
     /// As a program that has a RoleID and a SecretID.
     AppRole,
+    /// With a token of an issuer that the server trusts.
+    Jwt,
+    /// As a Kubernetes service account.
+    Kubernetes,
+    /// With a TLS client certificate.
+    Cert,
 }

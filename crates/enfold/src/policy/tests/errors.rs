@@ -4,7 +4,64 @@ use insta::assert_snapshot;
 
 use super::{SHORT, load, refused};
 use crate::Code;
-use crate::policy::{self, Variables};
+use crate::policy::{self, Variables, VaultSignIn};
+
+#[test]
+fn a_data_key_with_limits_is_not_shared() {
+    let text = "[database]\nurl = \"sqlite:a.db\"\n[shared_cache]\nurl = \"rediss://h\"\n[rings.a]\nid = \"a\"\n\
+                roots = [\"aws-kms://eu-central-1/alias/a\"]\nscope = \"ring\"\ncache = { shared = true, max_uses = 5 }";
+    let error = policy::parse(text, Path::new("enfold.toml"), &Variables::default()).unwrap_err().to_string();
+    assert!(error.contains("count for itself"), "{error}");
+}
+
+#[test]
+fn a_shared_cache_is_a_redis_that_a_ring_uses() {
+    let with = |environment: &str, cache: &str, shared: bool| {
+        let text = format!(
+            "environment = \"{environment}\"\n[database]\nurl = \"sqlite:a.db\"\n[rings.a]\nid = \"a\"\n\
+             roots = [\"aws-kms://eu-central-1/alias/a\"]\nscope = \"ring\"\ncache = {{ shared = {shared} }}\n{cache}"
+        );
+        policy::parse(&text, Path::new("enfold.toml"), &Variables::default())
+    };
+    let cache = |url: &str| format!("[shared_cache]\nurl = \"{url}\"");
+    let good = |url: &str| with("production", &cache(url), true).unwrap().shared_cache.unwrap();
+    let read = good("rediss://cache.example.com");
+    assert_eq!((read.tls, read.server().as_str(), read.database), (true, "cache.example.com:6379", 0));
+    let read = good("redis://[::1]:7000/3");
+    assert_eq!((read.tls, read.host.as_str(), read.port, read.database), (false, "::1", 7000, 3));
+    assert!(with("staging", &cache("redis://cache.example.com"), true).is_ok());
+    for (cache, shared, why) in [
+        (String::new(), true, "there is no shared cache"),
+        (cache("rediss://h"), false, "no ring uses it"),
+        (cache("redis://cache.example.com"), true, "in the clear"),
+        (cache("rediss://me:hunter2@h"), true, "a password does not belong here"),
+        (cache("rediss://h/1000"), true, "not the URL of a Redis"),
+        (cache("rediss://h/0?a=b"), true, "behind a `?`"),
+        (cache("https://h"), true, "not the URL of a Redis"),
+        (cache("cache.example.com:6379"), true, "not the URL of a Redis"),
+    ] {
+        let error = with("production", &cache, shared).unwrap_err().to_string();
+        assert!(error.contains(why) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_passphrase_belongs_to_a_local_root_key_and_is_in_one_place() {
+    let local = |table: &str| {
+        let text = format!(
+            "environment = \"development\"\n[database]\nurl = \"sqlite:a.db\"\n[rings.a]\nid = \"a\"\n\
+             roots = [\"local:a.key\"]\nscope = \"ring\"\n[key_services.local.{table}"
+        );
+        policy::parse(&text, Path::new("enfold.toml"), &Variables::default())
+    };
+    let source = |table: &str| local(table).unwrap().key_services.local.into_values().next().unwrap();
+    assert_eq!(source("\"a.key\"]"), crate::kms::PassphraseSource::Variable("ENFOLD_LOCAL_PASSPHRASE".into()));
+    assert_eq!(source("\"a.key\"]\npassphrase_file = \"p\""), crate::kms::PassphraseSource::File("p".into()));
+    let error = local("\"b.key\"]\n").unwrap_err().to_string();
+    assert!(error.contains("no root key is in this file"), "{error}");
+    let error = local("\"a.key\"]\npassphrase_file = \"p\"\npassphrase_variable = \"P\"").unwrap_err().to_string();
+    assert!(error.contains("not in both"), "{error}");
+}
 
 #[test]
 fn a_file_that_is_not_there_names_the_command_that_makes_one() {
@@ -409,4 +466,53 @@ fn a_way_to_sign_in_to_azure_takes_its_own_file_alone() {
     enfold.toml:15: key_services.azure.tenant_id: made of letters, digits, `-` and `.`
     enfold.toml:16: key_services.azure.authority: not an authority, as `https://login.microsoftonline.com`
     ");
+}
+
+#[test]
+fn a_way_to_sign_in_to_vault_takes_its_own_settings_alone() {
+    let text = SHORT.replace("local:dev.key", "vault://v/transit/orders");
+    let vault = "[key_services.vault.\"v\"]\n";
+    let by_token = format!("{vault}auth_mount = \"token\"\nrole_id = \"r\"\nsecret_id_file = \"s\"");
+    assert_snapshot!(refused(&format!("{text}{by_token}")), @r"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:13: key_services.vault.v.auth_mount: this way to sign in has no use for it
+    enfold.toml:14: key_services.vault.v.role_id: this way to sign in has no use for it
+    enfold.toml:15: key_services.vault.v.secret_id_file: this way to sign in has no use for it
+    ");
+    let by_role = format!("{vault}auth = \"approle\"\nauth_mount = \"a b\"\ntoken_file = \"t\"");
+    assert_snapshot!(refused(&format!("{text}{by_role}")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:12: key_services.vault.v.role_id: missing
+    enfold.toml:14: key_services.vault.v.auth_mount: made of letters, digits, `-`, `_` and `/`
+    enfold.toml:15: key_services.vault.v.token_file: this way to sign in has no use for it
+    hint: add `role_id = "…"` under `[key_services.vault.v]`
+    "#);
+    let by_jwt = format!("{vault}auth = \"jwt\"\nrole_id = \"r\"");
+    assert_snapshot!(refused(&format!("{text}{by_jwt}")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:12: key_services.vault.v.role: missing
+    enfold.toml:12: key_services.vault.v.jwt_file: missing
+    enfold.toml:14: key_services.vault.v.role_id: this way to sign in has no use for it
+    hint: add `role = "…"` under `[key_services.vault.v]`
+    hint: add `jwt_file = "…"` under `[key_services.vault.v]`
+    "#);
+    let by_certificate = format!("{vault}auth = \"cert\"\njwt_file = \"j\"");
+    assert_snapshot!(refused(&format!("{text}{by_certificate}")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:12: key_services.vault.v.client_certificate_file: missing
+    enfold.toml:12: key_services.vault.v.client_key_file: missing
+    enfold.toml:14: key_services.vault.v.jwt_file: this way to sign in has no use for it
+    hint: add `client_certificate_file = "…"` under `[key_services.vault.v]`
+    hint: add `client_key_file = "…"` under `[key_services.vault.v]`
+    "#);
+}
+
+#[test]
+fn a_kubernetes_service_account_has_its_token_where_pods_have_it() {
+    let text = SHORT.replace("local:dev.key", "vault://v/transit/orders");
+    let vault = "[key_services.vault.\"v\"]\nauth = \"kubernetes\"\nrole = \"orders\"\n";
+    let policy = load(&format!("{text}{vault}")).unwrap();
+    let file = "/var/run/secrets/kubernetes.io/serviceaccount/token".into();
+    let (mount, role) = ("kubernetes".to_owned(), "orders".to_owned());
+    assert_eq!(policy.key_services.vault["v:8200"].sign_in, VaultSignIn::Kubernetes { mount, role, file });
 }

@@ -1,0 +1,102 @@
+//! Data keys of this ring in the shared cache.
+//!
+//! An entry is used until four fifths of the ring's cache life have passed since the key service gave its key out, whoever
+//! asked it; the rest of that life it may be used in this process's own cache. So a key is in use no longer than without
+//! the shared cache, and the process that refreshes asks the key service. Nothing here is an error: what does not work is
+//! left to the key service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use enfold_core::{DataKey, KeyId};
+
+use super::{KeyRing, LiveKey, ScopeId, View, roots};
+use crate::cache::REFRESH;
+use crate::catalog::{DataKeyRow, Purpose};
+use crate::kms::EncryptionContext;
+use crate::shared_cache::SharedCache;
+use crate::shared_cache::entry::{self, Opened};
+use crate::{Code, Error};
+
+/// The key for entries comes through the very paths that ask for one.
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl KeyRing {
+    /// A data key that another process of the group unwrapped, and how long ago.
+    pub(super) async fn from_shared(
+        self: &Arc<Self>,
+        view: &Arc<View>,
+        row: &DataKeyRow,
+        context: &EncryptionContext,
+    ) -> Option<(DataKey, Duration)> {
+        let (shared, entries) = self.shared_for(view, row).await?;
+        let found = shared.get(&name(entries.id(), row.id)).await?;
+        match entry::open(entries.entries().ok()?, &found, context, jiff::Timestamp::now()) {
+            Opened::Key(key, age) if age < self.entry_life() => {
+                shared.count_hit();
+                Some((roots::data_key(key), age))
+            }
+            Opened::Key(..) => {
+                shared.count_miss();
+                None
+            }
+            Opened::Refused => {
+                shared.count_refused();
+                self.refuse(
+                    Error::new(Code::WrapInvalid, format!("an entry of the shared cache is not data key `{}`", row.id))
+                        .cause("it was changed, or put there by somebody else; the key service is asked instead"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Leaves a data key that the key service just gave out, or that was just made, to the other processes.
+    pub(super) async fn to_shared(
+        self: &Arc<Self>,
+        view: &Arc<View>,
+        row: &DataKeyRow,
+        context: &EncryptionContext,
+        key: &DataKey,
+    ) {
+        let Some((shared, entries)) = self.shared_for(view, row).await else { return };
+        let sealed = entries
+            .entries()
+            .and_then(|sealing| entry::seal(sealing, &roots::material(key), context, jiff::Timestamp::now()));
+        match sealed {
+            Ok(sealed) => shared.put(&name(entries.id(), row.id), &sealed, self.entry_life()).await,
+            Err(error) => tracing::warn!(target: "enfold::cache", ring = self.name, "cannot share a data key: {error}"),
+        }
+    }
+
+    /// The cache and the key for its entries, where this ring uses one for such a key.
+    fn shared_for<'a>(
+        self: &'a Arc<Self>,
+        view: &'a Arc<View>,
+        row: &'a DataKeyRow,
+    ) -> Boxed<'a, Option<(&'a SharedCache, Arc<LiveKey>)>> {
+        Box::pin(async move {
+            let shared = self.shared.as_deref()?;
+            if matches!(row.purpose, Purpose::Cache | Purpose::Rows) || self.entry_life().is_zero() {
+                return None;
+            }
+            match self.current(view, Purpose::Cache, &ScopeId::cache()).await {
+                Ok(entries) => Some((shared, entries)),
+                Err(error) => {
+                    tracing::info!(target: "enfold::cache", ring = self.name, "the shared cache is not used: {error}");
+                    None
+                }
+            }
+        })
+    }
+
+    fn entry_life(&self) -> Duration {
+        self.policy.cache.ttl.mul_f32(REFRESH)
+    }
+}
+
+/// Names nothing that the catalog does not: two ids.
+fn name(entries: KeyId, key: KeyId) -> String {
+    format!("enfold:1:{entries}:{key}")
+}
