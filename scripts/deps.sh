@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Installs what the tests need on Debian 12 besides a Rust toolchain: apt packages, a Python environment in
-# target/venv, and the Chinook data in target/chinook. Does nothing for what is there already.
+# target/venv, the second PKCS#11 token in target/pkcs11-token, and the Chinook data in target/chinook. Does nothing for
+# what is there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(build-essential openssl postgresql-15 pgbouncer redis-server sqlite3 python3 python3-venv)
+# PKCS#11: a token, the tool of the guide, and what the second token is built with.
+packages+=(softhsm2 opensc pkg-config libssl-dev libsqlite3-dev libclang1-14 libclang-common-14-dev)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -22,5 +25,8 @@ fi
 
 # The tools. The servers that stand for AWS KMS have environments of their own, made when they are first started.
 scripts/venv.sh target/venv scripts/requirements.txt
+
+# About a minute, once.
+cargo build --quiet --release --locked --manifest-path tests/pkcs11-token/Cargo.toml --target-dir target/pkcs11-token
 
 scripts/chinook.sh

@@ -92,8 +92,8 @@ pub(crate) struct Init {
         required_unless_present_any = ["print_sql", "prepare"]
     )]
     pub(crate) database: Option<String>,
-    /// The root key: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…` or `local:FILE` (development, or no key
-    /// service in reach).
+    /// The root key: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` or `local:FILE` (development, or
+    /// no key service in reach).
     #[arg(long, value_name = "URI", default_value = "local:enfold-root.key")]
     pub(crate) root: String,
     /// Seal the file of a `local:` root key under the passphrase in this file, which only its owner may read.

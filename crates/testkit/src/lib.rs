@@ -13,6 +13,7 @@ pub mod openbao;
 pub mod own_main;
 pub mod people;
 pub mod pgbouncer;
+pub mod pkcs11;
 pub mod postgres;
 pub mod postgres_private;
 pub mod redis;

@@ -164,6 +164,7 @@ fn root_key(root: RootHealth) -> Result<Found> {
 }
 
 fn tried(root: RootHealth) -> Result<Found> {
+    let mut warnings = Vec::new();
     let state = match root.description {
         None => "its service says nothing of its state".to_owned(),
         Some(Ok(description)) => {
@@ -171,6 +172,7 @@ fn tried(root: RootHealth) -> Result<Found> {
                 true => String::new(),
                 false => format!(", as `{}`", description.resolved),
             };
+            warnings = description.warnings;
             let rotation = description.rotation.map(|r| rotation(&r)).unwrap_or_default();
             format!("{}, held by {}{resolved}{rotation}", state(description.state), description.manager)
         }
@@ -181,7 +183,12 @@ fn tried(root: RootHealth) -> Result<Found> {
         Tried::Both { wrap, unwrap } => {
             let milliseconds = |took: std::time::Duration| took.as_secs_f64() * 1000.0;
             let (wrap, unwrap) = (milliseconds(wrap), milliseconds(unwrap));
-            Ok(format!("{state}; wrapped in {wrap:.1} ms, unwrapped in {unwrap:.1} ms").into())
+            let mut says = format!("{state}; wrapped in {wrap:.1} ms, unwrapped in {unwrap:.1} ms");
+            for warning in &warnings {
+                says.push_str(&format!("; {warning}"));
+            }
+            let remedy = "make a root key without that, put it into `roots`, and take this one out when the other has wrapped all";
+            Ok(if warnings.is_empty() { says.into() } else { Found::warning(says, vec![remedy.to_owned()]) })
         }
         Tried::NotWrapped(error) if error.code() == Code::KmsAccessDenied => Ok(Found::warning(
             format!("{state}; this process may not wrap, so it can make no data key"),

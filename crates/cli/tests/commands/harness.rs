@@ -112,9 +112,18 @@ impl Sandbox {
         self.pipe(args, b"")
     }
 
+    /// Runs the command in an environment that holds these variables too.
+    pub(crate) fn run_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Ran {
+        let mut command = self.command(args);
+        self.ended(args, command.envs(variables.iter().copied()).spawn().expect("the command starts"), b"")
+    }
+
     /// Runs the command with `input` on its standard input.
     pub(crate) fn pipe(&self, args: &[&str], input: &[u8]) -> Ran {
-        let mut child = self.start(args);
+        self.ended(args, self.start(args), input)
+    }
+
+    fn ended(&self, args: &[&str], mut child: Child, input: &[u8]) -> Ran {
         // A command that ends without reading closes the pipe; that is its good right.
         child.stdin.take().expect("a pipe").write_all(input).ok();
         self.ran(args, child)

@@ -14,6 +14,8 @@ mod harness;
 mod index_build;
 mod interrupt;
 mod local_key;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]

@@ -254,6 +254,7 @@ impl DescribeKey for MemoryKms {
             usable: true,
             versions,
             rotation: None,
+            warnings: Vec::new(),
         })
     }
 }

@@ -45,16 +45,18 @@ mod meter;
     allow(dead_code, reason = "each provider uses its own part of it")
 )]
 mod oauth;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod registry;
 mod retry;
-#[cfg(any(feature = "http", feature = "redis"))]
+#[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
 #[cfg_attr(
     not(all(feature = "azure", feature = "google", feature = "vault")),
     allow(dead_code, reason = "each provider uses its own part of it")
 )]
 mod secret;
 mod service;
-#[cfg(any(feature = "aws", feature = "azure", feature = "google", feature = "vault"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "google", feature = "vault", feature = "pkcs11"))]
 mod several;
 mod uri;
 #[cfg(feature = "vault")]
@@ -78,16 +80,18 @@ pub use local::{Kdf, LocalKms, PASSPHRASE_VARIABLE, Passphrase, PassphraseSource
 pub use material::{KeyMaterial, WrappedKey};
 pub use memory::{MemoryCalls, MemoryKms, MemoryState};
 pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::{Pkcs11Kms, Pkcs11Options};
 pub use registry::{Registry, RegistryBuilder};
 pub use retry::{Retry, RetryOptions};
-#[cfg(any(feature = "http", feature = "redis"))]
+#[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
 pub use secret::SecretSource;
 pub use service::{
     DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
     KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, RotationPlan,
     UnwrapRequest, WrapRequest,
 };
-pub use uri::{AwsKeyUri, AzureKeyUri, GoogleKeyUri, KeyUri, RootKey, VaultKeyUri};
+pub use uri::{AwsKeyUri, AzureKeyUri, GoogleKeyUri, KeyUri, PinSource, Pkcs11KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]
 pub use vault::{VaultKms, VaultOptions};
 

@@ -159,7 +159,8 @@ impl RegistryBuilder {
         let mut roots = BTreeMap::new();
         for wanted in &self.uses {
             self.check(wanted)?;
-            if roots.contains_key(&wanted.uri) {
+            if let Some((known, _)) = roots.get_key_value(&wanted.uri) {
+                same_way(known, &wanted.uri)?;
                 continue;
             }
             let provider = self.open(&wanted.uri).await?;
@@ -197,6 +198,7 @@ impl RegistryBuilder {
             | RootKey::Google(_)
             | RootKey::Azure(_)
             | RootKey::Vault(_)
+            | RootKey::Pkcs11(_)
             | RootKey::Memory(_) => Ok(()),
         }
     }
@@ -215,6 +217,7 @@ impl RegistryBuilder {
             RootKey::Google(_) => open_google(uri, &self.services),
             RootKey::Azure(_) => open_azure(uri, &self.services),
             RootKey::Vault(vault) => open_vault(uri, vault, &self.services),
+            RootKey::Pkcs11(_) => open_pkcs11(uri, &self.base, &self.services),
             RootKey::Local(_) => open_local(uri, &self.base, &self.services),
             RootKey::Memory(_) => Err(Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
                 .cause("a key in memory is lost with its process, so only the process itself can give it")
@@ -309,7 +312,7 @@ fn default_rate(uri: &KeyUri) -> Option<NonZeroU32> {
     match uri.root() {
         RootKey::Google(_) => NonZeroU32::new(500),
         RootKey::Azure(_) => NonZeroU32::new(100),
-        RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Local(_) | RootKey::Memory(_) => None,
+        RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Pkcs11(_) | RootKey::Local(_) | RootKey::Memory(_) => None,
     }
 }
 
@@ -319,11 +322,33 @@ fn cleartext(uri: &KeyUri, hint: &str) -> Error {
         .hint(hint)
 }
 
-#[cfg(not(all(feature = "aws", feature = "azure", feature = "google", feature = "vault")))]
+#[cfg(not(all(feature = "aws", feature = "azure", feature = "google", feature = "vault", feature = "pkcs11")))]
 fn not_built_in(uri: &KeyUri, service: &str, feature: &str) -> Error {
     Error::new(Code::KmsUriInvalid, format!("there is no provider for `{uri}`"))
         .cause(format!("this program was built without {service}"))
         .hint(format!("build it with the feature `{feature}`, as `cargo build -p enfold-cli --features {feature}`"))
+}
+
+#[cfg(feature = "pkcs11")]
+fn open_pkcs11(uri: &KeyUri, base: &Path, services: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    let sessions = services.pkcs11.sessions;
+    let options = super::pkcs11::Pkcs11Options { base: base.to_owned(), sessions, ..Default::default() };
+    Ok(Arc::new(super::pkcs11::Pkcs11Kms::open(uri, &options)?))
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn open_pkcs11(uri: &KeyUri, _: &Path, _: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    Err(not_built_in(uri, "PKCS#11", "pkcs11"))
+}
+
+/// One root key has one provider, so it cannot be reached in two ways.
+fn same_way(one: &KeyUri, other: &KeyUri) -> Result<()> {
+    if one.root() == other.root() {
+        return Ok(());
+    }
+    Err(Error::new(Code::KmsUriInvalid, format!("`{one}` is reached in two ways"))
+        .cause("two rings name it with another module or another source of the PIN")
+        .hint("write the same URI in both"))
 }
 
 #[cfg(test)]

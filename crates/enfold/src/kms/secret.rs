@@ -12,14 +12,14 @@ use crate::error::{Code, Error, Result};
 
 /// Longer than any token that a server makes (a JWT with many claims is some kilobytes).
 const LONGEST: u64 = 64 * 1024;
-/// Rights of anybody but the owner and the group.
-const OTHERS: u32 = 0o007;
 
 /// Where a credential is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// A file that only its owner and its group may use.
     File(PathBuf),
+    /// A file that only its owner may use.
+    OwnersFile(PathBuf),
     /// An environment variable, by its name.
     Variable(String),
 }
@@ -47,6 +47,8 @@ impl Stamp {
 /// Who may read a file of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readers {
+    /// Its owner alone.
+    Owner,
     /// Its owner and its group.
     Closed,
     /// Anybody: what is in it is no secret, or is made and guarded by somebody else (a token that Kubernetes projects
@@ -54,12 +56,21 @@ pub(super) enum Readers {
     Any,
 }
 
+impl Readers {
+    /// The bits of a file's mode that must not be set.
+    fn barred(self) -> u32 {
+        match self {
+            Self::Owner => 0o077,
+            Self::Closed => 0o007,
+            Self::Any => 0,
+        }
+    }
+}
+
 /// The whole text of a file of credentials.
 pub(super) fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>> {
     let file = File::open(path).map_err(|e| unreadable(path, &e))?;
-    if readers == Readers::Closed {
-        refuse_open_to_others(path, &file)?;
-    }
+    refuse_open_to_others(path, &file, readers.barred())?;
     // Room enough from the start, so that growing leaves no copies behind.
     let length = file.metadata().map_err(|e| unreadable(path, &e))?.len().min(LONGEST);
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
@@ -77,10 +88,11 @@ impl SecretSource {
     pub(super) fn read_among(&self, readers: Readers) -> Result<Zeroizing<String>> {
         let text = match self {
             Self::File(path) => read(path, readers)?,
+            Self::OwnersFile(path) => read(path, Readers::Owner)?,
             Self::Variable(name) => Zeroizing::new(std::env::var(name).unwrap_or_default()),
         };
         let trimmed = text.trim();
-        // It becomes a header or a JSON string: nothing but printable characters is a credential.
+        // It becomes a header, a JSON string or a PIN: nothing but printable characters is a credential.
         if trimmed.is_empty() || !trimmed.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(self.missing());
         }
@@ -90,24 +102,26 @@ impl SecretSource {
     fn missing(&self) -> Error {
         let error = Error::new(Code::KmsAccessDenied, "there is no credential for the key service");
         match self {
-            Self::File(path) => error.cause(format!("the file `{}` does not hold one", path.display())),
-            Self::Variable(name) => error
-                .cause(format!("the environment variable `{name}` is not set"))
-                .hint("or name a file in the policy, under `key_services`"),
+            Self::File(path) | Self::OwnersFile(path) => {
+                error.cause(format!("the file `{}` does not hold one", path.display()))
+            }
+            Self::Variable(name) => error.cause(format!("the environment variable `{name}` is not set")),
         }
     }
 }
 
-/// Refuses a private file that others have rights to. The rights are those of the file that was opened.
-fn refuse_open_to_others(path: &Path, file: &File) -> Result<()> {
+/// Refuses a file to which those in the bits of `barred` have any right. The rights are those of the file that was opened.
+fn refuse_open_to_others(path: &Path, file: &File, barred: u32) -> Result<()> {
     let mode = file.metadata().map_err(|e| unreadable(path, &e))?.mode();
-    if mode & OTHERS == 0 {
+    if mode & barred == 0 {
         return Ok(());
     }
     let shown = path.display();
+    let most = 0o666 & !barred;
+    let who = if barred & 0o070 == 0 { "o" } else { "go" };
     Err(Error::new(Code::KeyFilePermissions, format!("the credential file `{shown}` is open to others"))
-        .cause(format!("its mode is {:04o}, and may be 0660 at most", mode & 0o7777))
-        .hint(format!("chmod o= {shown}"))
+        .cause(format!("its mode is {:04o}, and may be {most:04o} at most", mode & 0o7777))
+        .hint(format!("chmod {who}= {shown}"))
         .hint("if others could read it, have a new credential made: this one may be known"))
 }
 
@@ -137,6 +151,13 @@ mod tests {
         assert_eq!(private.read().unwrap().as_str(), "two");
         write("three", 0o644);
         assert_eq!(private.read().unwrap_err().code(), Code::KeyFilePermissions);
+        let own = SecretSource::OwnersFile(path.clone());
+        for mode in [0o640, 0o604, 0o610] {
+            write("four", mode);
+            assert_eq!(own.read().unwrap_err().code(), Code::KeyFilePermissions, "{mode:o}");
+        }
+        write("four", 0o600);
+        assert_eq!(own.read().unwrap().as_str(), "four");
         for bad in ["", " \n", "a b", "a\nX-Header: b"] {
             write(bad, 0o600);
             let error = private.read().unwrap_err();

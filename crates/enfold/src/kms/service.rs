@@ -118,6 +118,8 @@ pub struct KeyDescription {
     pub versions: Option<KeyVersions>,
     /// Where the service rotates keys by itself and says so.
     pub rotation: Option<RotationPlan>,
+    /// What should be settled though the key works, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// When the service gives a root key its next version.

@@ -8,15 +8,19 @@
 //! | `azure-kv://VAULT.vault.azure.net/keys/NAME[/VERSION][?endpoint=URL]` | Azure Key Vault, or a managed HSM below `managedhsm.azure.net`; the key's identifier |
 //! | `vault://HOST[:PORT]/MOUNT/KEY[?namespace=NAMESPACE]` | a transit key of Vault or OpenBao, over TLS; port 8200 unless another is named |
 //! | `vault+http://…` | the same without TLS, for a server on this machine |
+//! | `pkcs11:token=…;object=…?module-path=…&pin-source=…` | a key of a PKCS#11 token (RFC 7512, see `uri/pkcs11.rs`) |
 //! | `local:PATH` | a key file on this machine, for development |
 //! | `memory:NAME` | a key inside the process, for tests |
 
 mod aws;
 mod azure;
 mod google;
+mod pkcs11;
 mod vault;
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -25,11 +29,13 @@ use serde::{Deserialize, Serialize};
 pub use self::aws::AwsKeyUri;
 pub use self::azure::AzureKeyUri;
 pub use self::google::GoogleKeyUri;
+pub use self::pkcs11::{PinSource, Pkcs11KeyUri};
 pub use self::vault::VaultKeyUri;
 use crate::error::{Code, Error, Result};
 
-/// Names one root key. Printing it gives the canonical spelling, which is also what the catalog stores.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Names one root key. Printing it gives the canonical spelling, which is also what the catalog stores, and by which two
+/// of them are compared.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyUri {
     text: String,
@@ -43,6 +49,7 @@ pub enum RootKey {
     Google(GoogleKeyUri),
     Azure(AzureKeyUri),
     Vault(VaultKeyUri),
+    Pkcs11(Pkcs11KeyUri),
     /// As written: a relative path starts at the policy's folder.
     Local(PathBuf),
     Memory(String),
@@ -83,7 +90,7 @@ impl KeyUri {
     pub fn is_development(&self) -> bool {
         match &self.root {
             RootKey::Local(_) | RootKey::Memory(_) => true,
-            RootKey::Aws(_) | RootKey::Google(_) | RootKey::Azure(_) | RootKey::Vault(_) => false,
+            RootKey::Aws(_) | RootKey::Google(_) | RootKey::Azure(_) | RootKey::Vault(_) | RootKey::Pkcs11(_) => false,
         }
     }
 }
@@ -113,6 +120,10 @@ impl FromStr for KeyUri {
                 return Ok(Self { text: vault.text(), root: RootKey::Vault(vault) });
             }
         }
+        if let Some(rest) = uri.strip_prefix("pkcs11:") {
+            let key = Pkcs11KeyUri::parse(rest)?;
+            return Ok(Self { text: key.text(), root: RootKey::Pkcs11(key) });
+        }
         if let Some(path) = uri.strip_prefix("local:") {
             if path.is_empty() || path.starts_with("//") || path.ends_with('/') {
                 return Err(invalid(uri, "a file is needed, as `local:dev.key` or `local:/etc/enfold/dev.key`"));
@@ -127,6 +138,32 @@ impl FromStr for KeyUri {
             return Ok(Self { text: uri.to_owned(), root: RootKey::Memory(name.to_owned()) });
         }
         Err(unknown_scheme(uri))
+    }
+}
+
+impl PartialEq for KeyUri {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for KeyUri {}
+
+impl PartialOrd for KeyUri {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for KeyUri {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for KeyUri {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
 }
 
@@ -202,11 +239,12 @@ fn is_loopback(url: &url::Url) -> bool {
 }
 
 fn unknown_scheme(uri: &str) -> Error {
-    const KNOWN: [&str; 6] = ["aws-kms", "gcp-kms", "azure-kv", "vault", "local", "memory"];
+    const KNOWN: [&str; 7] = ["aws-kms", "gcp-kms", "azure-kv", "vault", "pkcs11", "local", "memory"];
     let scheme = uri.split(':').next().unwrap_or_default();
     let error = invalid(
         uri,
-        "no key service of that name is built in: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…` and `local:…` are",
+        "no key service of that name is built in: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` and \
+         `local:…` are",
     );
     let nearest =
         KNOWN.iter().max_by(|a, b| strsim::jaro_winkler(scheme, a).total_cmp(&strsim::jaro_winkler(scheme, b)));
@@ -223,6 +261,9 @@ fn invalid(uri: &str, why: &str) -> Error {
     let mut shown: String = uri.chars().take(120).collect::<String>().escape_debug().to_string();
     if let Some(at) = shown.rfind('@') {
         shown = format!("…{}", &shown[at..]);
+    }
+    if let Some(at) = shown.find("pin-value") {
+        shown.replace_range(at.., "…");
     }
     Error::new(Code::KmsUriInvalid, format!("`{shown}` is not a root-key URI")).cause(why)
 }

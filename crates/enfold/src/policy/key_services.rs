@@ -1,12 +1,14 @@
 //! `[key_services]`: what belongs together in it, and with the root keys of the rings.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::model::{
-    AzureSettings, AzureSignIn, GoogleSettings, KeyServices, RingPolicy, TlsIdentity, VaultServer, VaultSignIn,
+    AzureSettings, AzureSignIn, GoogleSettings, KeyServices, Pkcs11Policy, RingPolicy, TlsIdentity, VaultServer,
+    VaultSignIn,
 };
-use super::raw::{RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawVault, RawVaultAuth};
+use super::raw::{RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth};
 use super::resolve::{Resolver, keys};
 use crate::kms::{KeyUri, PASSPHRASE_VARIABLE, PassphraseSource, RootKey, VaultKeyUri};
 
@@ -44,7 +46,12 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
     }
     let local = local(at, raw.local, rings);
     let (google, azure) = (google(at, raw.google), azure(at, raw.azure));
-    KeyServices { min_tls: raw.min_tls, vault, google, azure, local }
+    KeyServices { min_tls: raw.min_tls, vault, google, azure, pkcs11: pkcs11(&raw.pkcs11), local }
+}
+
+fn pkcs11(raw: &RawPkcs11) -> Pkcs11Policy {
+    let sessions = usize::try_from(raw.sessions).ok().and_then(NonZeroUsize::new);
+    sessions.map_or_else(Pkcs11Policy::default, |sessions| Pkcs11Policy { sessions })
 }
 
 fn google(at: &mut Resolver<'_>, raw: RawGoogle) -> GoogleSettings {

@@ -4,6 +4,7 @@
 //! in itself (whether it fits a database is for `plan` to say).
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -243,6 +244,25 @@ pub struct KeyServices {
     pub azure: AzureSettings,
     /// Local root keys that are sealed under a passphrase, and where that is.
     pub local: BTreeMap<KeyUri, PassphraseSource>,
+    pub pkcs11: Pkcs11Policy,
+}
+
+/// How PKCS#11 tokens are called.
+#[derive(Clone, Debug)]
+pub struct Pkcs11Policy {
+    /// With the token of each root key, at most.
+    pub sessions: NonZeroUsize,
+}
+
+impl Pkcs11Policy {
+    /// Enough to hide the way to a network HSM, and few for a card.
+    pub const SESSIONS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+}
+
+impl Default for Pkcs11Policy {
+    fn default() -> Self {
+        Self { sessions: Self::SESSIONS }
+    }
 }
 
 /// How Azure Key Vault and Managed HSM are reached and signed in to. What is none is read from the environment.

@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::key_services::{
-    RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawVault, RawVaultAuth,
+    RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
 };
 use super::model::{Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice};
 
@@ -183,7 +183,8 @@ pub(super) struct RawRing {
     /// KMS is `aws-kms://REGION/KEY` (a key id, `alias/NAME` or an ARN), of Google
     /// Cloud KMS `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K`, of Azure
     /// `azure-kv://VAULT.vault.azure.net/keys/NAME`, a transit key of Vault or OpenBao `vault://HOST:PORT/MOUNT/KEY`, a
-    /// key file for development `local:PATH`.
+    /// key of a PKCS#11 token `pkcs11:token=TOKEN;object=KEY?module-path=PATH&pin-source=file:PATH`, a key file for
+    /// development `local:PATH`.
     #[schemars(extend("x-required" = true, "x-items" = "root-key-uri"))]
     pub roots: Option<Vec<String>>,
     /// How many root keys must have wrapped a new data key before anything is sealed with it. While fewer than all

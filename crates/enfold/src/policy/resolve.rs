@@ -267,6 +267,9 @@ impl Resolver<'_> {
                 self.report_as(Code::LocalKeyInProduction, &path, message);
                 self.findings.hint("name a root key of a key service, or set `environment = \"development\"`");
             }
+            if matches!(uri.root(), RootKey::Pkcs11(key) if key.module().is_none()) {
+                self.report_as(Code::KmsUriInvalid, &path, "no module is named, as `?module-path=/usr/lib/module.so`");
+            }
             if !seen.insert(uri) {
                 self.report(&path, "the same root key twice");
             }

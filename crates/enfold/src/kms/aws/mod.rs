@@ -236,6 +236,7 @@ impl DescribeKey for AwsKms {
             usable: usable(&key),
             versions: None,
             rotation: None,
+            warnings: Vec::new(),
         })
     }
 }

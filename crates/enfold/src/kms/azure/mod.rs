@@ -290,6 +290,7 @@ impl DescribeKey for AzureKms {
             resolved: about.key.kid,
             versions: None,
             rotation: None,
+            warnings: Vec::new(),
         })
     }
 }

@@ -46,11 +46,13 @@ impl Mint for SignIn {
                 self.asserted(operation, &token, "see that the federated credential takes tokens of that issuer").await
             }
             AzureSignIn::ClientSecret => {
-                let source = match &self.settings.file {
-                    Some(file) => SecretSource::File(file.clone()),
-                    None => SecretSource::Variable("AZURE_CLIENT_SECRET".to_owned()),
+                let secret = match &self.settings.file {
+                    Some(file) => SecretSource::File(file.clone()).read()?,
+                    None => SecretSource::Variable("AZURE_CLIENT_SECRET".to_owned())
+                        .read()
+                        .map_err(|error| error.hint("or name a file in the policy, under `key_services.azure`"))?,
                 };
-                let form = self.form(operation)?.field("client_secret", &source.read()?);
+                let form = self.form(operation)?.field("client_secret", &secret);
                 self.ask(operation, form, "see that the client secret has not expired; make a new one").await
             }
             AzureSignIn::ClientCertificate => {

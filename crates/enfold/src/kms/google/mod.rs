@@ -243,6 +243,7 @@ impl DescribeKey for GoogleKms {
                 usable,
                 versions: None,
                 rotation: None,
+                warnings: Vec::new(),
             });
         };
         let state = match primary.state.as_str() {
@@ -263,6 +264,7 @@ impl DescribeKey for GoogleKms {
             usable,
             versions: None,
             rotation: Some(rotation),
+            warnings: Vec::new(),
         })
     }
 }

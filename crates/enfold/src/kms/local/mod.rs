@@ -96,9 +96,12 @@ impl LocalKms {
     fn path_of(uri: &KeyUri, base: &Path) -> Result<PathBuf> {
         match uri.root() {
             RootKey::Local(path) => Ok(base.join(path)),
-            RootKey::Aws(_) | RootKey::Google(_) | RootKey::Azure(_) | RootKey::Vault(_) | RootKey::Memory(_) => {
-                Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a local key")))
-            }
+            RootKey::Aws(_)
+            | RootKey::Google(_)
+            | RootKey::Azure(_)
+            | RootKey::Vault(_)
+            | RootKey::Pkcs11(_)
+            | RootKey::Memory(_) => Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a local key"))),
         }
     }
 }
@@ -138,6 +141,7 @@ impl DescribeKey for LocalKms {
             usable: true,
             versions: None,
             rotation: None,
+            warnings: Vec::new(),
         })
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn sign_in(
     let (mount, body) = match how {
         VaultSignIn::Token { file } => return token(vault, operation, file, namespace).await.map_err(failed),
         VaultSignIn::AppRole { mount, role_id, secret_id_file } => {
-            let secret_id = source(secret_id_file, SECRET_ID_VARIABLE).read().map_err(failed)?;
+            let secret_id = credential(secret_id_file, SECRET_ID_VARIABLE).map_err(failed)?;
             (mount, body(&AppRole { role_id, secret_id: &secret_id }, role_id.len() + secret_id.len()))
         }
         VaultSignIn::Jwt { mount, role, file } => (mount, with_jwt(role, file, Readers::Closed).map_err(failed)?),
@@ -81,7 +81,7 @@ async fn token(
     file: &Option<std::path::PathBuf>,
     namespace: Option<&str>,
 ) -> Result<Session> {
-    let text = source(file, TOKEN_VARIABLE).read()?;
+    let text = credential(file, TOKEN_VARIABLE)?;
     let bare = |ttl: u64, renewable: bool| Grant {
         client_token: Text(Zeroizing::new(text.as_str().to_owned())),
         lease_duration: ttl,
@@ -131,10 +131,12 @@ fn refused(operation: Operation, uri: &KeyUri, mount: &str, how: &VaultSignIn, a
     error.hint(hint).while_doing(format!("cannot sign in for `{uri}`"))
 }
 
-fn source(file: &Option<std::path::PathBuf>, variable: &str) -> SecretSource {
+fn credential(file: &Option<std::path::PathBuf>, variable: &str) -> Result<Zeroizing<String>> {
     match file {
-        Some(path) => SecretSource::File(path.clone()),
-        None => SecretSource::Variable(variable.to_owned()),
+        Some(path) => SecretSource::File(path.clone()).read(),
+        None => SecretSource::Variable(variable.to_owned())
+            .read()
+            .map_err(|error| error.hint("or name a file in the policy, under `key_services.vault`")),
     }
 }
 

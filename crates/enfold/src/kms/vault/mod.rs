@@ -318,6 +318,7 @@ impl DescribeKey for VaultKms {
                 oldest_usable: about.min_decryption_version.max(about.min_available_version),
             }),
             rotation: None,
+            warnings: Vec::new(),
         })
     }
 }

@@ -18,8 +18,26 @@ pub(in crate::policy) struct RawKeyServices {
     pub vault: BTreeMap<String, RawVault>,
     pub google: RawGoogle,
     pub azure: RawAzure,
+    /// PKCS#11 tokens (HSMs). Which token, module and PIN stands in the URIs of root keys.
+    pub pkcs11: RawPkcs11,
     /// Local root keys that are sealed under a passphrase, by their file as in the URIs.
     pub local: BTreeMap<String, RawLocal>,
+}
+
+/// How PKCS#11 tokens are called.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawPkcs11 {
+    /// Sessions that each process has with the token of each root key at most: so many calls are under way at once.
+    /// Tokens have limits of their own.
+    #[schemars(range(min = 1, max = 64))]
+    pub sessions: u32,
+}
+
+impl Default for RawPkcs11 {
+    fn default() -> Self {
+        Self { sessions: 4 }
+    }
 }
 
 /// A local root key whose file is sealed under a passphrase; `enfold init --passphrase-file` makes it. Without such a table

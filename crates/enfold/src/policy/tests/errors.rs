@@ -221,7 +221,7 @@ fn ids_are_unique() {
 fn root_keys_are_uris_of_known_kinds() {
     assert_snapshot!(refused(&SHORT.replace("[\"local:dev.key\"]", "[\"awskms://x\", \"aws-kms://x\", \"local:\", \"local:a\", \"local:a\"]")), @r#"
     policy-invalid: the policy `enfold.toml` has 4 errors
-    enfold.toml:7: rings.customers.roots.0: not the URI of a root key: no key service of that name is built in: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…` and `local:…` are; did you mean `aws-kms`?
+    enfold.toml:7: rings.customers.roots.0: not the URI of a root key: no key service of that name is built in: `aws-kms://…`, `gcp-kms://…`, `azure-kv://…`, `vault://…`, `pkcs11:…` and `local:…` are; did you mean `aws-kms`?
     enfold.toml:7: rings.customers.roots.1: not the URI of a root key: a region and a key are needed, as `aws-kms://eu-central-1/alias/orders`
     enfold.toml:7: rings.customers.roots.2: not the URI of a root key: a file is needed, as `local:dev.key` or `local:/etc/enfold/dev.key`
     enfold.toml:7: rings.customers.roots.4: the same root key twice
@@ -230,6 +230,21 @@ fn root_keys_are_uris_of_known_kinds() {
     policy-invalid: the policy `enfold.toml` has 1 error
     enfold.toml:7: rings.customers.roots: expected one root key at least
     "#);
+}
+
+#[test]
+fn a_key_of_a_token_needs_its_module_and_has_no_pin_in_its_uri() {
+    let roots = r#"["pkcs11:token=a;object=b?pin-value=hunter2", "pkcs11:token=a;object=b", "pkcs11:token=a;object=c?module-path=/m.so", "pkcs11:object=%63;token=a?module-path=/n.so"]"#;
+    let said = refused(&SHORT.replace("[\"local:dev.key\"]", roots));
+    assert!(!said.contains("hunter2"));
+    assert_snapshot!(said, @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:7: rings.customers.roots.0: not the URI of a root key: it holds a PIN (`pin-value`), and URIs are printed, stored and committed; keep the PIN in a file that nobody else can read (`pin-source=file:/etc/enfold/pin`) or in a variable; have the PIN changed if the URI was stored anywhere
+    enfold.toml:7: rings.customers.roots.1: no module is named, as `?module-path=/usr/lib/module.so`
+    enfold.toml:7: rings.customers.roots.3: the same root key twice
+    "#);
+    let sound = SHORT.replace("local:dev.key", "pkcs11:token=a;object=c?module-path=/m.so");
+    assert_eq!(load(&sound).unwrap().key_services.pkcs11.sessions.get(), 4);
 }
 
 #[test]
