@@ -11,6 +11,9 @@ use crate::codec::Verdict;
 use crate::model::{JobState, RowError};
 use crate::store::{Change, Checkpoint, Lease, Outcome, Row, RowVersion};
 
+/// Into how many batches a throttled worker divides what it may do in a second.
+const BATCHES_A_SECOND: u32 = 20;
+
 /// A lease and how far its range is done.
 pub(super) struct Position {
     pub(super) lease: Lease,
@@ -118,8 +121,8 @@ impl Worker<'_> {
         }
         let mut limit = self.size.get(control.batch_rows);
         if let Some(rate) = control.rate {
-            // A second's worth at most, so that a changed rate is in force soon.
-            limit = limit.min((rate / self.options.workers.max(1)).max(1));
+            // Little at a time, so that the application waits for none of it long, and a changed rate is in force soon.
+            limit = limit.min((rate / self.options.workers.max(1) / BATCHES_A_SECOND).max(1));
         }
         if let Some(enough) = self.options.stop_after {
             let left = enough.saturating_sub(self.changed + in_flight);
