@@ -7,31 +7,16 @@
 #![allow(clippy::print_stdout, reason = "its lines are its result")]
 #![allow(clippy::cast_precision_loss, reason = "ratios")]
 
+#[path = "../tests/common/mod.rs"]
+mod common;
+
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use enfold::catalog::MemoryCatalog;
-use enfold::clock::ManualClock;
-use enfold::kms::MemoryKms;
-use enfold::policy::{Mode, Variables};
-use enfold::{CallContext, Column, Enfold, Form, Part, PayloadType, Place, SealRequest};
+use common::{World, set_mode, who};
+use enfold::policy::Mode;
+use enfold::{CallContext, Column, Form, Part, PayloadType, Place, SealRequest};
 use enfold_core::{Binding, DataKey, KeyId, Padding, SealItem, Sealer, text};
-
-const POLICY: &str = r#"
-environment = "staging"
-[database]
-url = "sqlite:unused.db"
-[rings.main]
-id = "ring-main"
-roots = ["memory:root"]
-scope = "tenant"
-[tables.users]
-tenant = "org"
-[tables.users.columns.email]
-id = "users.email"
-ring = "main"
-"#;
 
 const VALUE: [u8; 64] = [0x61; 64];
 const BATCH: usize = 1000;
@@ -57,9 +42,7 @@ fn main() {
 }
 
 struct Bench {
-    _folder: tempfile::TempDir,
-    kms: Arc<MemoryKms>,
-    clock: Arc<ManualClock>,
+    world: World,
     column: Column,
     context: CallContext,
     sealer: Sealer,
@@ -67,25 +50,14 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let policy = enfold::policy::parse(POLICY, &folder.path().join("enfold.toml"), &Variables::new());
-        let (kms, clock) = (Arc::new(MemoryKms::new("root").expect("a key")), Arc::new(ManualClock::new()));
-        let enfold = Enfold::builder(policy.expect("a policy"))
-            .catalog(Arc::new(MemoryCatalog::new()))
-            .provider(Arc::clone(&kms) as _)
-            .clock(Arc::clone(&clock) as _)
-            .without_watch()
-            .prepare()
-            .build()
-            .await
-            .expect("opens");
-        enfold.operator().expect("the operators").set_mode("users.email", Mode::Kms).await.expect("a mode");
-        let sealer = Sealer::new(&DataKey::generate().expect("a key"), KeyId::random().expect("an id"));
-        let (column, context) =
-            (enfold.column("users.email").expect("a column"), CallContext::new("bench", "a measurement"));
+        let world = World::new();
+        let enfold = world.operators().await;
+        set_mode(&enfold, "users.email", Mode::Kms).await;
+        let (column, context) = (enfold.column("users.email").expect("a column"), who());
         let place = Place::tenant(Part::Int(1));
         column.seal(&context, &place, Form::Text, PayloadType::Text, &VALUE).await.expect("warms the cache");
-        Self { _folder: folder, kms, clock, column, context, sealer: sealer.expect("a sealer") }
+        let sealer = Sealer::new(&DataKey::generate().expect("a key"), KeyId::random().expect("an id"));
+        Self { world, column, context, sealer: sealer.expect("a sealer") }
     }
 
     /// How many of a million seals under a thousand tenants ask the key service, in one life of the cache; and how often it
@@ -102,7 +74,7 @@ impl Bench {
         );
         let mut further = 0;
         for _ in 0..LIVES {
-            self.clock.advance(Duration::from_secs(301));
+            self.world.clock.advance(Duration::from_secs(301));
             further += runtime.block_on(self.calls_of(20 * TENANTS));
         }
         let each = further as f64 / (TENANTS * LIVES) as f64;
@@ -114,13 +86,13 @@ impl Bench {
 
     /// Calls to the key service for so many seals, the tenants' taken in turn.
     async fn calls_of(&self, seals: usize) -> u64 {
-        let before = self.kms.calls();
+        let before = self.world.kms.calls();
         for n in 0..seals {
             let place = Place::tenant(Part::Int(i64::try_from(n % TENANTS).expect("small")));
             let sealed = self.column.seal(&self.context, &place, Form::Text, PayloadType::Text, &VALUE).await;
             drop(black_box(sealed.expect("seals")));
         }
-        let after = self.kms.calls();
+        let after = self.world.kms.calls();
         (after.wrap + after.unwrap) - (before.wrap + before.unwrap)
     }
 

@@ -68,6 +68,7 @@ mod keyring;
 pub mod kms;
 mod operator;
 pub mod policy;
+mod private_file;
 mod registry;
 mod shared_cache;
 pub mod state;

@@ -3,19 +3,22 @@
 //! call succeeds.
 #![cfg(all(feature = "aws", feature = "vault"))]
 
+mod key_service;
+
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use enfold::kms::{
-    AwsKms, AwsOptions, EncryptionContext, HttpOptions, KeyManagementService, KeyManagementServiceExt, KeyMaterial,
-    Retry, RetryOptions, StaticCredentials, VaultKms, VaultOptions,
+    AwsKms, AwsOptions, HttpOptions, KeyManagementService, KeyManagementServiceExt, KeyMaterial, Retry, RetryOptions,
+    StaticCredentials, VaultKms, VaultOptions,
 };
 use enfold::policy::VaultSignIn;
 use enfold::{Code, Result};
 use enfold_testkit::aws::{REGION, Server};
 use enfold_testkit::faultproxy::{Fault, FaultProxy};
 use enfold_testkit::openbao::{OpenBao, ROOT_TOKEN};
+use key_service::{context, material};
 use serde_json::json;
 
 /// A whole call has this long, with all its tries.
@@ -24,14 +27,6 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// A call that takes so much longer than its deadline hangs.
 const HANGS: Duration = Duration::from_secs(60);
-
-fn context() -> EncryptionContext {
-    EncryptionContext::new().with("enfold:ring", "orders").unwrap()
-}
-
-fn material() -> KeyMaterial {
-    KeyMaterial::from_bytes(&mut [7; 32])
-}
 
 fn with_deadline(kms: impl KeyManagementService + 'static) -> Retry {
     Retry::new(Arc::new(kms), RetryOptions { deadline: DEADLINE, ..RetryOptions::default() })

@@ -6,6 +6,7 @@
 #![cfg(feature = "aws")]
 
 mod conformance_table;
+mod key_service;
 
 use std::process::Command;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, Outcome, Trouble};
 use enfold::kms::{
-    AwsKms, AwsOptions, EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, KeyUri, RootKey,
-    StaticCredentials, WrappedKey,
+    AwsKms, AwsOptions, KeyManagementService, KeyManagementServiceExt, KeyUri, RootKey, StaticCredentials, WrappedKey,
 };
 use enfold::{Code, Error};
 use enfold_testkit::aws::{Behaviour, Listener, Server};
+use key_service::{context, material};
 use serde_json::{Value, json};
 
 const UNKNOWN_KEY: &str = "00000000-0000-4000-8000-000000000000";
@@ -46,14 +47,6 @@ async fn refusing(status: u16, name: &str) -> Listener {
 
 async fn answering(body: Value) -> Arc<dyn KeyManagementService> {
     open(&Listener::start(Behaviour::Answer(200, body.to_string())).await.uri(UNKNOWN_KEY)).await
-}
-
-fn context() -> EncryptionContext {
-    EncryptionContext::new().with("enfold:ring", "orders").unwrap()
-}
-
-fn material() -> KeyMaterial {
-    KeyMaterial::from_bytes(&mut [7; 32])
 }
 
 async fn unwrap_fails(kms: &dyn KeyManagementService) -> Error {

@@ -5,6 +5,7 @@
 
 mod common;
 mod conformance_table;
+mod key_service;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -18,12 +19,12 @@ use common::{code, open as open_value, seal, set_mode};
 use enfold::catalog::{DataKeyRow, Purpose, SqliteCatalog};
 use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, Outcome, Trouble};
 use enfold::kms::{
-    AzureKms, AzureOptions, EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial,
-    RootKeyState, WrappedKey,
+    AzureKms, AzureOptions, EncryptionContext, KeyManagementService, KeyManagementServiceExt, RootKeyState, WrappedKey,
 };
 use enfold::policy::{AzureSettings, AzureSignIn, Mode};
 use enfold::{Code, Enfold, Part, Place};
 use enfold_testkit::cloud::azure::{CLIENT, Certificate, FakeAzure, Fault, Kind, Right, TENANT, Validity};
+use key_service::{context, material, opens, round_trip};
 use tempfile::TempDir;
 
 const ALL: [Right; 4] = [Right::Get, Right::Wrap, Right::Unwrap, Right::Rotate];
@@ -75,23 +76,6 @@ impl World {
 
 fn open(uri: &str, options: &AzureOptions) -> Arc<dyn KeyManagementService> {
     Arc::new(AzureKms::open(&uri.parse().unwrap(), options).unwrap())
-}
-
-fn context() -> EncryptionContext {
-    EncryptionContext::new().with("enfold:ring", "orders").unwrap()
-}
-
-fn material() -> KeyMaterial {
-    KeyMaterial::from_bytes(&mut [7; 32])
-}
-
-async fn opens(kms: &Arc<dyn KeyManagementService>, wrapped: &WrappedKey) {
-    assert_eq!(kms.unwrap_one(wrapped, &context()).await.unwrap_or_else(|e| panic!("{e}")).expose(), &[7; 32]);
-}
-
-async fn round_trip(kms: &Arc<dyn KeyManagementService>) {
-    let wrapped = kms.wrap_one(&material(), &context()).await.unwrap();
-    opens(kms, &wrapped).await;
 }
 
 #[async_trait]

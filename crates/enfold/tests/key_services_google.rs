@@ -4,6 +4,7 @@
 #![cfg(feature = "google")]
 
 mod conformance_table;
+mod key_service;
 /// What `make test-cloud` runs on a key of somebody's.
 #[path = "../examples/own_key/fixture.rs"]
 mod own_key;
@@ -17,11 +18,12 @@ use async_trait::async_trait;
 use enfold::Code;
 use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, Outcome, Trouble};
 use enfold::kms::{
-    EncryptionContext, GoogleKms, GoogleOptions, KeyManagementService, KeyManagementServiceExt, KeyMaterial, Retry,
-    RetryOptions, RootKeyState, WrappedKey,
+    GoogleKms, GoogleOptions, KeyManagementService, KeyManagementServiceExt, Retry, RetryOptions, RootKeyState,
+    WrappedKey,
 };
 use enfold::policy::{GoogleSettings, KeyServices};
 use enfold_testkit::cloud::google::{EXTERNAL, FakeGoogle, Fault, PERSON, Right, VersionState};
+use key_service::{context, material, opens, round_trip};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -63,23 +65,6 @@ impl World {
 
 fn open(uri: &str, options: &GoogleOptions) -> Arc<dyn KeyManagementService> {
     Arc::new(GoogleKms::open(&uri.parse().unwrap(), options).unwrap())
-}
-
-fn context() -> EncryptionContext {
-    EncryptionContext::new().with("enfold:ring", "orders").unwrap()
-}
-
-fn material() -> KeyMaterial {
-    KeyMaterial::from_bytes(&mut [7; 32])
-}
-
-async fn opens(kms: &Arc<dyn KeyManagementService>, wrapped: &WrappedKey) {
-    assert_eq!(kms.unwrap_one(wrapped, &context()).await.unwrap_or_else(|e| panic!("{e}")).expose(), &[7; 32]);
-}
-
-async fn round_trip(kms: &Arc<dyn KeyManagementService>) {
-    let wrapped = kms.wrap_one(&material(), &context()).await.unwrap();
-    opens(kms, &wrapped).await;
 }
 
 /// The number of the version that made a wrap.

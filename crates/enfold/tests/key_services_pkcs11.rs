@@ -5,6 +5,7 @@
 #![cfg(feature = "pkcs11")]
 
 mod conformance_table;
+mod key_service;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -16,20 +17,12 @@ use cryptoki::object::Attribute;
 use enfold::Code;
 use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, Outcome, Trouble};
 use enfold::kms::{
-    EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, Pkcs11Kms, Pkcs11Options, Registry,
-    WrapRequest, WrappedKey,
+    KeyManagementService, KeyManagementServiceExt, Pkcs11Kms, Pkcs11Options, Registry, WrapRequest, WrappedKey,
 };
 use enfold::policy::Environment;
 use enfold_testkit::pkcs11::{Held, PIN, Token};
 use futures_util::future::join_all;
-
-fn context() -> EncryptionContext {
-    EncryptionContext::new().with("enfold:ring", "orders").unwrap()
-}
-
-fn material() -> KeyMaterial {
-    KeyMaterial::from_bytes(&mut [7; 32])
-}
+use key_service::{context, material};
 
 fn open_with(uri: &str, options: &Pkcs11Options) -> Arc<dyn KeyManagementService> {
     Arc::new(Pkcs11Kms::open(&uri.parse().unwrap(), options).unwrap())

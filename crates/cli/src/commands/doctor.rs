@@ -233,21 +233,18 @@ fn shared_cache(found: &SharedCacheHealth) -> Found {
     let keep = "set `save \"\"` and `appendonly no` there: what is on a disk outlives its time, and is in backups";
     match &found.on_disk {
         Ok(OnDisk::No) => "reached; it writes nothing to disk".to_owned().into(),
-        Ok(OnDisk::Yes(settings)) => Found {
-            says: format!("reached, and it writes entries to disk ({})", settings.join(", ")),
-            warns: true,
-            hints: vec![keep.to_owned()],
-        },
-        Ok(OnDisk::NotTold) => Found {
-            says: "reached; whether it writes to disk may not be asked (`CONFIG GET`)".to_owned(),
-            warns: true,
-            hints: vec![format!("if it does, {keep}")],
-        },
-        Err(error) => Found {
-            says: format!("{error}; data keys come from the key service instead"),
-            warns: true,
-            hints: vec!["start it, or take `shared_cache` out of the policy".to_owned()],
-        },
+        Ok(OnDisk::Yes(settings)) => {
+            let says = format!("reached, and it writes entries to disk ({})", settings.join(", "));
+            Found::warning(says, vec![keep.to_owned()])
+        }
+        Ok(OnDisk::NotTold) => {
+            let says = "reached; whether it writes to disk may not be asked (`CONFIG GET`)".to_owned();
+            Found::warning(says, vec![format!("if it does, {keep}")])
+        }
+        Err(error) => {
+            let says = format!("{error}; data keys come from the key service instead");
+            Found::warning(says, vec!["start it, or take `shared_cache` out of the policy".to_owned()])
+        }
     }
 }
 
@@ -293,7 +290,7 @@ async fn rights(policy: &Policy) -> Result<Vec<(&'static str, Result<Found>)>> {
             Err(grants(lacks).into_iter().fold(error, Error::hint))
         }
     };
-    Ok(examined.clone().into_iter().map(|(duty, standing)| (duty.word(), say(duty, standing))).collect())
+    Ok(examined.into_iter().map(|(duty, standing)| (duty.word(), say(duty, standing))).collect())
 }
 
 #[cfg(not(feature = "postgres"))]

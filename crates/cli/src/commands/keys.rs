@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use enfold::{Code, Enfold, Error, Result, RingWraps};
+use enfold::{Code, Enfold, Error, Repaired, Result, RingWraps};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -53,12 +53,6 @@ async fn wraps(context: &Context<'_>, args: &Wraps, enfold: &Enfold) -> Result<(
         return Err(error.hint("run `enfold doctor` to see which root key does not answer, and this again later"));
     }
     Ok(())
-}
-
-#[derive(Default)]
-struct Repaired {
-    completed: u64,
-    errors: Vec<String>,
 }
 
 fn of_ring(ring: &RingWraps) -> Value {

@@ -3,7 +3,7 @@
 use enfold_testkit::postgres::connect;
 use enfold_testkit::postgres_private::Server;
 
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, policy};
 
 /// Statements of the server's log since `from` that sort a column's values by their stored form. Those of a sample are
 /// counted apart.
@@ -29,15 +29,8 @@ async fn only_a_plan_and_a_full_audit_count_a_whole_table_by_form() {
         .await
         .expect("a table");
     let shop = Sandbox::empty();
-    shop.write(
-        "enfold.toml",
-        format!(
-            "environment = \"development\"\n[database]\nurl = \"{}\"\n[trust]\noperator_key_file = \"op.key\"\n\
-             [rings.main]\nid = \"main\"\nroots = [\"local:root.key\"]\nscope = \"column\"\n\
-             [tables.\"public.users\".columns.email]\nid = \"users.email\"\nring = \"main\"\n",
-            server.url()
-        ),
-    );
+    let email = "[tables.\"public.users\".columns.email]\nid = \"users.email\"\nring = \"main\"\n";
+    shop.write("enfold.toml", policy(&server.url()) + email);
     let mut from = server.log().len();
     for (args, full, sampled) in [
         (&["plan", "--save", "users.plan"][..], 1, 0),

@@ -6,7 +6,7 @@ use std::path::Path;
 use enfold_testkit::small_disk::SmallDisk;
 use rusqlite::Connection;
 
-use crate::harness::Sandbox;
+use crate::harness::{self, Sandbox};
 
 /// Enough for a sweep of several batches.
 const ROWS: usize = 20_000;
@@ -17,12 +17,9 @@ fn email(id: usize) -> String {
 
 /// A policy for `users.email` of the database at `url`. A range whose worker lost the database is free again soon.
 fn policy(url: &str, table: &str, patience: &str) -> String {
-    format!(
-        "environment = \"development\"\n[database]\nurl = \"{url}\"\n[trust]\noperator_key_file = \"op.key\"\n\
-         [rings.main]\nid = \"main\"\nroots = [\"local:root.key\"]\nscope = \"column\"\n\
-         [tables.\"{table}\".columns.email]\nid = \"users.email\"\nring = \"main\"\n\
-         [jobs]\npatience = \"{patience}\"\nlease = \"5s\"\n"
-    )
+    let email = format!("[tables.\"{table}\".columns.email]\nid = \"users.email\"\nring = \"main\"\n");
+    let jobs = format!("[jobs]\npatience = \"{patience}\"\nlease = \"5s\"\n");
+    harness::policy(url) + &email + &jobs
 }
 
 /// No longer than it takes to try twice.

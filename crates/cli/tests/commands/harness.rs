@@ -34,6 +34,14 @@ const FILTERS: &[(&str, &str)] = &[
     (r"127\.0\.0\.1 -p \d+", "127.0.0.1 -p [port]"),
 ];
 
+/// A developer's policy for the database at `url`, with a ring `main` and no table yet.
+pub(crate) fn policy(url: &str) -> String {
+    format!(
+        "environment = \"development\"\n[database]\nurl = \"{url}\"\n[trust]\noperator_key_file = \"op.key\"\n\
+         [rings.main]\nid = \"main\"\nroots = [\"local:root.key\"]\nscope = \"column\"\n"
+    )
+}
+
 pub(crate) struct Sandbox {
     folder: TempDir,
 }

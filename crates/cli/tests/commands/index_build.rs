@@ -8,18 +8,11 @@ use enfold_testkit::postgres::connect;
 use enfold_testkit::postgres_private::Server;
 use tokio_postgres::Client;
 
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, policy};
 
 fn shop(server: &Server, tables: &str) -> Sandbox {
     let shop = Sandbox::empty();
-    shop.write(
-        "enfold.toml",
-        format!(
-            "environment = \"development\"\n[database]\nurl = \"{}\"\n[trust]\noperator_key_file = \"op.key\"\n\
-             [rings.main]\nid = \"main\"\nroots = [\"local:root.key\"]\nscope = \"column\"\n{tables}",
-            server.url()
-        ),
-    );
+    shop.write("enfold.toml", policy(&server.url()) + tables);
     shop
 }
 

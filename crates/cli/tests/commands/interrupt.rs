@@ -5,7 +5,7 @@ use std::process::{Child, ChildStderr};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, policy};
 
 const ROWS: u32 = 1_000;
 
@@ -20,12 +20,8 @@ fn crowd() -> Sandbox {
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
          INSERT INTO people (name) SELECT 'person number ' || i FROM n"
     ));
-    shop.write(
-        "enfold.toml",
-        "environment = \"development\"\n[database]\nurl = \"sqlite:app.db\"\n[trust]\noperator_key_file = \"op.key\"\n\
-         [rings.main]\nid = \"main\"\nroots = [\"local:root.key\"]\nscope = \"column\"\n[jobs]\nbatch_rows = 20\n\
-         [tables.people.columns.name]\nid = \"people.name\"\nring = \"main\"\n",
-    );
+    let name = "[jobs]\nbatch_rows = 20\n[tables.people.columns.name]\nid = \"people.name\"\nring = \"main\"\n";
+    shop.write("enfold.toml", policy("sqlite:app.db") + name);
     shop
 }
 

@@ -2,7 +2,7 @@
 
 use enfold_testkit::postgres::Database;
 
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, policy};
 
 #[tokio::test]
 async fn a_role_without_rights_is_told_which_are_missing_and_changes_nothing() {
@@ -19,15 +19,9 @@ async fn a_role_without_rights_is_told_which_are_missing_and_changes_nothing() {
         .expect("a table and a role");
     let shop = Sandbox::shop();
     let url = database.url().replacen("postgres@", &format!("{role}@"), 1);
-    shop.write(
-        "enfold.toml",
-        format!(
-            "environment = \"development\"\n[database]\nurl = \"{url}\"\n[trust]\noperator_key_file = \"op.key\"\n\
-             [rings.main]\nid = \"main\"\nroots = [\"local:root.key\"]\nscope = \"column\"\n\
-             [catalog]\nurl = \"sqlite:catalog.db\"\n\
-             [tables.\"public.users\".columns.email]\nid = \"users.email\"\nring = \"main\"\n"
-        ),
-    );
+    let rest = "[catalog]\nurl = \"sqlite:catalog.db\"\n\
+         [tables.\"public.users\".columns.email]\nid = \"users.email\"\nring = \"main\"\n";
+    shop.write("enfold.toml", policy(&url) + rest);
     // The owner's own session may or may not be there to be seen.
     let hidden = [
         (role.as_str(), "[role]"),
@@ -47,11 +41,7 @@ async fn a_role_without_rights_is_told_which_are_missing_and_changes_nothing() {
 /// A shop whose policy is of this database, with `columns` of `public.users`.
 pub(crate) fn shop(database: &Database, columns: &[&str]) -> Sandbox {
     let shop = Sandbox::shop();
-    let mut policy = format!(
-        "environment = \"development\"\n[database]\nurl = \"{}\"\n[trust]\noperator_key_file = \"op.key\"\n\
-         [rings.main]\nid = \"main\"\nroots = [\"local:root.key\"]\nscope = \"column\"\n",
-        database.url()
-    );
+    let mut policy = policy(&database.url());
     for column in columns {
         policy.push_str(&format!(
             "[tables.\"public.users\".columns.{column}]\nid = \"users.{column}\"\nring = \"main\"\n"

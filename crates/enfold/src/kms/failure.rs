@@ -87,6 +87,13 @@ pub(crate) fn version_retired(operation: Operation, uri: &KeyUri) -> Error {
         .hint("allow that version again in the key service, rewrap, and only then retire it")
 }
 
+/// The service answered what its protocol does not allow.
+#[cfg(feature = "http")]
+pub(crate) fn unusable(operation: Operation, uri: &KeyUri, fact: &str) -> Error {
+    failed(Code::KmsProtocol, operation, uri)
+        .cause(format!("the key service gave an answer that cannot be used: {fact}"))
+}
+
 pub(crate) fn wrong_count(uri: &KeyUri) -> Error {
     Error::new(Code::KmsProtocol, format!("cannot use the answer of `{uri}`"))
         .cause("it holds another number of results than there were requests")

@@ -9,7 +9,11 @@ use crate::error::Result;
 /// one process far from them and still hides the round trip.
 const AT_ONCE: usize = 16;
 
-/// Runs a few at a time and gives the results in the order of the requests.
-pub(super) async fn in_order<T: Send>(calls: Vec<BoxFuture<'_, Result<T>>>) -> Vec<Result<T>> {
+/// Calls for each of the requests, a few at a time, and gives the results in their order.
+pub(super) async fn in_order<'r, R: Sync, T: Send>(
+    requests: &'r [R],
+    call: impl Fn(&'r R) -> BoxFuture<'r, Result<T>>,
+) -> Vec<Result<T>> {
+    let calls: Vec<_> = requests.iter().map(call).collect();
     futures_util::stream::iter(calls).buffered(AT_ONCE).collect().await
 }

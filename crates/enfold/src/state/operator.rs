@@ -1,8 +1,5 @@
 //! The operators' signing key, in a file that applications cannot read.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use aws_lc_rs::rand;
@@ -13,12 +10,13 @@ use zeroize::Zeroizing;
 
 use super::{RingState, signed_bytes};
 use crate::catalog::SignedState;
+use crate::private_file::Private;
 use crate::{Code, Error, Result};
 
 const FILE_PREFIX: &str = "enfold-operator-key-1:";
 const SEED_LEN: usize = 32;
-/// Rights of anybody but the owner.
-const OTHERS: u32 = 0o077;
+/// What a key file holds at most.
+const LONGEST: usize = 128;
 
 /// Signs ring states. It cannot be printed or copied. The file is one line, `enfold-operator-key-1:` and the 32-byte
 /// seed of RFC 8032 in 43 characters of unpadded base64url, and nobody but its owner may have any right to it.
@@ -49,26 +47,12 @@ impl OperatorKey {
     /// holds something else.
     pub fn load(path: &Path) -> Result<Self> {
         let shown = path.display();
-        let file = File::open(path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                Error::new(Code::OperatorKeyMissing, format!("there is no operators' key `{shown}`"))
-                    .hint("run this where the operators' key is, or name it: `trust.operator_key_file` in enfold.toml")
-                    .hint("for a new installation, `enfold init` makes one")
-            }
-            kind => unreadable(path, kind),
+        let text = key_file(path).read(LONGEST).map_err(|error| match path.try_exists() {
+            Ok(true) | Err(_) => error,
+            Ok(false) => Error::new(Code::OperatorKeyMissing, format!("there is no operators' key `{shown}`"))
+                .hint("run this where the operators' key is, or name it: `trust.operator_key_file` in enfold.toml")
+                .hint("for a new installation, `enfold init` makes one"),
         })?;
-        // The rights are those of the file that was opened, not of whatever has that name by now.
-        let about = file.metadata().map_err(|e| unreadable(path, e.kind()))?;
-        if about.mode() & OTHERS != 0 {
-            return Err(Error::new(
-                Code::KeyFilePermissions,
-                format!("the operators' key `{shown}` is open to others"),
-            )
-            .cause(format!("its mode is {:04o}, and may be 0600 at most", about.mode() & 0o7777))
-            .hint(format!("chmod 600 {shown}")));
-        }
-        let mut text = Zeroizing::new(Vec::with_capacity(256));
-        file.take(128).read_to_end(&mut text).map_err(|e| unreadable(path, e.kind()))?;
         Self::parse(&text).ok_or_else(|| {
             Error::new(Code::KeyFileInvalid, format!("the file `{shown}` holds no operators' key"))
                 .cause(format!("one line is expected: `{FILE_PREFIX}` and 43 characters of base64url"))
@@ -114,29 +98,19 @@ impl OperatorKey {
         Self::from_seed(seed)
     }
 
+    /// A state signed by a key that was lost with the machine could never be followed by another: it is on the disk when
+    /// this returns.
     fn write(&self, path: &Path) -> Result<()> {
-        let failed = |error: &std::io::Error| {
-            let code = if error.kind() == ErrorKind::StorageFull { Code::DiskFull } else { Code::FileFailed };
-            Error::new(code, format!("cannot make the operators' key `{}`", path.display()))
-                .cause(error.kind().to_string())
-        };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| failed(&e))?;
         let mut line = Zeroizing::new(String::with_capacity(FILE_PREFIX.len() + 44));
         line.push_str(FILE_PREFIX);
         URL_SAFE_NO_PAD.encode_string(*self.seed, &mut line);
         line.push('\n');
-        // A state signed by a key that was lost with the machine could never be followed by another.
-        file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
-            std::fs::remove_file(path).ok();
-            failed(&error)
-        })
+        key_file(path).create(line.as_bytes())
     }
 }
 
-fn unreadable(path: &Path, kind: ErrorKind) -> Error {
-    Error::new(Code::KeyFileInvalid, format!("cannot read the operators' key `{}`", path.display()))
-        .cause(kind.to_string())
+fn key_file(path: &Path) -> Private<'_> {
+    Private { path, what: "operators' key" }
 }
 
 #[cfg(test)]

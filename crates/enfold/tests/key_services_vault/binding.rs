@@ -13,7 +13,8 @@ use enfold::kms::{
 use enfold_testkit::aws::{Behaviour, Listener};
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, context, material, open};
+use crate::engine::{Engine, open};
+use crate::key_service::{context, material};
 
 /// Contexts that are near to each other and to [`context`], and not the same.
 fn others() -> Vec<EncryptionContext> {

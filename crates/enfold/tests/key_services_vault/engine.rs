@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use enfold::kms::{
-    EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, VaultKms, VaultOptions,
-};
+use enfold::kms::{KeyManagementService, KeyManagementServiceExt, VaultKms, VaultOptions};
 use enfold::policy::VaultSignIn;
 use enfold_testkit::openbao::{OpenBao, ROOT_TOKEN, unique};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::key_service::{context, material};
 
 /// The folder must outlive the providers that read it.
 pub(crate) struct Engine {
@@ -105,14 +105,6 @@ pub(crate) fn open(uri: &str, options: &VaultOptions) -> Arc<dyn KeyManagementSe
 
 pub(crate) fn by_token(file: &Path) -> VaultOptions {
     VaultOptions { sign_in: VaultSignIn::Token { file: Some(file.to_owned()) }, ..VaultOptions::default() }
-}
-
-pub(crate) fn context() -> EncryptionContext {
-    EncryptionContext::new().with("enfold:ring", "orders").unwrap()
-}
-
-pub(crate) fn material() -> KeyMaterial {
-    KeyMaterial::from_bytes(&mut [7; 32])
 }
 
 /// Wraps and unwraps once, in two calls.

@@ -4,7 +4,8 @@ use enfold::Code;
 use enfold::kms::KeyManagementServiceExt;
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, by_token, context, material, open, serves};
+use crate::engine::{Engine, by_token, open, serves};
+use crate::key_service::{context, material};
 
 #[tokio::test]
 async fn the_documented_policy_is_enough_and_a_missing_key_is_not_made_anew() {

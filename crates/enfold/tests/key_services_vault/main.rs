@@ -10,6 +10,8 @@ mod conformance_table;
 mod binding;
 mod engine;
 mod key;
+#[path = "../key_service/mod.rs"]
+mod key_service;
 mod server;
 mod session;
 mod sign_in;

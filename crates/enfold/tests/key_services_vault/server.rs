@@ -11,7 +11,8 @@ use enfold::kms::{
 use enfold_testkit::openbao::{OpenBao, Private, unique};
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, by_token, context, material, open, serves, shown};
+use crate::engine::{Engine, by_token, open, serves, shown};
+use crate::key_service::{context, material};
 use crate::session::Role;
 
 /// A namespace of its own, and its name.

@@ -7,7 +7,8 @@ use enfold::kms::{KeyManagementServiceExt, VaultOptions};
 use enfold::policy::VaultSignIn;
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, context, material, open, shown};
+use crate::engine::{Engine, open, shown};
+use crate::key_service::{context, material};
 
 /// An AppRole of the engine's, and how to sign in with it.
 pub(crate) struct Role {

@@ -14,7 +14,8 @@ use enfold_testkit::kubernetes::{FakeTokenReview, ServiceAccountToken};
 use enfold_testkit::openbao::{Private, Secured};
 use serde_json::{Value, json};
 
-use crate::engine::{Engine, context, material, open, serves, shown};
+use crate::engine::{Engine, open, serves, shown};
+use crate::key_service::{context, material};
 
 fn by(sign_in: VaultSignIn) -> VaultOptions {
     VaultOptions { sign_in, ..VaultOptions::default() }

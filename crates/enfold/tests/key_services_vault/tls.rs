@@ -8,7 +8,8 @@ use enfold::{Code, Error};
 use enfold_testkit::certificates::Authority;
 use enfold_testkit::openbao::{Private, Secured};
 
-use crate::engine::{Engine, context, material, open, serves, shown};
+use crate::engine::{Engine, open, serves, shown};
+use crate::key_service::{context, material};
 
 /// The listeners of the server, in their order.
 const SOUND: usize = 0;

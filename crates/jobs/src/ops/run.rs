@@ -104,8 +104,7 @@ impl Run<'_> {
     /// Whether the sweep that seals was begun, which comes after the blind indexes were filled and built. From then on
     /// it is sealing a row that gives it its index, and verifying that puts the last of them right.
     async fn sealing_has_begun(&self) -> Result<bool> {
-        let jobs = self.session.db.store().jobs().await?;
-        let last = jobs.into_iter().rev().find(|job| job.goal == Goal::Protect && same(&job.target, self.target));
+        let last = self.last(Goal::Protect, |_| true).await?;
         Ok(last.is_some_and(|job| !matches!(job.state, JobState::Pending | JobState::Cancelled)))
     }
 
@@ -213,8 +212,13 @@ impl Run<'_> {
     }
 
     pub(super) async fn unfinished(&self, goal: Goal) -> Result<Option<JobRecord>> {
-        let jobs = self.session.db.store().jobs().await?;
-        Ok(jobs.into_iter().rev().find(|job| job.goal == goal && is_open(job.state) && same(&job.target, self.target)))
+        self.last(goal, is_open).await
+    }
+
+    /// The newest job with this goal for this target that is in such a state.
+    async fn last(&self, goal: Goal, state: impl Fn(JobState) -> bool) -> Result<Option<JobRecord>> {
+        let ours = |job: &JobRecord| job.goal == goal && state(job.state) && same(&job.target, self.target);
+        Ok(self.session.db.store().jobs().await?.into_iter().rev().find(ours))
     }
 
     /// Ends what an interrupted protection left on record.

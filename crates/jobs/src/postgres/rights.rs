@@ -55,6 +55,13 @@ pub struct Lack {
     pub grant: String,
 }
 
+impl Lack {
+    fn of_what_is_gone(object: &str) -> Self {
+        let grant = "have a database administrator run what `enfold init --print-sql` prints".to_owned();
+        Self { says: format!("{object}, which is not there"), grant }
+    }
+}
+
 /// The standing of the role that the policy's URLs log in as, for every duty.
 pub async fn examine(policy: &Policy) -> Result<Vec<(Duty, Standing)>> {
     let mut needs = jobs();
@@ -272,10 +279,7 @@ impl Present<'_> {
             let on = objects.join(", ");
             Lack { says: format!("{privileges} on {on}"), grant: grant(&privileges, &on, &self.role) }
         });
-        let gone = gone.into_iter().map(|object| Lack {
-            says: format!("{object}, which is not there"),
-            grant: "have a database administrator run what `enfold init --print-sql` prints".to_owned(),
-        });
+        let gone = gone.into_iter().map(|object| Lack::of_what_is_gone(&object));
         Ok((held, lacks.chain(gone).collect()))
     }
 
@@ -305,9 +309,7 @@ impl Present<'_> {
                    ORDER BY 1";
         let rows = self.ask.rows(sql, &[]).await?;
         if rows.is_empty() && !self.may_make {
-            let says = "schema enfold, which is not there".to_owned();
-            let grant = "have a database administrator run what `enfold init --print-sql` prints".to_owned();
-            return Ok((false, vec![Lack { says, grant }]));
+            return Ok((false, vec![Lack::of_what_is_gone("schema enfold")]));
         }
         let held = rows.iter().any(|row| row.get(1));
         let lacks = rows.iter().filter(|row| !row.get::<_, bool>(1)).map(|row| {

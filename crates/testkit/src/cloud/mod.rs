@@ -7,6 +7,7 @@
 pub mod azure;
 pub mod google;
 mod identity;
+mod script;
 mod server;
 
 pub use identity::{Assertion, SigningKey};

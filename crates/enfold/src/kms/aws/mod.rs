@@ -23,7 +23,6 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::Credentials;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
-use futures_util::future::BoxFuture;
 
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
@@ -191,11 +190,11 @@ impl KeyManagementService for AwsKms {
     }
 
     async fn wrap(&self, requests: &[WrapRequest<'_>]) -> Vec<Result<WrappedKey>> {
-        in_order(requests.iter().map(|r| Box::pin(self.encrypt(*r)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.encrypt(*r))).await
     }
 
     async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
-        in_order(requests.iter().map(|r| Box::pin(self.decrypt(*r)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.decrypt(*r))).await
     }
 
     fn generator(&self) -> Option<&dyn GenerateDataKey> {
@@ -210,7 +209,7 @@ impl KeyManagementService for AwsKms {
 #[async_trait]
 impl GenerateDataKey for AwsKms {
     async fn generate(&self, requests: &[GenerateRequest<'_>]) -> Vec<Result<GeneratedKey>> {
-        in_order(requests.iter().map(|r| Box::pin(self.generate_one(*r)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.generate_one(*r))).await
     }
 }
 

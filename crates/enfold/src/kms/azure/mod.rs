@@ -22,7 +22,6 @@ use aws_lc_rs::digest::{Context as Digest, SHA256, SHA256_OUTPUT_LEN};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
@@ -32,10 +31,10 @@ use self::sign_in::SignIn;
 use self::wire::{API_VERSION, KeyBundle, KeyOperation, KeyResult, Wrapping};
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
-use super::http::{Answer, Body, Call, Http, HttpOptions};
+use super::http::{Answer, Http, HttpOptions};
 use super::json;
 use super::material::{KeyMaterial, WrappedKey};
-use super::oauth::{AccessToken, Issuer, Tokens};
+use super::oauth::{Issuer, Service};
 use super::service::{
     DescribeKey, KeyDescription, KeyManagementService, RootKeyState, RotateKey, UnwrapRequest, WrapRequest,
 };
@@ -62,8 +61,7 @@ type Payload = Zeroizing<Vec<u8>>;
 pub struct AzureKms {
     uri: KeyUri,
     key: AzureKeyUri,
-    http: Http,
-    tokens: Tokens,
+    service: Service,
 }
 
 /// How to reach the service and sign in, besides what the URI says.
@@ -88,8 +86,8 @@ impl AzureKms {
         };
         let issuer = Issuer { http: Http::new(options.http.clone())?, uri: uri.clone() };
         let sign_in = SignIn { issuer, settings: options.settings.clone(), resource: key.resource() };
-        let (http, tokens) = (Http::new(options.http.clone())?, Tokens::new(Box::new(sign_in)));
-        Ok(Self { uri: uri.clone(), key: key.clone(), http, tokens })
+        let service = Service::new(options.http.clone(), Box::new(sign_in))?;
+        Ok(Self { uri: uri.clone(), key: key.clone(), service })
     }
 
     /// The version to wrap under, and how: read each time, because the service itself wraps under a disabled key.
@@ -121,10 +119,10 @@ impl AzureKms {
         let answer = self.operate(operation, version, "wrapkey", wrapping, &value).await?;
         let wrapped = URL_SAFE_NO_PAD.decode(answer.value.0.as_bytes()).unwrap_or_default();
         if wrapped.is_empty() || wrapped.len() > LONGEST_WRAP {
-            return Err(wire::broken(operation, &self.uri, "it holds no wrap"));
+            return Err(failure::unusable(operation, &self.uri, "it holds no wrap"));
         }
-        let version =
-            u128::from_str_radix(version, 16).map_err(|_| wire::broken(operation, &self.uri, "its version is none"))?;
+        let version = u128::from_str_radix(version, 16)
+            .map_err(|_| failure::unusable(operation, &self.uri, "its version is none"))?;
         WrappedKey::new([&MAGIC[..], &[wrapping as u8], &version.to_be_bytes(), &wrapped].concat())
     }
 
@@ -183,7 +181,7 @@ impl AzureKms {
         wire::version(self.key.host(), self.key.name(), kid)
             .filter(|found| self.key.version().is_none_or(|only| only == *found))
             .map(str::to_owned)
-            .ok_or_else(|| wire::broken(operation, &self.uri, "it names another key than was asked for"))
+            .ok_or_else(|| failure::unusable(operation, &self.uri, "it names another key than was asked for"))
     }
 
     async fn operate(
@@ -199,7 +197,7 @@ impl AzureKms {
         let answer: KeyResult = self.ask(operation, Method::POST, &path, Some(body)).await?;
         match wire::version(self.key.host(), self.key.name(), &answer.kid) {
             Some(found) if found == version => Ok(answer),
-            _ => Err(wire::broken(operation, &self.uri, "it names another key than was asked for")),
+            _ => Err(failure::unusable(operation, &self.uri, "it names another key than was asked for")),
         }
     }
 
@@ -214,28 +212,10 @@ impl AzureKms {
         wire::success(operation, &self.uri, &answer)
     }
 
-    /// Calls a path of the vault. A token that the service does not take any more is replaced once.
+    /// Calls a path of the vault.
     async fn call(&self, operation: Operation, method: Method, path: &str, body: Option<Bytes>) -> Result<Answer> {
         let url = format!("{}{path}?api-version={API_VERSION}", self.key.address());
-        let token = self.tokens.current(operation).await?;
-        let answer = self.send(operation, method.clone(), &url, &token, body.clone()).await?;
-        if answer.status != 401 {
-            return Ok(answer);
-        }
-        let token = self.tokens.replace(operation, &token).await?;
-        self.send(operation, method, &url, &token, body).await
-    }
-
-    async fn send(
-        &self,
-        operation: Operation,
-        method: Method,
-        url: &str,
-        token: &AccessToken,
-        body: Option<Bytes>,
-    ) -> Result<Answer> {
-        let headers = vec![("authorization", token.bearer())];
-        self.http.send(operation, &self.uri, Call { method, url, headers, body: body.map(Body::Json) }).await
+        self.service.call(operation, &self.uri, method, &url, body).await
     }
 }
 
@@ -250,17 +230,13 @@ impl KeyManagementService for AzureKms {
             return Vec::new();
         }
         match self.current().await {
-            Ok((version, wrapping)) => {
-                let (version, calls) = (version.as_str(), requests.iter());
-                in_order(calls.map(|r| Box::pin(self.wrap_key(*r, version, wrapping)) as BoxFuture<'_, _>).collect())
-                    .await
-            }
+            Ok((version, wrapping)) => in_order(requests, |r| Box::pin(self.wrap_key(*r, &version, wrapping))).await,
             Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
     async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
-        in_order(requests.iter().map(|r| Box::pin(self.unwrap_key(*r)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.unwrap_key(*r))).await
     }
 
     fn describer(&self) -> Option<&dyn DescribeKey> {

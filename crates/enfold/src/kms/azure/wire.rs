@@ -127,12 +127,8 @@ pub(super) fn success<T: DeserializeOwned>(operation: Operation, uri: &KeyUri, a
     if answer.status != 200 {
         return Err(refused(operation, uri, answer));
     }
-    serde_json::from_slice(&answer.body).map_err(|_| broken(operation, uri, "it is not of the expected shape"))
-}
-
-pub(super) fn broken(operation: Operation, uri: &KeyUri, fact: &str) -> Error {
-    failure::failed(Code::KmsProtocol, operation, uri)
-        .cause(format!("the key service gave an answer that cannot be used: {fact}"))
+    serde_json::from_slice(&answer.body)
+        .map_err(|_| failure::unusable(operation, uri, "it is not of the expected shape"))
 }
 
 /// A key whose time has not come, or is over. The service says it of wraps alone: what was wrapped still opens.

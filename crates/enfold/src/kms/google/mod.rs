@@ -22,19 +22,17 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
-use zeroize::Zeroizing;
 
 use self::crc32c::Crc32c;
 use self::sign_in::SignIn;
 use self::wire::{CryptoKey, CryptoKeyVersion, Decrypt, Decrypted, Encrypt, Encrypted, UpdatePrimary};
 use super::failure::{self, Operation};
-use super::http::{Answer, Body, Call, Http, HttpOptions};
+use super::http::{Http, HttpOptions};
 use super::json;
 use super::material::{KeyMaterial, WrappedKey};
-use super::oauth::{AccessToken, Issuer, Tokens};
+use super::oauth::{Issuer, Service};
 use super::service::{
     DescribeKey, KeyDescription, KeyManagementService, RootKeyState, RotateKey, RotationPlan, UnwrapRequest,
     WrapRequest,
@@ -57,8 +55,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 pub struct GoogleKms {
     uri: KeyUri,
     key: GoogleKeyUri,
-    http: Http,
-    tokens: Tokens,
+    service: Service,
 }
 
 /// How to reach the service and sign in, besides what the URI says.
@@ -85,8 +82,8 @@ impl GoogleKms {
             impersonate: options.impersonate.clone(),
             iam_endpoint: options.iam_endpoint.clone(),
         };
-        let (http, tokens) = (Http::new(options.http.clone())?, Tokens::new(Box::new(sign_in)));
-        Ok(Self { uri: uri.clone(), key: key.clone(), http, tokens })
+        let service = Service::new(options.http.clone(), Box::new(sign_in))?;
+        Ok(Self { uri: uri.clone(), key: key.clone(), service })
     }
 
     async fn encrypt(&self, request: WrapRequest<'_>) -> Result<WrappedKey> {
@@ -105,11 +102,11 @@ impl GoogleKms {
             return Err(wire::damaged(operation, &self.uri, "the checksum that was sent"));
         }
         let Some(version) = wire::version(self.key.name(), &answer.name) else {
-            return Err(wire::broken(operation, &self.uri, "it names another key than was asked for"));
+            return Err(failure::unusable(operation, &self.uri, "it names another key than was asked for"));
         };
         let ciphertext = STANDARD.decode(&answer.ciphertext).unwrap_or_default();
         if ciphertext.is_empty() || ciphertext.len() > LONGEST_CIPHERTEXT {
-            return Err(wire::broken(operation, &self.uri, "it holds no ciphertext"));
+            return Err(failure::unusable(operation, &self.uri, "it holds no ciphertext"));
         }
         if Crc32c::of(&ciphertext) != answer.ciphertext_crc32c {
             return Err(wire::damaged(operation, &self.uri, "the wrap"));
@@ -135,12 +132,12 @@ impl GoogleKms {
         };
         let key = answer.plaintext.bytes::<{ KeyMaterial::LEN }>(&STANDARD);
         // Something of another length was wrapped under the same root and context: it is no data key of ours.
-        let mut key = key.ok_or_else(|| wire::broken(operation, &self.uri, "it holds no key of 256 bits"))?;
+        let mut key = key.ok_or_else(|| failure::unusable(operation, &self.uri, "it holds no key of 256 bits"))?;
         if Crc32c::of(&key) != answer.plaintext_crc32c {
             return Err(wire::damaged(operation, &self.uri, "the data key"));
         }
         KeyMaterial::from_slice(&mut key)
-            .ok_or_else(|| wire::broken(operation, &self.uri, "it holds no key of 256 bits"))
+            .ok_or_else(|| failure::unusable(operation, &self.uri, "it holds no key of 256 bits"))
     }
 
     /// A version that may not open any more is another matter than a key that may not, and the service says both in the
@@ -161,9 +158,10 @@ impl GoogleKms {
         if about.name == self.key.name() {
             return Ok(about);
         }
-        Err(wire::broken(operation, &self.uri, "it names another key than was asked for"))
+        Err(failure::unusable(operation, &self.uri, "it names another key than was asked for"))
     }
 
+    /// Calls a method of the key.
     async fn ask<T: DeserializeOwned>(
         &self,
         operation: Operation,
@@ -171,34 +169,10 @@ impl GoogleKms {
         what: &str,
         body: Option<Bytes>,
     ) -> Result<T> {
-        let answer = self.call(operation, method, what, body).await?;
-        wire::success(operation, &self.uri, &answer)
-    }
-
-    /// Calls a method of the key. A token that the service does not take any more is replaced once.
-    async fn call(&self, operation: Operation, method: Method, what: &str, body: Option<Bytes>) -> Result<Answer> {
         let endpoint = self.key.endpoint().unwrap_or(ENDPOINT);
         let url = format!("{endpoint}/v1/{}{what}", self.key.name());
-        let token = self.tokens.current(operation).await?;
-        let answer = self.send(operation, method.clone(), &url, &token, body.clone()).await?;
-        if answer.status != 401 {
-            return Ok(answer);
-        }
-        let token = self.tokens.replace(operation, &token).await?;
-        self.send(operation, method, &url, &token, body).await
-    }
-
-    async fn send(
-        &self,
-        operation: Operation,
-        method: Method,
-        url: &str,
-        token: &AccessToken,
-        body: Option<Bytes>,
-    ) -> Result<Answer> {
-        let mut headers = vec![("authorization", token.bearer())];
-        headers.extend(token.billed_to.as_ref().map(|p| ("x-goog-user-project", Zeroizing::new(p.clone()))));
-        self.http.send(operation, &self.uri, Call { method, url, headers, body: body.map(Body::Json) }).await
+        let answer = self.service.call(operation, &self.uri, method, &url, body).await?;
+        wire::success(operation, &self.uri, &answer)
     }
 }
 
@@ -209,11 +183,11 @@ impl KeyManagementService for GoogleKms {
     }
 
     async fn wrap(&self, requests: &[WrapRequest<'_>]) -> Vec<Result<WrappedKey>> {
-        in_order(requests.iter().map(|r| Box::pin(self.encrypt(*r)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.encrypt(*r))).await
     }
 
     async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
-        in_order(requests.iter().map(|r| Box::pin(self.decrypt(*r)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.decrypt(*r))).await
     }
 
     fn describer(&self) -> Option<&dyn DescribeKey> {
@@ -276,7 +250,7 @@ impl RotateKey for GoogleKms {
         let body = Some(Bytes::from_static(b"{}"));
         let mut made: CryptoKeyVersion = self.ask(operation, Method::POST, "/cryptoKeyVersions", body).await?;
         let Some(number) = wire::version(self.key.name(), &made.name) else {
-            return Err(wire::broken(operation, &self.uri, "it names another key than was asked for"));
+            return Err(failure::unusable(operation, &self.uri, "it names another key than was asked for"));
         };
         let mut looks = 0;
         while made.state == "PENDING_GENERATION" && looks < LOOKS {
@@ -293,7 +267,7 @@ impl RotateKey for GoogleKms {
         let about: CryptoKey = self.ask(operation, Method::POST, ":updatePrimaryVersion", Some(body)).await?;
         match about.primary {
             Some(primary) if primary.name == made.name => Ok(()),
-            _ => Err(wire::broken(operation, &self.uri, "the new version is not the primary one")),
+            _ => Err(failure::unusable(operation, &self.uri, "the new version is not the primary one")),
         }
     }
 }

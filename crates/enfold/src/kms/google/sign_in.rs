@@ -230,11 +230,9 @@ impl SignIn {
     ) -> Result<AccessToken> {
         let wanted = AccessTokenRequest { scope: [scope], delegates: step.delegates, lifetime: "3600s" };
         let room = 256 + scope.len() + step.delegates.iter().map(|d| d.len() + 4).sum::<usize>();
-        let mut headers = vec![("authorization", token.bearer())];
-        headers.extend(token.billed_to.as_ref().map(|p| ("x-goog-user-project", Zeroizing::new(p.clone()))));
         let hint = "grant `roles/iam.serviceAccountTokenCreator` on the service account to whoever signs in here";
         let body = Some(Body::Json(json::body(&wanted, room)));
-        self.issuer.token(operation, Request { url: &step.url, headers, body, hint }).await
+        self.issuer.token(operation, Request { url: &step.url, headers: token.headers(), body, hint }).await
     }
 }
 

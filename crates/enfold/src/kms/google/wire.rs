@@ -125,12 +125,8 @@ pub(super) fn success<T: DeserializeOwned>(operation: Operation, uri: &KeyUri, a
     if answer.status != 200 {
         return Err(refused(operation, uri, answer));
     }
-    serde_json::from_slice(&answer.body).map_err(|_| broken(operation, uri, "it is not of the expected shape"))
-}
-
-pub(super) fn broken(operation: Operation, uri: &KeyUri, fact: &str) -> Error {
-    failure::failed(Code::KmsProtocol, operation, uri)
-        .cause(format!("the key service gave an answer that cannot be used: {fact}"))
+    serde_json::from_slice(&answer.body)
+        .map_err(|_| failure::unusable(operation, uri, "it is not of the expected shape"))
 }
 
 /// Bytes were changed on their way. Google's guide on data integrity wants the answer thrown away and the call made

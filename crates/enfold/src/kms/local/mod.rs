@@ -7,7 +7,6 @@
 //! The root key is the same either way, so a key that is sealed later, or under another passphrase, opens what it wrapped
 //! before.
 
-mod file;
 mod passphrase;
 mod sealed;
 
@@ -18,18 +17,20 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use self::file::Private;
 use super::aead;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{DescribeKey, KeyDescription, KeyManagementService, RootKeyState, UnwrapRequest, WrapRequest};
 use super::uri::{KeyUri, RootKey};
 use crate::error::{Code, Error, Result};
+use crate::private_file::Private;
 
 pub use passphrase::{Kdf, PASSPHRASE_VARIABLE, Passphrase, PassphraseSource};
 
 const PURPOSE: &[u8] = b"enfold/v1 local wrap";
 const FILE_PREFIX: &str = "enfold-local-key-1:";
+/// Of a file that others had rights to.
+const MAY_BE_KNOWN: &str = "if others could read it, make a new key and rewrap: this one may be known";
 /// What a key file holds at most; the longest good one has about 300 bytes.
 const LONGEST: usize = 1024;
 
@@ -154,6 +155,7 @@ fn read_key(path: &Path, passphrase: Option<&Passphrase>) -> Result<KeyMaterial>
     let restore = "restore it from a copy; a new key opens nothing that this one wrapped";
     let shown = path.display().to_string();
     let text = key_file(path).read(LONGEST).map_err(|error| match path.exists() {
+        true if error.code() == Code::KeyFilePermissions => error.hint(MAY_BE_KNOWN),
         true => error,
         false => error.hint(restore).hint("where nothing is sealed yet, `enfold init` makes one"),
     })?;

@@ -10,8 +10,9 @@ use argon2::{Algorithm, Argon2, Block, Version};
 use enfold_core::DataKey;
 use zeroize::Zeroizing;
 
-use super::file::Private;
+use super::MAY_BE_KNOWN;
 use crate::error::{Code, Error, Result};
+use crate::private_file::Private;
 
 /// The variable that is read where the policy names no file.
 pub const PASSPHRASE_VARIABLE: &str = "ENFOLD_LOCAL_PASSPHRASE";
@@ -69,9 +70,13 @@ impl PassphraseSource {
                 .while_doing(format!("the environment variable `{name}` holds no passphrase"))
                 .hint("or name a file in the policy: `passphrase_file` under `key_services.local`"),
         };
+        let may_be_known = |error: Error| match error.code() {
+            Code::KeyFilePermissions => error.hint(MAY_BE_KNOWN),
+            _ => error,
+        };
         let text = match self {
             Self::File(path) => {
-                let bytes = Private { path, what: "passphrase" }.read(LONGEST + 2)?;
+                let bytes = Private { path, what: "passphrase" }.read(LONGEST + 2).map_err(may_be_known)?;
                 let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
                 let line = line.strip_suffix(b"\r").unwrap_or(line);
                 Zeroizing::new(std::str::from_utf8(line).unwrap_or_default().to_owned())

@@ -1,7 +1,8 @@
 //! Access tokens (RFC 6749) for the key services of clouds: got when they are needed, kept, and renewed before they end.
 //!
-//! Owns what the clouds have in common: the token that is held, who may wait for it, the requests to whoever issues
-//! tokens (`issuer.rs`) and signed assertions (`jwt.rs`). How one signs in to a cloud is that cloud's, behind [`Mint`].
+//! Owns what the clouds have in common: the token that is held, who may wait for it, the calls that are made with it, the
+//! requests to whoever issues tokens (`issuer.rs`) and signed assertions (`jwt.rs`). How one signs in to a cloud is that
+//! cloud's, behind [`Mint`].
 //!
 //! A token is renewed by the first call that finds it near its end; the others go on with it meanwhile, and so does that
 //! call where renewing fails. A token is replaced at once when the service does not take it any more, or when the file
@@ -14,13 +15,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::Method;
 use zeroize::Zeroizing;
 
 pub(super) use self::issuer::{Form, Issuer, Request};
 pub(super) use self::jwt::{Algorithm, Signer};
 use super::LOG_TARGET;
 use super::failure::Operation;
+use super::http::{Answer, Body, Call, Http, HttpOptions};
 use super::secret::Stamp;
+use super::uri::KeyUri;
 use crate::error::{Result, Retry};
 
 /// How long before its end a token is renewed. Google's metadata server hands out another one from four minutes before.
@@ -44,12 +49,18 @@ pub(super) struct AccessToken {
     /// Before it was asked for, so that ours ends before the issuer's.
     began: Instant,
     life: Duration,
-    /// Who pays for the calls, where the credential says so.
+    /// Who pays for the calls, where the credential says so: a project of Google's.
     pub billed_to: Option<String>,
 }
 
+/// A service that is called with such a token.
+pub(super) struct Service {
+    http: Http,
+    tokens: Tokens,
+}
+
 /// The token of one root key.
-pub(super) struct Tokens {
+struct Tokens {
     mint: Box<dyn Mint>,
     held: Mutex<Option<Held>>,
     /// Held while a token is got, so that a crowd of calls gets one.
@@ -69,8 +80,14 @@ impl AccessToken {
         Self { secret, began, life, billed_to: None }
     }
 
+    /// What a request carries that is made with it.
+    pub(super) fn headers(&self) -> Vec<(&'static str, Zeroizing<String>)> {
+        let payer = self.billed_to.as_ref().map(|project| ("x-goog-user-project", Zeroizing::new(project.clone())));
+        [("authorization", self.bearer())].into_iter().chain(payer).collect()
+    }
+
     /// The value of a header `authorization`.
-    pub(super) fn bearer(&self) -> Zeroizing<String> {
+    fn bearer(&self) -> Zeroizing<String> {
         let mut value = Zeroizing::new(String::with_capacity("Bearer ".len() + self.secret.len()));
         value.push_str("Bearer ");
         value.push_str(&self.secret);
@@ -86,13 +103,43 @@ impl AccessToken {
     }
 }
 
+impl Service {
+    pub(super) fn new(options: HttpOptions, mint: Box<dyn Mint>) -> Result<Self> {
+        Ok(Self { http: Http::new(options)?, tokens: Tokens::new(mint) })
+    }
+
+    /// Calls for the root key `uri`. A token that the service does not take any more is replaced once.
+    pub(super) async fn call(
+        &self,
+        operation: Operation,
+        uri: &KeyUri,
+        method: Method,
+        url: &str,
+        body: Option<Bytes>,
+    ) -> Result<Answer> {
+        let call = |token: &AccessToken| Call {
+            method: method.clone(),
+            url,
+            headers: token.headers(),
+            body: body.clone().map(Body::Json),
+        };
+        let token = self.tokens.current(operation).await?;
+        let answer = self.http.send(operation, uri, call(&token)).await?;
+        if answer.status != 401 {
+            return Ok(answer);
+        }
+        let token = self.tokens.replace(operation, &token).await?;
+        self.http.send(operation, uri, call(&token)).await
+    }
+}
+
 impl Tokens {
-    pub(super) fn new(mint: Box<dyn Mint>) -> Self {
+    fn new(mint: Box<dyn Mint>) -> Self {
         Self { mint, held: Mutex::default(), turn: tokio::sync::Mutex::new(()) }
     }
 
     /// The token to call with.
-    pub(super) async fn current(&self, operation: Operation) -> Result<Arc<AccessToken>> {
+    async fn current(&self, operation: Operation) -> Result<Arc<AccessToken>> {
         let stamp = self.mint.stamp();
         let fresh = |held: &Held| held.is_of(stamp.as_ref()) && !held.wants_renewal();
         if let Some(held) = self.held() {
@@ -117,7 +164,7 @@ impl Tokens {
     }
 
     /// Another token than `refused`.
-    pub(super) async fn replace(&self, operation: Operation, refused: &Arc<AccessToken>) -> Result<Arc<AccessToken>> {
+    async fn replace(&self, operation: Operation, refused: &Arc<AccessToken>) -> Result<Arc<AccessToken>> {
         let _turn = self.turn.lock().await;
         match self.held().filter(|held| held.token.secret != refused.secret) {
             Some(held) => Ok(held.token),

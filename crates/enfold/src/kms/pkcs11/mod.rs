@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cryptoki::object::{Attribute, AttributeType};
-use futures_util::future::BoxFuture;
 
 use self::answer::Fault;
 use self::open::Open;
@@ -148,11 +147,11 @@ impl KeyManagementService for Pkcs11Kms {
     }
 
     async fn wrap(&self, requests: &[WrapRequest<'_>]) -> Vec<Result<WrappedKey>> {
-        in_order(requests.iter().map(|r| Box::pin(self.wrap_one(r)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.wrap_one(r))).await
     }
 
     async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
-        in_order(requests.iter().map(|r| Box::pin(self.unwrap_one(r)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.unwrap_one(r))).await
     }
 
     fn generator(&self) -> Option<&dyn GenerateDataKey> {
@@ -167,7 +166,7 @@ impl KeyManagementService for Pkcs11Kms {
 #[async_trait]
 impl GenerateDataKey for Pkcs11Kms {
     async fn generate(&self, requests: &[GenerateRequest<'_>]) -> Vec<Result<GeneratedKey>> {
-        in_order(requests.iter().map(|r| Box::pin(self.generate_one(r.context)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.generate_one(r.context))).await
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) async fn sign_in(
 /// The token of an answer.
 pub(super) fn grant(operation: Operation, uri: &KeyUri, answer: &Answer) -> Result<Grant> {
     let granted: Granted =
-        serde_json::from_slice(&answer.body).map_err(|_| wire::broken(operation, uri, "it holds no token"))?;
+        serde_json::from_slice(&answer.body).map_err(|_| failure::unusable(operation, uri, "it holds no token"))?;
     Ok(granted.auth)
 }
 

@@ -21,7 +21,6 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 
@@ -182,7 +181,7 @@ impl VaultKms {
         if given.iter().enumerate().all(echoes) {
             Ok(given)
         } else {
-            Err(wire::broken(operation, &self.uri, "the results are not in the order of the requests"))
+            Err(failure::unusable(operation, &self.uri, "the results are not in the order of the requests"))
         }
     }
 
@@ -233,14 +232,14 @@ impl VaultKms {
 
     fn plaintext(&self, operation: Operation, text: &Text) -> Result<KeyMaterial> {
         // Something of another length was encrypted under the same key and context: it is no data key of ours.
-        text.key(&STANDARD).ok_or_else(|| wire::broken(operation, &self.uri, "it holds no key of 256 bits"))
+        text.key(&STANDARD).ok_or_else(|| failure::unusable(operation, &self.uri, "it holds no key of 256 bits"))
     }
 
     fn ciphertext(&self, operation: Operation, text: String) -> Result<WrappedKey> {
         if wire::is_ciphertext(text.as_bytes()) {
             return WrappedKey::new(text.into_bytes());
         }
-        Err(wire::broken(operation, &self.uri, "it holds no ciphertext"))
+        Err(failure::unusable(operation, &self.uri, "it holds no ciphertext"))
     }
 
     /// What was wrapped by anything else is refused without a call, and so are spellings that only a lax decoder takes.
@@ -299,7 +298,7 @@ impl GenerateDataKey for VaultKms {
         if let Err(error) = self.bound(Operation::Generate).await {
             return requests.iter().map(|_| Err(error.clone())).collect();
         }
-        in_order(requests.iter().map(|r| Box::pin(self.generate_one(*r)) as BoxFuture<'_, _>).collect()).await
+        in_order(requests, |r| Box::pin(self.generate_one(*r))).await
     }
 }
 

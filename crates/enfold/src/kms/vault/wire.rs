@@ -149,8 +149,8 @@ pub(super) fn success<T: DeserializeOwned>(operation: Operation, uri: &KeyUri, a
 }
 
 pub(super) fn data<T: DeserializeOwned>(operation: Operation, uri: &KeyUri, answer: &Answer) -> Result<T> {
-    let reply: Reply<T> =
-        serde_json::from_slice(&answer.body).map_err(|_| broken(operation, uri, "it is not of the expected shape"))?;
+    let reply: Reply<T> = serde_json::from_slice(&answer.body)
+        .map_err(|_| failure::unusable(operation, uri, "it is not of the expected shape"))?;
     Ok(reply.data)
 }
 
@@ -201,11 +201,6 @@ pub(super) fn refused(operation: Operation, uri: &KeyUri, status: u16, said: &st
         return failure::wrap_invalid(operation, uri);
     }
     failure::failed(Code::KmsProtocol, operation, uri).cause(http::answered(status))
-}
-
-pub(super) fn broken(operation: Operation, uri: &KeyUri, fact: &str) -> Error {
-    failure::failed(Code::KmsProtocol, operation, uri)
-        .cause(format!("the key service gave an answer that cannot be used: {fact}"))
 }
 
 /// What a policy must allow on the paths of the key.

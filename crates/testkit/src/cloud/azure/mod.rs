@@ -9,11 +9,12 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::script::Script;
 use super::server::{Reply, Request, Server};
 pub use entra::{CLIENT, Certificate, IDENTITY_HEADER, MACHINE, Right, TENANT};
 pub use keys::{Kind, Validity};
@@ -43,11 +44,7 @@ struct State {
     keys: BTreeMap<String, keys::Key>,
     deleted: BTreeMap<String, keys::Key>,
     entra: entra::Entra,
-    faults: VecDeque<Fault>,
-    /// For ever, until it is lifted.
-    trouble: Option<Fault>,
-    /// Method and path of what was asked of vaults, and how it was answered.
-    calls: Vec<(String, u16)>,
+    script: Script<Fault>,
 }
 
 impl FakeAzure {
@@ -107,17 +104,17 @@ impl FakeAzure {
 
     /// What the next call of a vault meets; called again, the one after it.
     pub fn next(&self, fault: Fault) {
-        self.state().faults.push_back(fault);
+        self.state().script.next(fault);
     }
 
     /// What every call of a vault meets from now on.
     pub fn always(&self, fault: Option<Fault>) {
-        self.state().trouble = fault;
+        self.state().script.always(fault);
     }
 
     /// Methods and paths that were asked of vaults, with the status of the answer.
     pub fn calls(&self) -> Vec<(String, u16)> {
-        self.state().calls.clone()
+        self.state().script.calls()
     }
 
     fn with_key<T>(&self, uri: &str, look: impl FnOnce(&mut keys::Key) -> T) -> T {
@@ -134,7 +131,7 @@ impl State {
         if !request.path.starts_with("/keys/") && !request.path.starts_with("/deletedkeys/") {
             return Some(self.entra.answer(request));
         }
-        let fault = self.faults.pop_front().or(self.trouble);
+        let fault = self.script.meets();
         let reply = match fault {
             Some(Fault::Silence) => return None,
             Some(Fault::Unavailable) => refusal(503, "ServiceUnavailable", None),
@@ -143,7 +140,7 @@ impl State {
             }
             _ => self.keyed(request, fault).unwrap_or_else(|refusal| refusal),
         };
-        self.calls.push((format!("{} {}", request.method, request.path), reply.status));
+        self.script.answered(request, &reply);
         Some(reply)
     }
 

@@ -9,11 +9,12 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::script::Script;
 use super::server::{Reply, Request, Server};
 pub use iam::{EXTERNAL, METADATA_ACCOUNT, PERSON, Right};
 pub use keys::VersionState;
@@ -47,11 +48,7 @@ pub struct FakeGoogle {
 struct State {
     keys: BTreeMap<String, keys::Key>,
     identities: iam::Identities,
-    faults: VecDeque<Fault>,
-    /// For ever, until it is lifted.
-    trouble: Option<Fault>,
-    /// Method and path of what was asked of keys, and how it was answered.
-    calls: Vec<(String, u16)>,
+    script: Script<Fault>,
 }
 
 impl FakeGoogle {
@@ -99,17 +96,17 @@ impl FakeGoogle {
 
     /// What the next call of a key's method meets; called again, the one after it.
     pub fn next(&self, fault: Fault) {
-        self.state().faults.push_back(fault);
+        self.state().script.next(fault);
     }
 
     /// What every call of a key's method meets from now on.
     pub fn always(&self, fault: Option<Fault>) {
-        self.state().trouble = fault;
+        self.state().script.always(fault);
     }
 
     /// Methods and paths that were asked of keys, with the status of the answer.
     pub fn calls(&self) -> Vec<(String, u16)> {
-        self.state().calls.clone()
+        self.state().script.calls()
     }
 
     fn with_key(&self, uri: &str, change: impl FnOnce(&mut keys::Key)) {
@@ -127,7 +124,7 @@ impl State {
         let Some(resource) = request.path.strip_prefix("/v1/projects/fake/") else {
             return Some(self.identities.answer(request));
         };
-        let fault = self.faults.pop_front().or(self.trouble);
+        let fault = self.script.meets();
         let reply = match fault {
             Some(Fault::Silence) => return None,
             Some(Fault::Unavailable) => refusal(503, "UNAVAILABLE", "The service is currently unavailable.", &[]),
@@ -137,7 +134,7 @@ impl State {
                 self.keyed(request, &name, fault).unwrap_or_else(|refusal| refusal)
             }
         };
-        self.calls.push((format!("{} {}", request.method, request.path), reply.status));
+        self.script.answered(request, &reply);
         Some(reply)
     }
 

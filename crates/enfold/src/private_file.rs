@@ -12,18 +12,18 @@ use crate::error::{Code, Error, Result};
 /// Rights of anybody but the owner.
 const OTHERS: u32 = 0o077;
 
-/// A private file, by what is expected in it: `local key`, `passphrase`.
+/// A private file, by what is expected in it: `local key`, `passphrase`, `operators' key`.
 #[derive(Clone, Copy)]
-pub(super) struct Private<'a> {
-    pub(super) path: &'a Path,
-    pub(super) what: &'static str,
+pub(crate) struct Private<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) what: &'static str,
 }
 
 impl Private<'_> {
     /// At most `most` bytes of the file: what is longer is not what was expected and need not be read.
     ///
     /// Refuses a file that others have rights to ([`Code::KeyFilePermissions`]).
-    pub(super) fn read(self, most: usize) -> Result<Zeroizing<Vec<u8>>> {
+    pub(crate) fn read(self, most: usize) -> Result<Zeroizing<Vec<u8>>> {
         let unreadable = |error: &std::io::Error| {
             Error::new(Code::KeyFileInvalid, format!("cannot read the {} `{}`", self.what, self.path.display()))
                 .cause(why(error))
@@ -44,12 +44,12 @@ impl Private<'_> {
     }
 
     /// Makes the file, mode 0600. Refuses to touch one that is there already.
-    pub(super) fn create(self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn create(self, bytes: &[u8]) -> Result<()> {
         write_new(self.path, bytes).and_then(|()| sync_folder(self.path)).map_err(|error| self.unwritten(&error))
     }
 
     /// Puts another file in its place: after a crash there is the old one or the new one.
-    pub(super) fn replace(self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn replace(self, bytes: &[u8]) -> Result<()> {
         // A link stays a link: what it points to is replaced.
         let path = self.path.canonicalize().map_err(|error| self.unwritten(&error))?;
         let beside = beside(&path);
@@ -63,7 +63,6 @@ impl Private<'_> {
         Error::new(Code::KeyFilePermissions, format!("the {} `{shown}` is open to others", self.what))
             .cause(format!("its mode is {:04o}, and may be 0600 at most", mode & 0o7777))
             .hint(format!("chmod 600 {shown}"))
-            .hint("if others could read it, make a new key and rewrap: this one may be known")
     }
 
     fn unwritten(self, error: &std::io::Error) -> Error {
