@@ -14,6 +14,7 @@ use aws_lc_rs::rand;
 
 use crate::error::{Error, Result};
 use crate::layout::{KEY_LEN, NONCE_LEN, TAG_LEN};
+use crate::padding::Padding;
 
 /// An expanded AES-256-GCM key. The library wipes the schedule when it is dropped.
 pub(crate) struct Cipher(GcmKey);
@@ -37,22 +38,30 @@ impl Cipher {
         GcmKey::new(&AES_256_GCM, key).map(Self).map_err(|_| Error::Library)
     }
 
-    /// Appends nonce, ciphertext and tag. `write` appends the plaintext, which is sealed where it stands.
+    /// Appends nonce, ciphertext and tag of a value. One that is not padded is read where it lies and never copied.
     #[cfg(not(feature = "fips"))]
     pub(crate) fn seal(
         &self,
         nonces: &mut Nonces<'_>,
         aad: &[u8],
         out: &mut Vec<u8>,
-        write: impl FnOnce(&mut Vec<u8>),
+        value: &[u8],
+        padding: Padding,
     ) -> Result<()> {
+        let padded = padding.padded_len(value.len())?;
         let (nonce, left) = nonces.left.split_first_chunk::<NONCE_LEN>().ok_or(Error::Random)?;
         nonces.left = left;
         out.extend_from_slice(nonce);
         let start = out.len();
-        write(out);
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut out[start..]);
+        let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(aad));
+        if padding == Padding::None {
+            out.resize(start + padded + TAG_LEN, 0);
+            let (body, tag) = out[start..].split_at_mut(padded);
+            return self.0.seal_out_of_place_scatter(nonce, aad, value, body, &[], tag).map_err(|_| Error::Library);
+        }
+        out.extend_from_slice(value);
+        padding.pad(out, start, padded);
+        let tag = self.0.seal_in_place_separate_tag(nonce, aad, &mut out[start..]);
         append_tag(out, start, tag.map_err(|_| Error::Library))
     }
 
@@ -62,12 +71,15 @@ impl Cipher {
         _nonces: &mut Nonces<'_>,
         aad: &[u8],
         out: &mut Vec<u8>,
-        write: impl FnOnce(&mut Vec<u8>),
+        value: &[u8],
+        padding: Padding,
     ) -> Result<()> {
+        let padded = padding.padded_len(value.len())?;
         let at = out.len();
         let start = at + NONCE_LEN;
         out.resize(start, 0);
-        write(out);
+        out.extend_from_slice(value);
+        padding.pad(out, start, padded);
         let sealed = self.0.seal_in_place_separate_tag(Aad::from(aad), &mut out[start..]);
         let tag = sealed.map_err(|_| Error::Library).map(|(nonce, tag)| {
             out[at..start].copy_from_slice(nonce.as_ref());

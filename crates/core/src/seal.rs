@@ -133,11 +133,7 @@ pub(crate) fn seal_under(
     out[KEY_PREFIX_LEN + 1] = item.padding.byte();
     out.extend_from_slice(&subkey.public);
     let data = associated.of(&out, item.binding);
-    subkey.cipher.seal(nonces, data, &mut out, |out| {
-        let body = out.len();
-        out.extend_from_slice(item.plaintext);
-        item.padding.pad(out, body, padded);
-    })?;
+    subkey.cipher.seal(nonces, data, &mut out, item.plaintext, item.padding)?;
     Ok(out)
 }
 

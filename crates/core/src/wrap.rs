@@ -11,6 +11,7 @@ use crate::derive::Purpose;
 use crate::error::{Error, Result};
 use crate::key::{DataKey, KeyId};
 use crate::layout::{COMMITMENT_LEN, KEY_LEN, NONCE_LEN, SALT_LEN, TAG_LEN, WRAPPED_KEY_LEN};
+use crate::padding::Padding;
 use crate::subkey::{OpeningSubkeys, SealingSubkeys, Subkey};
 
 /// What a wrapped key belongs to, in a canonical encoding.
@@ -89,7 +90,7 @@ pub(crate) fn wrap_under(
     let mut out = Vec::with_capacity(WRAPPED_KEY_LEN);
     out.extend_from_slice(&subkey.public);
     let data = associated(subkey, context);
-    subkey.cipher.seal(nonces, &data, &mut out, |out| out.extend_from_slice(key.bytes()))?;
+    subkey.cipher.seal(nonces, &data, &mut out, key.bytes(), Padding::None)?;
     Ok(out)
 }
 

@@ -8,7 +8,7 @@ use crate::derive::{Purpose, derive};
 use crate::envelope::header_start;
 use crate::layout::{FIXED_LEN, KEY_PREFIX_LEN, NONCE_LEN, SALT_LEN};
 use crate::seal::Associated;
-use crate::{Kind, OwnedPart, text};
+use crate::{Kind, OwnedPart, Padding, text};
 
 /// Where the parts of a by-reference envelope begin.
 const SALT: usize = FIXED_LEN;
@@ -259,6 +259,6 @@ fn forge(name: &str, sealing: [u8; 32], commitment: Option<[u8; 32]>, body: &[u8
     let data = Associated::new().of(&out, &Place::plain().binding()).to_vec();
     let nonce = drawn::<NONCE_LEN>(name, "nonce");
     let cipher = Cipher::new(&derived.key).unwrap();
-    cipher.seal(&mut Nonces::fixed(&nonce), &data, &mut out, |out| out.extend_from_slice(body)).unwrap();
+    cipher.seal(&mut Nonces::fixed(&nonce), &data, &mut out, body, Padding::None).unwrap();
     out
 }
