@@ -213,7 +213,8 @@ impl Bench {
 
     /// The 99th percentile of an application's transactions on the same table, without and with the job. The application
     /// runs through while the job goes on and pauses every few seconds, so that what else the machine does falls on both
-    /// alike: the ratio is that of the median windows, and beside it stands that of all transactions of each kind.
+    /// alike: the ratio is that of the median windows, and beside it stands that of all transactions of each kind. Beside
+    /// a throttled job stands what an UPDATE of as many rows a second does that seals nothing.
     async fn foreground(&self) {
         for (name, rate, bound) in [
             ("foreground_p99_with_throttled_job", Some(2000), Some(1.2)),
@@ -232,30 +233,40 @@ impl Bench {
             let job = self.store.create_job(&spec).await.expect("a job");
             let turns = async {
                 let mut windows = Vec::new();
+                let mut left = self.rows;
                 for _ in 0..PAIRS {
-                    windows.push((false, window(tokio::time::sleep(WINDOW)).await));
-                    windows.push((true, window(self.job_goes_on(job)).await));
+                    windows.push((Beside::Nothing, window(tokio::time::sleep(WINDOW)).await));
+                    windows.push((Beside::Job, window(self.job_goes_on(job)).await));
+                    if let Some(rate) = rate {
+                        windows.push((Beside::Update, window(self.update_goes_on(rate, &mut left)).await));
+                    }
                 }
                 windows
             };
             // Somewhat longer than the turns: an unthrottled batch ends after its window.
-            let (transactions, windows) =
-                futures_util::future::join(self.pgbench(WINDOW * (2 * PAIRS + 2)), turns).await;
-            let p99 = |job: bool| {
-                let each = windows.iter().filter(|(with_job, _)| *with_job == job);
+            let longest = WINDOW * (3 * PAIRS + 2);
+            let (transactions, windows) = futures_util::future::join(self.pgbench(longest), turns).await;
+            let p99 = |beside: Beside| {
+                let each = windows.iter().filter(|(what, _)| *what == beside);
                 let mut each: Vec<Vec<u64>> = each.map(|(_, window)| within(&transactions, window)).collect();
                 let mut all = each.concat();
                 let mut each: Vec<u64> = each.iter_mut().map(|latencies| percentile_99(latencies)).collect();
                 each.sort_unstable();
                 (each[each.len() / 2] as f64 / 1000.0, percentile_99(&mut all) as f64 / 1000.0)
             };
-            let ((alone, all_alone), (beside, all_beside)) = (p99(false), p99(true));
-            let more = format!(
-                r#""alone_ms":{alone:.2},"beside_ms":{beside:.2},"all_alone_ms":{all_alone:.2},"all_beside_ms":{all_beside:.2},"all_ratio":{:.3},"job_rows_per_second":{}"#,
-                all_beside / all_alone,
-                rate.unwrap_or(0)
-            );
-            line(name, beside / alone, bound, "less", &more);
+            let ((alone, all_alone), (job, all_job)) = (p99(Beside::Nothing), p99(Beside::Job));
+            let more = |beside: f64, all_beside: f64| {
+                format!(
+                    r#""alone_ms":{alone:.2},"beside_ms":{beside:.2},"all_alone_ms":{all_alone:.2},"all_beside_ms":{all_beside:.2},"all_ratio":{:.3},"rows_per_second":{}"#,
+                    all_beside / all_alone,
+                    rate.unwrap_or(0)
+                )
+            };
+            line(name, job / alone, bound, "less", &more(job, all_job));
+            if rate.is_some() {
+                let (update, all_update) = p99(Beside::Update);
+                line("foreground_p99_with_throttled_update", update / alone, None, "less", &more(update, all_update));
+            }
         }
         let deadlocks = self.number("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await;
         println!(r#"{{"name":"deadlocks","ratio":{deadlocks},"bound":0,"met":{},"better":"less"}}"#, deadlocks == 0);
@@ -271,6 +282,25 @@ impl Bench {
             watch.0.store(true, std::sync::atomic::Ordering::Relaxed);
         };
         futures_util::future::join(sweep, end).await.0.expect("sweeps");
+    }
+
+    /// Twenty times a second, by key downwards from `left`, values as long as envelopes; commits like the job's wait for
+    /// no disk.
+    async fn update_goes_on(&self, rate: u32, left: &mut u64) {
+        let rows = u64::from(rate / 20);
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        for _ in 0..WINDOW.as_millis() / 50 {
+            ticks.tick().await;
+            self.run(&format!(
+                "BEGIN; SET LOCAL synchronous_commit = off; \
+                 UPDATE people SET email = repeat('x', {}), phone = repeat('y', {}) WHERE id > {} AND id <= {left}; COMMIT",
+                encoded_len(OVERHEAD + EMAIL),
+                encoded_len(OVERHEAD + PHONE),
+                left.saturating_sub(rows),
+            ))
+            .await;
+            *left = left.saturating_sub(rows);
+        }
     }
 
     /// 200 transactions a second by four clients, for so long.
@@ -303,6 +333,14 @@ impl Bench {
         }
         transactions
     }
+}
+
+/// What runs beside the application.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    Job,
+    Update,
 }
 
 /// Microseconds; the beginning since 1970.
