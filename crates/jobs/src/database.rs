@@ -56,6 +56,9 @@ pub struct TableFacts {
     pub warnings: Vec<Finding>,
     /// Triggers that fire when a row is converted and see its values: each needs the policy's word.
     pub row_triggers: Vec<String>,
+    /// Of a partitioned table: those that hold rows.
+    #[serde(default)]
+    pub partitions: Vec<TableName>,
     /// Indexes over the policy's columns, which keep plaintext until they are dropped.
     #[serde(default)]
     pub indexes: Vec<IndexFacts>,
@@ -173,6 +176,8 @@ pub enum SchemaStep {
         column: String,
         unique: bool,
         tenant: Option<String>,
+        /// As the plan found them. Whoever runs the step looks again; whoever prints it has these.
+        partitions: Vec<TableName>,
     },
     DropIndexColumn {
         table: TableName,

@@ -72,6 +72,7 @@ impl Steps<'_> {
                 column: index.column.clone(),
                 unique: index.unique,
                 tenant: self.index_tenant(&index.name),
+                partitions: self.facts.partitions.clone(),
             }));
         }
         steps.extend(plain_indexes(self.facts, self.target).filter(|i| i.drop_first).map(|i| self.drop_index(i)));

@@ -28,7 +28,7 @@ pub(super) fn sql(step: &SchemaStep) -> Vec<String> {
         SchemaStep::AddIndexColumn { table, column } => {
             vec![format!("ALTER TABLE {} ADD COLUMN {} BLOB", name(table), quote(column))]
         }
-        SchemaStep::BuildIndex { table, column, unique, tenant } => {
+        SchemaStep::BuildIndex { table, column, unique, tenant, .. } => {
             let columns: Vec<_> = tenant.iter().chain([column]).map(|c| quote(c)).collect();
             let unique = if *unique { "UNIQUE " } else { "" };
             let index = quote(&index_name(table, column));

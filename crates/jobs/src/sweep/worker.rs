@@ -11,6 +11,9 @@ use crate::codec::Codec;
 use crate::model::{Goal, JobId, JobState, Target};
 use crate::store::{JobRecord, Pressure, Store};
 
+/// For how long nothing is said of ranges that others hold: at the end of every pass workers wait for one another.
+const OTHERS_UNTOLD: Duration = Duration::from_secs(2);
+
 /// The longest single wait: between two of them leases are kept and orders heard.
 const SLICE: Duration = Duration::from_millis(500);
 
@@ -36,6 +39,8 @@ pub(super) struct Worker<'a> {
     rate: std::sync::Mutex<Rate>,
     asked_pressure: std::sync::Mutex<Option<Duration>>,
     told_progress: Option<Duration>,
+    /// Since when there was no range to be had.
+    without_range: Option<Duration>,
     pass: PassSeen,
 }
 
@@ -75,6 +80,7 @@ impl<'a> Worker<'a> {
             rate: std::sync::Mutex::default(),
             asked_pressure: std::sync::Mutex::default(),
             told_progress: None,
+            without_range: None,
             pass: PassSeen::of(record),
         }
     }
@@ -135,6 +141,7 @@ impl<'a> Worker<'a> {
         if self.held.is_none() {
             return self.between_ranges().await;
         }
+        self.without_range = None;
         let halt = self.chunk().await?;
         self.tell_progress().await?;
         Ok(matches!(halt, Halt::Enough).then_some((SweepEnd::Enough, None)))
@@ -148,6 +155,12 @@ impl<'a> Worker<'a> {
             return Ok(None);
         }
         if record.progress.chunks_done < record.progress.chunks_total {
+            let now = self.store.now();
+            if now.saturating_sub(*self.without_range.get_or_insert(now)) >= OTHERS_UNTOLD {
+                self.watch.waiting(
+                    "other workers hold what is left of this pass; one that was killed is replaced when its lease runs out",
+                );
+            }
             self.wait(SLICE.min(self.options.lease / 4)).await?;
             return Ok(None);
         }

@@ -159,6 +159,8 @@ async fn a_partitioned_table_is_told_with_its_parts() {
     .await;
     let facts = f.facts(&policy("p", &["x"])).await;
     assert!(warns(&facts, "partitioned").says.contains("2 partitions"));
+    let partitions: Vec<&str> = facts.partitions.iter().map(|leaf| leaf.table.as_str()).collect();
+    assert_eq!(partitions, ["p1", "p2"]);
     assert_eq!((facts.rows, facts.refusals.len()), (20, 0));
     silent(&facts, "inheritance");
 }

@@ -77,6 +77,7 @@ async fn an_index_is_built_beside_writers_and_an_interrupted_one_is_built_again(
         column: "note_eq".to_owned(),
         unique: true,
         tenant: Some("org".to_owned()),
+        partitions: Vec::new(),
     };
     let error = world.store.run_step(&unique).await.expect_err("three rows are equal");
     assert_eq!(error.code(), Code::PlanRefused);
@@ -105,7 +106,13 @@ async fn an_index_of_a_partitioned_table_is_built_leaf_by_leaf() {
          INSERT INTO t SELECT n, '\\x01' FROM generate_series(1, 30) n",
     )
     .await;
-    let step = SchemaStep::BuildIndex { table: public("t"), column: "note_eq".to_owned(), unique: false, tenant: None };
+    let step = SchemaStep::BuildIndex {
+        table: public("t"),
+        column: "note_eq".to_owned(),
+        unique: false,
+        tenant: None,
+        partitions: Vec::new(),
+    };
     twice(&world, &step).await;
     let valid = "SELECT count(*) FROM pg_index WHERE indrelid IN ('t'::regclass, 't_0'::regclass, 't_1'::regclass) AND indisvalid";
     assert_eq!(world.number(valid).await, 3);
@@ -278,6 +285,7 @@ async fn steps_are_printed_as_they_are_run() {
             column: "a_eq".to_owned(),
             unique: true,
             tenant: Some("org".to_owned()),
+            partitions: Vec::new(),
         },
         SchemaStep::GuardBinding { table: public("t"), bound: vec!["org".to_owned()], sealed: vec!["a".to_owned()] },
         SchemaStep::AddFormCheck {
@@ -317,18 +325,18 @@ async fn a_role_that_owns_nothing_finds_each_printed_step_done() {
     )
     .await;
     let (role, worker) = world.role("GRANT SELECT, UPDATE ON t, p TO {role}").await;
-    let build = |table: &str, column: &str| SchemaStep::BuildIndex {
+    let build = |table: &str, column: &str, partitions: &[&str]| SchemaStep::BuildIndex {
         table: public(table),
         column: column.to_owned(),
         unique: false,
         tenant: None,
+        partitions: partitions.iter().map(|name| public(name)).collect(),
     };
-    world.store.run_step(&build("p", "p_eq")).await.expect("cannot be printed for a partitioned table");
-    worker.run_step(&build("p", "p_eq")).await.expect("is there already");
     for step in [
         SchemaStep::Widen { table: public("t"), column: "a".to_owned() },
         SchemaStep::AddIndexColumn { table: public("t"), column: "a_eq".to_owned() },
-        build("t", "a_eq"),
+        build("t", "a_eq", &[]),
+        build("p", "p_eq", &["p_0", "p_1"]),
         SchemaStep::GuardBinding { table: public("t"), bound: vec!["org".to_owned()], sealed: vec!["a".to_owned()] },
         SchemaStep::AddFormCheck {
             table: public("t"),

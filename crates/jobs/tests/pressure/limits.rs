@@ -216,3 +216,17 @@ async fn a_canary_query_that_writes_or_fails_ends_the_job_and_changes_nothing() 
         assert_eq!(scene.number(untouched).await, 1_000);
     }
 }
+
+#[tokio::test]
+async fn the_range_of_a_killed_worker_is_waited_for_and_that_is_said() {
+    let scene = Scene::with(&[], BackOff::default()).await;
+    let job = scene.job().await;
+    scene.store.set_control(job, None, Some(None)).await.expect("the rate is taken off");
+    let theirs = scene.store.lease(job, "killed", Duration::from_secs(5)).await.expect("leases").expect("a range");
+    let codec = OneKey::new([7; 32]);
+    let report = sweep(&scene.store, &codec, job, &SweepOptions::new("worker"), &scene).await.expect("sweeps");
+    assert_eq!((report.state, report.remaining), (JobState::Completed, Some(0)));
+    assert!(scene.has_heard("other workers hold what is left"));
+    let late = scene.store.renew(&theirs, Duration::from_secs(5)).await.expect_err("the range was taken over");
+    assert_eq!(late.code(), Code::LeaseLost);
+}

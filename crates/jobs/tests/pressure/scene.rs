@@ -116,11 +116,15 @@ impl Scene {
         }
     }
 
+    pub(crate) fn has_heard(&self, reason: &str) -> bool {
+        self.said.lock().unwrap().iter().any(|said| said.contains(reason))
+    }
+
     /// Waits until the job says that it waits for `reason`.
     async fn heard(&self, reason: &str) {
         loop {
             let word = self.word.notified();
-            if self.said.lock().unwrap().iter().any(|said| said.contains(reason)) {
+            if self.has_heard(reason) {
                 return;
             }
             word.await;

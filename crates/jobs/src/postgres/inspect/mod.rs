@@ -159,6 +159,7 @@ impl<'a> Scene<'a> {
             refusals: self.refusals,
             warnings: self.warnings,
             row_triggers: self.row_triggers,
+            partitions: relation.leaves.into_iter().map(|leaf| leaf.table).collect(),
             indexes: self.indexes,
             connected,
             growth,

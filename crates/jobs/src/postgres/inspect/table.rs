@@ -34,6 +34,8 @@ pub(super) struct Relation {
 #[derive(Clone)]
 pub(super) struct Leaf {
     pub oid: u32,
+    pub table: TableName,
+    /// Quoted and qualified, as SQL wants it.
     pub name: String,
     pub foreign: bool,
 }
@@ -154,13 +156,19 @@ async fn missing(ask: &Ask<'_>, policy: &TablePolicy, name: &TableName) -> Resul
 async fn leaves(ask: &Ask<'_>, oid: u32) -> Result<Vec<Leaf>> {
     let rows = ask
         .rows(
-            "SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relkind = 'f'
+            "SELECT c.oid, n.nspname::text, c.relname::text, format('%I.%I', n.nspname, c.relname), c.relkind = 'f'
              FROM pg_partition_tree($1) t JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE t.isleaf AND c.oid <> $1 ORDER BY 2",
+             WHERE t.isleaf AND c.oid <> $1 ORDER BY 4",
             &[p(&oid)],
         )
         .await?;
-    Ok(rows.iter().map(|r| Leaf { oid: r.get(0), name: r.get(1), foreign: r.get(2) }).collect())
+    let leaf = |r: &Row| Leaf {
+        oid: r.get(0),
+        table: TableName { schema: r.get(1), table: r.get(2) },
+        name: r.get(3),
+        foreign: r.get(4),
+    };
+    Ok(rows.iter().map(leaf).collect())
 }
 
 async fn columns(ask: &Ask<'_>, oid: u32) -> Result<Vec<Column>> {

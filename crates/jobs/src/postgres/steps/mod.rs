@@ -50,7 +50,7 @@ impl Postgres {
                     there => self.alter(step, Some((&found.base, there.is_some()))).await,
                 }
             }
-            SchemaStep::BuildIndex { table, column, unique, tenant } => {
+            SchemaStep::BuildIndex { table, column, unique, tenant, .. } => {
                 self.build_index(table, column, *unique, tenant.as_deref()).await
             }
             SchemaStep::DropPlainIndex { table, index, .. } => self.drop_index(table, index).await,

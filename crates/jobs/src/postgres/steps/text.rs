@@ -19,8 +19,14 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
         SchemaStep::AddIndexColumn { table, column } => {
             vec![format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} bytea", qualified(table), ident(column))]
         }
-        SchemaStep::BuildIndex { table, column, unique, tenant } => {
-            vec![build_index(&table.table, &qualified(table), column, *unique, tenant.as_deref(), true)]
+        SchemaStep::BuildIndex { table, column, unique, tenant, partitions } => {
+            let build = |table: &TableName, concurrently| {
+                build_index(&table.table, &qualified(table), column, *unique, tenant.as_deref(), concurrently)
+            };
+            // A partitioned table's own is refused concurrently, but takes over those of its partitions and builds nothing.
+            let mut statements: Vec<String> = partitions.iter().map(|leaf| build(leaf, true)).collect();
+            statements.push(build(table, partitions.is_empty()));
+            statements
         }
         SchemaStep::DropIndexColumn { table, column } => {
             vec![format!("ALTER TABLE {} DROP COLUMN IF EXISTS {}", qualified(table), ident(column))]

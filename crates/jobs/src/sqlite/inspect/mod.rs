@@ -45,6 +45,7 @@ pub(super) fn inspect(connection: &Connection, policy: &TablePolicy, counts: Cou
         refusals: Vec::new(),
         warnings: Vec::new(),
         row_triggers: Vec::new(),
+        partitions: Vec::new(),
         indexes: Vec::new(),
         connected: Vec::new(),
         growth: Growth::default(),

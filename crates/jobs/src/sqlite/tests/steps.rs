@@ -22,8 +22,20 @@ async fn every_step_may_be_run_twice_and_undone() {
     let steps = [
         SchemaStep::Widen { table: table(), column: column.clone() },
         SchemaStep::AddIndexColumn { table: table(), column: eq.clone() },
-        SchemaStep::BuildIndex { table: table(), column: eq.clone(), unique: true, tenant: Some("org".to_owned()) },
-        SchemaStep::BuildIndex { table: table(), column: eq.clone(), unique: false, tenant: None },
+        SchemaStep::BuildIndex {
+            table: table(),
+            column: eq.clone(),
+            unique: true,
+            tenant: Some("org".to_owned()),
+            partitions: Vec::new(),
+        },
+        SchemaStep::BuildIndex {
+            table: table(),
+            column: eq.clone(),
+            unique: false,
+            tenant: None,
+            partitions: Vec::new(),
+        },
         SchemaStep::DropPlainIndex { table: table(), index: "plain".to_owned(), kind: IndexKind::Plain },
         SchemaStep::GuardBinding { table: table(), bound, sealed: vec![column.clone()] },
         form_check(&["ab".repeat(16)]),
@@ -159,6 +171,7 @@ async fn a_unique_blind_index_says_what_stands_in_its_way() {
         column: "eq".to_owned(),
         unique: true,
         tenant: tenant.map(str::to_owned),
+        partitions: Vec::new(),
     };
     f.db.run(&step(Some("org"))).await.unwrap();
     assert_eq!(f.db.run(&step(None)).await.unwrap_err().code(), Code::PlanRefused);
