@@ -12,7 +12,7 @@ use super::common::World;
 pub enum Hand {
     Sqlite(rusqlite::Connection),
     /// The database goes with it.
-    Postgres(tokio_postgres::Client, Database),
+    Postgres(Box<(tokio_postgres::Client, Database)>),
 }
 
 impl Hand {
@@ -32,14 +32,14 @@ impl Hand {
         let endpoint = Endpoint::parse_text(&database.url()).unwrap();
         let catalog = PostgresCatalog::connect(endpoint).await.unwrap();
         let client = database.connect().await;
-        (World::over(Arc::new(catalog)), Self::Postgres(client, database))
+        (World::over(Arc::new(catalog)), Self::Postgres(Box::new((client, database))))
     }
 
     /// `@` is the prefix of the catalog's tables.
     pub async fn change(&self, sql: &str) {
         match self {
             Self::Sqlite(c) => c.execute_batch(&sql.replace('@', "enfold_")).unwrap(),
-            Self::Postgres(c, _) => c.batch_execute(&sql.replace('@', "enfold.")).await.unwrap(),
+            Self::Postgres(both) => both.0.batch_execute(&sql.replace('@', "enfold.")).await.unwrap(),
         }
     }
 
