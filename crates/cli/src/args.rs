@@ -293,6 +293,8 @@ pub(crate) enum FormArg {
 pub(crate) enum Keys {
     /// Show which data keys depend on which root key.
     Wraps(Wraps),
+    /// Show which tenants hold a root key of their own, and have the operators sign it.
+    Customers(Customers),
 }
 
 #[derive(Args, Debug)]
@@ -301,6 +303,14 @@ pub(crate) struct Wraps {
     /// came into the policy.
     #[arg(long)]
     pub(crate) repair: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Customers {
+    /// Sign what the policy says: from then on every new data key of such a tenant needs the customer's root key besides one
+    /// of ours. Data keys that are there open as before, and seal no more. Needs the operators' key.
+    #[arg(long)]
+    pub(crate) sign: bool,
 }
 
 #[derive(Args, Debug)]

@@ -120,6 +120,10 @@ codes! {
     KmsKeyNotFound = "kms-key-not-found", Operator, exit 1, http 500, Never;
     /// The root key is disabled or waits for its deletion.
     KmsKeyDisabled = "kms-key-disabled", Operator, exit 1, http 500, Never;
+    /// A root key that a customer holds refused: withdrawn, disabled, or gone.
+    CustomerKeyRefused = "customer-key-refused", Operator, exit 1, http 403, Never;
+    /// The policy and the ring's signed state do not name the same customer's root key for a tenant.
+    CustomerKeyMismatch = "customer-key-mismatch", Operator, exit 1, http 500, Never;
     /// The version of the root key that made the wrap may not open anything any more.
     KmsVersionRetired = "kms-version-retired", Operator, exit 1, http 500, Never;
     /// The wrapped key, its root key and its context do not belong together.

@@ -10,7 +10,9 @@ use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
-use crate::keyring::{KeyRing, Repaired, RingWraps, RootHealth, Roots, Trusted, roots::Provider};
+use crate::keyring::{
+    CustomerKey, Customers, KeyRing, Repaired, RingWraps, RootHealth, Roots, Trusted, roots::Provider,
+};
 use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
@@ -188,7 +190,7 @@ impl Enfold {
         Ok(epochs)
     }
 
-    /// Asks every root key of every ring what state it is in, and has it wrap and unwrap a throw-away key: for `doctor`.
+    /// Asks every root key of every ring, customers' among them, what state it is in, and has it wrap and unwrap a throw-away key: for `doctor`.
     pub async fn root_keys(&self) -> Result<Vec<RootHealth>> {
         let mut found = Vec::new();
         for ring in self.0.rings.values() {
@@ -401,17 +403,21 @@ impl Builder {
         for (name, ring) in &self.policy.rings {
             let mut providers = Vec::with_capacity(ring.roots.len());
             for root in &ring.roots {
-                let kms = Arc::clone(registry.get(&root.parse::<KeyUri>()?)?);
-                let id = KeyId::random().map_err(|e| crate::core_error(e, "cannot name a root key"))?;
-                let entered = catalog.ensure_root(&RootKey { id, uri: kms.uri().to_string() }).await?;
-                providers.push(Provider::new(entered.id, kms));
+                let (id, kms) = known(&registry, &**catalog, root).await?;
+                providers.push(Provider::new(id, kms));
+            }
+            let mut customers = Vec::with_capacity(ring.tenants.len());
+            for (tenant, policy) in &ring.tenants {
+                let (_, kms) = known(&registry, &**catalog, &policy.customer_key).await?;
+                customers.push(CustomerKey { tenant: tenant.clone(), kms });
             }
             let clock = Arc::clone(&self.clock);
             let roots = Roots::new(name, providers, ring.min_wraps, Arc::clone(&clock));
             let (catalog, events) = (Arc::clone(catalog), Arc::clone(events));
             let shared = shared.filter(|_| ring.cache.shared).cloned();
             let made = KeyRing::new(name, ring.clone(), roots, catalog, events, clock, trusted.clone());
-            rings.insert(name.clone(), Arc::new(made.sharing(shared)));
+            let made = made.sharing(shared).with_customers(Customers::new(customers));
+            rings.insert(name.clone(), Arc::new(made));
         }
         Ok(rings)
     }
@@ -455,6 +461,18 @@ fn operator_key_file(policy: &Policy) -> PathBuf {
     }
 }
 
+/// The provider of a root key, and the id by which the catalog knows it.
+async fn known(
+    registry: &Registry,
+    catalog: &dyn Catalog,
+    root: &str,
+) -> Result<(KeyId, Arc<dyn KeyManagementService>)> {
+    let kms = Arc::clone(registry.get(&root.parse::<KeyUri>()?)?);
+    let id = KeyId::random().map_err(|e| crate::core_error(e, "cannot name a root key"))?;
+    let entered = catalog.ensure_root(&RootKey { id, uri: kms.uri().to_string() }).await?;
+    Ok((entered.id, kms))
+}
+
 /// Local root keys that there never were are made, where a policy may use them at all. One that the catalog knows has
 /// wrapped something: if its file is gone, another key in its place would only hide that.
 fn make_local_keys(policy: &Policy, known: &[RootKey]) -> Result<()> {
@@ -462,7 +480,7 @@ fn make_local_keys(policy: &Policy, known: &[RootKey]) -> Result<()> {
         if policy.environment == Environment::Production && !ring.allow_local_in_production {
             continue;
         }
-        for root in &ring.roots {
+        for root in ring.root_keys() {
             let uri: KeyUri = root.parse()?;
             if let RootKind::Local(path) = uri.root()
                 && !policy.folder().join(path).exists()

@@ -81,8 +81,8 @@ pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;
 pub use handle::{Builder, Enfold, RingEpoch};
-pub use keyring::{Repaired, RingWraps, RootHealth, RootWraps, ScopeId, Tried};
-pub use operator::Operator;
+pub use keyring::{CustomerWraps, Repaired, RingWraps, RootHealth, RootWraps, ScopeId, Tried};
+pub use operator::{Operator, SignedCustomers};
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.

@@ -218,6 +218,7 @@ macro_rules! cut_off {
 cut_off! {
     fn migrate(&self) -> ();
     fn check(&self) -> ();
+    fn takes_customer_layers(&self) -> ();
     fn ensure_root(&self, root: &enfold::catalog::RootKey) -> enfold::catalog::RootKey;
     fn roots(&self) -> Vec<enfold::catalog::RootKey>;
     fn insert_key(&self, key: &enfold::catalog::DataKeyRow) -> enfold::catalog::Inserted;

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use common::{POLICY, World, code, open, seal, set_mode};
-use enfold::kms::{KeyManagementService, KeyMaterial, KeyUri, MemoryState, UnwrapRequest, WrapRequest, WrappedKey};
+use enfold::kms::{
+    KeyManagementService, KeyMaterial, KeyUri, MemoryKms, MemoryState, UnwrapRequest, WrapRequest, WrappedKey,
+};
 use enfold::policy::Mode;
 use enfold::{Code, Enfold, OnDisk, Part, Place, Result, SharedCacheFigures};
 use enfold_testkit::certificates::Authority;
@@ -102,6 +104,26 @@ async fn a_second_process_asks_the_key_service_for_no_data_key_that_the_first_on
     let alone = scene.world.application().await.unwrap();
     assert_eq!(scene.opens_all(&alone).await, ALL);
     assert_eq!(alone.shared_cache_figures(), None);
+}
+
+/// There it would be under our root keys alone.
+#[tokio::test]
+async fn a_data_key_that_needs_a_customers_root_key_is_never_in_redis() {
+    let mut scene = Scene::new(&[]).await;
+    scene.policy.push_str("\n[rings.main.tenants.zeta]\ncustomer_key = \"memory:zeta\"\n");
+    let zeta = Arc::new(MemoryKms::new("zeta").unwrap());
+    let process = async || {
+        let builder = scene.world.builder_for(scene.world.policy(&scene.policy)).provider(Arc::clone(&zeta) as _);
+        builder.build().await.unwrap()
+    };
+    let first = process().await;
+    first.operator().unwrap().sign_customers("main").await.unwrap();
+    let (before, place) = (scene.entries(), Place::tenant(Part::Text("zeta")));
+    let stored = seal(&first.column("users.email").unwrap(), place, "zoe").await.unwrap();
+    let second = process().await;
+    assert_eq!(open(&second.column("users.email").unwrap(), place, &stored).await.unwrap(), "zoe");
+    assert_eq!(scene.entries(), before);
+    assert_eq!(zeta.calls().unwrap, 2, "once when it was signed, once to open");
 }
 
 #[tokio::test]

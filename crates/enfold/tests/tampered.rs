@@ -1,76 +1,42 @@
 //! What somebody changes in the catalog by hand is refused and reported: on SQLite and on Postgres alike.
 
 mod common;
-
-use std::sync::Arc;
+#[path = "common/hand.rs"]
+mod hand;
 
 use common::{World, code, open, seal, set_mode};
-use enfold::catalog::{PostgresCatalog, Purpose, SqliteCatalog};
-use enfold::db::postgres::Endpoint;
+use enfold::catalog::Purpose;
 use enfold::kms::{EncryptionContext, KeyManagementServiceExt, KeyMaterial};
 use enfold::policy::Mode;
 use enfold::state::OperatorKey;
 use enfold::{Code, Column, Enfold, Part, Place, ScopeId};
-use enfold_testkit::postgres::Database;
+use hand::Hand;
 
 const ACME: Place<'static> = Place::tenant(Part::Text("acme"));
 const OTHER: Place<'static> = Place::tenant(Part::Text("other"));
-
-/// Somebody with every right on the database and none on the keys.
-enum Hand {
-    Sqlite(rusqlite::Connection),
-    Postgres(tokio_postgres::Client),
-}
 
 struct Scene {
     world: World,
     operators: Enfold,
     email: Column,
     hand: Hand,
-    _database: Option<Database>,
 }
 
 impl Scene {
-    async fn sqlite() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("catalog.db");
-        let catalog = SqliteCatalog::create(&path).unwrap();
-        let hand = Hand::Sqlite(rusqlite::Connection::open(&path).unwrap());
-        let mut world = World::over(Arc::new(catalog));
-        world.dir = dir;
-        Self::over(world, hand, None).await
-    }
-
-    async fn postgres() -> Self {
-        let database = Database::create().await;
-        let endpoint = Endpoint::parse_text(&database.url()).unwrap();
-        let catalog = PostgresCatalog::connect(endpoint).await.unwrap();
-        let hand = Hand::Postgres(database.connect().await);
-        Self::over(World::over(Arc::new(catalog)), hand, Some(database)).await
-    }
-
-    async fn over(world: World, hand: Hand, database: Option<Database>) -> Self {
+    async fn over((world, hand): (World, Hand)) -> Self {
         let operators = world.operators().await;
         set_mode(&operators, "users.email", Mode::Kms).await;
         set_mode(&operators, "users.name", Mode::Hybrid).await;
         let email = operators.column("users.email").unwrap();
-        Self { world, operators, email, hand, _database: database }
+        Self { world, operators, email, hand }
     }
 
-    /// `@` is the prefix of the catalog's tables.
     async fn change(&self, sql: &str) {
-        match &self.hand {
-            Hand::Sqlite(c) => c.execute_batch(&sql.replace('@', "enfold_")).unwrap(),
-            Hand::Postgres(c) => c.batch_execute(&sql.replace('@', "enfold.")).await.unwrap(),
-        }
+        self.hand.change(sql).await;
     }
 
     fn hex(&self, bytes: &[u8]) -> String {
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        match &self.hand {
-            Hand::Sqlite(_) => format!("x'{hex}'"),
-            Hand::Postgres(_) => format!("'\\x{hex}'::bytea"),
-        }
+        self.hand.hex(bytes)
     }
 
     /// Edits the stored document as text.
@@ -111,13 +77,6 @@ impl Scene {
         let reported = self.world.refusals(&enfold).await;
         assert!(reported.iter().any(|c| c == expected.word()), "{reported:?}");
     }
-}
-
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        mod sqlite { $( #[tokio::test] async fn $name() { super::$name(super::Scene::sqlite().await).await; } )* }
-        mod postgres { $( #[tokio::test] async fn $name() { super::$name(super::Scene::postgres().await).await; } )* }
-    };
 }
 
 on_both! {

@@ -268,6 +268,12 @@ words! {
     SingleRoot = "single-root", Warns,
         "Every value hangs on one root key; without it nothing of the ring opens.",
         "name a second root key in the ring's `roots`, in another region or at another key service; `enfold keys wraps --repair` then wraps what is there";
+    CustomerKey = "customer-key", Warns,
+        "A tenant holds a root key of its own: what is sealed for it opens while the customer lets it, and its rows are row errors of a job meanwhile.",
+        "know whom to ask; `enfold keys customers` shows which root keys are signed, and how many data keys of the tenant need them";
+    IndexCrosses = "index-crosses", Warns,
+        "A blind index finds values across tenants, some of which hold a root key of their own: its index key is everybody's, so no customer's root key guards it.",
+        "leave `cross_tenant` away where lookups know the tenant";
     LogicalSlot = "logical-slot", Warns,
         "A logical replication slot decodes every converted row; what falls behind keeps the write-ahead log on the disk.",
         "watch the slot while the job runs; a slot that nobody reads should be dropped";

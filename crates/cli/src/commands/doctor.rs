@@ -10,7 +10,7 @@ use enfold::{
 use enfold_core::{Form, Part, PayloadType};
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, customers};
 use crate::words::some;
 
 #[derive(Serialize)]
@@ -31,15 +31,15 @@ enum Status {
 }
 
 /// What a check that did not fail has to say.
-struct Found {
-    says: String,
-    warns: bool,
+pub(super) struct Found {
+    pub(super) says: String,
+    pub(super) warns: bool,
     /// What to do about it.
-    hints: Vec<String>,
+    pub(super) hints: Vec<String>,
 }
 
 impl Found {
-    fn warning(says: String, hints: Vec<String>) -> Self {
+    pub(super) fn warning(says: String, hints: Vec<String>) -> Self {
         Self { says, warns: true, hints }
     }
 }
@@ -94,10 +94,18 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                 Err(error) => note("states", Err(error)),
             }
             match enfold.root_keys().await {
-                Ok(roots) => roots.into_iter().for_each(|root| {
-                    note(&format!("root key {} of ring {}", root.root, root.ring), root_key(root));
+                Ok(roots) => roots.into_iter().for_each(|root| match &root.tenant {
+                    None => note(&format!("root key {} of ring {}", root.root, root.ring), root_key(root)),
+                    Some(tenant) => {
+                        let name = format!("root key {} of tenant {tenant} in ring {}", root.root, root.ring);
+                        note(&name, customers::root_key(root));
+                    }
                 }),
                 Err(error) => note("root keys", Err(error)),
+            }
+            match enfold.wraps().await {
+                Ok(rings) => customers::signed(&rings).into_iter().for_each(|(name, found)| note(&name, Ok(found))),
+                Err(error) => note("customers", Err(error)),
             }
             match enfold.check_catalog().await {
                 Ok(wrong) if wrong.is_empty() => note("data keys", Ok("every row is as it was made".to_owned().into())),
@@ -154,7 +162,7 @@ fn describe(policy: &Policy) -> String {
 
 /// What a root key is and does. That its state may not be asked, or that this process may not wrap, is no fault: who only
 /// reads needs neither right.
-fn root_key(root: RootHealth) -> Result<Found> {
+pub(super) fn root_key(root: RootHealth) -> Result<Found> {
     let on_a_fake = root.root.parse().is_ok_and(|uri: KeyUri| uri.is_proved_on_a_fake_alone());
     let mut found = tried(root)?;
     if on_a_fake {

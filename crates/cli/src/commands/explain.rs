@@ -47,6 +47,8 @@ pages![
     "kms-access-denied",
     "kms-key-not-found",
     "kms-key-disabled",
+    "customer-key-refused",
+    "customer-key-mismatch",
     "kms-version-retired",
     "wrap-invalid",
     "kms-protocol",

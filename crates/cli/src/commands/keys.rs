@@ -2,18 +2,20 @@
 
 use std::fmt::Write as _;
 
-use enfold::{Code, Enfold, Error, Repaired, Result, RingWraps};
+use enfold::{Code, CustomerWraps, Enfold, Error, Repaired, Result, RingWraps, SignedCustomers};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::args::{Keys, Wraps};
+use crate::args::{Customers, Keys, Wraps};
 use crate::table::Table;
 use crate::words::{count, some};
 
 pub(crate) async fn run(context: &Context<'_>, args: &Keys) -> Result<()> {
-    let Keys::Wraps(args) = args;
     let policy = context.policy()?;
-    context.with_keys(policy, async |enfold| wraps(context, args, enfold).await).await
+    match args {
+        Keys::Wraps(args) => context.with_keys(policy, async |enfold| wraps(context, args, enfold).await).await,
+        Keys::Customers(args) => context.with_keys(policy, async |enfold| customers(context, args, enfold).await).await,
+    }
 }
 
 async fn wraps(context: &Context<'_>, args: &Wraps, enfold: &Enfold) -> Result<()> {
@@ -33,6 +35,10 @@ async fn wraps(context: &Context<'_>, args: &Wraps, enfold: &Enfold) -> Result<(
     }
     context.screen.result(&document, |out| {
         table(&rings).write(context.screen, out);
+        if rings.iter().any(|ring| !ring.customers.is_empty()) {
+            out.push('\n');
+            customer_table(&rings).write(context.screen, out);
+        }
         // Writing to a String cannot fail.
         if args.repair {
             let _ = writeln!(out, "\nCompleted {}.", data_keys(repaired.completed));
@@ -55,6 +61,80 @@ async fn wraps(context: &Context<'_>, args: &Wraps, enfold: &Enfold) -> Result<(
     Ok(())
 }
 
+async fn customers(context: &Context<'_>, args: &Customers, enfold: &Enfold) -> Result<()> {
+    let mut done = SignedCustomers::default();
+    if args.sign {
+        let operator = enfold.operator()?;
+        for (name, ring) in &enfold.policy().rings {
+            if !ring.tenants.is_empty() {
+                let signed = operator.sign_customers(name).await?;
+                done.admitted.extend(signed.admitted);
+                done.made.extend(signed.made);
+            }
+        }
+    }
+    let rings = enfold.wraps().await?;
+    let unsigned = rings.iter().flat_map(|ring| &ring.customers).filter(|customer| !customer.signed).count();
+    let held: Vec<Value> =
+        rings.iter().flat_map(|ring| ring.customers.iter().map(|customer| of_customer(&ring.ring, customer))).collect();
+    let mut document = json!({ "customers": held });
+    if args.sign {
+        let ids = |keys: &[enfold::KeyId]| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
+        document["admitted"] = json!(ids(&done.admitted));
+        document["made"] = json!(ids(&done.made));
+    }
+    context.screen.result(&document, |out| {
+        if held.is_empty() {
+            out.push_str("No tenant of the policy holds a root key.\n");
+            return;
+        }
+        customer_table(&rings).write(context.screen, out);
+        // Writing to a String cannot fail.
+        if !done.admitted.is_empty() {
+            let keys = some(done.admitted.len(), "data key");
+            let _ = writeln!(out, "\nAdmitted {keys} without the customer's layer, which open as before.");
+        }
+        if !done.made.is_empty() {
+            let _ = writeln!(out, "\nMade {}, which seal from now on.", some(done.made.len(), "data key"));
+        }
+        if unsigned > 0 {
+            let keys = some(unsigned, "root key");
+            let _ = writeln!(
+                out,
+                "\nNot signed: {keys}. `enfold keys customers --sign` does it, where the operators' key is."
+            );
+        }
+    })
+}
+
+fn of_customer(ring: &str, customer: &CustomerWraps) -> Value {
+    json!({
+        "ring": ring,
+        "tenant": customer.tenant,
+        "root": customer.root,
+        "signed": customer.signed,
+        "keys": customer.keys,
+        "without": customer.bare.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn customer_table(rings: &[RingWraps]) -> Table {
+    let mut table = Table::new(&["ring", "tenant", "customer's root key", "signed", "data keys", "without it"]);
+    for ring in rings {
+        for customer in &ring.customers {
+            table.row([
+                ring.ring.clone(),
+                customer.tenant.clone(),
+                customer.root.clone(),
+                if customer.signed { "yes" } else { "no" }.to_owned(),
+                count(customer.keys),
+                count(customer.bare.len() as u64),
+            ]);
+        }
+    }
+    table
+}
+
 fn of_ring(ring: &RingWraps) -> Value {
     let roots: Vec<Value> = ring
         .roots
@@ -67,6 +147,7 @@ fn of_ring(ring: &RingWraps) -> Value {
         "incomplete": ring.incomplete,
         "closed": ring.closed,
         "roots": roots,
+        "customers": ring.customers.iter().map(|customer| of_customer(&ring.ring, customer)).collect::<Vec<_>>(),
     })
 }
 

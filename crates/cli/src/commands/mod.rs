@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod completions;
+mod customers;
 #[cfg(feature = "sqlite")]
 pub(crate) mod demo;
 pub(crate) mod discover;

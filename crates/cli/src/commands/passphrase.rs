@@ -1,6 +1,7 @@
 //! `enfold passphrase`: seals the file of a local root key under another passphrase.
 
 use enfold::kms::{Kdf, KeyUri, LocalKms, PassphraseSource};
+use enfold::policy::RingPolicy;
 use enfold::{Code, Error, Result};
 use serde_json::json;
 
@@ -13,7 +14,7 @@ const NEW_VARIABLE: &str = "ENFOLD_NEW_LOCAL_PASSPHRASE";
 pub(crate) fn run(context: &Context<'_>, args: &Passphrase) -> Result<()> {
     let policy = context.policy()?;
     let uri: KeyUri = args.root.parse()?;
-    if !policy.rings.values().flat_map(|ring| &ring.roots).any(|root| root == uri.as_str()) {
+    if !policy.rings.values().flat_map(RingPolicy::root_keys).any(|root| root == uri.as_str()) {
         return Err(Error::new(Code::Usage, format!("`{uri}` is not a root key of the policy"))
             .hint("name it as in `roots` of its ring")
             .hint("nothing was changed"));

@@ -8,6 +8,8 @@ mod canary;
 mod cloud;
 #[cfg(feature = "postgres")]
 mod counting;
+#[cfg(feature = "vault")]
+mod customers;
 mod disk_full;
 mod harness;
 #[cfg(feature = "postgres")]

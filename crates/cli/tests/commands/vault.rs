@@ -9,32 +9,40 @@ use serde_json::{Value, json};
 use super::harness::{Ran, Sandbox};
 
 /// What differs from run to run.
-const HIDDEN: &[(&str, &str)] =
+pub(crate) const HIDDEN: &[(&str, &str)] =
     &[(r"127\.0\.0\.1:\d+/transit-[0-9-]+", "[server]/transit"), (r"transit-[0-9-]+", "transit")];
 
-fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(future)
 }
 
 /// A key that applications may use, and what stands for them: a policy of the server.
-struct Key {
+pub(crate) struct Key {
     bao: OpenBao,
-    uri: String,
+    pub(crate) uri: String,
     policy: String,
+    rules: String,
 }
 
 impl Key {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let bao = OpenBao::shared();
         let (mount, policy) = (bao.mount("transit", "mounts").await, format!("enfold-{}", unique()));
         bao.write(&format!("{mount}/keys/orders"), json!({ "derived": true })).await;
         let rules = include_str!("../../../../docs/guides/vault-policy.hcl").replace("transit/", &format!("{mount}/"));
-        bao.write(&format!("sys/policies/acl/{policy}"), json!({ "policy": rules })).await;
-        Self { uri: format!("vault+http://{}/{mount}/orders", bao.server()), bao, policy }
+        let key = Self { uri: format!("vault+http://{}/{mount}/orders", bao.server()), bao, policy, rules };
+        key.allow(true).await;
+        key
     }
 
-    async fn token(&self) -> String {
+    /// Gives the rights of an application, or takes all of them away.
+    pub(crate) async fn allow(&self, allow: bool) {
+        let rules = if allow { self.rules.as_str() } else { "path \"nothing\" { capabilities = [\"read\"] }" };
+        self.bao.write(&format!("sys/policies/acl/{}", self.policy), json!({ "policy": rules })).await;
+    }
+
+    pub(crate) async fn token(&self) -> String {
         let made = self.bao.write("auth/token/create", json!({ "policies": [self.policy] })).await;
         text(&made["auth"]["client_token"])
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use enfold_core::KeyId;
 
 use super::{
-    Application, Catalog, DataKeyRow, Inserted, KeyStatus, MemoryCatalog, Purpose, RootKey, SignedState, Wrap,
+    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, MemoryCatalog, Purpose, RootKey, SignedState,
+    Wrap,
 };
 use crate::Code;
 use crate::events::{Event, EventKind};
@@ -41,6 +42,7 @@ macro_rules! conformance {
 conformance! {
     a_root_key_has_one_id_for_ever
     a_data_key_comes_back_as_it_was_stored
+    a_customers_layer_comes_back_as_it_was_stored
     the_second_maker_of_a_version_gets_the_first_ones_key
     of_concurrent_makers_one_wins
     keys_are_listed_in_pages
@@ -71,8 +73,16 @@ fn key(byte: u8, scope: &str, version: u32) -> DataKeyRow {
         created_ms: 1_700_000_000_123,
         // In the order of their URIs by bytes, whatever a database's collation thinks of it.
         wraps: vec![wrap("aws-kms://b"), wrap("local:A"), wrap("local:a_")],
+        customer: None,
         mac: vec![byte; 32],
     }
+}
+
+/// As [`key`], with a customer's layer.
+fn layered(byte: u8, scope: &str, version: u32) -> DataKeyRow {
+    let layer =
+        CustomerLayer { root: "vault://theirs/transit/k".into(), wrapped: vec![byte, 1], sealed: vec![2, byte] };
+    DataKeyRow { customer: Some(layer), ..key(byte, scope, version) }
 }
 
 fn state(epoch: u64) -> SignedState {
@@ -95,6 +105,28 @@ async fn a_data_key_comes_back_as_it_was_stored(catalog: Tried) {
     assert!(catalog.key("other", id(1)).await.unwrap().is_none());
     assert!(catalog.key_version("ring", Purpose::Index, "tenant@ab", 1).await.unwrap().is_none());
     assert!(catalog.key_version("ring", Purpose::Seal, "tenant@ab", 2).await.unwrap().is_none());
+}
+
+async fn a_customers_layer_comes_back_as_it_was_stored(catalog: Tried) {
+    catalog.takes_customer_layers().await.unwrap();
+    catalog.publish(&state(1), None, &[]).await.unwrap();
+    let (stored, plain) = (layered(1, "tenant@ab", 1), key(2, "tenant@ab", 2));
+    for row in [&stored, &plain] {
+        assert!(matches!(catalog.insert_key(row).await.unwrap(), Inserted::Made));
+    }
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(stored.clone()));
+    assert!(catalog.key_version("ring", Purpose::Seal, "tenant@ab", 1).await.unwrap() == Some(stored.clone()));
+    assert!(catalog.keys("ring", None, 10).await.unwrap() == [stored.clone(), plain]);
+    // What else may change in a row leaves it alone.
+    let mut changed = stored.clone();
+    changed.status = KeyStatus::Retired;
+    changed.mac = vec![9; 32];
+    catalog.publish(&state(2), Some(1), std::slice::from_ref(&changed)).await.unwrap();
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(changed.clone()));
+    let mut more = changed.clone();
+    more.wraps.insert(0, Wrap { root: "aws-kms://a".into(), wrapped: vec![9] });
+    assert!(catalog.add_wraps(&more, &changed.mac).await.unwrap());
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(more));
 }
 
 async fn the_second_maker_of_a_version_gets_the_first_ones_key(catalog: Tried) {
@@ -224,12 +256,60 @@ async fn a_catalog_without_tables_and_one_of_a_newer_program_are_refused() {
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute(
-            "INSERT INTO enfold_migrations (series, version, name, checksum) VALUES ('catalog', 2, 'x', x'00')",
+            "INSERT INTO enfold_migrations (series, version, name, checksum) VALUES ('catalog', 3, 'x', x'00')",
             [],
         )
         .unwrap();
     assert_eq!(catalog.check().await.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.migrate().await.unwrap_err().code(), Code::CatalogVersion);
+}
+
+/// What a program owes to a catalog that was made by the one before it: everything but what is new.
+async fn on_the_earlier_schema(catalog: &dyn Catalog) {
+    catalog.check().await.unwrap();
+    catalog.insert_key(&key(1, "ring", 1)).await.unwrap();
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(key(1, "ring", 1)));
+    assert!(catalog.key_version("ring", Purpose::Seal, "ring", 1).await.unwrap() == Some(key(1, "ring", 1)));
+    assert!(catalog.keys("ring", None, 10).await.unwrap() == [key(1, "ring", 1)]);
+    let refused = catalog.insert_key(&layered(2, "tenant@ab", 1)).await.err().unwrap();
+    assert_eq!(refused.code(), Code::CatalogVersion);
+    assert_eq!(catalog.takes_customer_layers().await.unwrap_err().code(), Code::CatalogVersion);
+    assert!(catalog.key("ring", id(2)).await.unwrap().is_none(), "nothing was written");
+}
+
+/// And what it finds when another process has brought the schema up to date meanwhile.
+async fn on_the_newer_one(catalog: &dyn Catalog) {
+    assert!(catalog.key("ring", id(1)).await.unwrap() == Some(key(1, "ring", 1)));
+    catalog.insert_key(&layered(2, "tenant@ab", 1)).await.unwrap();
+    assert!(catalog.key("ring", id(2)).await.unwrap() == Some(layered(2, "tenant@ab", 1)));
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn new_code_runs_with_the_previous_schema_on_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    let mut connection = rusqlite::Connection::open(&path).unwrap();
+    let earlier = &super::sqlite::MIGRATIONS[..1];
+    crate::db::migrations::sqlite::migrate(&mut connection, super::sqlite::SERIES, earlier).unwrap();
+    let catalog = super::SqliteCatalog::open(&path).unwrap();
+    on_the_earlier_schema(&catalog).await;
+    super::SqliteCatalog::open(&path).unwrap().migrate().await.unwrap();
+    on_the_newer_one(&catalog).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn new_code_runs_with_the_previous_schema_on_postgres() {
+    let database = enfold_testkit::postgres::Database::create().await;
+    let endpoint = || crate::db::postgres::Endpoint::parse_text(&database.url()).unwrap();
+    let mut client = endpoint().connect().await.unwrap();
+    let earlier = &super::postgres::MIGRATIONS[..1];
+    crate::db::migrations::postgres::migrate(&mut client, super::postgres::SERIES, earlier).await.unwrap();
+    let catalog = super::PostgresCatalog::connect(endpoint()).await.unwrap();
+    on_the_earlier_schema(&catalog).await;
+    super::PostgresCatalog::connect(endpoint()).await.unwrap().migrate().await.unwrap();
+    on_the_newer_one(&catalog).await;
 }
 
 #[cfg(feature = "postgres")]

@@ -27,7 +27,7 @@ use crate::policy::DatabaseUrl;
 use crate::{Code, Error, Result};
 
 pub use memory::MemoryCatalog;
-pub use model::{Application, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
+pub use model::{Application, CustomerLayer, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresCatalog;
 #[cfg(feature = "sqlite")]
@@ -48,6 +48,9 @@ pub trait Catalog: Send + Sync {
     async fn ensure_root(&self, root: &RootKey) -> Result<RootKey>;
 
     async fn roots(&self) -> Result<Vec<RootKey>>;
+
+    /// Whether a data key with a customer's layer can be stored: `CatalogVersion` where the schema is of an earlier version.
+    async fn takes_customer_layers(&self) -> Result<()>;
 
     /// Stores a data key with its wraps, unless its (ring, purpose, scope, version) is taken: then the row that took it
     /// comes back, and nothing was written.
@@ -82,6 +85,14 @@ pub trait Catalog: Send + Sync {
 
     /// The newest events, newest first.
     async fn events(&self, limit: u32) -> Result<Vec<Event>>;
+}
+
+/// The schema has no room for a customer's layer yet.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn too_old_for_customers() -> Error {
+    Error::new(Code::CatalogVersion, "the catalog cannot hold data keys that need a customer's root key")
+        .cause("its schema has version 1, and they came with version 2")
+        .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
 }
 
 /// Opens the catalog that a URL names. Nothing is created in it: see [`Catalog::migrate`].

@@ -89,6 +89,20 @@ pub struct Wrap {
     pub wrapped: Vec<u8>,
 }
 
+/// The layer over a data key that a root key of the tenant's own guards: without it nothing in the row opens.
+///
+/// The data key is sealed under a layer key that the customer's root key wraps, and the result under one that ours wrap
+/// ([`DataKeyRow::wraps`]). So no key service sees the data key, and no more than one layer key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CustomerLayer {
+    /// The URI of the customer's root key.
+    pub root: String,
+    /// The customer's layer key, as its key service wrapped it.
+    pub wrapped: Vec<u8>,
+    /// The data key under both layer keys.
+    pub sealed: Vec<u8>,
+}
+
 /// A data key as it is stored: wrapped, and authenticated by `mac`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DataKeyRow {
@@ -104,8 +118,10 @@ pub struct DataKeyRow {
     pub status: KeyStatus,
     /// Milliseconds since 1970.
     pub created_ms: i64,
-    /// One for each root key, in the order of their URIs.
+    /// One for each root key of the ring, in the order of their URIs: of the data key, or of our layer key where there is
+    /// a customer's layer.
     pub wraps: Vec<Wrap>,
+    pub customer: Option<CustomerLayer>,
     /// HMAC-SHA-256 over all of the above under the ring's row-authentication key.
     pub mac: Vec<u8>,
 }

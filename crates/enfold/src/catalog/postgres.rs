@@ -3,23 +3,31 @@
 //! Statements are sent unprepared, with their parameters' types, and nothing is kept in a session: a pooler in
 //! transaction mode may stand between.
 
+mod keys;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use enfold_core::KeyId;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, GenericClient, Row, Transaction};
+use tokio_postgres::{Client, Row};
 
+use self::keys::{
+    GROUP_KEY, SELECT_KEY, data_key, find, insert_row, insert_wraps, one, reading, takes_customer_layers,
+};
 use super::words::{mode_word, parse_mode};
-use super::{Application, Catalog, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
+use super::{Application, Catalog, DataKeyRow, Inserted, Purpose, RootKey, SignedState};
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, failure};
 use crate::events::Event;
 use crate::{Code, Error, Result};
 
-const SERIES: &str = "catalog";
-const MIGRATIONS: &[Migration] = &[Migration { version: 1, name: "catalog", sql: include_str!("sql/postgres_1.sql") }];
+pub(super) const SERIES: &str = "catalog";
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "catalog", sql: include_str!("sql/postgres_1.sql") },
+    Migration { version: 2, name: "customers' root keys", sql: include_str!("sql/postgres_2.sql") },
+];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
 
@@ -119,30 +127,18 @@ impl Catalog for PostgresCatalog {
         .await
     }
 
+    async fn takes_customer_layers(&self) -> Result<()> {
+        self.with("cannot read the catalog's version", async |c| takes_customer_layers(c).await).await
+    }
+
     async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted> {
         let doing = format!("cannot store a data key of ring `{}`", key.ring);
         self.with(&doing, async |c| {
             let tx = c.transaction().await.map_err(|e| failure(&doing, &e))?;
-            let id = key.id.as_bytes().as_slice();
-            let version = i64::from(key.version);
-            let made = tx
-                .execute_typed(
-                    "INSERT INTO enfold.data_keys (ring, id, purpose, scope, version, status, created_ms, mac)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-                     ON CONFLICT (ring, purpose, scope, version) DO NOTHING",
-                    &[
-                        text(&key.ring),
-                        bytes(&id),
-                        text(&key.purpose.as_str()),
-                        text(&key.scope),
-                        number(&version),
-                        text(&key.status.as_str()),
-                        number(&key.created_ms),
-                        bytes(&key.mac),
-                    ],
-                )
-                .await
-                .map_err(|e| failure(&doing, &e))?;
+            if key.customer.is_some() {
+                takes_customer_layers(&tx).await?;
+            }
+            let made = insert_row(&tx, key).await.map_err(|e| failure(&doing, &e))?;
             if made == 0 {
                 // The insert waited for whoever took the version, so their row is there to be read.
                 let taken = find(&tx, &key.ring, key.purpose, &key.scope, key.version).await?;
@@ -371,70 +367,8 @@ fn number<'a>(value: &'a (impl ToSql + Sync)) -> Param<'a> {
     (value, Type::INT8)
 }
 
-const SELECT_KEY: &str = "SELECT k.ring, k.id, k.purpose, k.scope, k.version, k.status, k.created_ms, k.mac,
-        array_agg(w.root ORDER BY w.root COLLATE \"C\") FILTER (WHERE w.root IS NOT NULL),
-        array_agg(w.wrapped ORDER BY w.root COLLATE \"C\") FILTER (WHERE w.root IS NOT NULL)
-    FROM enfold.data_keys k LEFT JOIN enfold.data_key_wraps w ON w.ring = k.ring AND w.key_id = k.id";
-const GROUP_KEY: &str = "GROUP BY k.ring, k.id";
-
-fn reading(ring: &str) -> String {
-    format!("cannot read a data key of ring `{ring}`")
-}
-
-async fn find(
-    c: &impl GenericClient,
-    ring: &str,
-    purpose: Purpose,
-    scope: &str,
-    version: u32,
-) -> Result<Option<DataKeyRow>> {
-    let wanted = "k.ring = $1 AND k.purpose = $2 AND k.scope = $3 AND k.version = $4";
-    let (purpose, version) = (purpose.as_str(), i64::from(version));
-    let values = [text(&ring), text(&purpose), text(&scope), number(&version)];
-    one(c, wanted, &values, ring).await
-}
-
-async fn one(c: &impl GenericClient, wanted: &str, values: &[Param<'_>], ring: &str) -> Result<Option<DataKeyRow>> {
-    let sql = format!("{SELECT_KEY} WHERE {wanted} {GROUP_KEY}");
-    let row = c.query_typed_opt(&sql, values).await.map_err(|e| failure(reading(ring), &e))?;
-    row.as_ref().map(data_key).transpose()
-}
-
-fn data_key(row: &Row) -> Result<DataKeyRow> {
-    let roots: Option<Vec<String>> = row.get(8);
-    let wrapped: Option<Vec<Vec<u8>>> = row.get(9);
-    let wraps = roots.unwrap_or_default().into_iter().zip(wrapped.unwrap_or_default());
-    Ok(DataKeyRow {
-        id: key_id(row.get(1))?,
-        ring: row.get(0),
-        purpose: Purpose::parse(row.get(2))?,
-        scope: row.get(3),
-        version: u32::try_from(row.get::<_, i64>(4)).map_err(|_| out_of_range("version"))?,
-        status: KeyStatus::parse(row.get(5))?,
-        created_ms: row.get(6),
-        wraps: wraps.map(|(root, wrapped)| Wrap { root, wrapped }).collect(),
-        mac: row.get(7),
-    })
-}
-
 fn root_key(row: &Row) -> Result<RootKey> {
     Ok(RootKey { id: key_id(row.get(0))?, uri: row.get(1) })
-}
-
-/// Those that are there stay: whoever replaces them deletes them first.
-async fn insert_wraps(tx: &Transaction<'_>, key: &DataKeyRow, doing: &str) -> Result<()> {
-    let id = key.id.as_bytes().as_slice();
-    let roots = key.wraps.iter().map(|w| w.root.as_str()).collect::<Vec<_>>();
-    let wrapped = key.wraps.iter().map(|w| w.wrapped.as_slice()).collect::<Vec<_>>();
-    tx.execute_typed(
-        "INSERT INTO enfold.data_key_wraps (ring, key_id, root, wrapped)
-         SELECT $1, $2, r, w FROM unnest($3::text[], $4::bytea[]) AS u (r, w)
-         ON CONFLICT (ring, key_id, root) DO NOTHING",
-        &[text(&key.ring), bytes(&id), (&roots, Type::TEXT_ARRAY), (&wrapped, Type::BYTEA_ARRAY)],
-    )
-    .await
-    .map_err(|e| failure(doing, &e))?;
-    Ok(())
 }
 
 fn key_id(bytes: &[u8]) -> Result<KeyId> {

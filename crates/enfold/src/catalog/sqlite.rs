@@ -8,15 +8,21 @@ use enfold_core::KeyId;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::words::{mode_word, parse_mode};
-use super::{Application, Catalog, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
+use super::{
+    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap,
+    too_old_for_customers,
+};
 use crate::Result;
 use crate::db::blocking;
 use crate::db::migrations::{Migration, sqlite as migrations};
 use crate::db::sqlite::{self as db, failure};
 use crate::events::Event;
 
-const SERIES: &str = "catalog";
-const MIGRATIONS: &[Migration] = &[Migration { version: 1, name: "catalog", sql: include_str!("sql/sqlite_1.sql") }];
+pub(super) const SERIES: &str = "catalog";
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "catalog", sql: include_str!("sql/sqlite_1.sql") },
+    Migration { version: 2, name: "customers' root keys", sql: include_str!("sql/sqlite_2.sql") },
+];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
 
@@ -88,6 +94,10 @@ impl Catalog for SqliteCatalog {
         .await
     }
 
+    async fn takes_customer_layers(&self) -> Result<()> {
+        self.with(|c| takes_customer_layers(c)).await
+    }
+
     async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted> {
         let key = key.clone();
         self.with(move |c| {
@@ -96,21 +106,10 @@ impl Catalog for SqliteCatalog {
             if let Some(taken) = find(&tx, &key.ring, key.purpose, &key.scope, key.version)? {
                 return Ok(Inserted::Exists(taken));
             }
-            tx.execute(
-                "INSERT INTO enfold_data_keys (ring, id, purpose, scope, version, status, created_ms, mac)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![
-                    key.ring,
-                    key.id.as_bytes(),
-                    key.purpose.as_str(),
-                    key.scope,
-                    key.version,
-                    key.status.as_str(),
-                    key.created_ms,
-                    key.mac
-                ],
-            )
-            .map_err(|e| failure(doing(), &e))?;
+            if key.customer.is_some() {
+                takes_customer_layers(&tx)?;
+            }
+            insert_row(&tx, &key).map_err(|e| failure(doing(), &e))?;
             insert_wraps(&tx, &key).map_err(|e| failure(doing(), &e))?;
             tx.commit().map_err(|e| failure(doing(), &e))?;
             Ok(Inserted::Made)
@@ -297,13 +296,79 @@ impl Catalog for SqliteCatalog {
     }
 }
 
-const SELECT_KEY: &str = "SELECT id, purpose, scope, version, status, created_ms, mac FROM enfold_data_keys";
+/// All columns, by name: a catalog of the earlier schema has fewer.
+const SELECT_KEY: &str = "SELECT * FROM enfold_data_keys";
 
 /// A row before its words are understood.
-type Raw = ([u8; 16], String, String, u32, String, i64, Vec<u8>);
+struct Raw {
+    id: [u8; 16],
+    purpose: String,
+    scope: String,
+    version: u32,
+    status: String,
+    created_ms: i64,
+    customer: Option<CustomerLayer>,
+    mac: Vec<u8>,
+}
 
 fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+    let root: Option<String> = match row.get("customer_root") {
+        Err(rusqlite::Error::InvalidColumnName(_)) => None,
+        found => found?,
+    };
+    // A layer that is not whole is a changed row, which its MAC shows.
+    let layer = |root| -> rusqlite::Result<CustomerLayer> {
+        let part = |name| row.get(name).map(Option::<Vec<u8>>::unwrap_or_default);
+        Ok(CustomerLayer { root, wrapped: part("customer_wrapped")?, sealed: part("customer_sealed")? })
+    };
+    Ok(Raw {
+        id: row.get("id")?,
+        purpose: row.get("purpose")?,
+        scope: row.get("scope")?,
+        version: row.get("version")?,
+        status: row.get("status")?,
+        created_ms: row.get("created_ms")?,
+        customer: root.map(layer).transpose()?,
+        mac: row.get("mac")?,
+    })
+}
+
+/// Asked each time: another process may bring the schema up to date while this one runs.
+fn takes_customer_layers(c: &Connection) -> Result<()> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('enfold_data_keys') WHERE name = 'customer_sealed')";
+    let there: bool =
+        c.query_row(sql, [], |r| r.get(0)).map_err(|e| failure("cannot read the catalog's version", &e))?;
+    if there { Ok(()) } else { Err(too_old_for_customers()) }
+}
+
+fn insert_row(tx: &Transaction<'_>, key: &DataKeyRow) -> rusqlite::Result<usize> {
+    let id = key.id.as_bytes();
+    let (purpose, status) = (key.purpose.as_str(), key.status.as_str());
+    match &key.customer {
+        None => tx.execute(
+            "INSERT INTO enfold_data_keys (ring, id, purpose, scope, version, status, created_ms, mac)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![key.ring, id, purpose, key.scope, key.version, status, key.created_ms, key.mac],
+        ),
+        Some(layer) => tx.execute(
+            "INSERT INTO enfold_data_keys (ring, id, purpose, scope, version, status, created_ms, mac,
+                 customer_root, customer_wrapped, customer_sealed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            params![
+                key.ring,
+                id,
+                purpose,
+                key.scope,
+                key.version,
+                status,
+                key.created_ms,
+                key.mac,
+                layer.root,
+                layer.wrapped,
+                layer.sealed
+            ],
+        ),
+    }
 }
 
 fn find(c: &Connection, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Result<Option<DataKeyRow>> {
@@ -318,7 +383,7 @@ fn one(c: &Connection, sql: &str, values: impl rusqlite::Params, ring: &str) -> 
 }
 
 fn complete(c: &Connection, ring: &str, raw: Raw) -> Result<DataKeyRow> {
-    let (id, purpose, scope, version, status, created_ms, mac) = raw;
+    let Raw { id, purpose, scope, version, status, created_ms, customer, mac } = raw;
     let read = || -> rusqlite::Result<Vec<Wrap>> {
         c.prepare_cached(
             "SELECT root, wrapped FROM enfold_data_key_wraps WHERE ring = ?1 AND key_id = ?2 ORDER BY root",
@@ -336,6 +401,7 @@ fn complete(c: &Connection, ring: &str, raw: Raw) -> Result<DataKeyRow> {
         status: KeyStatus::parse(&status)?,
         created_ms,
         wraps,
+        customer,
         mac,
     })
 }

@@ -54,7 +54,11 @@ impl LiveKey {
             Purpose::Cache => Ready::Cache(roots::material(&key)),
             Purpose::Rows => return Err(wrong_purpose(&row)),
         };
+        // Of a customer's layer its root key is asked about again, so only what was wrapped goes.
         row.wraps = Vec::new();
+        if let Some(layer) = &mut row.customer {
+            (layer.wrapped, layer.sealed) = (Vec::new(), Vec::new());
+        }
         let (uses, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(Self { row, status, epoch: AtomicU64::new(epoch), uses, bytes, ready })
     }

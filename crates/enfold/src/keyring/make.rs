@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use enfold_core::{DataKey, KeyId};
 
-use super::{KeyRing, LiveKey, ScopeId, View};
+use super::{CustomerKey, KeyRing, LiveKey, ScopeId, View};
 use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
 use crate::events::{Event, EventKind};
 use crate::{Code, Error, Result};
@@ -33,6 +33,7 @@ impl KeyRing {
             .cause("the operators signed that it seals")
             .hint("restore the catalog's backup; nothing was sealed"));
         }
+        let view = &self.view_to_make(view, scope).await?;
         let (row, key) = self.draft(view, purpose, scope, version).await?;
         match self.catalog.insert_key(&row).await? {
             Inserted::Made => {
@@ -49,6 +50,16 @@ impl KeyRing {
         }
     }
 
+    /// The state by which a new data key of a scope is made: the newest, where the one in hand and the policy do not agree
+    /// about the tenant's own root key, for it may have been signed a moment ago.
+    async fn view_to_make(&self, view: &Arc<View>, scope: &ScopeId) -> Result<Arc<View>> {
+        if self.customer_of(view, scope).is_err() {
+            self.look().await?;
+            return self.view().await;
+        }
+        Ok(Arc::clone(view))
+    }
+
     /// A new data key, wrapped and authenticated, not yet stored.
     pub(crate) async fn draft(
         &self,
@@ -57,17 +68,20 @@ impl KeyRing {
         scope: &ScopeId,
         version: u32,
     ) -> Result<(DataKeyRow, DataKey)> {
-        let (mut row, key) = self.wrapped(purpose, scope, version).await?;
+        let customer = self.customer_of(view, scope)?;
+        let (mut row, key) = self.wrapped(purpose, scope, version, customer).await?;
         view.rows.tag(&mut row);
         Ok((row, key))
     }
 
-    /// A new data key, wrapped under every root key. Its row has no MAC yet.
+    /// A new data key, wrapped under every root key, and under that of `customer` where there is one. Its row has no MAC
+    /// yet.
     pub(crate) async fn wrapped(
         &self,
         purpose: Purpose,
         scope: &ScopeId,
         version: u32,
+        customer: Option<&CustomerKey>,
     ) -> Result<(DataKeyRow, DataKey)> {
         let failed = |e| crate::core_error(e, "cannot make a data key");
         let key = DataKey::generate().map_err(failed)?;
@@ -80,9 +94,13 @@ impl KeyRing {
             status: KeyStatus::Active,
             created_ms: jiff::Timestamp::now().as_millisecond(),
             wraps: Vec::new(),
+            customer: None,
             mac: Vec::new(),
         };
-        let wrapped = self.roots.wrap(&key, &self.context(&row)?).await?;
+        let wrapped = match customer {
+            None => self.roots.wrap(&key, &self.context(&row)?).await?,
+            Some(customer) => self.wrap_with(customer, &mut row, &key).await?,
+        };
         row.wraps = wrapped.wraps;
         if wrapped.missing > 0 {
             self.wraps_missing.store(true, Ordering::Relaxed);

@@ -7,7 +7,9 @@
 //! The path of a call: [`KeyRing::view`] (the state, no I/O while it is fresh), then [`KeyRing::current`] or
 //! [`KeyRing::by_id`] (the cache, no I/O on a hit).
 
+mod customers;
 mod health;
+mod layers;
 mod live;
 mod make;
 mod repair;
@@ -32,14 +34,16 @@ use crate::policy::RingPolicy;
 use crate::shared_cache::SharedCache;
 use crate::{Code, Error, Result};
 
+pub(crate) use customers::{CustomerKey, Customers};
 pub use health::{RootHealth, Tried};
 pub(crate) use live::LiveKey;
 pub use repair::Repaired;
 pub(crate) use roots::Roots;
 pub(crate) use rows::RowKey;
 pub use scope::ScopeId;
+pub(crate) use scope::tenant_tag;
 pub(crate) use seen::{Trusted, View};
-pub use wraps::{RingWraps, RootWraps};
+pub use wraps::{CustomerWraps, RingWraps, RootWraps};
 
 /// Rows in one question to the catalog.
 const PAGE: u32 = 500;
@@ -50,6 +54,7 @@ pub(crate) struct KeyRing {
     pub(crate) name: String,
     pub(crate) policy: RingPolicy,
     pub(crate) roots: Roots,
+    customers: Customers,
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) events: Arc<Events>,
     seen: seen::Seen,
@@ -79,6 +84,7 @@ impl KeyRing {
             name: name.to_owned(),
             policy,
             roots,
+            customers: Customers::default(),
             catalog,
             events,
             seen,
@@ -92,6 +98,11 @@ impl KeyRing {
     /// Leaves data keys to other processes, and takes theirs.
     pub(crate) fn sharing(self, shared: Option<Arc<SharedCache>>) -> Self {
         Self { shared, ..self }
+    }
+
+    /// With the root keys that customers hold.
+    pub(crate) fn with_customers(self, customers: Customers) -> Self {
+        Self { customers, ..self }
     }
 
     /// The ring's id, which is bound into everything.
@@ -175,8 +186,18 @@ impl KeyRing {
         self.keys.clear();
     }
 
-    /// What a data key's wraps are bound to.
+    /// What a data key's wraps by the ring's root keys are bound to.
     pub(crate) fn context(&self, row: &DataKeyRow) -> Result<EncryptionContext> {
+        let context = self.bound_to(row)?;
+        match row.customer {
+            None => Ok(context),
+            // So that a layer key never passes for the data key, whatever becomes of the row.
+            Some(_) => context.with(EncryptionContext::LAYER, "ours"),
+        }
+    }
+
+    /// What everything about a data key is bound to.
+    fn bound_to(&self, row: &DataKeyRow) -> Result<EncryptionContext> {
         let context = EncryptionContext::new()
             .with(EncryptionContext::RING, &row.ring)?
             .with(EncryptionContext::DATA_KEY, &row.id.to_string())?;
@@ -211,7 +232,10 @@ impl KeyRing {
         if let Some((key, age)) = self.from_shared(&view, &row, &context).await {
             return Ok(Fetched { value: LiveKey::new(row, status, view.state.epoch, key)?, age });
         }
-        let key = self.roots.unwrap(&row.wraps, &context).await?;
+        let key = match &row.customer {
+            None => self.roots.unwrap(&row.wraps, &context).await?,
+            Some(layer) => self.unwrap_with(layer, &row).await?,
+        };
         self.events.emit(Event::new(EventKind::KeyUsed, 1).ring(self.id()).key(row.id));
         self.to_shared(&view, &row, &context, &key).await;
         LiveKey::new(row, status, view.state.epoch, key).map(Fetched::now)

@@ -57,10 +57,20 @@ impl RowKey {
     }
 }
 
-/// Everything in a row but the MAC. Versions and lengths cannot be confused: each field is typed and has its length.
+/// Everything in a row but the MAC. Versions and lengths cannot be confused: each field is typed and has its length. A row
+/// with a customer's layer begins with other words, so the layer cannot be taken for a part of something else, nor away.
 fn fields(row: &DataKeyRow) -> Vec<Part<'_>> {
-    let mut fields = vec![
-        Part::Text("data key"),
+    let mut fields = Vec::with_capacity(11 + 2 * row.wraps.len());
+    match &row.customer {
+        None => fields.push(Part::Text("data key")),
+        Some(layer) => fields.extend([
+            Part::Text("data key under a customer's key"),
+            Part::Text(&layer.root),
+            Part::Bytes(&layer.wrapped),
+            Part::Bytes(&layer.sealed),
+        ]),
+    }
+    fields.extend([
         Part::Text(&row.ring),
         Part::Uuid(*row.id.as_bytes()),
         Part::Text(row.purpose.as_str()),
@@ -68,7 +78,7 @@ fn fields(row: &DataKeyRow) -> Vec<Part<'_>> {
         Part::Int(i64::from(row.version)),
         Part::Text(row.status.as_str()),
         Part::Int(row.created_ms),
-    ];
+    ]);
     for wrap in &row.wraps {
         fields.push(Part::Text(&wrap.root));
         fields.push(Part::Bytes(&wrap.wrapped));

@@ -70,6 +70,13 @@ impl fmt::Display for ScopeId {
     }
 }
 
+/// The tag of the tenant whose a scope is; none where it covers several.
+pub(crate) fn tenant_tag(scope: &str) -> Option<&str> {
+    let (_, tag) = scope.rsplit_once('@')?;
+    // An id of a column may have the mark in it as well.
+    (tag.len() == TenantTag::LEN && tag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(tag)
+}
+
 /// Adds a scope in its spelling to a key service's context: its kind, and the tenant's tag by its own name, so that
 /// rights can be conditioned on either.
 pub(crate) fn into_context(scope: &str, context: EncryptionContext) -> Result<EncryptionContext> {

@@ -1,5 +1,6 @@
 //! What a process has seen of its ring's state, and when.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(crate) struct Trusted {
 pub(crate) struct View {
     pub(crate) state: RingState,
     pub(crate) rows: Arc<RowKey>,
+    /// Which of the policy's customers a tenant's tag stands for, by their place in its list.
+    pub(super) tenants: Arc<BTreeMap<String, usize>>,
     stored: SignedState,
 }
 
@@ -169,11 +172,15 @@ impl KeyRing {
         }
         let trusted = &self.seen.trusted;
         let state = RingState::verify(&stored, self.id(), &trusted.operator_key, high.max(self.policy.min_epoch))?;
-        let rows = match held {
-            Some(view) if view.rows.is(&state.rows) => Arc::clone(&view.rows),
-            _ => Arc::new(self.row_key(&state).await?),
+        let (rows, tenants) = match held {
+            Some(view) if view.rows.is(&state.rows) => (Arc::clone(&view.rows), Arc::clone(&view.tenants)),
+            _ => {
+                let rows = self.row_key(&state).await?;
+                let tenants = self.customers.by_tag(&rows);
+                (Arc::new(rows), Arc::new(tenants))
+            }
         };
-        Ok(Arc::new(View { state, rows, stored }))
+        Ok(Arc::new(View { state, rows, tenants, stored }))
     }
 
     /// Unwraps the key that authenticates the ring's rows: one call to a key service in the life of a process.

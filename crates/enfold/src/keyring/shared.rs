@@ -78,7 +78,9 @@ impl KeyRing {
     ) -> Boxed<'a, Option<(&'a SharedCache, Arc<LiveKey>)>> {
         Box::pin(async move {
             let shared = self.shared.as_deref()?;
-            if matches!(row.purpose, Purpose::Cache | Purpose::Rows) || self.entry_life().is_zero() {
+            // In the shared cache a data key is under our root keys alone, so one that needs its customer's is never there.
+            let needs_customer = row.customer.is_some();
+            if matches!(row.purpose, Purpose::Cache | Purpose::Rows) || needs_customer || self.entry_life().is_zero() {
                 return None;
             }
             match self.current(view, Purpose::Cache, &ScopeId::cache()).await {

@@ -1,6 +1,10 @@
 //! Which root keys the data keys of a ring depend on: read from the catalog, asking no key service.
 
-use super::KeyRing;
+use std::collections::BTreeMap;
+
+use enfold_core::KeyId;
+
+use super::{CustomerKey, KeyRing, tenant_tag};
 use crate::Result;
 use crate::catalog::{DataKeyRow, KeyStatus};
 
@@ -16,6 +20,8 @@ pub struct RingWraps {
     pub closed: u64,
     /// The policy's root keys in its order, then others that are on record.
     pub roots: Vec<RootWraps>,
+    /// Tenants that hold a root key, in the policy's order.
+    pub customers: Vec<CustomerWraps>,
 }
 
 /// What hangs on one root key.
@@ -31,23 +37,57 @@ pub struct RootWraps {
     pub alone: u64,
 }
 
+/// What hangs on the root key of one tenant besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerWraps {
+    /// As the policy spells the tenant.
+    pub tenant: String,
+    /// The customer's root key.
+    pub root: String,
+    /// The operators signed it: from then on no data key of the tenant is made without.
+    pub signed: bool,
+    /// Data keys of the tenant that need it.
+    pub keys: u64,
+    /// Data keys of the tenant that do not, because they were made before.
+    pub bare: Vec<KeyId>,
+}
+
 impl KeyRing {
     pub(crate) async fn count_wraps(&self) -> Result<RingWraps> {
         let of_policy = self.roots.all().iter().map(|provider| RootWraps::new(provider.uri(), true));
-        let mut counted =
-            RingWraps { ring: self.name.clone(), keys: 0, incomplete: 0, closed: 0, roots: of_policy.collect() };
+        let mut counted = RingWraps {
+            ring: self.name.clone(),
+            keys: 0,
+            incomplete: 0,
+            closed: 0,
+            roots: of_policy.collect(),
+            customers: Vec::new(),
+        };
+        let view = self.view().await?;
+        counted.customers = self.customers().all().iter().map(CustomerWraps::new).collect();
+        for (tag, at) in view.tenants.iter() {
+            let customer = &mut counted.customers[*at];
+            customer.signed &= view.state.customers.get(tag).is_some_and(|signed| signed.key == customer.root);
+        }
         let mut after = None;
         while let Some(page) = self.next_rows(&mut after).await? {
-            page.iter().for_each(|row| counted.count(row));
+            page.iter().for_each(|row| counted.count(row, &view.tenants));
         }
         Ok(counted)
     }
 }
 
 impl RingWraps {
-    fn count(&mut self, row: &DataKeyRow) {
+    fn count(&mut self, row: &DataKeyRow, tenants: &BTreeMap<String, usize>) {
         if row.status == KeyStatus::Destroyed {
             return;
+        }
+        let of_tenant = tenant_tag(&row.scope).and_then(|tag| tenants.get(tag));
+        if let Some(customer) = of_tenant.and_then(|at| self.customers.get_mut(*at)) {
+            match &row.customer {
+                Some(_) => customer.keys += 1,
+                None => customer.bare.push(row.id),
+            }
         }
         let wrapped = |root: &RootWraps| row.wraps.iter().any(|wrap| wrap.root == root.root);
         let of_policy = self.roots.iter().filter(|root| root.in_policy);
@@ -64,6 +104,13 @@ impl RingWraps {
             root.keys += 1;
             root.alone += u64::from(root.in_policy && has == 1);
         }
+    }
+}
+
+impl CustomerWraps {
+    fn new(customer: &CustomerKey) -> Self {
+        let (tenant, root) = (customer.tenant.clone(), customer.uri().to_owned());
+        Self { tenant, root, signed: true, keys: 0, bare: Vec::new() }
     }
 }
 

@@ -1,6 +1,7 @@
-//! The wrap of those who hold the wrapping key themselves: the providers memory and local, and the shared cache.
+//! The wrap of those who hold the wrapping key themselves: the providers memory and local, the shared cache, and the
+//! layers over a data key that a customer's root key guards as well.
 //!
-//! `prefix ‖ version 1 ‖ salt 16 ‖ nonce 12 ‖ ciphertext 32 ‖ tag 16`. HKDF-SHA-256 (RFC 5869) over the root key with
+//! `prefix ‖ version 1 ‖ salt 16 ‖ nonce 12 ‖ ciphertext ‖ tag 16`; the ciphertext of a key is 32 bytes long. HKDF-SHA-256 (RFC 5869) over the root key with
 //! the random salt gives an AES-256-GCM key for this wrap alone, so the root key is used for nothing but HKDF and the
 //! count of wraps under it is not bounded by the nonce (NIST SP 800-38D section 8.3). The associated data is
 //! everything before the ciphertext and then the canonical encryption context.
@@ -25,26 +26,7 @@ pub(crate) fn wrap(
     key: &KeyMaterial,
     context: &EncryptionContext,
 ) -> Result<WrappedKey> {
-    let mut random = [0; SALT + NONCE_LEN];
-    rand::fill(&mut random).map_err(|_| Error::new(Code::Internal, "cannot draw random bytes for a wrap"))?;
-    let (salt, nonce) = random.split_at(SALT);
-
-    let mut wrapped = Vec::with_capacity(prefix.len() + 1 + random.len() + KeyMaterial::LEN + TAG);
-    wrapped.extend_from_slice(prefix);
-    wrapped.push(VERSION);
-    wrapped.extend_from_slice(&random);
-    let aad = [&wrapped[..], &context.canonical()].concat();
-
-    // The plaintext is sealed where it lies; on any way out of here the copy holds ciphertext or zeros.
-    let mut sealed = Zeroizing::new(key.expose().to_vec());
-    let cannot = |_| Error::new(Code::Internal, "cannot seal a data key under a key of this process");
-    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(cannot)?;
-    let tag = wrapping_key(root, salt, purpose)
-        .and_then(|k| k.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed))
-        .map_err(cannot)?;
-    wrapped.extend_from_slice(&sealed);
-    wrapped.extend_from_slice(tag.as_ref());
-    WrappedKey::new(wrapped)
+    WrappedKey::new(seal(prefix, purpose, root, key.expose(), context)?)
 }
 
 /// Opens what [`wrap`] made; `None` for everything else, with no word on what was wrong.
@@ -55,19 +37,57 @@ pub(crate) fn unwrap(
     wrapped: &WrappedKey,
     context: &EncryptionContext,
 ) -> Option<KeyMaterial> {
-    let bytes = wrapped.as_bytes();
+    KeyMaterial::from_slice(&mut open(prefix, purpose, root, wrapped.as_bytes(), context)?)
+}
+
+/// As [`wrap`], of bytes that are not a key: of a wrap, where two layers are wanted.
+pub(crate) fn seal(
+    prefix: &[u8],
+    purpose: &'static [u8],
+    root: &KeyMaterial,
+    plain: &[u8],
+    context: &EncryptionContext,
+) -> Result<Vec<u8>> {
+    let mut random = [0; SALT + NONCE_LEN];
+    rand::fill(&mut random).map_err(|_| Error::new(Code::Internal, "cannot draw random bytes for a wrap"))?;
+    let (salt, nonce) = random.split_at(SALT);
+
+    let mut wrapped = Vec::with_capacity(prefix.len() + 1 + random.len() + plain.len() + TAG);
+    wrapped.extend_from_slice(prefix);
+    wrapped.push(VERSION);
+    wrapped.extend_from_slice(&random);
+    let aad = [&wrapped[..], &context.canonical()].concat();
+
+    // The plaintext is sealed where it lies; on any way out of here the copy holds ciphertext or zeros.
+    let mut sealed = Zeroizing::new(plain.to_vec());
+    let cannot = |_| Error::new(Code::Internal, "cannot seal a data key under a key of this process");
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(cannot)?;
+    let tag = wrapping_key(root, salt, purpose)
+        .and_then(|k| k.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed))
+        .map_err(cannot)?;
+    wrapped.extend_from_slice(&sealed);
+    wrapped.extend_from_slice(tag.as_ref());
+    Ok(wrapped)
+}
+
+/// Opens what [`seal`] made; `None` for everything else.
+pub(crate) fn open(
+    prefix: &[u8],
+    purpose: &'static [u8],
+    root: &KeyMaterial,
+    bytes: &[u8],
+    context: &EncryptionContext,
+) -> Option<Zeroizing<Vec<u8>>> {
     let body = bytes.strip_prefix(prefix)?.strip_prefix(&[VERSION])?;
-    if body.len() != SALT + NONCE_LEN + KeyMaterial::LEN + TAG {
-        return None;
-    }
-    let (random, sealed) = body.split_at(SALT + NONCE_LEN);
+    let (random, sealed) = body.split_at_checked(SALT + NONCE_LEN)?;
     let (salt, nonce) = random.split_at(SALT);
     let aad = [&bytes[..bytes.len() - sealed.len()], &context.canonical()].concat();
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
     let mut opened = Zeroizing::new(sealed.to_vec());
     let key = wrapping_key(root, salt, purpose).ok()?;
-    let plain = key.open_in_place(nonce, Aad::from(aad), &mut opened).ok()?;
-    KeyMaterial::from_slice(plain)
+    let length = key.open_in_place(nonce, Aad::from(aad), &mut opened).ok()?.len();
+    opened.truncate(length);
+    Some(opened)
 }
 
 fn wrapping_key(

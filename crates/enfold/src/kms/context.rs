@@ -27,6 +27,10 @@ impl EncryptionContext {
     pub const PURPOSE: &'static str = "enfold:purpose";
     /// The tenant's tag.
     pub const TENANT: &'static str = "enfold:tenant";
+    /// Which layer of a data key that a customer's root key guards as well: `ours` or `customer`.
+    pub const LAYER: &'static str = "enfold:layer";
+    /// The customer's root key, where two layers are put over a data key; in no call.
+    pub(crate) const CUSTOMER_KEY: &'static str = "enfold:customer-key";
 
     /// AWS KMS takes at most 8,192 characters of the context written as JSON (API reference, `Encrypt`); other
     /// services take more. Counted here as the bytes of names and values with 6 for quotes, colon and comma each.
@@ -128,6 +132,9 @@ impl std::fmt::Debug for EncryptionContext {
 pub struct TenantTag(String);
 
 impl TenantTag {
+    /// Characters of a tag.
+    pub const LEN: usize = 32;
+
     /// `tenant`: the binding's canonical bytes of the tenant.
     pub fn compute(key: &KeyMaterial, tenant: &[u8]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
@@ -135,8 +142,8 @@ impl TenantTag {
         // The same key may serve another purpose; the prefix keeps the two apart.
         mac.update(b"enfold/v1 tenant tag\0");
         mac.update(tenant);
-        let mut text = String::with_capacity(32);
-        for byte in &mac.sign().as_ref()[..16] {
+        let mut text = String::with_capacity(Self::LEN);
+        for byte in &mac.sign().as_ref()[..Self::LEN / 2] {
             text.push_str(&format!("{byte:02x}"));
         }
         Self(text)

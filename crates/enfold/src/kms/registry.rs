@@ -65,12 +65,12 @@ impl Registry {
         }
     }
 
-    /// The root keys of every ring of `policy`.
+    /// The root keys of every ring of `policy`, its customers' among them.
     pub fn policy(policy: &Policy) -> Result<RegistryBuilder> {
         let base = policy.path.parent().unwrap_or(Path::new(""));
         let mut builder = Self::builder(policy.environment, base).services(policy.key_services.clone());
         for ring in policy.rings.values() {
-            for root in &ring.roots {
+            for root in ring.root_keys() {
                 builder = builder.root(root.parse()?, ring.allow_local_in_production);
             }
         }

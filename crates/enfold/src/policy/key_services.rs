@@ -13,7 +13,7 @@ use super::resolve::{Resolver, keys};
 use crate::kms::{KeyUri, PASSPHRASE_VARIABLE, PassphraseSource, RootKey, VaultKeyUri};
 
 pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeMap<String, RingPolicy>) -> KeyServices {
-    let roots: Vec<KeyUri> = rings.values().flat_map(|ring| &ring.roots).filter_map(|r| r.parse().ok()).collect();
+    let roots: Vec<KeyUri> = rings.values().flat_map(RingPolicy::root_keys).filter_map(|r| r.parse().ok()).collect();
     let server = |root: &KeyUri| match root.root() {
         RootKey::Vault(vault) => Some(vault.server()),
         _ => None,
@@ -123,7 +123,7 @@ fn local(
     let mut local = BTreeMap::new();
     for (file, raw) in raw {
         let path = keys(&["key_services", "local", &file]);
-        let named = |uri: &KeyUri| rings.values().flat_map(|ring| &ring.roots).any(|root| root == uri.as_str());
+        let named = |uri: &KeyUri| rings.values().flat_map(RingPolicy::root_keys).any(|root| root == uri.as_str());
         let Some(uri) = KeyUri::local(Path::new(&file)).ok().filter(named) else {
             at.report(&path, "no root key is in this file: it is written as in the URI, as `enfold-root.key`");
             continue;

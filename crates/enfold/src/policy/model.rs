@@ -348,6 +348,22 @@ pub struct RingPolicy {
     /// Epochs below this are refused, and so is a missing state: the greater of the ring's own and that of [`Trust`].
     /// Zero: nothing is pinned.
     pub min_epoch: u64,
+    /// Tenants that hold a root key of their own (scope `tenant` only), by the tenant as text.
+    pub tenants: BTreeMap<String, TenantPolicy>,
+}
+
+impl RingPolicy {
+    /// The URI of every root key that is called for this ring: its own and its customers'.
+    pub fn root_keys(&self) -> impl Iterator<Item = &String> {
+        self.roots.iter().chain(self.tenants.values().map(|tenant| &tenant.customer_key))
+    }
+}
+
+/// One tenant of a ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantPolicy {
+    /// The URI of the root key that the customer holds, which is needed besides one of the ring's.
+    pub customer_key: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

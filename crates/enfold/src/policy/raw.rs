@@ -209,6 +209,19 @@ pub(super) struct RawRing {
     /// the first epoch, so that a state that was deleted is not taken for a ring that never was; raise it after changes.
     #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
     pub min_epoch: u64,
+    /// Tenants that hold a root key of their own, by the tenant as your tables spell it (a text, a whole number or a UUID).
+    pub tenants: BTreeMap<String, RawTenant>,
+}
+
+/// One tenant of a ring whose scope is `tenant`.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTenant {
+    /// The URI of a root key that the customer holds, written as in `roots`. Every data key of the tenant that is made from
+    /// then on needs it besides a root key of the ring, index keys included: when the customer withdraws it, the tenant's
+    /// values stop opening, and nobody else's. It is in force once `enfold keys customers --sign` was run.
+    #[schemars(extend("x-required" = true, "format" = "root-key-uri"))]
+    pub customer_key: Option<String>,
 }
 
 /// The data-key cache of a process.

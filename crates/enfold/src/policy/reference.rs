@@ -199,6 +199,7 @@ fn placeholder(map: &str) -> &'static str {
         "values" => "VALUE",
         "labels" => "LABEL",
         "triggers" => "TRIGGER",
+        "tenants" => "TENANT",
         _ => "NAME",
     }
 }
@@ -207,6 +208,7 @@ fn header(path: &[String]) -> String {
     path.iter()
         .map(|key| match key.as_str() {
             "TABLE" => "\"TABLE\"",
+            "TENANT" => "\"TENANT\"",
             "HOST:PORT" => "\"HOST:PORT\"",
             "FILE" => "\"FILE\"",
             key => key,

@@ -9,9 +9,11 @@ use std::time::Duration;
 use super::check::{self, Checked};
 use super::model::{
     BackOff, CachePolicy, CanaryQuery, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy,
-    RecordWrap, RingPolicy, Scope, Trust, ValuePolicy,
+    RecordWrap, RingPolicy, Scope, TenantPolicy, Trust, ValuePolicy,
 };
-use super::raw::{DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, RawRing, RawTrust, RawValue};
+use super::raw::{
+    DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, RawRing, RawTenant, RawTrust, RawValue,
+};
 use super::source::{Findings, Place};
 use super::url::DatabaseUrl;
 use super::words::{did_you_mean, key_text, parse_duration, parse_operator_key, path_text};
@@ -217,6 +219,9 @@ impl Resolver<'_> {
         if raw.record_wrap == RecordWrap::Kms && scope.is_some_and(|scope| scope != Scope::Record) {
             self.report(&at("record_wrap"), "only a ring with the scope `record` has keys of records");
         }
+        let ours = roots.as_deref().unwrap_or_default();
+        let allow_local = raw.allow_local_in_production;
+        let tenants = self.tenants(name, raw.tenants, scope, ours, environment, allow_local);
         let public = |root: &String| root.parse::<KeyUri>().is_ok_and(|uri| uri.may_be_public());
         if raw.record_wrap == RecordWrap::Kms && roots.iter().flatten().any(public) {
             let message = "under an RSA key anybody can make a wrap who has the public half, and the keys of such records \
@@ -241,7 +246,48 @@ impl Resolver<'_> {
             cache: cache(&raw.cache),
             allow_local_in_production: raw.allow_local_in_production,
             min_epoch: raw.min_epoch,
+            tenants,
         })
+    }
+
+    fn tenants(
+        &mut self,
+        ring: &str,
+        raw: BTreeMap<String, RawTenant>,
+        scope: Option<Scope>,
+        roots: &[String],
+        environment: Environment,
+        allow_local: bool,
+    ) -> BTreeMap<String, TenantPolicy> {
+        let ours: BTreeSet<KeyUri> = roots.iter().filter_map(|root| root.parse().ok()).collect();
+        let mut tenants = BTreeMap::new();
+        for (tenant, raw) in raw {
+            let path = keys(&["rings", ring, "tenants", &tenant, "customer_key"]);
+            let given = self.required(raw.customer_key, &path, "customer_key = \"aws-kms://REGION/KEY\"");
+            let Some(customer_key) = given else { continue };
+            if tenant.is_empty() {
+                self.report(&path, "a tenant has a name");
+            }
+            if let Some(scope) = scope.filter(|scope| *scope != Scope::Tenant) {
+                let why = match scope {
+                    Scope::Record => {
+                        "the data keys of its records are wrapped by one key for all tenants, or stand in envelopes alone"
+                    }
+                    _ => "its data keys cover the values of all tenants",
+                };
+                self.report(&path, format!("only a ring with the scope `tenant` can have customers' keys: {why}"));
+            }
+            match self.root_key(&customer_key, &path, environment, allow_local) {
+                Some(uri) if ours.contains(&uri) => {
+                    self.report(
+                        &path,
+                        "a root key of the ring cannot be a customer's too: one key would stand for both",
+                    );
+                }
+                _ => drop(tenants.insert(tenant, TenantPolicy { customer_key })),
+            }
+        }
+        tenants
     }
 
     fn roots(&mut self, roots: &[String], path: &[String], environment: Environment, allow_local: bool) {
@@ -252,28 +298,34 @@ impl Resolver<'_> {
         for (at, root) in roots.iter().enumerate() {
             let mut path = path.to_vec();
             path.push(at.to_string());
-            let uri: KeyUri = match root.parse() {
-                Ok(uri) => uri,
-                Err(error) => {
-                    // Its first line quotes the URI, which may have come out of a variable.
-                    let why: Vec<&str> = error.causes().chain(error.hints()).collect();
-                    self.report_as(error.code(), &path, format!("not the URI of a root key: {}", why.join("; ")));
-                    continue;
-                }
-            };
-            let allowed = allow_local && matches!(uri.root(), RootKey::Local(_));
-            if uri.is_development() && environment == Environment::Production && !allowed {
-                let message = "a key for development, and the environment is production";
-                self.report_as(Code::LocalKeyInProduction, &path, message);
-                self.findings.hint("name a root key of a key service, or set `environment = \"development\"`");
-            }
-            if matches!(uri.root(), RootKey::Pkcs11(key) if key.module().is_none()) {
-                self.report_as(Code::KmsUriInvalid, &path, "no module is named, as `?module-path=/usr/lib/module.so`");
-            }
+            let Some(uri) = self.root_key(root, &path, environment, allow_local) else { continue };
             if !seen.insert(uri) {
                 self.report(&path, "the same root key twice");
             }
         }
+    }
+
+    /// The URI of one root key, none where it is not one.
+    fn root_key(&mut self, root: &str, path: &[String], environment: Environment, allow_local: bool) -> Option<KeyUri> {
+        let uri: KeyUri = match root.parse() {
+            Ok(uri) => uri,
+            Err(error) => {
+                // Its first line quotes the URI, which may have come out of a variable.
+                let why: Vec<&str> = error.causes().chain(error.hints()).collect();
+                self.report_as(error.code(), path, format!("not the URI of a root key: {}", why.join("; ")));
+                return None;
+            }
+        };
+        let allowed = allow_local && matches!(uri.root(), RootKey::Local(_));
+        if uri.is_development() && environment == Environment::Production && !allowed {
+            let message = "a key for development, and the environment is production";
+            self.report_as(Code::LocalKeyInProduction, path, message);
+            self.findings.hint("name a root key of a key service, or set `environment = \"development\"`");
+        }
+        if matches!(uri.root(), RootKey::Pkcs11(key) if key.module().is_none()) {
+            self.report_as(Code::KmsUriInvalid, path, "no module is named, as `?module-path=/usr/lib/module.so`");
+        }
+        Some(uri)
     }
 
     fn value(&mut self, name: String, raw: RawValue) -> Option<(String, ValuePolicy)> {

@@ -22,6 +22,7 @@ use enfold_core::KeyId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::catalog::{DataKeyRow, KeyStatus, Purpose, SignedState};
+use crate::keyring::tenant_tag;
 use crate::policy::Mode;
 use crate::{Code, Error, Result};
 
@@ -49,6 +50,20 @@ pub struct RingState {
     pub sealing: BTreeMap<String, Sealing>,
     pub disabled: BTreeSet<KeyRef>,
     pub destroyed: BTreeSet<KeyRef>,
+    /// Tenants that hold a root key of their own, by the tag that stands for the tenant. Left out where there are none, as
+    /// programs of before write it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub customers: BTreeMap<String, CustomerState>,
+}
+
+/// The root key that a tenant holds: every data key of the tenant needs it besides ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustomerState {
+    /// Its URI.
+    pub key: String,
+    /// Data keys of the tenant that were made before: they alone may be without it.
+    pub bare: BTreeSet<KeyRef>,
 }
 
 /// The key that authenticates rows, by what commits to it.
@@ -91,6 +106,7 @@ impl RingState {
             sealing: BTreeMap::new(),
             disabled: BTreeSet::new(),
             destroyed: BTreeSet::new(),
+            customers: BTreeMap::new(),
         }
     }
 
@@ -113,9 +129,10 @@ impl RingState {
         self.sealing.get(&scope_key(purpose, scope)).map_or(1, |s| s.version)
     }
 
-    /// What the operators decided about a data key. Refuses a version that they have not announced, and another key
-    /// than the one they announced for its version.
+    /// What the operators decided about a data key. Refuses a version that they have not announced, another key
+    /// than the one they announced for its version, and one that lacks its customer's layer or has another.
     pub fn status(&self, row: &DataKeyRow) -> Result<KeyStatus> {
+        self.check_layer(row)?;
         let id = KeyRef(row.id);
         if self.destroyed.contains(&id) {
             return Ok(KeyStatus::Destroyed);
@@ -132,6 +149,35 @@ impl RingState {
                 Code::StateTampered,
                 format!("version {} of data key `{}` is not the one that the operators signed", row.version, row.id),
             )),
+        }
+    }
+
+    /// Whoever can have a row made that is authenticated (a process with a policy of its own, for one) must not be able to
+    /// leave the customer out, nor to put another in.
+    fn check_layer(&self, row: &DataKeyRow) -> Result<()> {
+        let signed = tenant_tag(&row.scope).and_then(|tag| self.customers.get(tag));
+        let refused = |what: &str, cause: String| {
+            Error::new(Code::StateTampered, format!("data key `{}` {what}", row.id)).cause(cause)
+        };
+        match (signed, &row.customer) {
+            (None, None) => Ok(()),
+            (Some(signed), Some(layer)) if signed.key == layer.root => Ok(()),
+            (Some(signed), None) if signed.bare.contains(&KeyRef(row.id)) => Ok(()),
+            (Some(signed), None) => Err(refused(
+                "lacks the layer of its tenant's own root key",
+                format!("the operators signed that it needs `{}` as well", signed.key),
+            )
+            .hint("find out which process made it, and with which policy; `enfold keys customers --sign` admits it, and has another seal")),
+            (Some(signed), Some(layer)) => Err(refused(
+                "has the layer of another root key than its tenant's",
+                format!("the operators signed `{}`, and it names `{}`", signed.key, layer.root),
+            )
+            .hint("restore its row from a backup of the catalog")),
+            (None, Some(layer)) => Err(refused(
+                "has the layer of a customer's root key",
+                format!("the operators have not signed that `{}` is its tenant's", layer.root),
+            )
+            .hint("an old ring state was put back, or a row of another catalog: restore the present ones")),
         }
     }
 
@@ -210,6 +256,7 @@ impl<'de> Deserialize<'de> for KeyRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::CustomerLayer;
 
     fn state() -> RingState {
         let rows = RowAuthority { key: KeyRef(KeyId::from_bytes([1; 16])), check: "00".repeat(32) };
@@ -228,6 +275,7 @@ mod tests {
             status: KeyStatus::Active,
             created_ms: 0,
             wraps: Vec::new(),
+            customer: None,
             mac: Vec::new(),
         }
     }
@@ -288,6 +336,43 @@ mod tests {
         assert_eq!(state.status(&row(2, 9)).unwrap_err().code(), Code::StateTampered, "another key of that version");
         state.disabled.insert(KeyRef(row(1, 7).id));
         assert_eq!(state.status(&row(1, 7)).unwrap(), KeyStatus::Disabled);
+    }
+
+    /// A version that has been signed before customers' keys were known is spelled as it was then.
+    #[test]
+    fn a_state_without_customers_is_spelled_as_programs_of_before_spell_it() {
+        let document = String::from_utf8(state().encode().unwrap()).unwrap();
+        assert!(document.ends_with("\"disabled\":[],\"destroyed\":[]}"), "{document}");
+        let empty = document.replacen("\"destroyed\":[]", "\"destroyed\":[],\"customers\":{}", 1);
+        assert_eq!(RingState::decode(empty.as_bytes()), None, "a second spelling");
+    }
+
+    #[test]
+    fn a_data_key_of_a_customer_has_the_layer_that_was_signed_or_was_there_before() {
+        let (tag, other) = ("00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100");
+        let of = |tag: &str, byte, root: Option<&str>| DataKeyRow {
+            scope: format!("tenant@{tag}"),
+            customer: root.map(|root| CustomerLayer { root: root.into(), wrapped: vec![1], sealed: vec![2] }),
+            ..row(1, byte)
+        };
+        let mut state = state();
+        let refused = |state: &RingState, row: &DataKeyRow| state.status(row).unwrap_err().code();
+        assert_eq!(state.status(&of(tag, 7, None)).unwrap(), KeyStatus::Active);
+        assert_eq!(refused(&state, &of(tag, 7, Some("vault://a"))), Code::StateTampered, "nobody signed it");
+
+        let bare = BTreeSet::from([KeyRef(row(1, 7).id)]);
+        state.customers.insert(tag.into(), CustomerState { key: "vault://a".into(), bare });
+        assert_eq!(state.status(&of(tag, 7, None)).unwrap(), KeyStatus::Active, "it was there before");
+        assert_eq!(state.status(&of(tag, 8, Some("vault://a"))).unwrap(), KeyStatus::Active);
+        assert_eq!(refused(&state, &of(tag, 8, None)), Code::StateTampered, "taken away");
+        assert_eq!(refused(&state, &of(tag, 8, Some("vault://b"))), Code::StateTampered, "another put in");
+        assert_eq!(state.status(&of(other, 9, None)).unwrap(), KeyStatus::Active, "another tenant");
+        assert_eq!(refused(&state, &of(other, 9, Some("vault://a"))), Code::StateTampered);
+        let index =
+            |root| DataKeyRow { purpose: Purpose::Index, scope: format!("index:u1/eq@{tag}"), ..of(tag, 9, root) };
+        assert_eq!(refused(&state, &index(None)), Code::StateTampered, "index keys of the tenant too");
+        assert_eq!(state.status(&index(Some("vault://a"))).unwrap(), KeyStatus::Active);
+        assert_eq!(state.status(&row(1, 7)).unwrap(), KeyStatus::Active, "a scope of no tenant");
     }
 
     #[test]

@@ -117,6 +117,8 @@ pub(crate) fn concerns_one_row(code: Code) -> bool {
             | Code::KeyNotFound
             | Code::KeyDisabled
             | Code::KeyDestroyed
+            // One tenant's rows: what a customer withdrew must not stop the others.
+            | Code::CustomerKeyRefused
             | Code::WrapInvalid
             | Code::PlaintextRefused
             | Code::PlaintextFound

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use enfold::policy::{Environment, Mode, Policy, TablePolicy};
+use enfold::policy::{Environment, IndexPolicy, Mode, Policy, TablePolicy};
 use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +148,7 @@ async fn plan_table(
     let refusals = relevant(&facts.refusals, columns);
     let mut warnings = relevant(&facts.warnings, columns);
     warnings.extend(single_roots(&session.policy, table, columns));
+    warnings.extend(customers(&session.policy, table, columns));
     let mut plan = TablePlan {
         name: name.to_owned(),
         table: facts.table.clone(),
@@ -226,15 +227,45 @@ fn single_roots(policy: &Policy, table: &TablePolicy, columns: &[&str]) -> Vec<F
     if policy.environment != Environment::Production {
         return Vec::new();
     }
-    let rings: BTreeSet<&str> =
-        columns.iter().filter_map(|name| table.columns.get(*name)).map(|column| column.ring.as_str()).collect();
-    let single = rings.into_iter().filter_map(|name| match policy.rings.get(name)?.roots.as_slice() {
-        [only] => {
-            Some(Word::SingleRoot.finding(format!("every value of ring `{name}` hangs on the root key `{only}`")))
-        }
-        _ => None,
-    });
+    let single =
+        rings_of(table, columns).into_iter().filter_map(|name| match policy.rings.get(name)?.roots.as_slice() {
+            [only] => {
+                Some(Word::SingleRoot.finding(format!("every value of ring `{name}` hangs on the root key `{only}`")))
+            }
+            _ => None,
+        });
     single.collect()
+}
+
+fn rings_of<'a>(table: &'a TablePolicy, columns: &[&str]) -> BTreeSet<&'a str> {
+    columns.iter().filter_map(|name| table.columns.get(*name)).map(|column| column.ring.as_str()).collect()
+}
+
+/// Tenants that hold a root key of their own, and what that does not reach.
+fn customers(policy: &Policy, table: &TablePolicy, columns: &[&str]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for name in rings_of(table, columns) {
+        let Some(ring) = policy.rings.get(name).filter(|ring| !ring.tenants.is_empty()) else { continue };
+        for (tenant, held) in &ring.tenants {
+            let root = &held.customer_key;
+            let says =
+                format!("values of tenant `{tenant}` in ring `{name}` need the customer's root key `{root}` as well");
+            findings.push(Word::CustomerKey.finding(says));
+        }
+        let crosses = |index: &str| {
+            format!("the index `{index}` crosses tenants, so no customer's root key guards its index key")
+        };
+        let ours: Vec<_> = table.columns.iter().filter(|(_, column)| column.ring == name).collect();
+        for (column, policy) in ours.iter().filter(|(column, _)| columns.contains(&column.as_str())) {
+            let crossing = policy.indexes.iter().filter(|(_, index)| index.cross_tenant);
+            findings.extend(crossing.map(|(index, _)| Word::IndexCrosses.about(column, crosses(index))));
+        }
+        let over_ours =
+            |index: &IndexPolicy| index.over.iter().any(|over| ours.iter().any(|(column, _)| *column == over));
+        let crossing = table.indexes.iter().filter(|(_, index)| index.cross_tenant && over_ours(index));
+        findings.extend(crossing.map(|(index, _)| Word::IndexCrosses.finding(crosses(index))));
+    }
+    findings
 }
 
 fn who_reads(readers: &[Reader], columns: &[String], facts: &TableFacts) -> Readers {

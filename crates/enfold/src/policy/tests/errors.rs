@@ -64,6 +64,44 @@ fn a_passphrase_belongs_to_a_local_root_key_and_is_in_one_place() {
 }
 
 #[test]
+fn a_customers_root_key_is_one_tenants_and_none_of_the_rings() {
+    let with = |scope: &str, held: &str| {
+        let text = format!(
+            "environment = \"production\"\n[database]\nurl = \"sqlite:a.db\"\n[rings.a]\nid = \"a\"\n\
+             roots = [\"aws-kms://eu-central-1/alias/a\"]\nscope = \"{scope}\"\n[rings.a.tenants.acme]\n{held}"
+        );
+        policy::parse(&text, Path::new("enfold.toml"), &Variables::default())
+    };
+    let key = |uri: &str| format!("customer_key = \"{uri}\"");
+    let theirs = "vault://vault.acme.example/transit/shop";
+    let ring = with("tenant", &key(theirs)).unwrap().rings.remove("a").unwrap();
+    assert_eq!(ring.tenants["acme"].customer_key, theirs);
+    assert_eq!(ring.root_keys().collect::<Vec<_>>(), ["aws-kms://eu-central-1/alias/a", theirs]);
+    for (scope, held, why) in [
+        ("ring", key(theirs), "cover the values of all tenants"),
+        ("column", key(theirs), "cover the values of all tenants"),
+        ("record", key(theirs), "one key for all tenants"),
+        ("tenant", key("aws-kms://eu-central-1/alias/a"), "one key would stand for both"),
+        ("tenant", key("https://vault.acme.example"), "not the URI of a root key"),
+        ("tenant", key("local:acme.key"), "a key for development"),
+        ("tenant", String::new(), "customer_key"),
+    ] {
+        let error = with(scope, &held).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn how_to_sign_in_to_a_customers_vault_is_told_as_for_one_of_ours() {
+    let text = "[database]\nurl = \"sqlite:a.db\"\n[rings.a]\nid = \"a\"\nroots = [\"aws-kms://eu-central-1/alias/a\"]\n\
+                scope = \"tenant\"\n[rings.a.tenants.acme]\ncustomer_key = \"vault://vault.acme.example/transit/shop\"\n\
+                [key_services.vault.\"vault.acme.example\"]\nauth = \"token\"\ntoken_file = \"acme-token\"";
+    let policy = policy::parse(text, Path::new("enfold.toml"), &Variables::default()).unwrap();
+    let server = &policy.key_services.vault["vault.acme.example:8200"];
+    assert_eq!(server.sign_in, VaultSignIn::Token { file: Some("acme-token".into()) });
+}
+
+#[test]
 fn a_file_that_is_not_there_names_the_command_that_makes_one() {
     let error = policy::load(Path::new("/nonexistent/enfold.toml"), &Variables::new()).unwrap_err();
     assert_eq!(error.code(), Code::PolicyInvalid);

@@ -41,6 +41,7 @@ fn the_example_loads_whole() {
     assert_eq!(ring.labels["data_class"], "personal");
     assert_eq!(ring.cadence, Some(Duration::from_secs(90 * 86_400)));
     assert_eq!(ring.cache.stale_if_error, Duration::from_secs(1_800));
+    assert!(ring.tenants["0f8fad5b-d9cb-469f-a165-70867728950e"].customer_key.starts_with("aws-kms://arn:aws:kms:"));
     assert_eq!(policy.rings["records"].record_wrap, RecordWrap::Ring);
 
     let users = &policy.tables["public.users"];

@@ -226,3 +226,22 @@ async fn a_ring_with_one_root_key_is_warned_of_in_production() {
     assert_eq!(warned(&production.replace("[\"local:dev.key\"]", "[\"local:dev.key\", \"local:b.key\"]")).await, 0);
     assert_eq!(warned(POLICY).await, 0, "a developer's machine");
 }
+
+#[tokio::test]
+async fn a_plan_names_the_customers_root_keys_and_the_indexes_that_they_do_not_reach() {
+    let held = "scope = \"tenant\"\n[rings.main.tenants.7]\ncustomer_key = \"local:theirs.key\"";
+    let policy = POLICY.replace("scope = \"ring\"", held);
+    let named = async |policy: &str| {
+        let plan = Fixture::with(10, policy).plan().await;
+        let about = ["customer-key", "index-crosses"];
+        let warned = plan.tables[0].warnings.iter().filter(|finding| about.contains(&finding.word.as_str()));
+        warned.map(|finding| (finding.word.clone(), finding.column.clone(), finding.says.clone())).collect::<Vec<_>>()
+    };
+    let found = named(&policy).await;
+    assert_eq!((found.len(), found[0].0.as_str()), (1, "customer-key"));
+    assert!(found[0].2.contains("tenant `7`") && found[0].2.contains("`local:theirs.key`"), "{found:?}");
+    let found = named(&policy.replace("normalise =", "cross_tenant = true\nnormalise =")).await;
+    assert_eq!(found.len(), 2);
+    assert_eq!((found[1].0.as_str(), found[1].1.as_deref()), ("index-crosses", Some("email")));
+    assert!(named(POLICY).await.is_empty());
+}
