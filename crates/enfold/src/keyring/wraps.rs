@@ -1,8 +1,11 @@
 //! Which root keys the data keys of a ring depend on: read from the catalog, asking no key service.
 
+use std::collections::BTreeMap;
+
 use super::KeyRing;
 use crate::Result;
 use crate::catalog::{DataKeyRow, KeyStatus};
+use crate::kms::recorded;
 
 /// The data keys of one ring by the root keys that can open them. Destroyed ones are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,9 @@ pub struct RootWraps {
     pub keys: u64,
     /// Those among them that no other root key of the policy has wrapped: without it they do not open.
     pub alone: u64,
+    /// Data keys by the ARN of the key that wrapped them, where the root key is an alias of AWS KMS: it may have stood for
+    /// several keys, and each is needed.
+    pub by_key: BTreeMap<String, u64>,
 }
 
 impl KeyRing {
@@ -59,6 +65,10 @@ impl RingWraps {
             if !self.roots.iter().any(|root| root.root == wrap.root) {
                 self.roots.push(RootWraps::new(&wrap.root, false));
             }
+            let root = self.roots.iter_mut().find(|root| root.root == wrap.root);
+            if let (Some(root), (Some(key), _)) = (root, recorded::read(&wrap.wrapped)) {
+                *root.by_key.entry(key.to_string()).or_default() += 1;
+            }
         }
         for root in self.roots.iter_mut().filter(|root| wrapped(root)) {
             root.keys += 1;
@@ -69,6 +79,6 @@ impl RingWraps {
 
 impl RootWraps {
     fn new(root: &str, in_policy: bool) -> Self {
-        Self { root: root.to_owned(), in_policy, keys: 0, alone: 0 }
+        Self { root: root.to_owned(), in_policy, keys: 0, alone: 0, by_key: BTreeMap::new() }
     }
 }

@@ -55,6 +55,8 @@ enum Kind {
     Unavailable,
     WrapInvalid,
     WrongUsage,
+    Unsupported,
+    UsedUp,
     Unknown,
 }
 
@@ -77,6 +79,9 @@ fn translate(operation: Operation, uri: &KeyUri, how: How<'_>, request: Option<&
         How::Answer { name, status } => (name, status),
     };
     let error = match kind(name, status) {
+        Kind::Disabled | Kind::InvalidState if operation == Operation::CancelDeletion => {
+            failure::not_pending(operation, uri)
+        }
         Kind::Disabled => failure::disabled(operation, uri),
         Kind::InvalidState => failure::pending_deletion(operation, uri),
         Kind::NotFound => failure::not_found(operation, uri),
@@ -93,6 +98,8 @@ fn translate(operation: Operation, uri: &KeyUri, how: How<'_>, request: Option<&
         Kind::WrongUsage => failure::failed(Code::KmsUriInvalid, operation, uri)
             .cause("the key is not made for encryption")
             .hint("name a symmetric key with the usage ENCRYPT_DECRYPT"),
+        Kind::Unsupported => failure::not_so(operation, uri, "a key of this kind does not do that"),
+        Kind::UsedUp => failure::not_so(operation, uri, "its rotations on demand are used up"),
         Kind::Unknown => failure::failed(Code::KmsProtocol, operation, uri),
     };
     error.cause(answered(operation, name, status, request))
@@ -118,6 +125,8 @@ fn kind(name: Option<&str>, status: u16) -> Kind {
         "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyRequestsException" => Kind::Throttled,
         "KeyUnavailableException"
         | "DependencyTimeoutException"
+        // A rotation is under way.
+        | "ConflictException"
         | "KMSInternalException"
         | "InternalFailure"
         | "InternalError"
@@ -125,6 +134,8 @@ fn kind(name: Option<&str>, status: u16) -> Kind {
         | "ServiceUnavailableException" => Kind::Unavailable,
         "InvalidCiphertextException" | "IncorrectKeyException" => Kind::WrapInvalid,
         "InvalidKeyUsageException" => Kind::WrongUsage,
+        "UnsupportedOperationException" => Kind::Unsupported,
+        "LimitExceededException" => Kind::UsedUp,
         // A name we do not know, or a proxy that answers in another format: the status is all there is.
         _ => match status {
             401 | 403 => Kind::Denied,
@@ -158,6 +169,11 @@ fn action(operation: Operation) -> &'static str {
         Operation::Describe => "DescribeKey",
         Operation::Rewrap => "ReEncrypt",
         Operation::Rotate => "RotateKeyOnDemand",
+        Operation::ScheduleRotation => "EnableKeyRotation",
+        Operation::Disable => "DisableKey",
+        Operation::Enable => "EnableKey",
+        Operation::ScheduleDeletion => "ScheduleKeyDeletion",
+        Operation::CancelDeletion => "CancelKeyDeletion",
     }
 }
 

@@ -1,0 +1,163 @@
+//! Keys of AWS KMS by their several names: aliases, and replicas in other regions.
+#![cfg(feature = "aws")]
+
+mod common;
+mod key_service;
+
+use std::sync::Arc;
+
+use common::{POLICY, World, open as open_value, seal, set_mode};
+use enfold::kms::{
+    AwsKms, AwsOptions, EncryptionContext, KeyManagementService, KeyManagementServiceExt, RootKeyState,
+    StaticCredentials, WrappedKey,
+};
+use enfold::policy::Mode;
+use enfold::{Code, Enfold, Part, Place};
+use enfold_testkit::aws::Server;
+use key_service::{context, material, opens};
+use serde_json::json;
+
+const ACME: Place<'static> = Place::tenant(Part::Text("acme"));
+
+async fn open(uri: &str) -> Arc<dyn KeyManagementService> {
+    let credentials = StaticCredentials { access_key_id: "test", secret_access_key: "test", session_token: None };
+    let options = AwsOptions { credentials: Some(credentials), ..AwsOptions::default() };
+    Arc::new(AwsKms::open(&uri.parse().unwrap(), &options).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_wrap_under_an_alias_names_the_key_that_made_it_and_opens_when_the_alias_has_moved() {
+    for server in [Server::LocalStack, Server::Moto] {
+        let (one, two) = (server.create_key().await, server.create_key().await);
+        let alias = format!("alias/orders-{one}");
+        server.kms("CreateAlias", json!({ "AliasName": alias, "TargetKeyId": one })).await;
+        let kms = open(&server.uri(&alias)).await;
+        let old = kms.wrap_one(&material(), &context()).await.unwrap();
+        assert!(made_by(&old).ends_with(&format!(":key/{one}")), "{}", made_by(&old));
+        opens(&kms, &old).await;
+        opens(&open(&server.uri(&alias)).await, &old).await;
+        let about = kms.describer().unwrap().describe().await.unwrap();
+        assert_eq!(about.resolved, made_by(&old), "an alias is resolved to its key");
+
+        server.kms("UpdateAlias", json!({ "AliasName": alias, "TargetKeyId": two })).await;
+        opens(&kms, &old).await;
+        let new = kms.generate_one(&context()).await.unwrap().wrapped;
+        assert!(made_by(&new).ends_with(&format!(":key/{two}")), "{}", made_by(&new));
+        assert!(kms.unwrap_one(&new, &context()).await.is_ok());
+        // Named by its id, each key opens what it made, and nothing else.
+        opens(&open(&server.uri(&one)).await, &old).await;
+        let error = open(&server.uri(&two)).await.unwrap_one(&old, &context()).await.err().unwrap();
+        assert_eq!(error.code(), Code::WrapInvalid, "{error}");
+        if server == Server::Moto {
+            // It fails where `DisableKey` names its key by an ARN.
+            continue;
+        }
+        // What is done to the key is done to the one that the alias stands for now.
+        kms.controller().unwrap().disable().await.unwrap();
+        let state = async |key: &str| open(&server.uri(key)).await.describer().unwrap().describe().await.unwrap().state;
+        assert_eq!((state(&one).await, state(&two).await), (RootKeyState::Enabled, RootKeyState::Disabled));
+    }
+}
+
+/// The ARN in a wrap under an alias.
+fn made_by(wrapped: &WrappedKey) -> &str {
+    let rest = wrapped.as_bytes().strip_prefix(b"aws1").expect("a record");
+    std::str::from_utf8(&rest[1..=usize::from(rest[0])]).unwrap()
+}
+
+/// The same wrap with another ARN in it.
+fn forged(wrapped: &WrappedKey, arn: &str) -> WrappedKey {
+    let sealed = &wrapped.as_bytes()[5 + made_by(wrapped).len()..];
+    let length = u8::try_from(arn.len()).unwrap();
+    WrappedKey::new([&b"aws1"[..], &[length], arn.as_bytes(), sealed].concat()).unwrap()
+}
+
+#[tokio::test]
+async fn a_process_that_never_saw_the_alias_elsewhere_asks_where_it_stands_and_goes_by_the_record() {
+    let server = Server::LocalStack;
+    let (one, two) = (server.create_key().await, server.create_key().await);
+    let alias = format!("alias/moved-{one}");
+    server.kms("CreateAlias", json!({ "AliasName": alias, "TargetKeyId": one })).await;
+    let old = open(&server.uri(&alias)).await.wrap_one(&material(), &context()).await.unwrap();
+    server.kms("UpdateAlias", json!({ "AliasName": alias, "TargetKeyId": two })).await;
+    opens(&open(&server.uri(&alias)).await, &old).await;
+}
+
+#[tokio::test]
+async fn a_record_of_another_account_or_region_is_refused_before_that_key_is_called() {
+    let server = Server::LocalStack;
+    let key = server.create_key().await;
+    let alias = format!("alias/forged-{key}");
+    server.kms("CreateAlias", json!({ "AliasName": alias, "TargetKeyId": key })).await;
+    let kms = open(&server.uri(&alias)).await;
+    let wrapped = kms.wrap_one(&material(), &context()).await.unwrap();
+    let ours = made_by(&wrapped).to_owned();
+    opens(&kms, &forged(&wrapped, &ours)).await;
+    for theirs in [ours.replace("000000000000", "111122223333"), ours.replace("eu-central-1", "eu-west-1")] {
+        let error = kms.unwrap_one(&forged(&wrapped, &theirs), &context()).await.err().unwrap();
+        assert_eq!(error.code(), Code::WrapInvalid);
+        assert!(error.to_string().contains("another account or region"), "{error}");
+    }
+    // And one of the same account that made something else.
+    let another = ours.replace(&key, &server.create_key().await);
+    let error = kms.unwrap_one(&forged(&wrapped, &another), &context()).await.err().unwrap();
+    assert_eq!(error.code(), Code::WrapInvalid, "{error}");
+}
+
+#[tokio::test]
+async fn what_a_multi_region_key_wrapped_opens_by_its_replica() {
+    let server = Server::LocalStack;
+    let made = server.kms("CreateKey", json!({ "MultiRegion": true })).await;
+    let key = made["KeyMetadata"]["KeyId"].as_str().unwrap();
+    assert!(key.starts_with("mrk-"), "{key}");
+    server.kms("ReplicateKey", json!({ "KeyId": key, "ReplicaRegion": "eu-west-1" })).await;
+    let alias = format!("alias/{key}");
+    server.kms("CreateAlias", json!({ "AliasName": alias, "TargetKeyId": key })).await;
+    let there = |key: &str| server.uri(key).replace("eu-central-1", "eu-west-1");
+    let replica = open(&there(key)).await;
+    server.kms_in("eu-west-1", "CreateAlias", json!({ "AliasName": alias, "TargetKeyId": key })).await;
+    for name in [key, &alias] {
+        let wrapped = open(&server.uri(name)).await.wrap_one(&material(), &context()).await.unwrap();
+        opens(&replica, &wrapped).await;
+        // By an alias of its own the replica goes by the record, in its own region.
+        if name == alias {
+            opens(&open(&there(&alias)).await, &wrapped).await;
+        }
+        let error = replica.unwrap_one(&wrapped, &EncryptionContext::new()).await.err().unwrap();
+        assert_eq!(error.code(), Code::WrapInvalid);
+    }
+    let back = replica.wrap_one(&material(), &context()).await.unwrap();
+    opens(&open(&server.uri(key)).await, &back).await;
+    // The states of a key and its replica are their own.
+    open(&server.uri(key)).await.controller().unwrap().disable().await.unwrap();
+    opens(&replica, &back).await;
+}
+
+/// A process whose ring `main` has one root key.
+async fn process(world: &World, root: &str) -> Enfold {
+    let policy = POLICY.replacen("roots = [\"memory:root\"]", &format!("roots = [\"{root}\"]"), 1);
+    let builder = world.builder_for(world.policy(&policy)).provider(open(root).await);
+    let enfold = builder.prepare().build().await.unwrap();
+    set_mode(&enfold, "users.email", Mode::Kms).await;
+    enfold
+}
+
+#[tokio::test]
+async fn a_ring_goes_on_by_a_replica_that_wrapped_none_of_its_data_keys_and_says_which_key_did() {
+    let server = Server::LocalStack;
+    let made = server.kms("CreateKey", json!({ "MultiRegion": true })).await;
+    let key = made["KeyMetadata"]["KeyId"].as_str().unwrap();
+    server.kms("ReplicateKey", json!({ "KeyId": key, "ReplicaRegion": "eu-west-1" })).await;
+    let alias = format!("alias/ring-{key}");
+    server.kms("CreateAlias", json!({ "AliasName": alias, "TargetKeyId": key })).await;
+    let world = World::new();
+    let here = process(&world, &server.uri(&alias)).await;
+    let stored = seal(&here.column("users.email").unwrap(), ACME, "ann").await.unwrap();
+    let wraps = here.wraps().await.unwrap();
+    let main = wraps.iter().find(|ring| ring.ring == "main").unwrap();
+    let arn = made["KeyMetadata"]["Arn"].as_str().unwrap();
+    assert_eq!(main.roots[0].by_key, [(arn.to_owned(), main.keys)].into());
+
+    let there = process(&world, &server.uri(key).replace("eu-central-1", "eu-west-1")).await;
+    assert_eq!(open_value(&there.column("users.email").unwrap(), ACME, &stored).await.unwrap(), "ann");
+}
