@@ -1,4 +1,4 @@
-//! Keys of AWS KMS by their several names: aliases, and replicas in other regions.
+//! Keys of AWS KMS by their several names, and in whose name they are used: aliases, replicas in other regions, roles.
 #![cfg(feature = "aws")]
 
 mod common;
@@ -11,13 +11,15 @@ use enfold::kms::{
     AwsKms, AwsOptions, EncryptionContext, KeyManagementService, KeyManagementServiceExt, RootKeyState,
     StaticCredentials, WrappedKey,
 };
-use enfold::policy::Mode;
+use enfold::policy::{AwsRole, Mode};
 use enfold::{Code, Enfold, Part, Place};
-use enfold_testkit::aws::Server;
-use key_service::{context, material, opens};
+use enfold_testkit::aws::{Behaviour, Listener, Server};
+use key_service::{CHILD, again, context, material, opens, wrap_as_child};
 use serde_json::json;
 
 const ACME: Place<'static> = Place::tenant(Part::Text("acme"));
+const ROLE: &str = "arn:aws:iam::111122223333:role/team/enfold";
+const EXTERNAL_ID: &str = "shop:4711/a+b";
 
 async fn open(uri: &str) -> Arc<dyn KeyManagementService> {
     let credentials = StaticCredentials { access_key_id: "test", secret_access_key: "test", session_token: None };
@@ -160,4 +162,106 @@ async fn a_ring_goes_on_by_a_replica_that_wrapped_none_of_its_data_keys_and_says
 
     let there = process(&world, &server.uri(key).replace("eu-central-1", "eu-west-1")).await;
     assert_eq!(open_value(&there.column("users.email").unwrap(), ACME, &stored).await.unwrap(), "ann");
+}
+
+/// What STS answers to `AssumeRole` (AWS STS API reference).
+fn session() -> Behaviour {
+    let xml = "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult>\
+        <AssumedRoleUser><Arn>arn:aws:sts::111122223333:assumed-role/enfold/enfold</Arn>\
+        <AssumedRoleId>AROA:enfold</AssumedRoleId></AssumedRoleUser>\
+        <Credentials><AccessKeyId>ASIAOFTHEROLE</AccessKeyId><SecretAccessKey>role-secret</SecretAccessKey>\
+        <SessionToken>role-token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>\
+        </AssumeRoleResult></AssumeRoleResponse>";
+    Behaviour::Answer(200, xml.to_owned())
+}
+
+fn role() -> AwsRole {
+    AwsRole { arn: ROLE.to_owned(), external_id: Some(EXTERNAL_ID.to_owned()) }
+}
+
+/// The key that every child of these tests wraps under.
+const KEY: &str = "00000000-0000-4000-8000-000000000000";
+
+#[tokio::test]
+async fn a_role_is_assumed_with_its_external_id_by_the_policy_and_by_a_profile() {
+    if let Ok(uri) = std::env::var(CHILD) {
+        let by_profile = std::env::var("AWS_PROFILE").is_ok();
+        println!("{}", wrap_as_child(&uri, (!by_profile).then(role)).await);
+        return;
+    }
+    let name = "a_role_is_assumed_with_its_external_id_by_the_policy_and_by_a_profile";
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let profiles = "[profile base]\naws_access_key_id = AKIAOFTHECALLER\naws_secret_access_key = s\n[profile shop]\n\
+        source_profile = base\n";
+    std::fs::write(&config, format!("{profiles}role_arn = {ROLE}\nexternal_id = {EXTERNAL_ID}\n")).unwrap();
+    let by_profile = [("AWS_PROFILE", "shop"), ("AWS_CONFIG_FILE", config.to_str().unwrap())];
+    let by_policy = [("AWS_ACCESS_KEY_ID", "AKIAOFTHECALLER"), ("AWS_SECRET_ACCESS_KEY", "s")];
+    for way in [by_policy, by_profile] {
+        let sts = Listener::start(session()).await;
+        let refusal = json!({ "__type": "DisabledException" }).to_string();
+        let kms = Listener::start(Behaviour::Answer(400, refusal)).await;
+        let said = again(name, &kms.uri(KEY), &[way[0], way[1], ("AWS_ENDPOINT_URL_STS", sts.endpoint())]).await;
+        assert!(said.contains("kms-key-disabled"), "{said}");
+        let asked = sts.requests();
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        let (head, form) = asked[0].split_once("\r\n\r\n").unwrap();
+        let form: Vec<(String, String)> = url::form_urlencoded::parse(form.as_bytes()).into_owned().collect();
+        for (name, value) in [("Action", "AssumeRole"), ("RoleArn", ROLE), ("ExternalId", EXTERNAL_ID)] {
+            assert!(form.iter().any(|(n, v)| n == name && v == value), "{name}: {form:?}");
+        }
+        assert!(head.contains("Credential=AKIAOFTHECALLER/"), "{head}");
+        let wrapped = kms.requests();
+        assert!(wrapped[0].contains("Credential=ASIAOFTHEROLE/"), "the key is used in the role: {}", wrapped[0]);
+        assert!(wrapped[0].to_lowercase().contains("x-amz-security-token: role-token"), "{}", wrapped[0]);
+    }
+}
+
+/// Which role the child takes.
+const CHILDS_ROLE: &str = "ENFOLD_TEST_CHILD_ROLE";
+
+#[tokio::test]
+async fn in_a_role_that_localstack_and_moto_give_a_key_of_its_account_wraps_and_no_other() {
+    if let (Ok(uri), Ok(arn)) = (std::env::var(CHILD), std::env::var(CHILDS_ROLE)) {
+        println!("{}", wrap_as_child(&uri, Some(AwsRole { arn, ..role() })).await);
+        return;
+    }
+    let name = "in_a_role_that_localstack_and_moto_give_a_key_of_its_account_wraps_and_no_other";
+    for (server, account) in [(Server::LocalStack, "000000000000"), (Server::Moto, "123456789012")] {
+        let (uri, sts) = (server.uri(&server.create_key().await), server.endpoint());
+        let of_the_account = ROLE.replace("111122223333", account);
+        for (role, outcome) in [(of_the_account.as_str(), "child: wrapped"), (ROLE, "kms-key-not-found")] {
+            let environment = [
+                ("AWS_ACCESS_KEY_ID", "test"),
+                ("AWS_SECRET_ACCESS_KEY", "test"),
+                ("AWS_ENDPOINT_URL_STS", &sts),
+                (CHILDS_ROLE, role),
+            ];
+            let said = again(name, &uri, &environment).await;
+            assert!(said.contains(outcome), "{server:?}, {role}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_is_refused_is_no_right_and_an_sts_that_is_not_there_is_tried_again() {
+    if let Ok(uri) = std::env::var(CHILD) {
+        println!("{}", wrap_as_child(&uri, Some(role())).await);
+        return;
+    }
+    let name = "a_role_that_is_refused_is_no_right_and_an_sts_that_is_not_there_is_tried_again";
+    let kms = Listener::start(Behaviour::HangUp).await;
+    let refusal = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>secret-text</Message>\
+        </Error></ErrorResponse>";
+    let refusing = Listener::start(Behaviour::Answer(403, refusal.to_owned())).await;
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = format!("http://{gone}");
+    for (sts, code) in [(refusing.endpoint(), "kms-access-denied"), (&gone, "kms-unavailable")] {
+        let environment =
+            [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_ENDPOINT_URL_STS", sts)];
+        let said = again(name, &kms.uri(KEY), &environment).await;
+        assert!(said.contains(code) && !said.contains("secret-text"), "{sts}: {said}");
+        assert_eq!(said.contains("external id"), code == "kms-access-denied", "{said}");
+    }
+    assert!(kms.requests().is_empty(), "nothing is wrapped without the role");
 }

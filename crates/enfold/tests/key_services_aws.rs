@@ -334,7 +334,7 @@ async fn a_wrap_longer_than_aws_ever_makes_is_refused_without_a_call() {
 #[tokio::test]
 async fn credentials_come_from_the_default_chain_and_the_endpoint_from_the_uri_alone() {
     if let Ok(uri) = std::env::var(CHILD) {
-        println!("{}", wrap_as_child(&uri).await);
+        println!("{}", wrap_as_child(&uri, None).await);
         return;
     }
     let elsewhere = Listener::start(Behaviour::HangUp).await;
@@ -355,7 +355,7 @@ async fn credentials_come_from_the_default_chain_and_the_endpoint_from_the_uri_a
 #[tokio::test]
 async fn without_an_endpoint_in_the_uri_the_environment_still_does_not_choose_one() {
     if let Ok(uri) = std::env::var(CHILD) {
-        println!("{}", wrap_as_child(&uri).await);
+        println!("{}", wrap_as_child(&uri, None).await);
         return;
     }
     let elsewhere = Listener::start(Behaviour::HangUp).await;
@@ -375,7 +375,7 @@ async fn without_an_endpoint_in_the_uri_the_environment_still_does_not_choose_on
 #[tokio::test]
 async fn without_credentials_the_error_says_so() {
     if let Ok(uri) = std::env::var(CHILD) {
-        println!("{}", wrap_as_child(&uri).await);
+        println!("{}", wrap_as_child(&uri, None).await);
         return;
     }
     let listener = Listener::start(Behaviour::HangUp).await;

@@ -40,10 +40,11 @@ pub(crate) async fn again(name: &str, uri: &str, environment: &[(&str, &str)]) -
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Wraps with what the default credential chain finds, in the child.
+/// Wraps with what the default credential chain finds, in the child, and in a role if there is one.
 #[cfg(feature = "aws")]
-pub(crate) async fn wrap_as_child(uri: &str) -> String {
-    let kms = AwsKms::open(&uri.parse().unwrap(), &AwsOptions::default()).await.unwrap();
+pub(crate) async fn wrap_as_child(uri: &str, role: Option<enfold::policy::AwsRole>) -> String {
+    let options = AwsOptions { role, ..AwsOptions::default() };
+    let kms = AwsKms::open(&uri.parse().unwrap(), &options).await.unwrap();
     match kms.wrap_one(&material(), &context()).await {
         Ok(_) => "child: wrapped".to_owned(),
         Err(error) => format!("child: {error:?} {:?}", error.hints().collect::<Vec<_>>()),

@@ -1,7 +1,7 @@
 //! AWS KMS through the official SDK.
 //!
-//! Credentials come from the SDK's default chain (environment, profile, web identity, container, instance); region and
-//! endpoint come from the URI and from nowhere else, so an environment variable cannot send data keys elsewhere. Every
+//! Credentials come from the SDK's default chain (environment, profile, web identity, container, instance), and from there
+//! those of a role where the policy names one for the key; region and endpoint come from the URI and from nowhere else, so an environment variable cannot send data keys elsewhere. Every
 //! call carries the encryption context, and every `Decrypt` names its key. AWS KMS has no batches: a batch here is
 //! that many calls, a few at a time.
 //!
@@ -23,10 +23,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::Credentials;
+use aws_sdk_kms::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
 
@@ -41,9 +42,13 @@ use super::service::{
 use super::several::in_order;
 use super::uri::{AwsKeyUri, KeyUri, RootKey};
 use crate::error::{Code, Error, Result};
+use crate::policy::AwsRole;
 
 /// AWS KMS API reference, `Decrypt`: a ciphertext has at most 6,144 bytes.
 const LONGEST_CIPHERTEXT: usize = 6144;
+
+/// How a session in a role is called in the logs of the role's account.
+const SESSION: &str = "enfold";
 
 /// See the module's head.
 pub struct AwsKms {
@@ -59,6 +64,8 @@ pub struct AwsKms {
 pub struct AwsOptions<'a> {
     /// Instead of the default chain.
     pub credentials: Option<StaticCredentials<'a>>,
+    /// To use the key in, with whatever the credentials allow.
+    pub role: Option<AwsRole>,
     pub connect_within: Duration,
     /// For one call, its connection included.
     pub answer_within: Duration,
@@ -80,7 +87,12 @@ impl std::fmt::Debug for StaticCredentials<'_> {
 
 impl Default for AwsOptions<'_> {
     fn default() -> Self {
-        Self { credentials: None, connect_within: Duration::from_secs(2), answer_within: Duration::from_secs(4) }
+        Self {
+            credentials: None,
+            role: None,
+            connect_within: Duration::from_secs(2),
+            answer_within: Duration::from_secs(4),
+        }
     }
 }
 
@@ -104,7 +116,10 @@ impl AwsKms {
                 Credentials::new(given.access_key_id, given.secret_access_key, token, None, "given by the caller");
             loader = loader.credentials_provider(credentials);
         }
-        let shared = loader.load().await;
+        let mut shared = loader.load().await;
+        if let Some(role) = &options.role {
+            shared = in_role(&shared, role).await;
+        }
         let mut config = aws_sdk_kms::config::Builder::from(&shared);
         // Set even where it is none: otherwise AWS_ENDPOINT_URL of the environment would choose whom we call.
         config.set_endpoint_url(key.endpoint().map(str::to_owned));
@@ -307,6 +322,20 @@ impl DescribeKey for AwsKms {
             warnings: Vec::new(),
         })
     }
+}
+
+/// The role's credentials instead of those that were found, which are used to assume it. Where STS is follows from the
+/// region, or from the SDK's own setting: no data key goes there.
+async fn in_role(shared: &SdkConfig, role: &AwsRole) -> SdkConfig {
+    let mut builder = AssumeRoleProvider::builder(&role.arn).session_name(SESSION).configure(shared);
+    if let Some(id) = &role.external_id {
+        builder = builder.external_id(id);
+    }
+    let provider = match shared.credentials_provider() {
+        Some(found) => builder.build_from_provider(found).await,
+        None => builder.build().await,
+    };
+    shared.to_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
 }
 
 /// AWS KMS refuses an empty map, so an empty context is sent as none.
