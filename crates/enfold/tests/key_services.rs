@@ -5,15 +5,16 @@ mod conformance_table;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, Outcome, Trouble};
+use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, NO_ABILITY, Outcome, Trouble};
 use enfold::kms::{
-    DescribeKey, EncryptionContext, Kdf, KeyManagementService, KeyMaterial, KeyUri, LocalKms, MemoryKms, MemoryState,
-    Meter, Passphrase, Retry, RetryOptions, RewrapKeys, RewrapRequest, RotateKey, UnwrapRequest, WrapRequest,
-    WrappedKey,
+    Abilities, ControlKey, EncryptionContext, Kdf, KeyManagementService, KeyManagementServiceExt, KeyMaterial, KeyUri,
+    LocalKms, MemoryKms, MemoryState, Meter, Passphrase, Retry, RetryOptions, RewrapKeys, RewrapRequest, RotateKey,
+    UnwrapRequest, WrapRequest, WrappedKey,
 };
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Keeps what it made, to bring it into trouble by its URI.
 #[derive(Default)]
@@ -35,7 +36,7 @@ impl Fixture for Memory {
         if !self.wrapped {
             return kms;
         }
-        let quick = RetryOptions { first_pause: std::time::Duration::ZERO, ..RetryOptions::default() };
+        let quick = RetryOptions { first_pause: Duration::ZERO, ..RetryOptions::default() };
         Arc::new(Retry::new(Arc::new(Meter::new(kms)), quick))
     }
 
@@ -126,7 +127,8 @@ async fn the_local_provider_passes_every_case_that_a_file_can_be_in() {
         Case::Throttled,
         Case::TimedOut,
     ];
-    let expected: Vec<_> = [(&versions[..], ONE_VERSION), (&troubles[..], NO_SERVICE)]
+    let controls = [Case::DisabledAndEnabled, Case::DeletionCancelled, Case::RotatedByUs, Case::RotatedByItself];
+    let expected: Vec<_> = [(&versions[..], ONE_VERSION), (&troubles[..], NO_SERVICE), (&controls[..], NO_ABILITY)]
         .into_iter()
         .flat_map(|(cases, why)| cases.iter().map(move |case| (*case, Outcome::NotRun(why))))
         .collect();
@@ -156,6 +158,8 @@ enum How {
     ForgetsOldVersions,
     OpensRetiredVersions,
     NeverRotates,
+    OnlySaysThatItIsDone,
+    DeletesSoonerThanAsked,
 }
 
 #[async_trait]
@@ -204,16 +208,15 @@ impl KeyManagementService for Broken {
         }
     }
 
-    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
-        matches!(self.how, How::RewrapsWithoutLooking).then_some(self)
-    }
-
-    fn rotator(&self) -> Option<&dyn RotateKey> {
-        Some(self)
-    }
-
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        Some(&self.inner)
+    fn abilities(&self) -> Abilities<'_> {
+        let rewrapper: Option<&dyn RewrapKeys> = matches!(self.how, How::RewrapsWithoutLooking).then_some(self);
+        Abilities {
+            rewrapper,
+            rotator: Some(self),
+            describer: Some(&self.inner),
+            controller: Some(self),
+            ..Abilities::default()
+        }
     }
 }
 
@@ -234,6 +237,41 @@ impl RotateKey for Broken {
             self.inner.retire_old_versions();
         }
         Ok(())
+    }
+
+    async fn rotate_every(&self, period: Option<Duration>) -> enfold::Result<()> {
+        match self.how {
+            How::OnlySaysThatItIsDone => Ok(()),
+            _ => self.inner.rotate_every(period).await,
+        }
+    }
+}
+
+#[async_trait]
+impl ControlKey for Broken {
+    async fn disable(&self) -> enfold::Result<()> {
+        match self.how {
+            How::OnlySaysThatItIsDone => Ok(()),
+            _ => self.inner.disable().await,
+        }
+    }
+
+    async fn enable(&self) -> enfold::Result<()> {
+        match self.how {
+            How::OnlySaysThatItIsDone => Ok(()),
+            _ => self.inner.enable().await,
+        }
+    }
+
+    async fn schedule_deletion(&self, at_least: Duration) -> enfold::Result<jiff::Timestamp> {
+        match self.how {
+            How::DeletesSoonerThanAsked => self.inner.schedule_deletion(Duration::from_secs(60)).await,
+            _ => self.inner.schedule_deletion(at_least).await,
+        }
+    }
+
+    async fn cancel_deletion(&self) -> enfold::Result<()> {
+        self.inner.cancel_deletion().await
     }
 }
 
@@ -276,6 +314,10 @@ async fn the_suite_finds_providers_that_break_the_contract() {
         (How::ForgetsOldVersions, Case::OldVersion),
         (How::OpensRetiredVersions, Case::RetiredVersion),
         (How::NeverRotates, Case::Rotated),
+        (How::ForgetsOldVersions, Case::RotatedByUs),
+        (How::OnlySaysThatItIsDone, Case::DisabledAndEnabled),
+        (How::OnlySaysThatItIsDone, Case::RotatedByItself),
+        (How::DeletesSoonerThanAsked, Case::DeletionCancelled),
     ] {
         let report = conformance::run(&how).await;
         let outcome = report.results.iter().find(|(c, _)| *c == case).map(|(_, o)| o);

@@ -27,7 +27,7 @@ use enfold_testkit::cloud::azure::{CLIENT, Certificate, FakeAzure, Fault, Kind, 
 use key_service::{context, material, opens, round_trip};
 use tempfile::TempDir;
 
-const ALL: [Right; 4] = [Right::Get, Right::Wrap, Right::Unwrap, Right::Rotate];
+const ALL: [Right; 5] = [Right::Get, Right::Wrap, Right::Unwrap, Right::Rotate, Right::Manage];
 const ACME: Place<'static> = Place::tenant(Part::Text("acme"));
 
 /// A fake whose application has a secret, and may do everything.

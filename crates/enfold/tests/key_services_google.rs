@@ -158,6 +158,10 @@ async fn on_a_key_of_somebodys_everything_is_tried_that_changes_nothing_about_it
         Case::CredentialExpired,
         Case::Throttled,
         Case::TimedOut,
+        Case::DisabledAndEnabled,
+        Case::DeletionCancelled,
+        Case::RotatedByUs,
+        Case::RotatedByItself,
     ];
     let two = own_key::OwnKeys::new("two", &keys, services.clone()).await.unwrap();
     assert_eq!(not_run(&conformance::run(&two).await), troubles);

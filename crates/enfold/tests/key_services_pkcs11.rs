@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cryptoki::object::Attribute;
 use enfold::Code;
-use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, Outcome, Trouble};
+use enfold::kms::conformance::{self, Arranged, Case, Change, Fixture, NO_ABILITY, Outcome, Trouble};
 use enfold::kms::{
     KeyManagementService, KeyManagementServiceExt, Pkcs11Kms, Pkcs11Options, Registry, WrapRequest, WrappedKey,
 };
@@ -135,6 +135,10 @@ async fn on_softhsm_every_case_passes_that_it_can_be_brought_into() {
         (Case::CredentialExpired, Outcome::NotRun(NO_EXPIRY)),
         (Case::Throttled, Outcome::NotRun(NO_LIMIT)),
         (Case::TimedOut, Outcome::NotRun(NO_WAITING)),
+        (Case::DisabledAndEnabled, Outcome::NotRun(NO_ABILITY)),
+        (Case::DeletionCancelled, Outcome::NotRun(NO_ABILITY)),
+        (Case::RotatedByUs, Outcome::NotRun(NO_ABILITY)),
+        (Case::RotatedByItself, Outcome::NotRun(NO_ABILITY)),
     ];
     assert_eq!(report.exceptions(), exceptions);
     conformance_table::must_be_documented("SoftHSM", &report);
@@ -150,6 +154,10 @@ async fn on_kryoptic_every_case_passes_that_it_can_be_brought_into() {
         (Case::RetiredVersion, Outcome::NotRun(NO_VERSIONS)),
         (Case::Disabled, Outcome::NotRun(NO_DISABLING)),
         (Case::PendingDeletion, Outcome::NotRun(NO_PENDING)),
+        (Case::DisabledAndEnabled, Outcome::NotRun(NO_ABILITY)),
+        (Case::DeletionCancelled, Outcome::NotRun(NO_ABILITY)),
+        (Case::RotatedByUs, Outcome::NotRun(NO_ABILITY)),
+        (Case::RotatedByItself, Outcome::NotRun(NO_ABILITY)),
     ];
     assert_eq!(report.exceptions(), exceptions);
     conformance_table::must_be_documented("kryoptic", &report);

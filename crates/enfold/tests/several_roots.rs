@@ -65,7 +65,8 @@ async fn sealing_goes_on_while_one_of_two_does_not_answer_and_the_missing_wraps_
     let on = async || wraps_of_main(&two.process("").await).await;
     // Two of the ring itself, made while both answered, and the one of this column.
     let all = two.rows().await.len() as u64;
-    let root = |root: &str, keys, alone| RootWraps { root: root.to_owned(), in_policy: true, keys, alone };
+    let root =
+        |root: &str, keys, alone| RootWraps { root: root.to_owned(), in_policy: true, keys, alone, by_key: [].into() };
     let wraps = on().await;
     assert_eq!((wraps.keys, wraps.incomplete, wraps.closed), (all, 1, 0));
     assert_eq!(wraps.roots, [root("memory:root", all, 1), root("memory:second", all - 1, 0)]);
@@ -259,6 +260,12 @@ async fn wraps_by_a_root_key_that_the_policy_dropped_open_nothing_and_are_counte
     let wraps = wraps_of_main(&enfold).await;
     let all = two.rows().await.len() as u64;
     assert_eq!((wraps.keys, wraps.incomplete, wraps.closed), (all, 1, 1));
-    let root = |root: &str, in_policy, keys, alone| RootWraps { root: root.to_owned(), in_policy, keys, alone };
+    let root = |root: &str, in_policy, keys, alone| RootWraps {
+        root: root.to_owned(),
+        in_policy,
+        keys,
+        alone,
+        by_key: [].into(),
+    };
     assert_eq!(wraps.roots, [root("memory:root", true, all - 1, all - 1), root("memory:second", false, all, 0)]);
 }

@@ -59,9 +59,15 @@ impl Server {
 
     /// Calls an action of the KMS API and expects it to succeed.
     pub async fn kms(self, action: &str, body: Value) -> Value {
+        self.kms_in(REGION, action, body).await
+    }
+
+    /// The same in another region.
+    pub async fn kms_in(self, region: &str, action: &str, body: Value) -> Value {
         let target = format!("TrentService.{action}");
         let headers = [("X-Amz-Target", target.as_str()), ("Content-Type", "application/x-amz-json-1.1")];
-        let (status, text) = self.post("/", "kms", &headers, &body.to_string()).await;
+        let scope = format!("{region}/kms");
+        let (status, text) = self.post("/", &scope, &headers, &body.to_string()).await;
         assert_eq!(status, 200, "{action} on {self:?}: {text}");
         if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") }
     }
@@ -69,7 +75,8 @@ impl Server {
     /// Calls an action of the IAM API (form in, XML out) and expects it to succeed.
     pub async fn iam(self, form: &str) -> String {
         let headers = [("Content-Type", "application/x-www-form-urlencoded")];
-        let (status, text) = self.post("/", "iam", &headers, &format!("{form}&Version=2010-05-08")).await;
+        let (status, text) =
+            self.post("/", &format!("{REGION}/iam"), &headers, &format!("{form}&Version=2010-05-08")).await;
         assert_eq!(status, 200, "{form} on {self:?}: {text}");
         text
     }
@@ -77,17 +84,18 @@ impl Server {
     /// From now on moto checks rights, or not. It is one switch for the whole server.
     pub async fn check_rights(self, check: bool) {
         let calls_before = if check { "0" } else { "1000000000" };
-        let (status, text) = self.post("/moto-api/reset-auth", "moto", &[], calls_before).await;
+        let (status, text) = self.post("/moto-api/reset-auth", &format!("{REGION}/moto"), &[], calls_before).await;
         assert_eq!(status, 200, "{text}");
     }
 
-    async fn post(self, path: &str, service: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    /// `scope`: region and service.
+    async fn post(self, path: &str, scope: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
         let endpoint = self.endpoint();
         let host = endpoint.strip_prefix("http://").expect("an http endpoint");
         // The servers look at the credential's scope to tell services apart, and at no signature.
         let mut request = format!(
             "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n\
-             Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/{service}/aws4_request, \
+             Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/{scope}/aws4_request, \
              SignedHeaders=host, Signature=0\r\n",
             body.len()
         );

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use enfold::{Code, CustomerWraps, Enfold, Error, Repaired, Result, RingWraps, SignedCustomers};
+use enfold::{Code, CustomerWraps, Enfold, Error, Repaired, Result, RingWraps, RootWraps, SignedCustomers};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -136,11 +136,7 @@ fn customer_table(rings: &[RingWraps]) -> Table {
 }
 
 fn of_ring(ring: &RingWraps) -> Value {
-    let roots: Vec<Value> = ring
-        .roots
-        .iter()
-        .map(|root| json!({ "root": root.root, "in_policy": root.in_policy, "keys": root.keys, "alone": root.alone }))
-        .collect();
+    let roots: Vec<Value> = ring.roots.iter().map(of_root).collect();
     json!({
         "ring": ring.ring,
         "keys": ring.keys,
@@ -151,6 +147,14 @@ fn of_ring(ring: &RingWraps) -> Value {
     })
 }
 
+fn of_root(root: &RootWraps) -> Value {
+    let mut value = json!({ "root": root.root, "in_policy": root.in_policy, "keys": root.keys, "alone": root.alone });
+    if !root.by_key.is_empty() {
+        value["by_key"] = json!(root.by_key);
+    }
+    value
+}
+
 fn table(rings: &[RingWraps]) -> Table {
     let mut table = Table::new(&["ring", "root key", "data keys", "on it alone"]);
     for ring in rings {
@@ -158,6 +162,10 @@ fn table(rings: &[RingWraps]) -> Table {
             let alone = if root.in_policy { count(root.alone) } else { "not in the policy".to_owned() };
             let keys = format!("{} of {}", count(root.keys), count(ring.keys));
             table.row([ring.ring.clone(), root.root.clone(), keys, alone]);
+            for (key, wrapped) in &root.by_key {
+                let keys = format!("{} of {}", count(*wrapped), count(root.keys));
+                table.row([String::new(), format!("  {key}"), keys, String::new()]);
+            }
         }
     }
     table

@@ -13,6 +13,7 @@ use enfold_core::{DataKey, KeyId, danger};
 use crate::catalog::Wrap;
 use crate::clock::Clock;
 use crate::error::Retry;
+use crate::kms::recorded;
 use crate::kms::{EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, WrappedKey};
 use crate::{Code, Error, Result};
 
@@ -140,11 +141,14 @@ impl Roots {
         Ok((wraps, missed))
     }
 
-    /// Unwraps by the first root key that answers, the nearest first.
+    /// Unwraps by the first root key that answers, the nearest first. One that has not wrapped the data key itself may be
+    /// able to open another's wrap (a replica of a multi-region key).
     pub(crate) async fn unwrap(&self, wraps: &[Wrap], context: &EncryptionContext) -> Result<DataKey> {
         let mut failed = Vec::new();
         for provider in self.nearest_first() {
-            let Some(wrap) = wraps.iter().find(|w| w.root == provider.uri()) else { continue };
+            let own = wraps.iter().find(|w| w.root == provider.uri());
+            let shared = || wraps.iter().find(|w| recorded::opens(provider.kms.uri(), &w.root, &w.wrapped));
+            let Some(wrap) = own.or_else(shared) else { continue };
             let wrapped = WrappedKey::new(wrap.wrapped.clone())?;
             match provider.call(&*self.clock, provider.kms.unwrap_one(&wrapped, context)).await {
                 Ok(key) => return Ok(data_key(key)),

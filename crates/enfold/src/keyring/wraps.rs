@@ -7,6 +7,7 @@ use enfold_core::KeyId;
 use super::{CustomerKey, KeyRing, tenant_tag};
 use crate::Result;
 use crate::catalog::{DataKeyRow, KeyStatus};
+use crate::kms::recorded;
 
 /// The data keys of one ring by the root keys that can open them. Destroyed ones are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct RootWraps {
     pub keys: u64,
     /// Those among them that no other root key of the policy has wrapped: without it they do not open.
     pub alone: u64,
+    /// Data keys by the ARN of the key that wrapped them, where the root key is an alias of AWS KMS: it may have stood for
+    /// several keys, and each is needed.
+    pub by_key: BTreeMap<String, u64>,
 }
 
 /// What hangs on the root key of one tenant besides.
@@ -99,6 +103,10 @@ impl RingWraps {
             if !self.roots.iter().any(|root| root.root == wrap.root) {
                 self.roots.push(RootWraps::new(&wrap.root, false));
             }
+            let root = self.roots.iter_mut().find(|root| root.root == wrap.root);
+            if let (Some(root), (Some(key), _)) = (root, recorded::read(&wrap.wrapped)) {
+                *root.by_key.entry(key.to_string()).or_default() += 1;
+            }
         }
         for root in self.roots.iter_mut().filter(|root| wrapped(root)) {
             root.keys += 1;
@@ -116,6 +124,6 @@ impl CustomerWraps {
 
 impl RootWraps {
     fn new(root: &str, in_policy: bool) -> Self {
-        Self { root: root.to_owned(), in_policy, keys: 0, alone: 0 }
+        Self { root: root.to_owned(), in_policy, keys: 0, alone: 0, by_key: BTreeMap::new() }
     }
 }

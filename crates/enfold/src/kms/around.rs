@@ -7,14 +7,16 @@
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, RewrapKeys,
-    RewrapRequest, RotateKey, UnwrapRequest, WrapRequest,
+    Abilities, ControlKey, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription,
+    KeyManagementService, KeyManagementServiceExt, RewrapKeys, RewrapRequest, RotateKey, UnwrapRequest, WrapRequest,
 };
 use super::uri::KeyUri;
 use crate::error::{Code, Result};
@@ -36,11 +38,21 @@ pub(super) trait Around: Send + Sync {
     fn around<R: Request>(&self, requests: &[R]) -> impl Future<Output = Vec<Result<R::Answer>>> + Send;
 }
 
-/// The requests of operations that take nothing.
+/// The requests of operations that take one thing at a time, or nothing.
 #[derive(Clone, Copy)]
 pub(super) struct DescribeRequest;
 #[derive(Clone, Copy)]
 pub(super) struct RotateRequest;
+#[derive(Clone, Copy)]
+pub(super) struct ScheduleRotationRequest(Option<Duration>);
+#[derive(Clone, Copy)]
+pub(super) struct DisableRequest;
+#[derive(Clone, Copy)]
+pub(super) struct EnableRequest;
+#[derive(Clone, Copy)]
+pub(super) struct ScheduleDeletionRequest(Duration);
+#[derive(Clone, Copy)]
+pub(super) struct CancelDeletionRequest;
 
 impl Request for WrapRequest<'_> {
     type Answer = WrappedKey;
@@ -72,24 +84,6 @@ impl Request for GenerateRequest<'_> {
     }
 }
 
-impl Request for DescribeRequest {
-    type Answer = KeyDescription;
-    const OPERATION: Operation = Operation::Describe;
-
-    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, KeyDescription> {
-        Box::pin(async move {
-            let mut answers = Vec::with_capacity(requests.len());
-            for _ in requests {
-                answers.push(match kms.describer() {
-                    Some(describer) => describer.describe().await,
-                    None => unable(kms, Operation::Describe),
-                });
-            }
-            answers
-        })
-    }
-}
-
 impl Request for RewrapRequest<'_> {
     type Answer = WrappedKey;
     const OPERATION: Operation = Operation::Rewrap;
@@ -102,22 +96,86 @@ impl Request for RewrapRequest<'_> {
     }
 }
 
+impl Request for DescribeRequest {
+    type Answer = KeyDescription;
+    const OPERATION: Operation = Operation::Describe;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, KeyDescription> {
+        one_by_one(kms, requests, kms.describer(), |key, _| key.describe())
+    }
+}
+
 impl Request for RotateRequest {
     type Answer = ();
     const OPERATION: Operation = Operation::Rotate;
 
     fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, ()> {
-        Box::pin(async move {
-            let mut answers = Vec::with_capacity(requests.len());
-            for _ in requests {
-                answers.push(match kms.rotator() {
-                    Some(rotator) => rotator.rotate().await,
-                    None => unable(kms, Operation::Rotate),
-                });
-            }
-            answers
-        })
+        one_by_one(kms, requests, kms.rotator(), |key, _| key.rotate())
     }
+}
+
+impl Request for ScheduleRotationRequest {
+    type Answer = ();
+    const OPERATION: Operation = Operation::ScheduleRotation;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, ()> {
+        one_by_one(kms, requests, kms.rotator(), |key, request| key.rotate_every(request.0))
+    }
+}
+
+impl Request for DisableRequest {
+    type Answer = ();
+    const OPERATION: Operation = Operation::Disable;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, ()> {
+        one_by_one(kms, requests, kms.controller(), |key, _| key.disable())
+    }
+}
+
+impl Request for EnableRequest {
+    type Answer = ();
+    const OPERATION: Operation = Operation::Enable;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, ()> {
+        one_by_one(kms, requests, kms.controller(), |key, _| key.enable())
+    }
+}
+
+impl Request for ScheduleDeletionRequest {
+    type Answer = jiff::Timestamp;
+    const OPERATION: Operation = Operation::ScheduleDeletion;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, jiff::Timestamp> {
+        one_by_one(kms, requests, kms.controller(), |key, request| key.schedule_deletion(request.0))
+    }
+}
+
+impl Request for CancelDeletionRequest {
+    type Answer = ();
+    const OPERATION: Operation = Operation::CancelDeletion;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, ()> {
+        one_by_one(kms, requests, kms.controller(), |key, _| key.cancel_deletion())
+    }
+}
+
+/// For operations that take one thing at a time.
+fn one_by_one<'a, R: Request, A: ?Sized + Sync>(
+    kms: &'a dyn KeyManagementService,
+    requests: &'a [R],
+    ability: Option<&'a A>,
+    call: impl Fn(&'a A, R) -> BoxFuture<'a, Result<R::Answer>> + Send + Sync + 'a,
+) -> Answers<'a, R::Answer> {
+    Box::pin(async move {
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(match ability {
+                Some(ability) => call(ability, *request).await,
+                None => unable(kms, R::OPERATION),
+            });
+        }
+        answers
+    })
 }
 
 #[async_trait]
@@ -134,20 +192,15 @@ impl<A: Around> KeyManagementService for A {
         self.around(requests).await
     }
 
-    fn generator(&self) -> Option<&dyn GenerateDataKey> {
-        self.inner().generator().map(|_| self as &dyn GenerateDataKey)
-    }
-
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        self.inner().describer().map(|_| self as &dyn DescribeKey)
-    }
-
-    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
-        self.inner().rewrapper().map(|_| self as &dyn RewrapKeys)
-    }
-
-    fn rotator(&self) -> Option<&dyn RotateKey> {
-        self.inner().rotator().map(|_| self as &dyn RotateKey)
+    fn abilities(&self) -> Abilities<'_> {
+        let has = self.inner().abilities();
+        Abilities {
+            generator: has.generator.map(|_| self as _),
+            describer: has.describer.map(|_| self as _),
+            rewrapper: has.rewrapper.map(|_| self as _),
+            rotator: has.rotator.map(|_| self as _),
+            controller: has.controller.map(|_| self as _),
+        }
     }
 }
 
@@ -161,8 +214,7 @@ impl<A: Around> GenerateDataKey for A {
 #[async_trait]
 impl<A: Around> DescribeKey for A {
     async fn describe(&self) -> Result<KeyDescription> {
-        let mut answers = self.around(&[DescribeRequest]).await;
-        answers.pop().unwrap_or_else(|| Err(failure::wrong_count(self.uri())))
+        alone(self, DescribeRequest).await
     }
 }
 
@@ -176,9 +228,36 @@ impl<A: Around> RewrapKeys for A {
 #[async_trait]
 impl<A: Around> RotateKey for A {
     async fn rotate(&self) -> Result<()> {
-        let mut answers = self.around(&[RotateRequest]).await;
-        answers.pop().unwrap_or_else(|| Err(failure::wrong_count(self.uri())))
+        alone(self, RotateRequest).await
     }
+
+    async fn rotate_every(&self, period: Option<Duration>) -> Result<()> {
+        alone(self, ScheduleRotationRequest(period)).await
+    }
+}
+
+#[async_trait]
+impl<A: Around> ControlKey for A {
+    async fn disable(&self) -> Result<()> {
+        alone(self, DisableRequest).await
+    }
+
+    async fn enable(&self) -> Result<()> {
+        alone(self, EnableRequest).await
+    }
+
+    async fn schedule_deletion(&self, at_least: Duration) -> Result<jiff::Timestamp> {
+        alone(self, ScheduleDeletionRequest(at_least)).await
+    }
+
+    async fn cancel_deletion(&self) -> Result<()> {
+        alone(self, CancelDeletionRequest).await
+    }
+}
+
+async fn alone<A: Around, R: Request>(wrapper: &A, request: R) -> Result<R::Answer> {
+    let mut answers = wrapper.around(&[request]).await;
+    answers.pop().unwrap_or_else(|| Err(failure::wrong_count(wrapper.uri())))
 }
 
 fn unable<T>(kms: &dyn KeyManagementService, operation: Operation) -> Result<T> {

@@ -5,6 +5,7 @@
 //! reason, and a server that refuses under another name than the service it imitates as a deviation; the test must
 //! expect both by name, so that nothing is skipped in silence.
 
+mod control;
 mod trouble;
 mod versions;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::control::NO_ABILITY;
 use super::context::EncryptionContext;
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
@@ -102,6 +104,10 @@ pub enum Case {
     CredentialExpired,
     Throttled,
     TimedOut,
+    DisabledAndEnabled,
+    DeletionCancelled,
+    RotatedByUs,
+    RotatedByItself,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +141,7 @@ pub async fn run(fixture: &dyn Fixture) -> Report {
 }
 
 impl Case {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::RoundTrip,
         Self::EmptyBatch,
         Self::ContextsOfAllKinds,
@@ -156,6 +162,10 @@ impl Case {
         Self::CredentialExpired,
         Self::Throttled,
         Self::TimedOut,
+        Self::DisabledAndEnabled,
+        Self::DeletionCancelled,
+        Self::RotatedByUs,
+        Self::RotatedByItself,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -180,6 +190,10 @@ impl Case {
             Self::CredentialExpired => "expired credential",
             Self::Throttled => "throttled",
             Self::TimedOut => "time-out",
+            Self::DisabledAndEnabled => "disabled by us, and enabled",
+            Self::DeletionCancelled => "deletion by us, and cancelled",
+            Self::RotatedByUs => "rotated by us",
+            Self::RotatedByItself => "automatic rotation",
         }
     }
 }
@@ -201,7 +215,7 @@ impl fmt::Display for Report {
                 Outcome::NotRun(why) => format!("not run: {why}"),
                 Outcome::Failed(what) => format!("FAILED: {what}"),
             };
-            writeln!(f, "  {:24} {said}", case.name())?;
+            writeln!(f, "  {:30} {said}", case.name())?;
         }
         Ok(())
     }
@@ -239,6 +253,10 @@ async fn one(fixture: &dyn Fixture, case: Case, deviation: Option<Code>) -> Verd
         Case::CredentialExpired => return trouble::refused(fixture, Trouble::CredentialExpired, deviation).await,
         Case::Throttled => return trouble::refused(fixture, Trouble::Throttled, deviation).await,
         Case::TimedOut => return trouble::refused(fixture, Trouble::TimedOut, deviation).await,
+        Case::DisabledAndEnabled => return control::disabled_and_enabled(fixture).await,
+        Case::DeletionCancelled => return control::deletion_cancelled(fixture).await,
+        Case::RotatedByUs => return control::rotated_by_us(fixture).await,
+        Case::RotatedByItself => return control::rotated_by_itself(fixture).await,
     }
     Ok(None)
 }

@@ -17,10 +17,27 @@ pub enum Operation {
     Describe,
     Rewrap,
     Rotate,
+    ScheduleRotation,
+    Disable,
+    Enable,
+    ScheduleDeletion,
+    CancelDeletion,
 }
 
 impl Operation {
-    pub const ALL: [Self; 6] = [Self::Wrap, Self::Unwrap, Self::Generate, Self::Describe, Self::Rewrap, Self::Rotate];
+    pub const ALL: [Self; 11] = [
+        Self::Wrap,
+        Self::Unwrap,
+        Self::Generate,
+        Self::Describe,
+        Self::Rewrap,
+        Self::Rotate,
+        Self::ScheduleRotation,
+        Self::Disable,
+        Self::Enable,
+        Self::ScheduleDeletion,
+        Self::CancelDeletion,
+    ];
 
     pub const fn word(self) -> &'static str {
         match self {
@@ -30,6 +47,11 @@ impl Operation {
             Self::Describe => "describe",
             Self::Rewrap => "rewrap",
             Self::Rotate => "rotate",
+            Self::ScheduleRotation => "schedule-rotation",
+            Self::Disable => "disable",
+            Self::Enable => "enable",
+            Self::ScheduleDeletion => "schedule-deletion",
+            Self::CancelDeletion => "cancel-deletion",
         }
     }
 }
@@ -87,6 +109,15 @@ pub(crate) fn version_retired(operation: Operation, uri: &KeyUri) -> Error {
         .hint("allow that version again in the key service, rewrap, and only then retire it")
 }
 
+/// The service does not do this, or not so. It was not asked.
+pub(crate) fn not_so(operation: Operation, uri: &KeyUri, why: impl Into<String>) -> Error {
+    failed(Code::Usage, operation, uri).cause(why).hint("nothing was changed")
+}
+
+pub(crate) fn not_pending(operation: Operation, uri: &KeyUri) -> Error {
+    not_so(operation, uri, "it does not wait for its deletion")
+}
+
 /// The service answered what its protocol does not allow.
 #[cfg(feature = "http")]
 pub(crate) fn unusable(operation: Operation, uri: &KeyUri, fact: &str) -> Error {
@@ -107,6 +138,11 @@ pub(crate) fn failed(code: Code, operation: Operation, uri: &KeyUri) -> Error {
         Operation::Describe => "describe",
         Operation::Rewrap => "wrap a data key again under",
         Operation::Rotate => "rotate",
+        Operation::ScheduleRotation => "set the rotation of",
+        Operation::Disable => "disable",
+        Operation::Enable => "enable",
+        Operation::ScheduleDeletion => "schedule the deletion of",
+        Operation::CancelDeletion => "cancel the deletion of",
     };
     Error::new(code, format!("cannot {what} `{uri}`"))
 }

@@ -142,8 +142,11 @@ mod tests {
         let local = crate::kms::LocalKms::init(&"local:dev.key".parse().unwrap(), folder.path()).unwrap();
         let fault = Fault::new(Arc::new(local));
         assert!(fault.generator().is_none());
+        assert!(fault.rotator().is_none() && fault.controller().is_none());
         assert!(fault.describer().is_some());
-        assert!(Fault::new(Arc::new(MemoryKms::new("a").unwrap())).generator().is_some());
+        let fault_of_all = Fault::new(Arc::new(MemoryKms::new("a").unwrap()));
+        assert!(fault_of_all.generator().is_some() && fault_of_all.rewrapper().is_some());
+        assert!(fault_of_all.rotator().is_some() && fault_of_all.controller().is_some());
         // Where the service cannot draw a key, one is drawn here.
         assert!(fault.generate_one(&EncryptionContext::new()).await.is_ok());
     }

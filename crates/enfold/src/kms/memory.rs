@@ -3,6 +3,7 @@
 //! It counts its calls and can be put into every state in which a real one refuses. What it wraps is lost with it.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -11,14 +12,17 @@ use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, KeyVersions,
-    RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest, WrapRequest,
+    Abilities, ControlKey, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription,
+    KeyManagementService, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, RotationPlan, UnwrapRequest,
+    WrapRequest,
 };
 use super::uri::KeyUri;
 use crate::error::{Code, Error, Result};
 
 const PREFIX: &[u8] = b"mem:";
 const PURPOSE: &[u8] = b"enfold/v1 memory wrap";
+/// As at AWS.
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// See the module's head.
 pub struct MemoryKms {
@@ -51,13 +55,18 @@ pub struct MemoryCalls {
     pub generate: u64,
     pub describe: u64,
     pub rewrap: u64,
+    /// Automatic rotation included.
     pub rotate: u64,
+    /// To disable, to enable, to delete and not to.
+    pub control: u64,
 }
 
 struct Inner {
     root: Option<Root>,
     state: MemoryState,
     calls: MemoryCalls,
+    /// What a real service would do by itself; this one only remembers it.
+    rotate_every: Option<Duration>,
 }
 
 /// The versions of the root key, the newest last. Version 1 is the first.
@@ -75,7 +84,8 @@ impl MemoryKms {
     /// With a root key that is given, for a process that comes back to what it wrapped earlier.
     pub fn with_root(name: &str, root: KeyMaterial) -> Result<Self> {
         let root = Root { versions: vec![root], oldest_usable: 1 };
-        let inner = Inner { root: Some(root), state: MemoryState::Enabled, calls: MemoryCalls::default() };
+        let (state, calls) = (MemoryState::Enabled, MemoryCalls::default());
+        let inner = Inner { root: Some(root), state, calls, rotate_every: None };
         Ok(Self { uri: KeyUri::memory(name)?, inner: Mutex::new(inner) })
     }
 
@@ -122,6 +132,32 @@ impl MemoryKms {
             .collect()
     }
 
+    /// For what needs the key to serve.
+    fn serving(&self, operation: Operation) -> Result<std::sync::MutexGuard<'_, Inner>> {
+        let mut inner = self.lock();
+        inner.calls.count(operation);
+        refusal(inner.state, operation, &self.uri).map_or(Ok(inner), Err)
+    }
+
+    /// What waits for its deletion takes nothing but that this is cancelled, and nothing else can be cancelled.
+    fn control(&self, operation: Operation, to: MemoryState) -> Result<()> {
+        let mut inner = self.lock();
+        inner.calls.count(operation);
+        match (inner.state, operation) {
+            (MemoryState::PendingDeletion, Operation::CancelDeletion) => {}
+            (MemoryState::Enabled | MemoryState::Disabled, Operation::CancelDeletion) => {
+                return Err(failure::not_pending(operation, &self.uri));
+            }
+            (MemoryState::Enabled | MemoryState::Disabled, _) => {}
+            (state, _) => {
+                let not_found = || failure::not_found(operation, &self.uri);
+                return Err(refusal(state, operation, &self.uri).unwrap_or_else(not_found));
+            }
+        }
+        inner.state = to;
+        Ok(())
+    }
+
     /// A version that does not open it is not the one that made it; the count of versions is a test's.
     fn open(
         &self,
@@ -157,7 +193,10 @@ impl MemoryCalls {
             Operation::Generate => self.generate += 1,
             Operation::Describe => self.describe += 1,
             Operation::Rewrap => self.rewrap += 1,
-            Operation::Rotate => self.rotate += 1,
+            Operation::Rotate | Operation::ScheduleRotation => self.rotate += 1,
+            Operation::Disable | Operation::Enable | Operation::ScheduleDeletion | Operation::CancelDeletion => {
+                self.control += 1;
+            }
         }
     }
 }
@@ -176,20 +215,14 @@ impl KeyManagementService for MemoryKms {
         self.each(Operation::Unwrap, requests, |root, r| self.open(Operation::Unwrap, root, r.wrapped, r.context))
     }
 
-    fn generator(&self) -> Option<&dyn GenerateDataKey> {
-        Some(self)
-    }
-
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        Some(self)
-    }
-
-    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
-        Some(self)
-    }
-
-    fn rotator(&self) -> Option<&dyn RotateKey> {
-        Some(self)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities {
+            generator: Some(self),
+            describer: Some(self),
+            rewrapper: Some(self),
+            rotator: Some(self),
+            controller: Some(self),
+        }
     }
 }
 
@@ -206,14 +239,37 @@ impl RewrapKeys for MemoryKms {
 impl RotateKey for MemoryKms {
     async fn rotate(&self) -> Result<()> {
         let fresh = KeyMaterial::generate()?;
-        let mut inner = self.lock();
-        inner.calls.count(Operation::Rotate);
-        if let Some(error) = refusal(inner.state, Operation::Rotate, &self.uri) {
-            return Err(error);
-        }
+        let mut inner = self.serving(Operation::Rotate)?;
         let root = inner.root.as_mut().ok_or_else(|| failure::not_found(Operation::Rotate, &self.uri))?;
         root.versions.push(fresh);
         Ok(())
+    }
+
+    async fn rotate_every(&self, period: Option<Duration>) -> Result<()> {
+        self.serving(Operation::ScheduleRotation)?.rotate_every = period;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ControlKey for MemoryKms {
+    async fn disable(&self) -> Result<()> {
+        self.control(Operation::Disable, MemoryState::Disabled)
+    }
+
+    async fn enable(&self) -> Result<()> {
+        self.control(Operation::Enable, MemoryState::Enabled)
+    }
+
+    async fn schedule_deletion(&self, at_least: Duration) -> Result<jiff::Timestamp> {
+        let operation = Operation::ScheduleDeletion;
+        let at = (at_least <= LONGEST_WAIT).then(|| jiff::Timestamp::now() + at_least);
+        let at = at.ok_or_else(|| failure::not_so(operation, &self.uri, "a deletion waits for 30 days at most"))?;
+        self.control(operation, MemoryState::PendingDeletion).map(|()| at)
+    }
+
+    async fn cancel_deletion(&self) -> Result<()> {
+        self.control(Operation::CancelDeletion, MemoryState::Disabled)
     }
 }
 
@@ -253,7 +309,7 @@ impl DescribeKey for MemoryKms {
             manager: "test".to_owned(),
             usable: true,
             versions,
-            rotation: None,
+            rotation: Some(RotationPlan { period: inner.rotate_every, ..RotationPlan::default() }),
             warnings: Vec::new(),
         })
     }

@@ -47,6 +47,7 @@ mod meter;
 mod oauth;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
+pub(crate) mod recorded;
 mod registry;
 mod retry;
 #[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
@@ -87,9 +88,9 @@ pub use retry::{Retry, RetryOptions};
 #[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
 pub use secret::SecretSource;
 pub use service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
-    KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, RotationPlan,
-    UnwrapRequest, WrapRequest,
+    Abilities, ControlKey, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription,
+    KeyManagementService, KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey,
+    RotationPlan, UnwrapRequest, WrapRequest,
 };
 pub use uri::{AwsKeyUri, AzureKeyUri, GoogleKeyUri, KeyUri, PinSource, Pkcs11KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]

@@ -14,7 +14,7 @@ use super::local::LocalKms;
 use super::meter::Meter;
 use super::retry::{Retry, RetryOptions};
 use super::service::KeyManagementService;
-use super::uri::{AwsKeyUri, KeyUri, RootKey, VaultKeyUri};
+use super::uri::{KeyUri, RootKey, VaultKeyUri};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, Result};
 use crate::policy::{Environment, KeyServices, MinTls, Policy};
@@ -213,7 +213,7 @@ impl RegistryBuilder {
                     .cause("the client of AWS KMS cannot be held to a version of TLS")
                     .hint("leave `key_services.min_tls` at `1.2`: AWS and its client agree on 1.3 where both can"))
             }
-            RootKey::Aws(aws) => open_aws(uri, aws).await,
+            RootKey::Aws(_) => open_aws(uri, &self.services).await,
             RootKey::Google(_) => open_google(uri, &self.services),
             RootKey::Azure(_) => open_azure(uri, &self.services),
             RootKey::Vault(vault) => open_vault(uri, vault, &self.services),
@@ -225,12 +225,17 @@ impl RegistryBuilder {
         }
     }
 
+    /// What the caller says, what the policy says, or what is right for the service.
+    fn rate(&self, uri: &KeyUri) -> Option<NonZeroU32> {
+        self.per_second.or(self.services.requests_per_second).or_else(|| default_rate(uri))
+    }
+
     /// Meter next to the provider, so that it counts what the service sees; retry above it, so that each try is limited
     /// and counted; the breaker outermost, so that what it does not let through is not tried at all.
     fn dress(&self, provider: Arc<dyn KeyManagementService>) -> Root {
         let meter = Arc::new(Meter::new(provider));
         let mut kms: Arc<dyn KeyManagementService> = meter.clone();
-        if let Some(rate) = self.per_second.or_else(|| default_rate(kms.uri())) {
+        if let Some(rate) = self.rate(kms.uri()) {
             kms = Arc::new(Limit::new(kms, rate));
         }
         let retry = Arc::new(Retry::new(kms, self.retry));
@@ -248,12 +253,14 @@ fn open_local(uri: &KeyUri, base: &Path, services: &KeyServices) -> Result<Arc<d
 }
 
 #[cfg(feature = "aws")]
-async fn open_aws(uri: &KeyUri, _: &AwsKeyUri) -> Result<Arc<dyn KeyManagementService>> {
-    Ok(Arc::new(super::aws::AwsKms::open(uri, &super::aws::AwsOptions::default()).await?))
+async fn open_aws(uri: &KeyUri, services: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
+    let role = services.aws.get(uri).cloned();
+    let options = super::aws::AwsOptions { role, ..super::aws::AwsOptions::default() };
+    Ok(Arc::new(super::aws::AwsKms::open(uri, &options).await?))
 }
 
 #[cfg(not(feature = "aws"))]
-async fn open_aws(uri: &KeyUri, _: &AwsKeyUri) -> Result<Arc<dyn KeyManagementService>> {
+async fn open_aws(uri: &KeyUri, _: &KeyServices) -> Result<Arc<dyn KeyManagementService>> {
     Err(not_built_in(uri, "AWS KMS", "aws"))
 }
 
@@ -305,14 +312,15 @@ fn open_vault(uri: &KeyUri, _: &VaultKeyUri, _: &KeyServices) -> Result<Arc<dyn 
     Err(not_built_in(uri, "Vault and OpenBao", "vault"))
 }
 
-/// Below what a service allows at least, so that one process leaves room for the others of its project: Cloud KMS allows
-/// 60,000 cryptographic requests a minute to a project, Key Vault 2,000 transactions with RSA-HSM keys of 2048 bits in ten
-/// seconds to a vault. AWS allows 10,000 or more a second to an account.
+/// Half of what a service allows, so that one process leaves room for the others of its account or project: AWS KMS allows
+/// 10,000 cryptographic requests a second with symmetric keys to an account in a region, and 5,500 in small regions; Cloud
+/// KMS 60,000 a minute to a project; Key Vault 2,000 transactions with RSA-HSM keys of 2048 bits in ten seconds to a vault.
 fn default_rate(uri: &KeyUri) -> Option<NonZeroU32> {
     match uri.root() {
+        RootKey::Aws(_) => NonZeroU32::new(5000),
         RootKey::Google(_) => NonZeroU32::new(500),
         RootKey::Azure(_) => NonZeroU32::new(100),
-        RootKey::Aws(_) | RootKey::Vault(_) | RootKey::Pkcs11(_) | RootKey::Local(_) | RootKey::Memory(_) => None,
+        RootKey::Vault(_) | RootKey::Pkcs11(_) | RootKey::Local(_) | RootKey::Memory(_) => None,
     }
 }
 
@@ -437,11 +445,23 @@ mod tests {
     #[test]
     fn one_process_leaves_room_in_the_quotas_of_clouds() {
         let rate = |text: &str| default_rate(&uri(text)).map(NonZeroU32::get);
+        let aws = rate("aws-kms://eu-central-1/alias/a");
+        assert!(aws.is_some_and(|rate| rate <= 5_500), "{aws:?}");
         let google = rate("gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k");
         assert!(google.is_some_and(|rate| rate <= 60_000 / 60), "{google:?}");
         let azure = rate("azure-kv://shop.vault.azure.net/keys/k");
         assert!(azure.is_some_and(|rate| rate <= 2_000 / 10), "{azure:?}");
         assert_eq!(rate("memory:a"), None);
+    }
+
+    #[test]
+    fn the_policy_chooses_a_rate_for_all_root_keys_and_the_caller_another() {
+        let services = KeyServices { requests_per_second: NonZeroU32::new(20), ..KeyServices::default() };
+        let builder = Registry::builder(Environment::Development, Path::new("")).services(services);
+        for uri in [uri("aws-kms://eu-central-1/alias/a"), uri("memory:a")] {
+            assert_eq!(builder.rate(&uri), NonZeroU32::new(20));
+        }
+        assert_eq!(builder.limit(NonZeroU32::new(7)).rate(&uri("memory:a")), NonZeroU32::new(7));
     }
 
     #[tokio::test]

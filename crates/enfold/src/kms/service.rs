@@ -27,25 +27,20 @@ pub trait KeyManagementService: Send + Sync {
     /// [`Code::WrapInvalid`](crate::Code::WrapInvalid).
     async fn unwrap(&self, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>>;
 
-    /// The side ability to draw data keys in the key service, where it has one.
-    fn generator(&self) -> Option<&dyn GenerateDataKey> {
-        None
+    /// What it can do besides: nothing, if it does not say.
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities::default()
     }
+}
 
-    /// The side ability to say what state the root key is in.
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        None
-    }
-
-    /// The side ability to bring wraps to the newest version of the root key.
-    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
-        None
-    }
-
-    /// The side ability to give the root key a new version.
-    fn rotator(&self) -> Option<&dyn RotateKey> {
-        None
-    }
+/// The side abilities of a provider. What a key service does not offer is not there.
+#[derive(Clone, Copy, Default)]
+pub struct Abilities<'a> {
+    pub generator: Option<&'a dyn GenerateDataKey>,
+    pub describer: Option<&'a dyn DescribeKey>,
+    pub rewrapper: Option<&'a dyn RewrapKeys>,
+    pub rotator: Option<&'a dyn RotateKey>,
+    pub controller: Option<&'a dyn ControlKey>,
 }
 
 /// Draws data keys from the key service's own generator, for those whose rules want that.
@@ -67,11 +62,34 @@ pub trait RewrapKeys: Send + Sync {
     async fn rewrap(&self, requests: &[RewrapRequest<'_>]) -> Vec<Result<WrappedKey>>;
 }
 
-/// Makes a new version of the root key. What was wrapped before still unwraps.
+/// Gives the root key new versions. What was wrapped before still unwraps.
 #[async_trait]
 pub trait RotateKey: Send + Sync {
     /// Called twice, as it may be when an answer was lost, it makes two versions, and nothing is the worse for it.
     async fn rotate(&self) -> Result<()>;
+
+    /// Has the service do it by itself, this often; `None`: not any more. A period that the service does not take is
+    /// refused with [`Code::Usage`](crate::Code::Usage), and nothing is changed.
+    async fn rotate_every(&self, period: Option<Duration>) -> Result<()>;
+}
+
+/// Takes the root key out of use and brings it back, in the key service: for all who use it, and not for this process
+/// alone. Caches go on for as long as the policy lets them.
+#[async_trait]
+pub trait ControlKey: Send + Sync {
+    /// From now on it unwraps nothing, whatever version made it.
+    async fn disable(&self) -> Result<()>;
+
+    /// Undoes [`Self::disable`], for every version that is disabled; one that was retired alone opens again as well.
+    async fn enable(&self) -> Result<()>;
+
+    /// Has the root key destroyed, and says when. Until then, and for `at_least` so long, it can be brought back: a
+    /// service that does not promise that is not asked ([`Code::Usage`](crate::Code::Usage)).
+    async fn schedule_deletion(&self, at_least: Duration) -> Result<jiff::Timestamp>;
+
+    /// Brings back what waits for its deletion. It may be disabled then, as it is at AWS and Google: the next step is
+    /// [`Self::enable`].
+    async fn cancel_deletion(&self) -> Result<()>;
 }
 
 #[derive(Clone, Copy)]
@@ -123,11 +141,14 @@ pub struct KeyDescription {
 }
 
 /// When the service gives a root key its next version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RotationPlan {
     /// None: only when somebody asks for it.
     pub period: Option<Duration>,
+    /// Where the service says so.
     pub next: Option<jiff::Timestamp>,
+    /// A rotation that somebody asked for then is not done yet, where the service says so.
+    pub under_way_since: Option<jiff::Timestamp>,
 }
 
 /// The versions of a root key.
@@ -148,9 +169,34 @@ pub enum RootKeyState {
     Unavailable,
 }
 
-/// One value is a batch of one.
+/// One value is a batch of one, and one ability is asked for by its name.
 #[async_trait]
 pub trait KeyManagementServiceExt: KeyManagementService {
+    /// The side ability to draw data keys in the key service, where it has one.
+    fn generator(&self) -> Option<&dyn GenerateDataKey> {
+        self.abilities().generator
+    }
+
+    /// The side ability to say what state the root key is in.
+    fn describer(&self) -> Option<&dyn DescribeKey> {
+        self.abilities().describer
+    }
+
+    /// The side ability to bring wraps to the newest version of the root key.
+    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
+        self.abilities().rewrapper
+    }
+
+    /// The side ability to give the root key a new version, now or by itself.
+    fn rotator(&self) -> Option<&dyn RotateKey> {
+        self.abilities().rotator
+    }
+
+    /// The side ability to disable, enable and delete the root key.
+    fn controller(&self) -> Option<&dyn ControlKey> {
+        self.abilities().controller
+    }
+
     async fn wrap_one(&self, key: &KeyMaterial, context: &EncryptionContext) -> Result<WrappedKey> {
         only(self.uri(), self.wrap(&[WrapRequest { key, context }]).await)
     }
@@ -186,20 +232,8 @@ impl<K: KeyManagementService + ?Sized> KeyManagementService for Arc<K> {
         (**self).unwrap(requests).await
     }
 
-    fn generator(&self) -> Option<&dyn GenerateDataKey> {
-        (**self).generator()
-    }
-
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        (**self).describer()
-    }
-
-    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
-        (**self).rewrapper()
-    }
-
-    fn rotator(&self) -> Option<&dyn RotateKey> {
-        (**self).rotator()
+    fn abilities(&self) -> Abilities<'_> {
+        (**self).abilities()
     }
 }
 

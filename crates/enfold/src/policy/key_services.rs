@@ -1,14 +1,16 @@
 //! `[key_services]`: what belongs together in it, and with the root keys of the rings.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use super::model::{
-    AzureSettings, AzureSignIn, GoogleSettings, KeyServices, Pkcs11Policy, RingPolicy, TlsIdentity, VaultServer,
-    VaultSignIn,
+    AwsRole, AzureSettings, AzureSignIn, GoogleSettings, KeyServices, Pkcs11Policy, RingPolicy, TlsIdentity,
+    VaultServer, VaultSignIn,
 };
-use super::raw::{RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth};
+use super::raw::{
+    RawAws, RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
+};
 use super::resolve::{Resolver, keys};
 use crate::kms::{KeyUri, PASSPHRASE_VARIABLE, PassphraseSource, RootKey, VaultKeyUri};
 
@@ -45,8 +47,50 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeM
         }
     }
     let local = local(at, raw.local, rings);
+    let aws = aws(at, raw.aws, &roots);
     let (google, azure) = (google(at, raw.google), azure(at, raw.azure));
-    KeyServices { min_tls: raw.min_tls, vault, google, azure, pkcs11: pkcs11(&raw.pkcs11), local }
+    let requests_per_second = raw.requests_per_second.and_then(NonZeroU32::new);
+    let pkcs11 = pkcs11(&raw.pkcs11);
+    KeyServices { min_tls: raw.min_tls, requests_per_second, aws, vault, google, azure, pkcs11, local }
+}
+
+/// Roles of root keys.
+fn aws(at: &mut Resolver<'_>, raw: BTreeMap<String, RawAws>, roots: &[KeyUri]) -> BTreeMap<KeyUri, AwsRole> {
+    let mut aws = BTreeMap::new();
+    for (name, raw) in raw {
+        let place = |key: &str| keys(&["key_services", "aws", &name, key]);
+        let named = |uri: &KeyUri| matches!(uri.root(), RootKey::Aws(_)) && roots.contains(uri);
+        let Some(uri) = name.parse::<KeyUri>().ok().filter(named) else {
+            at.report(&keys(&["key_services", "aws", &name]), "no root key of AWS KMS has this URI");
+            continue;
+        };
+        let line = "role_arn = \"arn:aws:iam::ACCOUNT:role/NAME\"";
+        let Some(arn) = at.required(raw.role_arn, &place("role_arn"), line) else { continue };
+        if !is_role(&arn) {
+            at.report(&place("role_arn"), "not the ARN of a role, as `arn:aws:iam::111122223333:role/enfold`");
+        }
+        // IAM, `AssumeRole`: ExternalId.
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&b);
+        let sound = |id: &String| (2..=1224).contains(&id.len()) && id.bytes().all(good);
+        if !raw.external_id.as_ref().is_none_or(sound) {
+            at.report(&place("external_id"), "2 to 1224 letters, digits and `_+=,.@:/-`");
+        }
+        aws.insert(uri, AwsRole { arn, external_id: raw.external_id });
+    }
+    aws
+}
+
+fn is_role(arn: &str) -> bool {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let digits = |text: &str| text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@/-".contains(&b);
+    match parts[..] {
+        ["arn", _, "iam", "", account, role] => {
+            let name = role.strip_prefix("role/").unwrap_or_default();
+            digits(account) && !name.is_empty() && name.bytes().all(good)
+        }
+        _ => false,
+    }
 }
 
 fn pkcs11(raw: &RawPkcs11) -> Pkcs11Policy {

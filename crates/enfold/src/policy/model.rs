@@ -4,7 +4,7 @@
 //! in itself (whether it fits a database is for `plan` to say).
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -238,6 +238,10 @@ pub struct EventPolicy {
 #[derive(Clone, Debug, Default)]
 pub struct KeyServices {
     pub min_tls: MinTls,
+    /// To each root key; none: what is right for its service.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Root keys of AWS that are used in a role of their own.
+    pub aws: BTreeMap<KeyUri, AwsRole>,
     /// Servers of Vault or OpenBao by `HOST:PORT`.
     pub vault: BTreeMap<String, VaultServer>,
     pub google: GoogleSettings,
@@ -245,6 +249,13 @@ pub struct KeyServices {
     /// Local root keys that are sealed under a passphrase, and where that is.
     pub local: BTreeMap<KeyUri, PassphraseSource>,
     pub pkcs11: Pkcs11Policy,
+}
+
+/// A role of AWS, and what its owner wants to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsRole {
+    pub arn: String,
+    pub external_id: Option<String>,
 }
 
 /// How PKCS#11 tokens are called.

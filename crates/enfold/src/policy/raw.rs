@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::key_services::{
-    RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
+    RawAws, RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
 };
 use super::model::{Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice};
 

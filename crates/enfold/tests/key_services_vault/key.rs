@@ -1,5 +1,7 @@
 //! Keys and the rights to them.
 
+use std::time::Duration;
+
 use enfold::Code;
 use enfold::kms::KeyManagementServiceExt;
 use serde_json::{Value, json};
@@ -26,6 +28,23 @@ async fn the_documented_policy_is_enough_and_a_missing_key_is_not_made_anew() {
     }
     let (status, _) = engine.bao.call("GET", &format!("{}/keys/missing", engine.mount), &Value::Null).await;
     assert_eq!(status, 404, "nobody made the key");
+}
+
+#[tokio::test]
+async fn transit_rotates_by_itself_every_hour_at_most_and_can_neither_disable_a_key_nor_let_its_deletion_wait() {
+    let engine = Engine::new().await;
+    let kms = open(&engine.uri(), &engine.root());
+    let error = kms.rotator().unwrap().rotate_every(Some(Duration::from_secs(3599))).await.unwrap_err();
+    assert_eq!(error.code(), Code::Usage, "{error}");
+    kms.rotator().unwrap().rotate_every(Some(Duration::from_secs(3600))).await.unwrap();
+    let plan = kms.describer().unwrap().describe().await.unwrap().rotation.unwrap();
+    assert_eq!(plan.period, Some(Duration::from_secs(3600)));
+    assert!(kms.controller().is_none());
+    // Applications do not choose it.
+    let application = engine.open_with(&engine.token(json!({})).await);
+    let error = application.rotator().unwrap().rotate_every(None).await.unwrap_err();
+    assert_eq!(error.code(), Code::KmsAccessDenied);
+    assert!(error.hints().any(|hint| hint.contains("`keys/KEY/config`")), "{:?}", error.hints().collect::<Vec<_>>());
 }
 
 #[tokio::test]

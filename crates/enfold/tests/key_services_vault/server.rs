@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use enfold::Code;
 use enfold::error::Retry as May;
-use enfold::kms::{
-    KeyManagementService, KeyManagementServiceExt, Meter, Operation, Retry, RetryOptions, VaultOptions, WrappedKey,
-};
+use enfold::kms::{KeyManagementServiceExt, Meter, Operation, Retry, RetryOptions, VaultOptions, WrappedKey};
 use enfold_testkit::openbao::{OpenBao, Private, unique};
 use serde_json::{Value, json};
 

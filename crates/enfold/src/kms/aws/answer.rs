@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
-use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 
 use crate::error::{Code, Error};
@@ -22,10 +22,8 @@ where
     let how = match error {
         SdkError::TimeoutError(_) => How::TimedOut,
         SdkError::DispatchFailure(failure) if failure.is_timeout() => How::TimedOut,
-        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) if lacks_credentials(error) => {
-            How::NoCredentials
-        }
-        SdkError::DispatchFailure(_) => How::Unreachable,
+        SdkError::DispatchFailure(_) => credentials(error).unwrap_or(How::Unreachable),
+        SdkError::ConstructionFailure(_) => credentials(error).unwrap_or(How::Unsent),
         SdkError::ResponseError(response) => How::Answer { name: None, status: response.raw().status().as_u16() },
         SdkError::ServiceError(service) => {
             How::Answer { name: service.err().code(), status: service.raw().status().as_u16() }
@@ -40,8 +38,14 @@ enum How<'a> {
     TimedOut,
     Unreachable,
     NoCredentials,
+    /// A role, or whoever else gives the credentials, refused.
+    CredentialsRefused,
+    CredentialsUnreachable,
     Unsent,
-    Answer { name: Option<&'a str>, status: u16 },
+    Answer {
+        name: Option<&'a str>,
+        status: u16,
+    },
 }
 
 /// Which of Enfold's failures a name of AWS stands for.
@@ -55,6 +59,8 @@ enum Kind {
     Unavailable,
     WrapInvalid,
     WrongUsage,
+    Unsupported,
+    UsedUp,
     Unknown,
 }
 
@@ -71,12 +77,25 @@ fn translate(operation: Operation, uri: &KeyUri, how: How<'_>, request: Option<&
                 .cause("no AWS credentials were found")
                 .hint("set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run under a role");
         }
+        How::CredentialsRefused => {
+            return failure::failed(Code::KmsAccessDenied, operation, uri)
+                .cause("AWS gave no credentials for the role, or for whatever else was configured")
+                .hint("try it by hand: `aws sts assume-role`, or `aws sts get-caller-identity`")
+                .hint("the role's trust policy must name the caller, and the external id if it asks for one");
+        }
+        How::CredentialsUnreachable => {
+            return failure::failed(Code::KmsUnavailable, operation, uri)
+                .cause("whoever gives the AWS credentials could not be reached");
+        }
         How::Unsent => {
             return failure::failed(Code::Internal, operation, uri).cause("the request could not be built");
         }
         How::Answer { name, status } => (name, status),
     };
     let error = match kind(name, status) {
+        Kind::Disabled | Kind::InvalidState if operation == Operation::CancelDeletion => {
+            failure::not_pending(operation, uri)
+        }
         Kind::Disabled => failure::disabled(operation, uri),
         Kind::InvalidState => failure::pending_deletion(operation, uri),
         Kind::NotFound => failure::not_found(operation, uri),
@@ -93,6 +112,8 @@ fn translate(operation: Operation, uri: &KeyUri, how: How<'_>, request: Option<&
         Kind::WrongUsage => failure::failed(Code::KmsUriInvalid, operation, uri)
             .cause("the key is not made for encryption")
             .hint("name a symmetric key with the usage ENCRYPT_DECRYPT"),
+        Kind::Unsupported => failure::not_so(operation, uri, "a key of this kind does not do that"),
+        Kind::UsedUp => failure::not_so(operation, uri, "its rotations on demand are used up"),
         Kind::Unknown => failure::failed(Code::KmsProtocol, operation, uri),
     };
     error.cause(answered(operation, name, status, request))
@@ -118,6 +139,8 @@ fn kind(name: Option<&str>, status: u16) -> Kind {
         "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyRequestsException" => Kind::Throttled,
         "KeyUnavailableException"
         | "DependencyTimeoutException"
+        // A rotation is under way.
+        | "ConflictException"
         | "KMSInternalException"
         | "InternalFailure"
         | "InternalError"
@@ -125,6 +148,8 @@ fn kind(name: Option<&str>, status: u16) -> Kind {
         | "ServiceUnavailableException" => Kind::Unavailable,
         "InvalidCiphertextException" | "IncorrectKeyException" => Kind::WrapInvalid,
         "InvalidKeyUsageException" => Kind::WrongUsage,
+        "UnsupportedOperationException" => Kind::Unsupported,
+        "LimitExceededException" => Kind::UsedUp,
         // A name we do not know, or a proxy that answers in another format: the status is all there is.
         _ => match status {
             401 | 403 => Kind::Denied,
@@ -158,6 +183,11 @@ fn action(operation: Operation) -> &'static str {
         Operation::Describe => "DescribeKey",
         Operation::Rewrap => "ReEncrypt",
         Operation::Rotate => "RotateKeyOnDemand",
+        Operation::ScheduleRotation => "EnableKeyRotation",
+        Operation::Disable => "DisableKey",
+        Operation::Enable => "EnableKey",
+        Operation::ScheduleDeletion => "ScheduleKeyDeletion",
+        Operation::CancelDeletion => "CancelKeyDeletion",
     }
 }
 
@@ -165,14 +195,14 @@ fn right(operation: Operation) -> String {
     format!("kms:{}", action(operation))
 }
 
-/// The SDK has no error of its own for this: it is somewhere down the chain, as the credentials' provider said it.
-fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
-    let mut link = Some(error);
-    while let Some(error) = link {
-        if error.is::<CredentialsError>() {
-            return true;
-        }
-        link = error.source();
-    }
-    false
+/// What became of the credentials, if it was that. The SDK has no error of its own for it: it is somewhere down the chain,
+/// as the credentials' provider said it.
+fn credentials<'a>(error: &(dyn StdError + 'static)) -> Option<How<'a>> {
+    let mut chain = std::iter::successors(Some(error), |&error| error.source());
+    Some(match chain.find_map(|error| error.downcast_ref::<CredentialsError>())? {
+        CredentialsError::CredentialsNotLoaded(_) => How::NoCredentials,
+        CredentialsError::ProviderTimedOut(_) => How::CredentialsUnreachable,
+        _ if chain.any(<dyn StdError>::is::<ConnectorError>) => How::CredentialsUnreachable,
+        _ => How::CredentialsRefused,
+    })
 }

@@ -1,48 +1,62 @@
 //! AWS KMS through the official SDK.
 //!
-//! Credentials come from the SDK's default chain (environment, profile, web identity, container, instance); region and
-//! endpoint come from the URI and from nowhere else, so an environment variable cannot send data keys elsewhere. Every
+//! Credentials come from the SDK's default chain (environment, profile, web identity, container, instance), and from there
+//! those of a role where the policy names one for the key; region and endpoint come from the URI and from nowhere else, so an environment variable cannot send data keys elsewhere. Every
 //! call carries the encryption context, and every `Decrypt` names its key. AWS KMS has no batches: a batch here is
 //! that many calls, a few at a time.
 //!
 //! The SDK's own retries are off, because [`Retry`](super::Retry) does that for every provider alike. What passes
 //! through the SDK's buffers (a data key, base64 in a request or a response under TLS) is not wiped by it.
 //!
+//! A URI may name an alias, which may be pointed at another key. So what is wrapped under an alias records the ARN of the
+//! key that the service says it used (`recorded.rs`), and is unwrapped under that key. The record is no proof of who made
+//! the wrap: a key is taken from it if it is of the alias's own account, as every key is that the alias can stand for.
+//!
 //! All SDK types stay inside this module, so that the SDK is compiled in this crate and not again in every binary.
 
 mod answer;
+mod control;
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::Credentials;
+use aws_sdk_kms::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
 
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
+use super::recorded::{self, KeyArn};
 use super::service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, RootKeyState,
-    UnwrapRequest, WrapRequest,
+    Abilities, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
+    RootKeyState, UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{AwsKeyUri, KeyUri, RootKey};
 use crate::error::{Code, Error, Result};
+use crate::policy::AwsRole;
 
 /// AWS KMS API reference, `Decrypt`: a ciphertext has at most 6,144 bytes.
 const LONGEST_CIPHERTEXT: usize = 6144;
+
+/// How a session in a role is called in the logs of the role's account.
+const SESSION: &str = "enfold";
 
 /// See the module's head.
 pub struct AwsKms {
     uri: KeyUri,
     key: AwsKeyUri,
     client: Client,
+    /// A key that the URI's alias stood for: its account is the alias's.
+    stood_for: OnceLock<KeyArn>,
 }
 
 /// How to reach the service, besides what the URI says.
@@ -50,6 +64,8 @@ pub struct AwsKms {
 pub struct AwsOptions<'a> {
     /// Instead of the default chain.
     pub credentials: Option<StaticCredentials<'a>>,
+    /// To use the key in, with whatever the credentials allow.
+    pub role: Option<AwsRole>,
     pub connect_within: Duration,
     /// For one call, its connection included.
     pub answer_within: Duration,
@@ -71,7 +87,12 @@ impl std::fmt::Debug for StaticCredentials<'_> {
 
 impl Default for AwsOptions<'_> {
     fn default() -> Self {
-        Self { credentials: None, connect_within: Duration::from_secs(2), answer_within: Duration::from_secs(4) }
+        Self {
+            credentials: None,
+            role: None,
+            connect_within: Duration::from_secs(2),
+            answer_within: Duration::from_secs(4),
+        }
     }
 }
 
@@ -95,11 +116,19 @@ impl AwsKms {
                 Credentials::new(given.access_key_id, given.secret_access_key, token, None, "given by the caller");
             loader = loader.credentials_provider(credentials);
         }
-        let shared = loader.load().await;
+        let mut shared = loader.load().await;
+        if let Some(role) = &options.role {
+            shared = in_role(&shared, role).await;
+        }
         let mut config = aws_sdk_kms::config::Builder::from(&shared);
         // Set even where it is none: otherwise AWS_ENDPOINT_URL of the environment would choose whom we call.
         config.set_endpoint_url(key.endpoint().map(str::to_owned));
-        Ok(Self { uri: uri.clone(), key: key.clone(), client: Client::from_conf(config.build()) })
+        Ok(Self {
+            uri: uri.clone(),
+            key: key.clone(),
+            client: Client::from_conf(config.build()),
+            stood_for: OnceLock::new(),
+        })
     }
 
     async fn encrypt(&self, request: WrapRequest<'_>) -> Result<WrappedKey> {
@@ -114,26 +143,56 @@ impl AwsKms {
             .send()
             .await
             .map_err(|e| answer::refused(operation, &self.uri, &e))?;
-        self.same_key(operation, answer.key_id())?;
-        self.ciphertext(operation, answer.ciphertext_blob)
+        self.ciphertext(operation, answer.key_id.as_deref(), answer.ciphertext_blob)
     }
 
     async fn decrypt(&self, request: UnwrapRequest<'_>) -> Result<KeyMaterial> {
         let operation = Operation::Unwrap;
-        if request.wrapped.as_bytes().len() > LONGEST_CIPHERTEXT {
+        let (made_by, ciphertext) = recorded::read(request.wrapped.as_bytes());
+        if ciphertext.len() > LONGEST_CIPHERTEXT {
             return Err(failure::wrap_invalid(operation, &self.uri));
         }
+        let Some(made_by) = made_by else {
+            return self.decrypt_under(self.key.key(), ciphertext, request.context).await;
+        };
+        if !self.key.is_alias() {
+            // A wrap of the time when the ring named this key by an alias.
+            return match recorded::id(self.key.key()) == made_by.id() {
+                true => self.decrypt_under(self.key.key(), ciphertext, request.context).await,
+                false => Err(failure::wrap_invalid(operation, &self.uri).cause("another key made it")),
+            };
+        }
+        let known = match self.stood_for.get() {
+            Some(known) => known.clone(),
+            // Mostly the alias still stands for the key that made the wrap, and nobody need be asked about it.
+            None => match self.decrypt_under(self.key.key(), ciphertext, request.context).await {
+                Err(error) if error.code() == Code::WrapInvalid => self.resolved(operation).await?,
+                other => return other,
+            },
+        };
+        let foreign =
+            || failure::wrap_invalid(operation, &self.uri).cause("a key of another account or region made it");
+        let here = made_by.in_region(self.key.region()).filter(|arn| arn.is_of_the_account_of(&known));
+        self.decrypt_under(here.ok_or_else(foreign)?.as_str(), ciphertext, request.context).await
+    }
+
+    /// `key`: the URI's, or the one that its alias stood for when the wrap was made.
+    async fn decrypt_under(&self, key: &str, ciphertext: &[u8], context: &EncryptionContext) -> Result<KeyMaterial> {
+        let operation = Operation::Unwrap;
         let answer = self
             .client
             .decrypt()
-            .key_id(self.key.key())
+            .key_id(key)
             .encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault)
-            .set_encryption_context(pairs(request.context))
-            .ciphertext_blob(Blob::new(request.wrapped.as_bytes()))
+            .set_encryption_context(pairs(context))
+            .ciphertext_blob(Blob::new(ciphertext))
             .send()
             .await
             .map_err(|e| answer::refused(operation, &self.uri, &e))?;
-        self.same_key(operation, answer.key_id())?;
+        self.same_key(operation, key, answer.key_id())?;
+        if self.key.is_alias() {
+            self.arn(operation, answer.key_id())?;
+        }
         // Something of another length was wrapped under the same root and context: it is no data key of ours.
         self.plaintext(operation, answer.plaintext)
     }
@@ -149,16 +208,44 @@ impl AwsKms {
             .send()
             .await
             .map_err(|e| answer::refused(operation, &self.uri, &e))?;
-        self.same_key(operation, answer.key_id())?;
         Ok(GeneratedKey {
+            wrapped: self.ciphertext(operation, answer.key_id.as_deref(), answer.ciphertext_blob)?,
             key: self.plaintext(operation, answer.plaintext)?,
-            wrapped: self.ciphertext(operation, answer.ciphertext_blob)?,
         })
     }
 
-    fn ciphertext(&self, operation: Operation, blob: Option<Blob>) -> Result<WrappedKey> {
+    /// The key that the URI names now, asked of the service: an alias may have been pointed at another one.
+    async fn resolved(&self, operation: Operation) -> Result<KeyArn> {
+        let about = self.metadata(operation).await?;
+        self.arn(operation, about.arn())
+    }
+
+    async fn metadata(&self, operation: Operation) -> Result<KeyMetadata> {
+        let answer = self.client.describe_key().key_id(self.key.key()).send().await;
+        // What is refused is `DescribeKey`, whatever it was wanted for.
+        let answer = answer.map_err(|e| answer::refused(Operation::Describe, &self.uri, &e))?;
+        let about = answer.key_metadata.ok_or_else(|| self.broken(operation, "it describes nothing"))?;
+        self.same_key(operation, self.key.key(), Some(about.key_id()))?;
+        Ok(about)
+    }
+
+    fn arn(&self, operation: Operation, answered: Option<&str>) -> Result<KeyArn> {
+        let arn = answered.and_then(KeyArn::parse).filter(|arn| arn.region() == self.key.region());
+        let arn = arn.ok_or_else(|| self.broken(operation, "it names no key of this region by its ARN"))?;
+        if self.key.is_alias() {
+            self.stood_for.get_or_init(|| arn.clone());
+        }
+        Ok(arn)
+    }
+
+    fn ciphertext(&self, operation: Operation, made_by: Option<&str>, blob: Option<Blob>) -> Result<WrappedKey> {
+        self.same_key(operation, self.key.key(), made_by)?;
         let bytes = blob.map(Blob::into_inner).unwrap_or_default();
-        WrappedKey::new(bytes).map_err(|_| self.broken(operation, "it holds no ciphertext"))
+        let wrapped = match self.key.is_alias() && !bytes.is_empty() {
+            true => recorded::record(&self.arn(operation, made_by)?, &bytes),
+            false => WrappedKey::new(bytes),
+        };
+        wrapped.map_err(|_| self.broken(operation, "it holds no ciphertext"))
     }
 
     fn plaintext(&self, operation: Operation, blob: Option<Blob>) -> Result<KeyMaterial> {
@@ -168,10 +255,9 @@ impl AwsKms {
 
     /// An answer that names another key than was asked for comes from something that is not this key's service. An
     /// alias is resolved by the service, so there nothing can be compared.
-    fn same_key(&self, operation: Operation, answered: Option<&str>) -> Result<()> {
+    fn same_key(&self, operation: Operation, asked: &str, answered: Option<&str>) -> Result<()> {
         let answered = answered.ok_or_else(|| self.broken(operation, "it names no key"))?;
-        let id = |name: &str| name.rsplit_once("key/").map_or(name, |(_, id)| id).to_owned();
-        if self.key.is_alias() || id(answered) == id(self.key.key()) {
+        if asked == self.key.key() && self.key.is_alias() || recorded::id(answered) == recorded::id(asked) {
             return Ok(());
         }
         Err(self.broken(operation, "it names another key than was asked for"))
@@ -197,12 +283,14 @@ impl KeyManagementService for AwsKms {
         in_order(requests, |r| Box::pin(self.decrypt(*r))).await
     }
 
-    fn generator(&self) -> Option<&dyn GenerateDataKey> {
-        Some(self)
-    }
-
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        Some(self)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities {
+            generator: Some(self),
+            describer: Some(self),
+            rotator: Some(self),
+            controller: Some(self),
+            ..Abilities::default()
+        }
     }
 }
 
@@ -217,27 +305,37 @@ impl GenerateDataKey for AwsKms {
 impl DescribeKey for AwsKms {
     async fn describe(&self) -> Result<KeyDescription> {
         let operation = Operation::Describe;
-        let answer = self
-            .client
-            .describe_key()
-            .key_id(self.key.key())
-            .send()
-            .await
-            .map_err(|e| answer::refused(operation, &self.uri, &e))?;
-        let key = answer.key_metadata.ok_or_else(|| self.broken(operation, "it describes nothing"))?;
-        self.same_key(operation, Some(key.key_id()))?;
+        let key = self.metadata(operation).await?;
         let manager = key.key_manager().map(|m| m.as_str().to_owned()).unwrap_or_default();
         let resolved = key.arn().unwrap_or(key.key_id()).to_owned();
+        let rotation = match usable(&key) {
+            true => self.rotation(operation, &resolved).await?,
+            false => None,
+        };
         Ok(KeyDescription {
             resolved,
             state: state(&key),
             manager,
             usable: usable(&key),
             versions: None,
-            rotation: None,
+            rotation,
             warnings: Vec::new(),
         })
     }
+}
+
+/// The role's credentials instead of those that were found, which are used to assume it. Where STS is follows from the
+/// region, or from the SDK's own setting: no data key goes there.
+async fn in_role(shared: &SdkConfig, role: &AwsRole) -> SdkConfig {
+    let mut builder = AssumeRoleProvider::builder(&role.arn).session_name(SESSION).configure(shared);
+    if let Some(id) = &role.external_id {
+        builder = builder.external_id(id);
+    }
+    let provider = match shared.credentials_provider() {
+        Some(found) => builder.build_from_provider(found).await,
+        None => builder.build().await,
+    };
+    shared.to_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
 }
 
 /// AWS KMS refuses an empty map, so an empty context is sent as none.

@@ -10,10 +10,11 @@
 //! version. The service wraps under RSA keys that are disabled; so the key is read before anything is wrapped.
 //!
 //! There are no batches: a batch here is that many calls, a few at a time. `sign_in.rs` has the ways to sign in,
-//! `wire.rs` what is sent and answered.
+//! `control.rs` what is done to the key itself, `wire.rs` what is sent and answered.
 //!
 //! Tested against a fake of ours (`enfold_testkit::cloud::azure`), and not yet against the real services.
 
+mod control;
 mod sign_in;
 mod wire;
 
@@ -28,7 +29,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use self::sign_in::SignIn;
-use self::wire::{API_VERSION, KeyBundle, KeyOperation, KeyResult, Wrapping};
+use self::wire::{API_VERSION, KeyBundle, KeyOperation, KeyResult, RotationPolicy, Wrapping};
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::http::{Answer, Http, HttpOptions};
@@ -36,7 +37,8 @@ use super::json;
 use super::material::{KeyMaterial, WrappedKey};
 use super::oauth::{Issuer, Service};
 use super::service::{
-    DescribeKey, KeyDescription, KeyManagementService, RootKeyState, RotateKey, UnwrapRequest, WrapRequest,
+    Abilities, DescribeKey, KeyDescription, KeyManagementService, RootKeyState, RotationPlan, UnwrapRequest,
+    WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{AzureKeyUri, KeyUri, RootKey};
@@ -214,8 +216,31 @@ impl AzureKms {
 
     /// Calls a path of the vault.
     async fn call(&self, operation: Operation, method: Method, path: &str, body: Option<Bytes>) -> Result<Answer> {
-        let url = format!("{}{path}?api-version={API_VERSION}", self.key.address());
+        self.call_with(operation, method, path, "", body).await
+    }
+
+    /// The same with more in the query: `&name=value`, or nothing.
+    async fn call_with(
+        &self,
+        operation: Operation,
+        method: Method,
+        path: &str,
+        query: &str,
+        body: Option<Bytes>,
+    ) -> Result<Answer> {
+        let url = format!("{}{path}?api-version={API_VERSION}{query}", self.key.address());
         self.service.call(operation, &self.uri, method, &url, body).await
+    }
+
+    /// What the key's rotation policy says, for whoever may read it.
+    async fn rotation(&self, operation: Operation) -> Result<Option<RotationPlan>> {
+        let path = format!("/keys/{}/rotationpolicy", self.key.name());
+        let answer = self.call(operation, Method::GET, &path, None).await?;
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        let policy: RotationPolicy = wire::success(operation, &self.uri, &answer)?;
+        Ok(Some(RotationPlan { period: policy.period(), ..RotationPlan::default() }))
     }
 }
 
@@ -239,12 +264,8 @@ impl KeyManagementService for AzureKms {
         in_order(requests, |r| Box::pin(self.unwrap_key(*r))).await
     }
 
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        Some(self)
-    }
-
-    fn rotator(&self) -> Option<&dyn RotateKey> {
-        Some(self)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { describer: Some(self), rotator: Some(self), controller: Some(self), ..Abilities::default() }
     }
 }
 
@@ -265,24 +286,9 @@ impl DescribeKey for AzureKms {
             manager: format!("Azure ({})", about.key.kty),
             resolved: about.key.kid,
             versions: None,
-            rotation: None,
+            rotation: self.rotation(Operation::Describe).await?,
             warnings: Vec::new(),
         })
-    }
-}
-
-#[async_trait]
-impl RotateKey for AzureKms {
-    async fn rotate(&self) -> Result<()> {
-        let operation = Operation::Rotate;
-        if self.key.version().is_some() {
-            return Err(failure::failed(Code::KmsUriInvalid, operation, &self.uri)
-                .cause("the URI names one version, and would go on wrapping under that")
-                .hint("leave the version away: wraps say which version made them"));
-        }
-        let path = format!("/keys/{}/rotate", self.key.name());
-        let made: KeyBundle = self.ask(operation, Method::POST, &path, Some(Bytes::from_static(b"{}"))).await?;
-        self.version_of(operation, &made.key.kid).map(drop)
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! Of an answer only the words of its error go on (`Forbidden`, `ForbiddenByRbac`): its sentences name callers and keys.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Result};
 use crate::kms::failure::{self, Operation};
@@ -54,18 +57,107 @@ pub(super) struct JsonWebKey {
 }
 
 #[derive(Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(super) struct Attributes {
     pub enabled: bool,
     /// Not before, and not after: seconds since 1970.
     pub nbf: Option<i64>,
     pub exp: Option<i64>,
+    /// `Recoverable+Purgeable`: what becomes of the key when it is deleted.
+    recovery_level: String,
+    recoverable_days: u32,
 }
 
 impl Default for Attributes {
     fn default() -> Self {
-        Self { enabled: true, nbf: None, exp: None }
+        Self { enabled: true, nbf: None, exp: None, recovery_level: String::new(), recoverable_days: 0 }
     }
+}
+
+impl Attributes {
+    /// After a deletion; nothing where that is for good at once.
+    pub(super) fn recoverable_for(&self) -> Duration {
+        let recoverable = ["Recoverable", "CustomizedRecoverable"];
+        let soft = self.recovery_level.split('+').any(|word| recoverable.contains(&word));
+        Duration::from_secs(u64::from(if soft { self.recoverable_days } else { 0 }) * 24 * 3600)
+    }
+}
+
+/// Changes a version. What is not there stays.
+#[derive(Serialize)]
+pub(super) struct NewAttributes {
+    attributes: Enabled,
+}
+
+#[derive(Serialize)]
+struct Enabled {
+    enabled: bool,
+}
+
+impl NewAttributes {
+    pub(super) fn enabled(enabled: bool) -> Self {
+        Self { attributes: Enabled { enabled } }
+    }
+}
+
+/// A page of the versions of a key.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyList {
+    pub value: Vec<KeyItem>,
+    pub next_link: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct KeyItem {
+    pub kid: String,
+    #[serde(default)]
+    pub attributes: Attributes,
+}
+
+/// What a deletion is answered with, besides the key.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeletedKey {
+    /// Seconds since 1970.
+    pub scheduled_purge_date: Option<i64>,
+}
+
+/// When a key gets its next version. It is sent back as it came, but for the one action.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RotationPolicy {
+    lifetime_actions: Vec<Value>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    attributes: Value,
+}
+
+impl RotationPolicy {
+    /// How old a version gets before the next one is made; nothing where none is, or by another rule.
+    pub(super) fn period(&self) -> Option<Duration> {
+        let rotation = self.lifetime_actions.iter().find(|action| is_rotation(action))?;
+        let span: jiff::Span = rotation["trigger"]["timeAfterCreate"].as_str()?.parse().ok()?;
+        // Months and years as long as they are from now on.
+        let days = span.to_duration(&jiff::Zoned::now()).ok()?;
+        Duration::try_from(days).ok()
+    }
+
+    pub(super) fn set(&mut self, period: Option<Duration>) {
+        self.lifetime_actions.retain(|action| !is_rotation(action));
+        let days = period.map(|period| period.as_secs() / (24 * 3600));
+        self.lifetime_actions.extend(days.map(
+            |days| json!({ "trigger": { "timeAfterCreate": format!("P{days}D") }, "action": { "type": "Rotate" } }),
+        ));
+        // The service sets the dates itself, and takes nothing but this one.
+        self.attributes = match self.attributes.get("expiryTime") {
+            Some(expiry) if !expiry.is_null() => json!({ "expiryTime": expiry }),
+            _ => Value::Null,
+        };
+    }
+}
+
+fn is_rotation(action: &Value) -> bool {
+    action["action"]["type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("rotate"))
 }
 
 #[derive(Default, Deserialize)]
@@ -182,7 +274,12 @@ fn is_plain(text: &str) -> bool {
 /// The least role that holds the right.
 fn right(operation: Operation) -> &'static str {
     match operation {
-        Operation::Rotate => "`Key Vault Crypto Officer` (in a managed HSM `Managed HSM Crypto User`)",
+        Operation::Rotate
+        | Operation::ScheduleRotation
+        | Operation::Disable
+        | Operation::Enable
+        | Operation::ScheduleDeletion => "`Key Vault Crypto Officer` (in a managed HSM `Managed HSM Crypto User`)",
+        Operation::CancelDeletion => "`Key Vault Crypto Officer` (in a managed HSM `Managed HSM Crypto Officer`)",
         _ => {
             "`Key Vault Crypto Service Encryption User` (in a managed HSM `Managed HSM Crypto Service Encryption User`)"
         }

@@ -6,17 +6,17 @@
 //! opens is the service's decision, and the number is there to tell which wraps a version still has.
 //!
 //! Cloud KMS has no batches: a batch here is that many calls, a few at a time. `sign_in.rs` has the ways to sign in,
-//! `wire.rs` what is sent and answered.
+//! `control.rs` what is done to the key itself, `wire.rs` what is sent and answered.
 //!
 //! Tested against a fake of ours (`enfold_testkit::cloud::google`), and not yet against the real service.
 
+mod control;
 mod crc32c;
 mod credentials;
 mod sign_in;
 mod wire;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -27,14 +27,14 @@ use serde::de::DeserializeOwned;
 
 use self::crc32c::Crc32c;
 use self::sign_in::SignIn;
-use self::wire::{CryptoKey, CryptoKeyVersion, Decrypt, Decrypted, Encrypt, Encrypted, UpdatePrimary};
+use self::wire::{CryptoKey, Decrypt, Decrypted, Encrypt, Encrypted};
 use super::failure::{self, Operation};
 use super::http::{Http, HttpOptions};
 use super::json;
 use super::material::{KeyMaterial, WrappedKey};
 use super::oauth::{Issuer, Service};
 use super::service::{
-    DescribeKey, KeyDescription, KeyManagementService, RootKeyState, RotateKey, RotationPlan, UnwrapRequest,
+    Abilities, DescribeKey, KeyDescription, KeyManagementService, RootKeyState, RotationPlan, UnwrapRequest,
     WrapRequest,
 };
 use super::several::in_order;
@@ -47,9 +47,6 @@ const MAGIC: &[u8; 4] = b"gcp1";
 const NUMBER: usize = size_of::<u32>();
 /// Cloud KMS quotas: a plaintext has at most 64 KiB, and a ciphertext little more. Ours have 32 bytes.
 const LONGEST_CIPHERTEXT: usize = 4096;
-/// How often, and how long apart, a new version is looked at until it is ready: those of an HSM take some seconds.
-const LOOKS: u32 = 20;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 /// See the module's head.
 pub struct GoogleKms {
@@ -190,12 +187,8 @@ impl KeyManagementService for GoogleKms {
         in_order(requests, |r| Box::pin(self.decrypt(*r))).await
     }
 
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        Some(self)
-    }
-
-    fn rotator(&self) -> Option<&dyn RotateKey> {
-        Some(self)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { describer: Some(self), rotator: Some(self), controller: Some(self), ..Abilities::default() }
     }
 }
 
@@ -207,6 +200,7 @@ impl DescribeKey for GoogleKms {
         let rotation = RotationPlan {
             period: about.rotation_period.as_deref().and_then(wire::duration),
             next: about.next_rotation_time,
+            ..RotationPlan::default()
         };
         let Some(primary) = about.primary else {
             let (resolved, manager) = (about.name, "Google".to_owned());
@@ -240,35 +234,6 @@ impl DescribeKey for GoogleKms {
             rotation: Some(rotation),
             warnings: Vec::new(),
         })
-    }
-}
-
-#[async_trait]
-impl RotateKey for GoogleKms {
-    async fn rotate(&self) -> Result<()> {
-        let operation = Operation::Rotate;
-        let body = Some(Bytes::from_static(b"{}"));
-        let mut made: CryptoKeyVersion = self.ask(operation, Method::POST, "/cryptoKeyVersions", body).await?;
-        let Some(number) = wire::version(self.key.name(), &made.name) else {
-            return Err(failure::unusable(operation, &self.uri, "it names another key than was asked for"));
-        };
-        let mut looks = 0;
-        while made.state == "PENDING_GENERATION" && looks < LOOKS {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-            made = self.ask(operation, Method::GET, &format!("/cryptoKeyVersions/{number}"), None).await?;
-            looks += 1;
-        }
-        if made.state != "ENABLED" {
-            return Err(failure::failed(Code::KmsProtocol, operation, &self.uri)
-                .cause(format!("version {number} was made and is not ready, so the former one still wraps"))
-                .hint(format!("when it is: `gcloud kms keys set-primary-version KEY --version {number}`")));
-        }
-        let body = json::body(&UpdatePrimary { crypto_key_version_id: &number.to_string() }, 64);
-        let about: CryptoKey = self.ask(operation, Method::POST, ":updatePrimaryVersion", Some(body)).await?;
-        match about.primary {
-            Some(primary) if primary.name == made.name => Ok(()),
-            _ => Err(failure::unusable(operation, &self.uri, "the new version is not the primary one")),
-        }
     }
 }
 

@@ -67,6 +67,8 @@ pub(super) struct CryptoKey {
     /// `7776000s`.
     pub rotation_period: Option<String>,
     pub next_rotation_time: Option<jiff::Timestamp>,
+    /// How long its versions wait for their destruction.
+    pub destroy_scheduled_duration: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +78,38 @@ pub(super) struct CryptoKeyVersion {
     pub state: String,
     #[serde(default)]
     pub protection_level: String,
+    /// Of one that waits for its destruction.
+    pub destroy_time: Option<jiff::Timestamp>,
+}
+
+/// A page of them.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Versions {
+    pub crypto_key_versions: Vec<CryptoKeyVersion>,
+    pub next_page_token: String,
+}
+
+/// Changes a version, with `updateMask=state`.
+#[derive(Serialize)]
+pub(super) struct NewState {
+    pub state: &'static str,
+}
+
+/// Changes a key, with `updateMask=rotationPeriod,nextRotationTime`. What is not there is taken away.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Rotation {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation_period: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_rotation_time: Option<jiff::Timestamp>,
+}
+
+impl Rotation {
+    pub(super) fn every(period: Duration, next: jiff::Timestamp) -> Self {
+        Self { rotation_period: Some(format!("{}s", period.as_secs())), next_rotation_time: Some(next) }
+    }
 }
 
 /// The body of `:updatePrimaryVersion`.
@@ -215,7 +249,12 @@ fn right(operation: Operation) -> &'static str {
         Operation::Unwrap => "`roles/cloudkms.cryptoKeyDecrypter`",
         Operation::Describe => "`roles/cloudkms.viewer`",
         Operation::Rewrap => "`roles/cloudkms.cryptoKeyEncrypterDecrypter`",
-        Operation::Rotate => "`roles/cloudkms.admin`",
+        Operation::Rotate
+        | Operation::ScheduleRotation
+        | Operation::Disable
+        | Operation::Enable
+        | Operation::ScheduleDeletion
+        | Operation::CancelDeletion => "`roles/cloudkms.admin`",
     }
 }
 

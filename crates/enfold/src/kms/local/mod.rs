@@ -20,7 +20,9 @@ use zeroize::Zeroizing;
 use super::aead;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
-use super::service::{DescribeKey, KeyDescription, KeyManagementService, RootKeyState, UnwrapRequest, WrapRequest};
+use super::service::{
+    Abilities, DescribeKey, KeyDescription, KeyManagementService, RootKeyState, UnwrapRequest, WrapRequest,
+};
 use super::uri::{KeyUri, RootKey};
 use crate::error::{Code, Error, Result};
 use crate::private_file::Private;
@@ -127,8 +129,8 @@ impl KeyManagementService for LocalKms {
         requests.iter().map(unwrap).collect()
     }
 
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        Some(self)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { describer: Some(self), ..Abilities::default() }
     }
 }
 

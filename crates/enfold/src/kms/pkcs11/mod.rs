@@ -30,8 +30,8 @@ use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::secret::SecretSource;
 use super::service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, RootKeyState,
-    UnwrapRequest, WrapRequest,
+    Abilities, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
+    RootKeyState, UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{KeyUri, PinSource, Pkcs11KeyUri, RootKey};
@@ -154,12 +154,8 @@ impl KeyManagementService for Pkcs11Kms {
         in_order(requests, |r| Box::pin(self.unwrap_one(r))).await
     }
 
-    fn generator(&self) -> Option<&dyn GenerateDataKey> {
-        Some(self)
-    }
-
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        Some(self)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities { generator: Some(self), describer: Some(self), ..Abilities::default() }
     }
 }
 

@@ -32,8 +32,8 @@ use super::http::{Answer, Http, HttpOptions};
 use super::json::Text;
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, KeyVersions,
-    RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest, WrapRequest,
+    Abilities, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
+    KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, RotationPlan, UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{KeyUri, RootKey, VaultKeyUri};
@@ -45,6 +45,9 @@ const AT_MOST: usize = 250;
 
 /// How long the key's configuration is taken for granted. Only a key that was deleted and made again can change it.
 const CHECKED_FOR: Duration = Duration::from_secs(300);
+
+/// API documentation, "Update key configuration": `auto_rotate_period` is an hour at least, or none.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(3600);
 
 /// See the module's head.
 pub struct VaultKms {
@@ -219,6 +222,18 @@ impl VaultKms {
         wire::success(operation, &self.uri, &answer)
     }
 
+    /// Calls a path of the key that changes it.
+    async fn change(&self, operation: Operation, what: &str, body: Option<Bytes>) -> Result<()> {
+        // The server rotates a key that is not there by making none, and says so only when it is read.
+        self.bound(operation).await?;
+        let path = format!("keys/{}/{what}", self.key.key());
+        let answer = self.call(operation, Method::POST, &path, body).await?;
+        match answer.status {
+            200 | 204 => Ok(()),
+            _ => Err(wire::failed(operation, &self.uri, &answer)),
+        }
+    }
+
     async fn generate_one(&self, request: GenerateRequest<'_>) -> Result<GeneratedKey> {
         let operation = Operation::Generate;
         let path = format!("datakey/plaintext/{}", self.key.key());
@@ -275,20 +290,15 @@ impl KeyManagementService for VaultKms {
         self.batch(operation, &format!("decrypt/{}", self.key.key()), items, take).await
     }
 
-    fn generator(&self) -> Option<&dyn GenerateDataKey> {
-        Some(self)
-    }
-
-    fn describer(&self) -> Option<&dyn DescribeKey> {
-        Some(self)
-    }
-
-    fn rewrapper(&self) -> Option<&dyn RewrapKeys> {
-        Some(self)
-    }
-
-    fn rotator(&self) -> Option<&dyn RotateKey> {
-        Some(self)
+    fn abilities(&self) -> Abilities<'_> {
+        Abilities {
+            generator: Some(self),
+            describer: Some(self),
+            rewrapper: Some(self),
+            rotator: Some(self),
+            // Transit keys cannot be disabled, and a deletion takes effect at once.
+            controller: None,
+        }
     }
 }
 
@@ -316,7 +326,7 @@ impl DescribeKey for VaultKms {
                 newest: about.latest_version,
                 oldest_usable: about.min_decryption_version.max(about.min_available_version),
             }),
-            rotation: None,
+            rotation: Some(RotationPlan { period: about.rotates_every(), ..RotationPlan::default() }),
             warnings: Vec::new(),
         })
     }
@@ -335,15 +345,15 @@ impl RewrapKeys for VaultKms {
 #[async_trait]
 impl RotateKey for VaultKms {
     async fn rotate(&self) -> Result<()> {
-        let operation = Operation::Rotate;
-        // The server rotates a key that is not there by making none, and says so only when it is read.
-        self.bound(operation).await?;
-        let path = format!("keys/{}/rotate", self.key.key());
-        let answer = self.call(operation, Method::POST, &path, None).await?;
-        match answer.status {
-            200 | 204 => Ok(()),
-            _ => Err(wire::failed(operation, &self.uri, &answer)),
+        self.change(Operation::Rotate, "rotate", None).await
+    }
+
+    async fn rotate_every(&self, period: Option<Duration>) -> Result<()> {
+        let operation = Operation::ScheduleRotation;
+        if period.is_some_and(|period| period < SHORTEST_PERIOD) {
+            return Err(failure::not_so(operation, &self.uri, "transit rotates a key every hour at most"));
         }
+        self.change(operation, "config", Some(wire::rotate_every_body(period))).await
     }
 }
 

@@ -3,6 +3,8 @@
 //! The servers tell what went wrong in English sentences only, so those are recognised here; none is repeated, because
 //! some quote what was sent. What is not recognised is refused as an answer that the protocol does not allow.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -89,6 +91,9 @@ pub(super) struct KeyConfiguration {
     /// Of servers that have it.
     #[serde(default)]
     pub soft_deleted: bool,
+    /// Seconds; none where it is zero, and in servers that have no such thing.
+    #[serde(default)]
+    auto_rotate_period: u64,
 }
 
 impl KeyConfiguration {
@@ -96,6 +101,10 @@ impl KeyConfiguration {
     pub(super) fn usable(&self) -> bool {
         let whole = matches!(self.kind.as_str(), "aes256-gcm96" | "chacha20-poly1305" | "xchacha20-poly1305");
         whole && self.derived && self.supports_encryption && self.supports_decryption
+    }
+
+    pub(super) fn rotates_every(&self) -> Option<Duration> {
+        (self.auto_rotate_period > 0).then(|| Duration::from_secs(self.auto_rotate_period))
     }
 }
 
@@ -133,6 +142,14 @@ pub(super) fn data_key_body(context: &str) -> Bytes {
         bits: usize,
     }
     body(&Wanted { context, bits: KeyMaterial::LEN * 8 }, context.len() + 64)
+}
+
+pub(super) fn rotate_every_body(period: Option<Duration>) -> Bytes {
+    #[derive(Serialize)]
+    struct Wanted {
+        auto_rotate_period: u64,
+    }
+    body(&Wanted { auto_rotate_period: period.unwrap_or_default().as_secs() }, 64)
 }
 
 /// Straight into the body; it is there whenever it is written.
@@ -212,6 +229,11 @@ fn right(operation: Operation) -> &'static str {
         Operation::Describe => "`read` on `keys/KEY` of the mount",
         Operation::Rewrap => "`update` on `rewrap/KEY` and `read` on `keys/KEY` of the mount",
         Operation::Rotate => "`update` on `keys/KEY/rotate` and `read` on `keys/KEY` of the mount",
+        Operation::ScheduleRotation
+        | Operation::Disable
+        | Operation::Enable
+        | Operation::ScheduleDeletion
+        | Operation::CancelDeletion => "`update` on `keys/KEY/config` and `read` on `keys/KEY` of the mount",
     }
 }
 
@@ -260,6 +282,7 @@ mod tests {
             min_decryption_version: 1,
             min_available_version: 0,
             soft_deleted: false,
+            auto_rotate_period: 0,
         };
         assert!(about("aes256-gcm96", true).usable());
         assert!(about("xchacha20-poly1305", true).usable());

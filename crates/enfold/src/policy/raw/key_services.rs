@@ -14,6 +14,15 @@ pub(in crate::policy) struct RawKeyServices {
     /// The least version of TLS that is spoken with them. The client of AWS KMS cannot be held to `1.3`, so root keys
     /// of AWS are refused beside it.
     pub min_tls: MinTls,
+    /// At most this many requests a second from each process to each root key. None: what leaves room for others in the
+    /// quota of its service, and no limit where there is none. That is 5000 for AWS (10,000 a second, 5,500 in small
+    /// regions, shared by all that an account does with symmetric keys in a region), 500 for Google (1,000 a second) and
+    /// 100 for Azure (2,000 in ten seconds for a vault).
+    #[schemars(range(min = 1, max = 100_000))]
+    pub requests_per_second: Option<u32>,
+    /// Root keys of AWS KMS that are used in a role of their own, by their URI as in `roots`. The others are used with the
+    /// credentials that the AWS SDK finds.
+    pub aws: BTreeMap<String, RawAws>,
     /// Servers of HashiCorp Vault or OpenBao by `HOST` or `HOST:PORT` (8200 where none is named), as in the URIs.
     pub vault: BTreeMap<String, RawVault>,
     pub google: RawGoogle,
@@ -22,6 +31,17 @@ pub(in crate::policy) struct RawKeyServices {
     pub pkcs11: RawPkcs11,
     /// Local root keys that are sealed under a passphrase, by their file as in the URIs.
     pub local: BTreeMap<String, RawLocal>,
+}
+
+/// A role of AWS to use a root key in: that of another account, mostly. It is assumed with the credentials that the AWS SDK
+/// finds, at the STS of the root key's region.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawAws {
+    /// Its ARN, as `arn:aws:iam::111122223333:role/enfold`.
+    pub role_arn: Option<String>,
+    /// What the owner of the role wants to be told, so that nobody else can have us use it. It is no secret.
+    pub external_id: Option<String>,
 }
 
 /// How PKCS#11 tokens are called.

@@ -495,6 +495,23 @@ fn how_to_reach_google_is_refused_where_no_root_key_is_there_or_the_account_is_n
 }
 
 #[test]
+fn a_role_of_aws_is_one_and_belongs_to_a_root_key_of_the_policy() {
+    let aws = "[key_services.aws.\"aws-kms://eu-central-1/alias/a\"]\nrole_arn = \"arn:aws:iam::1:user/x\"\n\
+        external_id = \"a b\"\n[key_services.aws.\"aws-kms://eu-central-1/alias/b\"]\nrole_arn = \"x\"\n\
+        [key_services.aws.\"aws-kms://eu-central-1/alias/c\"]\nexternal_id = \"shop\"\n";
+    let text = SHORT
+        .replace("[\"local:dev.key\"]", "[\"aws-kms://eu-central-1/alias/a\", \"aws-kms://eu-central-1/alias/c\"]");
+    assert_snapshot!(refused(&format!("{text}{aws}")), @r#"
+    policy-invalid: the policy `enfold.toml` has 4 errors
+    enfold.toml:13: key_services.aws."aws-kms://eu-central-1/alias/a".role_arn: not the ARN of a role, as `arn:aws:iam::111122223333:role/enfold`
+    enfold.toml:14: key_services.aws."aws-kms://eu-central-1/alias/a".external_id: 2 to 1224 letters, digits and `_+=,.@:/-`
+    enfold.toml:15: key_services.aws."aws-kms://eu-central-1/alias/b": no root key of AWS KMS has this URI
+    enfold.toml:17: key_services.aws."aws-kms://eu-central-1/alias/c".role_arn: missing
+    hint: add `role_arn = "arn:aws:iam::ACCOUNT:role/NAME"` under `[key_services.aws."aws-kms://eu-central-1/alias/c"]`
+    "#);
+}
+
+#[test]
 fn a_way_to_sign_in_to_azure_takes_its_own_file_alone() {
     let azure = "[key_services.azure]\nauth = \"client-secret\"\ntoken_file = \"t\"\ntenant_id = \"a/b\"\nauthority = \"http://h\"\n";
     let text = SHORT.replace("local:dev.key", "azure-kv://shop.vault.azure.net/keys/orders");

@@ -19,6 +19,8 @@ pub enum Right {
     Wrap,
     Unwrap,
     Rotate,
+    /// Everything else that changes a key.
+    Manage,
 }
 
 pub const TENANT: &str = "11111111-2222-4333-8444-555555555555";

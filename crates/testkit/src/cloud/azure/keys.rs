@@ -1,5 +1,7 @@
 //! Keys with versions, and the operations of the fake that use them.
 
+mod control;
+
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrap};
 use aws_lc_rs::rand;
@@ -10,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use self::control::Control;
 use super::entra::Right;
 use super::{Fault, knows, refusal};
 use crate::cloud::server::{Reply, Request};
@@ -37,6 +40,10 @@ pub(super) struct Key {
     kind: Kind,
     name: String,
     versions: Vec<Version>,
+    pub(super) policy: Value,
+    pub(super) recoverable_days: u32,
+    /// It was asked back, and is not there yet.
+    looks_until_there: u32,
 }
 
 pub(super) struct Version {
@@ -66,6 +73,7 @@ enum Operation<'a> {
     Wrap(&'a str),
     Unwrap(&'a str),
     Rotate,
+    Control(Control<'a>),
 }
 
 impl Kind {
@@ -95,6 +103,9 @@ impl Kind {
 impl<'a> Call<'a> {
     pub(super) fn of(request: &'a Request) -> Option<Self> {
         let parts: Vec<&str> = request.path.split('/').skip(1).collect();
+        if let Some((key, control)) = Control::of(&request.method, &parts) {
+            return Some(Self { key, operation: Operation::Control(control) });
+        }
         let (key, operation) = match (request.method.as_str(), &parts[..]) {
             ("GET", ["keys", key]) => (key, Operation::Get(None)),
             ("GET", ["keys", key, version]) => (key, Operation::Get(Some(version))),
@@ -108,12 +119,26 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn is_of_the_deleted(&self) -> bool {
-        matches!(self.operation, Operation::GetDeleted)
+        matches!(self.operation, Operation::GetDeleted | Operation::Control(Control::Recover))
+    }
+
+    /// The key goes over to those that are deleted, or back.
+    pub(super) fn moves(&self) -> bool {
+        matches!(self.operation, Operation::Control(Control::Delete | Control::Recover))
+    }
+
+    /// The parameters that the operation knows.
+    pub(super) fn parameters(&self) -> &'static [&'static str] {
+        match self.operation {
+            Operation::Control(Control::List) => &["api-version", "$skiptoken", "maxresults"],
+            _ => &["api-version"],
+        }
     }
 
     pub(super) fn right(&self) -> Right {
         match self.operation {
-            Operation::Get(_) | Operation::GetDeleted => Right::Get,
+            Operation::Get(_) | Operation::GetDeleted | Operation::Control(Control::List) => Right::Get,
+            Operation::Control(_) => Right::Manage,
             Operation::Wrap(_) => Right::Wrap,
             Operation::Unwrap(_) => Right::Unwrap,
             Operation::Rotate => Right::Rotate,
@@ -123,7 +148,8 @@ impl<'a> Call<'a> {
 
 impl Key {
     pub(super) fn new(kind: Kind, name: &str) -> Self {
-        Self { kind, name: name.to_owned(), versions: vec![Version::new(kind)] }
+        let (versions, policy) = (vec![Version::new(kind)], control::default_policy(name));
+        Self { kind, name: name.to_owned(), versions, policy, recoverable_days: 90, looks_until_there: 0 }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -139,12 +165,17 @@ impl Key {
     }
 
     pub(super) fn answer(&mut self, call: &Call<'_>, request: &Request, fault: Option<Fault>) -> Result<Reply, Reply> {
+        if self.looks_until_there > 0 && !call.is_of_the_deleted() {
+            self.looks_until_there -= 1;
+            return Err(refusal(404, "KeyNotFound", None));
+        }
         let answer = match call.operation {
-            Operation::Get(None) | Operation::GetDeleted => self.show(&self.versions[self.versions.len() - 1]),
+            Operation::Control(control) => self.control(control, request)?,
+            Operation::Get(None) | Operation::GetDeleted => self.show(self.last()),
             Operation::Get(Some(id)) => self.show(self.version(id)?),
             Operation::Rotate => {
                 self.versions.push(Version::new(self.kind));
-                self.show(&self.versions[self.versions.len() - 1])
+                self.show(self.last())
             }
             Operation::Wrap(id) => {
                 let (version, value) = (self.version(id)?, self.value(request)?);
@@ -219,7 +250,8 @@ impl Key {
         }
         let mut attributes = json!({
             "enabled": version.enabled, "created": 1_700_000_000, "updated": 1_700_000_000,
-            "recoveryLevel": "Recoverable+Purgeable", "recoverableDays": 90,
+            "recoveryLevel": if self.recoverable_days == 0 { "Purgeable" } else { "Recoverable+Purgeable" },
+            "recoverableDays": self.recoverable_days,
         });
         if let Some(nbf) = nbf {
             attributes["nbf"] = nbf.into();

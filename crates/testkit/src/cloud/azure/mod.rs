@@ -102,6 +102,20 @@ impl FakeAzure {
         }
     }
 
+    /// When the key of a URI gets its next version, in the service's own words.
+    pub fn rotation_policy(&self, uri: &str) -> Value {
+        self.with_key(uri, |key| key.policy.clone())
+    }
+
+    pub fn set_rotation_policy(&self, uri: &str, policy: Value) {
+        self.with_key(uri, |key| key.policy = policy);
+    }
+
+    /// For how many days the key of a URI can be recovered once it is deleted; none: not at all.
+    pub fn set_recoverable_days(&self, uri: &str, days: u32) {
+        self.with_key(uri, |key| key.recoverable_days = days);
+    }
+
     /// What the next call of a vault meets; called again, the one after it.
     pub fn next(&self, fault: Fault) {
         self.state().script.next(fault);
@@ -147,7 +161,7 @@ impl State {
     fn keyed(&mut self, request: &Request, fault: Option<Fault>) -> Result<Reply, Reply> {
         let call = keys::Call::of(request).ok_or_else(|| refusal(404, "NotFound", None))?;
         match request.query.get("api-version").map(String::as_str) {
-            Some("7.4") if request.query.len() == 1 => {}
+            Some("7.4") if request.query.keys().all(|name| call.parameters().contains(&name.as_str())) => {}
             _ => return Err(refusal(400, "BadParameter", None)),
         }
         let found = if call.is_of_the_deleted() { &mut self.deleted } else { &mut self.keys };
@@ -155,10 +169,16 @@ impl State {
         // Who calls is asked before what is there. Which of the services it is can be told by the key alone.
         let resource = key.as_ref().map(|key| key.kind().resource());
         self.entra.admit(request, resource, call.right())?;
-        match key {
-            Some(key) => key.answer(&call, request, fault),
-            None => Err(refusal(404, "KeyNotFound", None)),
+        let Some(key) = key else { return Err(refusal(404, "KeyNotFound", None)) };
+        let reply = key.answer(&call, request, fault)?;
+        if call.moves() {
+            let (from, to) = match call.is_of_the_deleted() {
+                true => (&mut self.deleted, &mut self.keys),
+                false => (&mut self.keys, &mut self.deleted),
+            };
+            to.extend(from.remove_entry(call.key));
         }
+        Ok(reply)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Kind, Right, State, Validity, keys};
 use crate::cloud::server::{Reply, Request};
 
-const ALL: [Right; 4] = [Right::Get, Right::Wrap, Right::Unwrap, Right::Rotate];
+const ALL: [Right; 5] = [Right::Get, Right::Wrap, Right::Unwrap, Right::Rotate, Right::Manage];
 
 /// A fake with one key, a token of somebody who may do everything, and the key's version.
 fn fake(kind: Kind) -> (State, String, String) {
@@ -111,4 +111,33 @@ fn the_shown_modulus_is_that_of_the_key() {
     // It stands as it is in the public key.
     let der = fake.keys.get_mut("k").unwrap().newest().public_key();
     assert!(der.windows(256).any(|w| digest(&SHA256, w).as_ref() == digest(&SHA256, &n).as_ref()));
+}
+
+#[test]
+fn a_key_is_deleted_recovered_and_given_a_rotation_policy_as_documented_and_no_other_way() {
+    let (mut fake, token, version) = fake(Kind::Rsa);
+    let mut ask = |method: &str, path: &str, body: &Value| {
+        let mut asked = request(&token, path, body);
+        asked.method = method.to_owned();
+        let reply = fake.answer(&asked).unwrap();
+        (said(&reply).1, serde_json::from_slice::<Value>(&reply.body).unwrap())
+    };
+    let rotation = |after: &str| json!({ "lifetimeActions": [{ "trigger": { "timeAfterCreate": after }, "action": { "type": "Rotate" } }] });
+    assert_eq!(ask("PUT", "/keys/k/rotationpolicy", &rotation("P90D")).0, "");
+    let created = json!({ "lifetimeActions": [], "attributes": { "created": 1 } });
+    for bad in [rotation("P1D"), rotation("90 days"), created, json!({ "attributes": {} })] {
+        assert_eq!(ask("PUT", "/keys/k/rotationpolicy", &bad).0, "BadParameter", "{bad}");
+    }
+    for bad in [json!({ "enabled": false }), json!({ "attributes": { "enabled": "no" } })] {
+        assert_eq!(ask("PATCH", &format!("/keys/k/{version}"), &bad).0, "BadParameter", "{bad}");
+    }
+    assert_eq!(ask("POST", "/deletedkeys/k/recover", &Value::Null).0, "KeyNotFound");
+    let (_, deleted) = ask("DELETE", "/keys/k", &Value::Null);
+    assert!(deleted["scheduledPurgeDate"].as_i64() > deleted["deletedDate"].as_i64());
+    assert_eq!(ask("GET", "/keys/k", &Value::Null).0, "KeyNotFound");
+    assert_eq!(ask("POST", "/deletedkeys/k/recover", &Value::Null).0, "");
+    // It takes a while until it is there.
+    assert_eq!(ask("GET", "/keys/k", &Value::Null).0, "KeyNotFound");
+    assert_eq!(ask("GET", "/keys/k", &Value::Null).0, "KeyNotFound");
+    assert_eq!(ask("GET", "/keys/k", &Value::Null).0, "");
 }

@@ -1,5 +1,7 @@
 //! Keys with versions, and the methods of the fake that use them.
 
+mod control;
+
 use std::collections::BTreeMap;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -7,8 +9,10 @@ use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crc::{CRC_32_ISCSI, Crc};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
+use self::control::Control;
 use super::iam::Right;
 use super::{Fault, refusal, unknown_field};
 use crate::cloud::server::{Reply, Request};
@@ -26,7 +30,9 @@ pub enum VersionState {
 pub(super) struct Key {
     name: String,
     pub(super) purpose: &'static str,
-    pub(super) rotation: Option<(&'static str, &'static str)>,
+    /// The period and the next time.
+    pub(super) rotation: Option<(String, String)>,
+    pub(super) destroyed_after: SignedDuration,
     pub(super) looks_until_ready: u32,
     versions: BTreeMap<u32, Version>,
     primary: u32,
@@ -35,6 +41,7 @@ pub(super) struct Key {
 struct Version {
     state: VersionState,
     looks_left: u32,
+    destroyed_at: Option<Timestamp>,
     key: LessSafeKey,
 }
 
@@ -52,6 +59,7 @@ enum Method {
     Decrypt,
     CreateVersion,
     UpdatePrimary,
+    Control(Control),
 }
 
 impl VersionState {
@@ -70,6 +78,9 @@ impl<'a> Call<'a> {
     pub(super) fn of(method: &str, name: &'a str) -> Option<Self> {
         let versions = |rest: &'a str| rest.rsplit_once("/cryptoKeyVersions/").map(|(key, n)| (key, n.parse().ok()));
         let call = |key, method| Some(Self { key, method });
+        if let Some((key, control)) = Control::of(method, name) {
+            return call(key, Method::Control(control));
+        }
         match method {
             "GET" => match versions(name) {
                 Some((key, Some(number))) => call(key, Method::GetVersion(number)),
@@ -89,26 +100,47 @@ impl<'a> Call<'a> {
 
     pub(super) fn right(&self) -> Right {
         match self.method {
-            Method::Get | Method::GetVersion(_) => Right::Get,
+            Method::Get | Method::GetVersion(_) | Method::Control(Control::List) => Right::Get,
             Method::Encrypt => Right::Encrypt,
             Method::Decrypt => Right::Decrypt,
-            Method::CreateVersion | Method::UpdatePrimary => Right::Admin,
+            Method::CreateVersion | Method::UpdatePrimary | Method::Control(_) => Right::Admin,
         }
+    }
+
+    /// The parameters of the request, each of which the method has to know.
+    pub(super) fn knows_parameters(&self, request: &Request) -> Result<(), Reply> {
+        let known = if let Method::Control(control) = self.method { control.parameters() } else { &[] };
+        control::parameters(request, known)
     }
 }
 
 impl Key {
     pub(super) fn new(name: &str) -> Self {
         let (name, versions) = (name.to_owned(), BTreeMap::from([(1, Version::new(0))]));
-        Self { name, purpose: "ENCRYPT_DECRYPT", rotation: None, looks_until_ready: 0, versions, primary: 1 }
+        Self {
+            name,
+            purpose: "ENCRYPT_DECRYPT",
+            rotation: None,
+            destroyed_after: control::DESTROYED_AFTER,
+            looks_until_ready: 0,
+            versions,
+            primary: 1,
+        }
+    }
+
+    pub(super) fn state(&self, version: u32) -> VersionState {
+        self.versions[&version].state
     }
 
     pub(super) fn set_state(&mut self, version: u32, to: VersionState) {
-        self.versions.get_mut(&version).expect("a version of this key").state = to;
+        let destroyed_at = (to == VersionState::DestroyScheduled).then(|| Timestamp::now() + self.destroyed_after);
+        let version = self.versions.get_mut(&version).expect("a version of this key");
+        (version.state, version.destroyed_at) = (to, destroyed_at);
     }
 
     pub(super) fn answer(&mut self, call: &Call<'_>, request: &Request, fault: Option<Fault>) -> Result<Reply, Reply> {
         let answer = match call.method {
+            Method::Control(control) => self.control(control, request)?,
             Method::Get => self.described(),
             Method::GetVersion(number) => self.version_described(number)?,
             Method::CreateVersion => {
@@ -227,13 +259,17 @@ impl Key {
     }
 
     fn show(&self, number: u32) -> Value {
-        json!({
+        let mut about = json!({
             "name": format!("{}/cryptoKeyVersions/{number}", self.name),
             "state": self.versions[&number].state.name(),
             "protectionLevel": "SOFTWARE",
             "algorithm": "GOOGLE_SYMMETRIC_ENCRYPTION",
             "createTime": "2026-01-01T00:00:00Z",
-        })
+        });
+        if let Some(at) = self.versions[&number].destroyed_at {
+            about["destroyTime"] = at.to_string().into();
+        }
+        about
     }
 
     fn described(&self) -> Value {
@@ -242,15 +278,15 @@ impl Key {
             "purpose": self.purpose,
             "createTime": "2026-01-01T00:00:00Z",
             "versionTemplate": { "protectionLevel": "SOFTWARE", "algorithm": "GOOGLE_SYMMETRIC_ENCRYPTION" },
-            "destroyScheduledDuration": "2592000s",
+            "destroyScheduledDuration": format!("{}s", self.destroyed_after.as_secs()),
         });
         // Keys for other purposes have no primary version.
         if self.purpose == "ENCRYPT_DECRYPT" {
             about["primary"] = self.show(self.primary);
         }
-        if let Some((period, next)) = self.rotation {
-            about["rotationPeriod"] = period.into();
-            about["nextRotationTime"] = next.into();
+        if let Some((period, next)) = &self.rotation {
+            about["rotationPeriod"] = period.as_str().into();
+            about["nextRotationTime"] = next.as_str().into();
         }
         about
     }
@@ -262,7 +298,7 @@ impl Version {
         rand::fill(&mut key).expect("random bytes");
         let state = if looks == 0 { VersionState::Enabled } else { VersionState::PendingGeneration };
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).expect("32 bytes"));
-        Self { state, looks_left: looks, key }
+        Self { state, looks_left: looks, destroyed_at: None, key }
     }
 
     /// The number of the version, a nonce, and what AES-256-GCM makes of it.

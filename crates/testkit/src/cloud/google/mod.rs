@@ -12,6 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::script::Script;
@@ -81,12 +82,23 @@ impl FakeGoogle {
         self.with_key(uri, |key| key.set_state(version, to));
     }
 
+    pub fn version(&self, uri: &str, version: u32) -> VersionState {
+        let mut found = VersionState::Destroyed;
+        self.with_key(uri, |key| found = key.state(version));
+        found
+    }
+
     pub fn set_purpose(&self, uri: &str, purpose: &'static str) {
         self.with_key(uri, |key| key.purpose = purpose);
     }
 
-    pub fn set_rotation(&self, uri: &str, period: &'static str, next: &'static str) {
-        self.with_key(uri, |key| key.rotation = Some((period, next)));
+    pub fn set_rotation(&self, uri: &str, period: &str, next: &str) {
+        self.with_key(uri, |key| key.rotation = Some((period.to_owned(), next.to_owned())));
+    }
+
+    /// How long versions wait for their destruction: it is chosen when a key is made, so call this first.
+    pub fn set_destroyed_after(&self, uri: &str, hours: i64) {
+        self.with_key(uri, |key| key.destroyed_after = SignedDuration::from_hours(hours));
     }
 
     /// New versions are made in so many looks at them, as in an HSM.
@@ -141,9 +153,7 @@ impl State {
     fn keyed(&mut self, request: &Request, name: &str, fault: Option<Fault>) -> Result<Reply, Reply> {
         let call =
             keys::Call::of(&request.method, name).ok_or_else(|| refusal(404, "NOT_FOUND", "Method not found.", &[]))?;
-        if let Some(parameter) = request.query.keys().next() {
-            return Err(unknown_field(parameter));
-        }
+        call.knows_parameters(request)?;
         self.identities.admit(request, call.right())?;
         let key = self
             .keys

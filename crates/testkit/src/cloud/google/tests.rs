@@ -86,3 +86,37 @@ fn an_answer_says_whether_checksums_came_and_opens_only_with_what_was_bound() {
     let refused = ask(":decrypt", json!({ "ciphertext": bound["ciphertext"] }));
     assert_eq!(refused["error"]["message"], "Decryption failed: the ciphertext is invalid.");
 }
+
+#[test]
+fn versions_change_their_states_as_documented_and_no_other_way() {
+    let (mut fake, token) = fake();
+    let mut ask = |method: &str, what: &str, query: &[(&str, &str)], body: Value| {
+        let mut asked = request(&token, what, &body);
+        asked.method = method.to_owned();
+        asked.query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let reply = fake.answer(&asked).unwrap();
+        let state = serde_json::from_slice::<Value>(&reply.body).unwrap()["state"].as_str().map(str::to_owned);
+        state.unwrap_or_else(|| said(&reply).1)
+    };
+    let (first, mask) = ("/cryptoKeyVersions/1", [("updateMask", "state")]);
+    let mut patch = |query: &[(&str, &str)], state: &str| ask("PATCH", first, query, json!({ "state": state }));
+    assert_eq!(patch(&[], "DISABLED"), "INVALID_ARGUMENT");
+    assert_eq!(patch(&mask, "DESTROYED"), "INVALID_ARGUMENT");
+    assert_eq!(patch(&mask, "DISABLED"), "DISABLED");
+    let mut post = |what: &str| ask("POST", &format!("{first}{what}"), &[], json!({}));
+    assert_eq!(post(":restore"), "FAILED_PRECONDITION");
+    assert_eq!(post(":destroy"), "DESTROY_SCHEDULED");
+    assert_eq!(post(":destroy"), "FAILED_PRECONDITION");
+    assert_eq!(ask("PATCH", first, &mask, json!({ "state": "ENABLED" })), "FAILED_PRECONDITION");
+    assert_eq!(ask("POST", &format!("{first}:restore"), &[], json!({})), "DISABLED");
+
+    let plan = [("updateMask", "rotationPeriod,nextRotationTime")];
+    for bad in [
+        json!({ "rotationPeriod": "7776000s" }),
+        json!({ "rotationPeriod": "3600s", "nextRotationTime": "2099-01-01T00:00:00Z" }),
+        json!({ "rotationPeriod": "7776000s", "nextRotationTime": "2020-01-01T00:00:00Z" }),
+    ] {
+        assert_eq!(ask("PATCH", "", &plan, bad.clone()), "INVALID_ARGUMENT", "{bad}");
+    }
+    assert_eq!(ask("GET", "/cryptoKeyVersions", &[("page", "2")], json!({})), "INVALID_ARGUMENT");
+}

@@ -1,0 +1,112 @@
+//! Rotating a key of AWS KMS, taking it out of use, and deleting it.
+//!
+//! None of these actions takes an alias, so that is resolved first.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_kms::primitives::DateTime;
+
+use super::{AwsKms, answer};
+use crate::error::{Result, Retry};
+use crate::kms::failure::{self, Operation};
+use crate::kms::service::{ControlKey, RotateKey, RotationPlan};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// AWS KMS API reference, `EnableKeyRotation`: `RotationPeriodInDays`.
+const PERIODS: std::ops::RangeInclusive<u64> = 90..=2560;
+/// `ScheduleKeyDeletion`: `PendingWindowInDays`.
+const WINDOWS: std::ops::RangeInclusive<u64> = 7..=30;
+
+#[async_trait]
+impl RotateKey for AwsKms {
+    async fn rotate(&self) -> Result<()> {
+        let operation = Operation::Rotate;
+        let request = self.client.rotate_key_on_demand().key_id(self.target(operation).await?);
+        request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
+    }
+
+    async fn rotate_every(&self, period: Option<Duration>) -> Result<()> {
+        let operation = Operation::ScheduleRotation;
+        let Some(period) = period else {
+            let request = self.client.disable_key_rotation().key_id(self.target(operation).await?);
+            return request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e));
+        };
+        let days = period.as_secs() / DAY.as_secs();
+        let whole = period == Duration::from_secs(days * DAY.as_secs());
+        let days = i32::try_from(days).ok().filter(|_| whole && PERIODS.contains(&days));
+        let days = days.ok_or_else(|| {
+            failure::not_so(operation, &self.uri, "AWS KMS rotates keys every 90 to 2560 days, by whole days")
+        })?;
+        let request = self.client.enable_key_rotation().key_id(self.target(operation).await?);
+        let sent = request.rotation_period_in_days(days).send().await;
+        sent.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
+    }
+}
+
+#[async_trait]
+impl ControlKey for AwsKms {
+    async fn disable(&self) -> Result<()> {
+        let operation = Operation::Disable;
+        let request = self.client.disable_key().key_id(self.target(operation).await?);
+        request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
+    }
+
+    async fn enable(&self) -> Result<()> {
+        let operation = Operation::Enable;
+        let request = self.client.enable_key().key_id(self.target(operation).await?);
+        request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
+    }
+
+    async fn schedule_deletion(&self, at_least: Duration) -> Result<jiff::Timestamp> {
+        let operation = Operation::ScheduleDeletion;
+        let days = at_least.as_secs().div_ceil(DAY.as_secs()).max(*WINDOWS.start());
+        let days = i32::try_from(days).ok().filter(|_| WINDOWS.contains(&days));
+        let days = days.ok_or_else(|| failure::not_so(operation, &self.uri, "AWS KMS waits for 7 to 30 days"))?;
+        let request = self.client.schedule_key_deletion().key_id(self.target(operation).await?);
+        let sent = request.pending_window_in_days(days).send().await;
+        let answer = sent.map_err(|e| answer::refused(operation, &self.uri, &e))?;
+        let at = answer.deletion_date.as_ref().and_then(timestamp);
+        at.ok_or_else(|| self.broken(operation, "it does not say when the key will be gone"))
+    }
+
+    async fn cancel_deletion(&self) -> Result<()> {
+        let operation = Operation::CancelDeletion;
+        let request = self.client.cancel_key_deletion().key_id(self.target(operation).await?);
+        request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
+    }
+}
+
+impl AwsKms {
+    /// What the actions here name: the URI's key, or the one that its alias stands for now.
+    async fn target(&self, operation: Operation) -> Result<String> {
+        match self.key.is_alias() {
+            false => Ok(self.key.key().to_owned()),
+            true => self.resolved(operation).await.map(|arn| arn.to_string()),
+        }
+    }
+
+    /// What the service says of the rotation of a key, where it says anything: those of imported material have none, and
+    /// whoever only uses a key may not ask.
+    pub(super) async fn rotation(&self, operation: Operation, key: &str) -> Result<Option<RotationPlan>> {
+        let answer = match self.client.get_key_rotation_status().key_id(key).send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let error = answer::refused(operation, &self.uri, &error);
+                return if error.code().retry() == Retry::Later { Err(error) } else { Ok(None) };
+            }
+        };
+        let on = answer.key_rotation_enabled();
+        let days = answer.rotation_period_in_days().and_then(|days| u32::try_from(days).ok());
+        Ok(Some(RotationPlan {
+            // A year where the service does not say, as it did before the period could be chosen.
+            period: on.then(|| DAY * days.unwrap_or(365)),
+            next: answer.next_rotation_date().filter(|_| on).and_then(timestamp),
+            under_way_since: answer.on_demand_rotation_start_date().and_then(timestamp),
+        }))
+    }
+}
+
+fn timestamp(at: &DateTime) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).ok()?).ok()
+}
