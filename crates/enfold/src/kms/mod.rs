@@ -49,7 +49,7 @@ mod oauth;
 mod pkcs11;
 mod registry;
 mod retry;
-#[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
+#[cfg(any(feature = "aws", feature = "http", feature = "pkcs11", feature = "redis"))]
 #[cfg_attr(
     not(all(feature = "azure", feature = "google", feature = "vault")),
     allow(dead_code, reason = "each provider uses its own part of it")

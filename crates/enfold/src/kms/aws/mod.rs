@@ -1,7 +1,7 @@
 //! AWS KMS through the official SDK.
 //!
-//! Credentials come from the SDK's default chain (environment, profile, web identity, container, instance); region and
-//! endpoint come from the URI and from nowhere else, so an environment variable cannot send data keys elsewhere. Every
+//! Credentials come from the SDK's default chain (environment, profile, web identity, container, instance), and are
+//! looked for again when a file of profiles has changed (`client.rs`); region and endpoint come from the URI and from nowhere else, so an environment variable cannot send data keys elsewhere. Every
 //! call carries the encryption context, and every `Decrypt` names its key. AWS KMS has no batches: a batch here is
 //! that many calls, a few at a time.
 //!
@@ -11,19 +11,16 @@
 //! All SDK types stay inside this module, so that the SDK is compiled in this crate and not again in every binary.
 
 mod answer;
+mod client;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
-use aws_sdk_kms::Client;
-use aws_sdk_kms::config::Credentials;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
 
+use self::client::Clients;
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
@@ -42,7 +39,7 @@ const LONGEST_CIPHERTEXT: usize = 6144;
 pub struct AwsKms {
     uri: KeyUri,
     key: AwsKeyUri,
-    client: Client,
+    clients: Clients,
 }
 
 /// How to reach the service, besides what the URI says.
@@ -81,31 +78,15 @@ impl AwsKms {
         let RootKey::Aws(key) = uri.root() else {
             return Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a key of AWS KMS")));
         };
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(options.connect_within)
-            .operation_attempt_timeout(options.answer_within)
-            .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(key.region().to_owned()))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts);
-        if let Some(given) = options.credentials {
-            let token = given.session_token.map(str::to_owned);
-            let credentials =
-                Credentials::new(given.access_key_id, given.secret_access_key, token, None, "given by the caller");
-            loader = loader.credentials_provider(credentials);
-        }
-        let shared = loader.load().await;
-        let mut config = aws_sdk_kms::config::Builder::from(&shared);
-        // Set even where it is none: otherwise AWS_ENDPOINT_URL of the environment would choose whom we call.
-        config.set_endpoint_url(key.endpoint().map(str::to_owned));
-        Ok(Self { uri: uri.clone(), key: key.clone(), client: Client::from_conf(config.build()) })
+        Ok(Self { uri: uri.clone(), key: key.clone(), clients: Clients::new(key, options).await })
     }
 
     async fn encrypt(&self, request: WrapRequest<'_>) -> Result<WrappedKey> {
         let operation = Operation::Wrap;
         let answer = self
-            .client
+            .clients
+            .current()
+            .await
             .encrypt()
             .key_id(self.key.key())
             .encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault)
@@ -124,7 +105,9 @@ impl AwsKms {
             return Err(failure::wrap_invalid(operation, &self.uri));
         }
         let answer = self
-            .client
+            .clients
+            .current()
+            .await
             .decrypt()
             .key_id(self.key.key())
             .encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault)
@@ -141,7 +124,9 @@ impl AwsKms {
     async fn generate_one(&self, request: GenerateRequest<'_>) -> Result<GeneratedKey> {
         let operation = Operation::Generate;
         let answer = self
-            .client
+            .clients
+            .current()
+            .await
             .generate_data_key()
             .key_id(self.key.key())
             .key_spec(DataKeySpec::Aes256)
@@ -218,7 +203,9 @@ impl DescribeKey for AwsKms {
     async fn describe(&self) -> Result<KeyDescription> {
         let operation = Operation::Describe;
         let answer = self
-            .client
+            .clients
+            .current()
+            .await
             .describe_key()
             .key_id(self.key.key())
             .send()
