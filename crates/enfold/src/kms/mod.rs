@@ -58,6 +58,8 @@ mod secret;
 mod service;
 #[cfg(any(feature = "aws", feature = "azure", feature = "google", feature = "vault", feature = "pkcs11"))]
 mod several;
+#[cfg(any(feature = "aws", feature = "http"))]
+mod tls_fault;
 mod uri;
 #[cfg(feature = "vault")]
 mod vault;
