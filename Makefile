@@ -52,6 +52,10 @@ bless: ## Rewrite generated references, vectors and snapshots after a change tha
 bench: deps ## Measure; prints ratios, each side by side in one run, and writes target/bench.json
 	scripts/bench.sh
 
+.PHONY: fips
+fips: ## Build everything on the FIPS module, and run the tests of core and enfold on it (some twenty minutes)
+	scripts/fips.sh
+
 .PHONY: fuzz
 fuzz: deps ## Fuzz the envelope parser for five minutes (needs a nightly toolchain)
 	scripts/fuzz.sh

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # What a new user does with the demo, checked: it runs, the audit is clean, no e-mail is left in the file's bytes, a
 # rollback brings every value back.
+#
+#   scripts/check-demo.sh                    as the user builds it
+#   scripts/check-demo.sh DEMO ROLLBACK      the demo by one program, audit and rollback by another
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-make --no-print-directory demo
-enfold=target/bin/enfold
+enfold=${2:-target/bin/enfold}
 config=target/demo/enfold.toml
 db=target/demo/app.db
+if [ $# = 0 ]; then make --no-print-directory demo; else "$1" demo --dir target/demo; fi
 
 $enfold --config $config audit --full --json >target/demo/audit.json
 python3 - <<'PY'

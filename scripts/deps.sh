@@ -2,12 +2,16 @@
 # Installs what the tests need on Debian 12 besides a Rust toolchain: apt packages, a Python environment in
 # target/venv, the second PKCS#11 token in target/pkcs11-token, and the Chinook data in target/chinook. Does nothing for
 # what is there already.
+#
+#   scripts/deps.sh [fips]      with fips: also what the FIPS module is built with
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(build-essential openssl postgresql-15 pgbouncer redis-server sqlite3 python3 python3-venv)
 # PKCS#11: a token, the tool of the guide, and what the second token is built with.
 packages+=(softhsm2 opensc pkg-config libssl-dev libsqlite3-dev libclang1-14 libclang-common-14-dev)
+# The module's source is compiled by CMake; Perl writes its assembly, and Go checks and seals its boundary.
+[ "${1:-}" != fips ] || packages+=(cmake golang-go perl)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

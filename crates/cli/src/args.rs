@@ -4,9 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// A build on the FIPS module says so.
+const VERSION: &str =
+    if cfg!(feature = "fips") { concat!(env!("CARGO_PKG_VERSION"), " (FIPS)") } else { env!("CARGO_PKG_VERSION") };
+
 /// Encrypts the sensitive columns of a running database, under keys that a key service keeps.
 #[derive(Parser, Debug)]
-#[command(name = "enfold", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "enfold", version = VERSION, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

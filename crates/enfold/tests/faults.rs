@@ -39,7 +39,7 @@ async fn survives(kms: &Retry, proxy: &FaultProxy) {
     let faults = [
         (Fault::Late(Duration::from_millis(150)), true),
         (Fault::Trickle(Duration::from_millis(30)), false),
-        (Fault::HalfOpen, false),
+        (Fault::StallAfter(0), false),
         (Fault::CutAfter(0), false),
         (Fault::CutAfter(9), false),
         (Fault::CutAfter(120), false),

@@ -373,6 +373,35 @@ async fn without_an_endpoint_in_the_uri_the_environment_still_does_not_choose_on
 }
 
 #[tokio::test]
+async fn another_file_of_credentials_is_taken_up_without_a_restart() {
+    const FILE: &str = "AWS_SHARED_CREDENTIALS_FILE";
+    let profile = |id: &str| format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = secret\n");
+    if let Ok(uri) = std::env::var(CHILD) {
+        let file = std::env::var(FILE).unwrap();
+        let kms = AwsKms::open(&uri.parse().unwrap(), &AwsOptions::default()).await.unwrap();
+        let call = async || kms.wrap_one(&material(), &context()).await.unwrap_err();
+        call().await;
+        std::fs::write(&file, profile("SECOND")).unwrap();
+        call().await;
+        // It is gone for a moment, as when somebody replaces it.
+        std::fs::remove_file(&file).unwrap();
+        call().await;
+        std::fs::write(&file, profile("THIRD")).unwrap();
+        call().await;
+        return;
+    }
+    let listener = refusing(400, "ExpiredTokenException").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials");
+    std::fs::write(&file, profile("FIRST")).unwrap();
+    let name = "another_file_of_credentials_is_taken_up_without_a_restart";
+    again(name, &listener.uri(UNKNOWN_KEY), &[(FILE, file.to_str().unwrap())]).await;
+    let signed = |request: &String| request.split_once("Credential=").unwrap().1.split('/').next().unwrap().to_owned();
+    let signers: Vec<String> = listener.requests().iter().map(signed).collect();
+    assert_eq!(signers, ["FIRST", "SECOND", "SECOND", "THIRD"]);
+}
+
+#[tokio::test]
 async fn without_credentials_the_error_says_so() {
     if let Ok(uri) = std::env::var(CHILD) {
         println!("{}", wrap_as_child(&uri, None).await);

@@ -27,7 +27,7 @@ fn every_sentence_of_the_page_on_outages_names_the_test_that_holds_it() {
     for promise in promises {
         let (says, named) = promise.rsplit_once(" (`").unwrap_or_else(|| panic!("no test is named: {promise}"));
         let named = named.split_once(')').map_or(named, |(named, _)| named);
-        for name in named.split(", ").map(|name| name.trim_matches('`')) {
+        for name in named.split(", ").map(|name| name.trim().trim_matches('`')) {
             assert!(tests.contains(&format!("fn {name}()")), "no test `{name}`, which is to hold: {says}");
         }
     }

@@ -19,3 +19,4 @@ pub mod postgres_private;
 pub mod redis;
 pub mod rng;
 pub mod small_disk;
+pub mod tls_front;

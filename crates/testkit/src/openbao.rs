@@ -84,7 +84,7 @@ impl OpenBao {
 #[derive(Clone, Copy)]
 pub struct Secured<'a> {
     pub certificate: &'a ServerCertificate,
-    /// `tls12` or `tls13`.
+    /// `tls11`, `tls12` or `tls13`.
     pub newest: &'a str,
 }
 
@@ -99,13 +99,27 @@ pub struct Private {
 impl Private {
     /// Starts one that listens without TLS, and with it as often as asked to.
     pub async fn start(secured: &[Secured<'_>]) -> Self {
+        loop {
+            let mut server = Self::on_free_ports(secured);
+            match server.wait().await {
+                Ok(()) => return server,
+                // Somebody else took a port between our look and the server's.
+                Err(log) if log.contains("address already in use") => {}
+                Err(log) => panic!("OpenBao did not start:\n{log}"),
+            }
+        }
+    }
+
+    fn on_free_ports(secured: &[Secured<'_>]) -> Self {
         let folder = TempDir::with_prefix("enfold-openbao-").expect("a temporary directory");
         let (port, ports): (u16, Vec<u16>) = (free_port(), secured.iter().map(|_| free_port()).collect());
         let listener = |(port, how): (&u16, &Secured<'_>)| {
             let (certificate, key) = (&how.certificate.certificate, &how.certificate.key);
             let address = format!("127.0.0.1:{port}");
             json!({ "tcp": {
-                "address": address, "tls_cert_file": certificate, "tls_key_file": key, "tls_max_version": how.newest
+                "address": address, "tls_cert_file": certificate, "tls_key_file": key, "tls_max_version": how.newest,
+                // By itself it has nothing older than 1.2.
+                "tls_min_version": how.newest.min("tls12")
             }})
         };
         let listeners: Vec<Value> = ports.iter().zip(secured).map(listener).collect();
@@ -125,9 +139,7 @@ impl Private {
             .spawn()
             .expect("OpenBao starts");
         let plain = OpenBao { host: format!("127.0.0.1:{port}"), namespace: None };
-        let mut server = Self { plain, secured: ports, process, folder };
-        server.wait().await;
-        server
+        Self { plain, secured: ports, process, folder }
     }
 
     /// The same server without TLS.
@@ -154,12 +166,15 @@ impl Private {
         }
     }
 
-    async fn wait(&mut self) {
+    /// Until it answers; what it said last where it ended instead.
+    async fn wait(&mut self) -> Result<(), String> {
         while TcpStream::connect(&self.plain.host).await.is_err() || !self.log().contains("Unseal Key: ") {
-            let ended = self.process.try_wait().expect("a process");
-            assert!(ended.is_none(), "OpenBao did not start:\n{}", self.log());
+            if self.process.try_wait().expect("a process").is_some() {
+                return Err(self.log());
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        Ok(())
     }
 
     fn log(&self) -> String {

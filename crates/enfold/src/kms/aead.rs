@@ -3,10 +3,11 @@
 //!
 //! `prefix ‖ version 1 ‖ salt 16 ‖ nonce 12 ‖ ciphertext ‖ tag 16`; the ciphertext of a key is 32 bytes long. HKDF-SHA-256 (RFC 5869) over the root key with
 //! the random salt gives an AES-256-GCM key for this wrap alone, so the root key is used for nothing but HKDF and the
-//! count of wraps under it is not bounded by the nonce (NIST SP 800-38D section 8.3). The associated data is
-//! everything before the ciphertext and then the canonical encryption context.
+//! count of wraps under it is not bounded by the nonce (NIST SP 800-38D section 8.3). The nonce is drawn where it is
+//! used, inside the crypto library, as a FIPS module wants it (section 8.2.2). The associated data is everything before
+//! the nonce and then the canonical encryption context; GCM itself binds the nonce.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::{hkdf, rand};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -48,23 +49,22 @@ pub(crate) fn seal(
     plain: &[u8],
     context: &EncryptionContext,
 ) -> Result<Vec<u8>> {
-    let mut random = [0; SALT + NONCE_LEN];
-    rand::fill(&mut random).map_err(|_| Error::new(Code::Internal, "cannot draw random bytes for a wrap"))?;
-    let (salt, nonce) = random.split_at(SALT);
+    let mut salt = [0; SALT];
+    rand::fill(&mut salt).map_err(|_| Error::new(Code::Internal, "cannot draw random bytes for a wrap"))?;
 
-    let mut wrapped = Vec::with_capacity(prefix.len() + 1 + random.len() + plain.len() + TAG);
+    let mut wrapped = Vec::with_capacity(prefix.len() + 1 + SALT + NONCE_LEN + plain.len() + TAG);
     wrapped.extend_from_slice(prefix);
     wrapped.push(VERSION);
-    wrapped.extend_from_slice(&random);
+    wrapped.extend_from_slice(&salt);
     let aad = [&wrapped[..], &context.canonical()].concat();
 
     // The plaintext is sealed where it lies; on any way out of here the copy holds ciphertext or zeros.
     let mut sealed = Zeroizing::new(plain.to_vec());
     let cannot = |_| Error::new(Code::Internal, "cannot seal a data key under a key of this process");
-    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(cannot)?;
-    let tag = wrapping_key(root, salt, purpose)
-        .and_then(|k| k.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed))
+    let (nonce, tag) = wrapping_key(root, &salt, purpose)
+        .and_then(|k| k.seal_in_place_separate_tag(Aad::from(aad), &mut sealed))
         .map_err(cannot)?;
+    wrapped.extend_from_slice(nonce.as_ref());
     wrapped.extend_from_slice(&sealed);
     wrapped.extend_from_slice(tag.as_ref());
     Ok(wrapped)
@@ -79,9 +79,9 @@ pub(crate) fn open(
     context: &EncryptionContext,
 ) -> Option<Zeroizing<Vec<u8>>> {
     let body = bytes.strip_prefix(prefix)?.strip_prefix(&[VERSION])?;
-    let (random, sealed) = body.split_at_checked(SALT + NONCE_LEN)?;
-    let (salt, nonce) = random.split_at(SALT);
-    let aad = [&bytes[..bytes.len() - sealed.len()], &context.canonical()].concat();
+    let (salt, rest) = body.split_at_checked(SALT)?;
+    let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
+    let aad = [&bytes[..bytes.len() - rest.len()], &context.canonical()].concat();
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
     let mut opened = Zeroizing::new(sealed.to_vec());
     let key = wrapping_key(root, salt, purpose).ok()?;
@@ -94,13 +94,13 @@ fn wrapping_key(
     root: &KeyMaterial,
     salt: &[u8],
     purpose: &'static [u8],
-) -> std::result::Result<LessSafeKey, aws_lc_rs::error::Unspecified> {
+) -> std::result::Result<RandomizedNonceKey, aws_lc_rs::error::Unspecified> {
     let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(root.expose());
     let mut key = [0; KeyMaterial::LEN];
     let filled = pseudo_random.expand(&[purpose], hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut key));
-    let unbound = filled.and_then(|()| UnboundKey::new(&AES_256_GCM, &key));
+    let made = filled.and_then(|()| RandomizedNonceKey::new(&AES_256_GCM, &key));
     key.zeroize();
-    unbound.map(LessSafeKey::new)
+    made
 }
 
 // HKDF-SHA-256's output block is 32 bytes and AES-256 takes 32: one block, no truncation.

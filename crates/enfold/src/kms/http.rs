@@ -13,11 +13,11 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
-use rustls::CertificateError;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::failure::{self, Operation};
 use super::secret::{self, Readers, Stamp};
+use super::tls_fault::TlsFault;
 use super::uri::KeyUri;
 use crate::error::{Code, Error, Result, Retry};
 use crate::policy::{MinTls, TlsIdentity};
@@ -235,17 +235,14 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
 /// `url`: whoever was called, the key service itself or somebody who issues tokens for it.
 fn missed(operation: Operation, uri: &KeyUri, url: &str, error: &reqwest::Error) -> Error {
     if error.is_timeout() {
-        return failure::timed_out(operation, uri);
+        let late = failure::timed_out(operation, uri);
+        return if error.is_connect() { late.cause("the connection itself did not come about") } else { late };
     }
     let unavailable = failure::failed(Code::KmsUnavailable, operation, uri);
-    match tls_error(error) {
-        Some(rustls::Error::InvalidCertificate(fault)) => untrusted(unavailable, fault),
-        Some(rustls::Error::InvalidMessage(_)) => unavailable
-            .cause("the key service does not speak TLS there")
-            .hint("see at which port it speaks TLS, and name that one in the URI"),
-        Some(_) => unavailable
-            .cause("the key service and this machine agree on no TLS")
-            .hint("see which versions it offers; the policy's `key_services.min_tls` is the least that is taken"),
+    match TlsFault::of(error) {
+        // It did speak TLS when the connection was made.
+        Some(TlsFault::NoTls) if !error.is_connect() => TlsFault::Damaged.told(unavailable, ""),
+        Some(fault) => fault.told(unavailable, "the policy (`ca_file`)"),
         None => unavailable
             .cause("the key service could not be reached, or hung up")
             .hint(format!("check the way to `{}`, and whether it is the right place", place(url))),
@@ -257,44 +254,6 @@ fn place(url: &str) -> String {
     let url = url::Url::parse(url).ok();
     let place = url.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
     place.map_or_else(|| "?".to_owned(), |(host, port)| format!("{host}:{port}"))
-}
-
-fn untrusted(error: Error, fault: &CertificateError) -> Error {
-    use CertificateError as Fault;
-    match fault {
-        // A bad signature: the authority has the name of a trusted one, and another key.
-        Fault::UnknownIssuer | Fault::BadSignature => error
-            .cause("the certificate of the key service is of an authority that is not trusted")
-            .hint("name the authority in the policy (`ca_file`), if it is one of yours"),
-        Fault::NotValidForName | Fault::NotValidForNameContext { .. } => error
-            .cause("the certificate of the key service is for another host")
-            .hint("name the host in the URI that the certificate is for"),
-        Fault::Expired | Fault::ExpiredContext { .. } | Fault::NotValidYet | Fault::NotValidYetContext { .. } => error
-            .cause("the certificate of the key service is out of its dates")
-            .hint("compare this machine's clock, and have the certificate renewed"),
-        _ => error
-            .cause("the certificate of the key service cannot be trusted")
-            .hint("look at it: `openssl s_client -connect HOST:PORT`"),
-    }
-}
-
-/// It is the content of an I/O error somewhere down the chain.
-fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
-    let mut link = std::error::Error::source(error);
-    while let Some(error) = link {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(found) = inner.and_then(|e| e.downcast_ref::<rustls::Error>()) {
-            return Some(found);
-        }
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found);
-        }
-        link = match inner {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ mod pkcs11;
 pub(crate) mod recorded;
 mod registry;
 mod retry;
-#[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
+#[cfg(any(feature = "aws", feature = "http", feature = "pkcs11", feature = "redis"))]
 #[cfg_attr(
     not(all(feature = "azure", feature = "google", feature = "vault")),
     allow(dead_code, reason = "each provider uses its own part of it")
@@ -59,6 +59,8 @@ mod secret;
 mod service;
 #[cfg(any(feature = "aws", feature = "azure", feature = "google", feature = "vault", feature = "pkcs11"))]
 mod several;
+#[cfg(any(feature = "aws", feature = "http"))]
+mod tls_fault;
 mod uri;
 #[cfg(feature = "vault")]
 mod vault;

@@ -150,7 +150,7 @@ impl Budget {
     }
 
     fn refund(&mut self) {
-        self.tenths = self.capacity.min(self.tenths + 1);
+        self.tenths = self.capacity.min(self.tenths.saturating_add(1));
     }
 }
 

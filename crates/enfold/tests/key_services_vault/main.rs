@@ -17,3 +17,4 @@ mod session;
 mod sign_in;
 mod suite;
 mod tls;
+mod tls_faults;

@@ -59,12 +59,16 @@ async fn an_app_role_signs_in_again_when_its_token_is_gone() {
     role.end_tokens(&engine).await;
     assert_eq!(kms.unwrap_one(&wrapped, &context()).await.ok().unwrap().expose(), material().expose());
 
+    let VaultSignIn::AppRole { secret_id_file: Some(file), .. } = &role.options.sign_in else { unreachable!() };
+    let good = std::fs::read_to_string(file).unwrap();
     engine.secret("secret-id", "11111111-0000-4000-8000-000000000000");
     role.end_tokens(&engine).await;
     let error = kms.unwrap_one(&wrapped, &context()).await.err().unwrap();
     assert_eq!(error.code(), Code::KmsAccessDenied, "{error}");
     assert!(error.hints().any(|h| h.contains("SecretID")), "{}", shown(&error));
     assert!(!format!("{error:?}").contains("11111111"), "the SecretID is not repeated");
+    engine.secret("secret-id", &good);
+    assert!(kms.unwrap_one(&wrapped, &context()).await.is_ok(), "a SecretID that was replaced is taken up");
 }
 
 #[tokio::test]

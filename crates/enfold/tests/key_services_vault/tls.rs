@@ -12,27 +12,34 @@ use crate::engine::{Engine, open, serves, shown};
 use crate::key_service::{context, material};
 
 /// The listeners of the server, in their order.
-const SOUND: usize = 0;
-const ELSEWHERE: usize = 1;
-const EXPIRED: usize = 2;
-const ONLY_1_2: usize = 3;
+pub(crate) const SOUND: usize = 0;
+pub(crate) const ELSEWHERE: usize = 1;
+pub(crate) const EXPIRED: usize = 2;
+pub(crate) const ONLY_1_2: usize = 3;
+pub(crate) const ONLY_1_1: usize = 4;
+/// Its certificate is of an authority that has the name of the trusted one, and is another.
+pub(crate) const STRANGER: usize = 5;
 
-struct OverTls {
-    server: Private,
-    engine: Engine,
-    authority: Authority,
+pub(crate) struct OverTls {
+    pub(crate) server: Private,
+    pub(crate) engine: Engine,
+    pub(crate) authority: Authority,
 }
 
 impl OverTls {
-    async fn start() -> Self {
-        let authority = Authority::new();
+    pub(crate) async fn start() -> Self {
+        // Of the same name.
+        let (authority, another) = (Authority::new(), Authority::new());
         let [sound, elsewhere] = ["localhost", "elsewhere.example"].map(|name| authority.issue(name));
         let expired = authority.issue_expired("localhost");
+        let stranger = another.issue("localhost");
         let server = Private::start(&[
             Secured { certificate: &sound, newest: "tls13" },
             Secured { certificate: &elsewhere, newest: "tls13" },
             Secured { certificate: &expired, newest: "tls13" },
             Secured { certificate: &sound, newest: "tls12" },
+            Secured { certificate: &sound, newest: "tls11" },
+            Secured { certificate: &stranger, newest: "tls13" },
         ])
         .await;
         let engine = Engine::on(server.plain().clone()).await;
@@ -40,7 +47,11 @@ impl OverTls {
     }
 
     fn uri(&self, listener: usize) -> String {
-        format!("vault://localhost:{}/{}/orders", self.server.port(listener), self.engine.mount)
+        self.uri_at(self.server.port(listener))
+    }
+
+    pub(crate) fn uri_at(&self, port: u16) -> String {
+        format!("vault://localhost:{port}/{}/orders", self.engine.mount)
     }
 
     fn options(&self, ca_file: &Path, min_tls: MinTls) -> VaultOptions {
@@ -55,7 +66,7 @@ impl OverTls {
     }
 }
 
-fn must_say(error: &Error, cause: &str, hint: &str) {
+pub(crate) fn must_say(error: &Error, cause: &str, hint: &str) {
     assert_eq!(error.code(), Code::KmsUnavailable, "{error}");
     let shown = shown(error);
     assert!(shown.contains(cause) && shown.contains(hint), "{shown}");

@@ -12,6 +12,7 @@ use aws_sdk_kms::operation::RequestId;
 
 use crate::error::{Code, Error};
 use crate::kms::failure::{self, Operation};
+use crate::kms::tls_fault::TlsFault;
 use crate::kms::uri::KeyUri;
 
 /// The small generic part: everything else is compiled once.
@@ -22,7 +23,9 @@ where
     let how = match error {
         SdkError::TimeoutError(_) => How::TimedOut,
         SdkError::DispatchFailure(failure) if failure.is_timeout() => How::TimedOut,
-        SdkError::DispatchFailure(_) => credentials(error).unwrap_or(How::Unreachable),
+        SdkError::DispatchFailure(_) => {
+            credentials(error).unwrap_or_else(|| How::Unreachable(TlsFault::of(error)))
+        }
         SdkError::ConstructionFailure(_) => credentials(error).unwrap_or(How::Unsent),
         SdkError::ResponseError(response) => How::Answer { name: None, status: response.raw().status().as_u16() },
         SdkError::ServiceError(service) => {
@@ -36,7 +39,7 @@ where
 #[derive(Clone, Copy)]
 enum How<'a> {
     TimedOut,
-    Unreachable,
+    Unreachable(Option<TlsFault>),
     NoCredentials,
     /// A role, or whoever else gives the credentials, refused.
     CredentialsRefused,
@@ -67,10 +70,14 @@ enum Kind {
 fn translate(operation: Operation, uri: &KeyUri, how: How<'_>, request: Option<&str>) -> Error {
     let (name, status) = match how {
         How::TimedOut => return failure::timed_out(operation, uri),
-        How::Unreachable => {
-            return failure::failed(Code::KmsUnavailable, operation, uri)
-                .cause("AWS KMS could not be reached")
-                .hint("check the region and the endpoint of the URI, and the way there");
+        How::Unreachable(fault) => {
+            let unavailable = failure::failed(Code::KmsUnavailable, operation, uri);
+            return match fault {
+                Some(fault) => fault.told(unavailable, "SSL_CERT_FILE"),
+                None => unavailable
+                    .cause("AWS KMS could not be reached")
+                    .hint("check the region and the endpoint of the URI, and the way there"),
+            };
         }
         How::NoCredentials => {
             return failure::failed(Code::KmsAccessDenied, operation, uri)

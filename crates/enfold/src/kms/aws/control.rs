@@ -22,14 +22,14 @@ const WINDOWS: std::ops::RangeInclusive<u64> = 7..=30;
 impl RotateKey for AwsKms {
     async fn rotate(&self) -> Result<()> {
         let operation = Operation::Rotate;
-        let request = self.client.rotate_key_on_demand().key_id(self.target(operation).await?);
+        let request = self.clients.current().await.rotate_key_on_demand().key_id(self.target(operation).await?);
         request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
     }
 
     async fn rotate_every(&self, period: Option<Duration>) -> Result<()> {
         let operation = Operation::ScheduleRotation;
         let Some(period) = period else {
-            let request = self.client.disable_key_rotation().key_id(self.target(operation).await?);
+            let request = self.clients.current().await.disable_key_rotation().key_id(self.target(operation).await?);
             return request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e));
         };
         let days = period.as_secs() / DAY.as_secs();
@@ -38,7 +38,7 @@ impl RotateKey for AwsKms {
         let days = days.ok_or_else(|| {
             failure::not_so(operation, &self.uri, "AWS KMS rotates keys every 90 to 2560 days, by whole days")
         })?;
-        let request = self.client.enable_key_rotation().key_id(self.target(operation).await?);
+        let request = self.clients.current().await.enable_key_rotation().key_id(self.target(operation).await?);
         let sent = request.rotation_period_in_days(days).send().await;
         sent.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
     }
@@ -48,13 +48,13 @@ impl RotateKey for AwsKms {
 impl ControlKey for AwsKms {
     async fn disable(&self) -> Result<()> {
         let operation = Operation::Disable;
-        let request = self.client.disable_key().key_id(self.target(operation).await?);
+        let request = self.clients.current().await.disable_key().key_id(self.target(operation).await?);
         request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
     }
 
     async fn enable(&self) -> Result<()> {
         let operation = Operation::Enable;
-        let request = self.client.enable_key().key_id(self.target(operation).await?);
+        let request = self.clients.current().await.enable_key().key_id(self.target(operation).await?);
         request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
     }
 
@@ -63,7 +63,7 @@ impl ControlKey for AwsKms {
         let days = at_least.as_secs().div_ceil(DAY.as_secs()).max(*WINDOWS.start());
         let days = i32::try_from(days).ok().filter(|_| WINDOWS.contains(&days));
         let days = days.ok_or_else(|| failure::not_so(operation, &self.uri, "AWS KMS waits for 7 to 30 days"))?;
-        let request = self.client.schedule_key_deletion().key_id(self.target(operation).await?);
+        let request = self.clients.current().await.schedule_key_deletion().key_id(self.target(operation).await?);
         let sent = request.pending_window_in_days(days).send().await;
         let answer = sent.map_err(|e| answer::refused(operation, &self.uri, &e))?;
         let at = answer.deletion_date.as_ref().and_then(timestamp);
@@ -72,7 +72,7 @@ impl ControlKey for AwsKms {
 
     async fn cancel_deletion(&self) -> Result<()> {
         let operation = Operation::CancelDeletion;
-        let request = self.client.cancel_key_deletion().key_id(self.target(operation).await?);
+        let request = self.clients.current().await.cancel_key_deletion().key_id(self.target(operation).await?);
         request.send().await.map(drop).map_err(|e| answer::refused(operation, &self.uri, &e))
     }
 }
@@ -89,7 +89,7 @@ impl AwsKms {
     /// What the service says of the rotation of a key, where it says anything: those of imported material have none, and
     /// whoever only uses a key may not ask.
     pub(super) async fn rotation(&self, operation: Operation, key: &str) -> Result<Option<RotationPlan>> {
-        let answer = match self.client.get_key_rotation_status().key_id(key).send().await {
+        let answer = match self.clients.current().await.get_key_rotation_status().key_id(key).send().await {
             Ok(answer) => answer,
             Err(error) => {
                 let error = answer::refused(operation, &self.uri, &error);

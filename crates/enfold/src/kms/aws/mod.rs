@@ -1,7 +1,8 @@
 //! AWS KMS through the official SDK.
 //!
-//! Credentials come from the SDK's default chain (environment, profile, web identity, container, instance), and from there
-//! those of a role where the policy names one for the key; region and endpoint come from the URI and from nowhere else, so an environment variable cannot send data keys elsewhere. Every
+//! Credentials come from the SDK's default chain (environment, profile, web identity, container, instance), and from
+//! there those of a role where the policy names one for the key; they are looked for again when a file of profiles has
+//! changed (`client.rs`). Region and endpoint come from the URI and from nowhere else, so an environment variable cannot send data keys elsewhere. Every
 //! call carries the encryption context, and every `Decrypt` names its key. AWS KMS has no batches: a batch here is
 //! that many calls, a few at a time.
 //!
@@ -15,6 +16,7 @@
 //! All SDK types stay inside this module, so that the SDK is compiled in this crate and not again in every binary.
 
 mod answer;
+mod client;
 mod control;
 
 use std::collections::HashMap;
@@ -22,15 +24,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_config::retry::RetryConfig;
-use aws_config::sts::AssumeRoleProvider;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_kms::Client;
-use aws_sdk_kms::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
 
+use self::client::Clients;
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
@@ -47,14 +44,11 @@ use crate::policy::AwsRole;
 /// AWS KMS API reference, `Decrypt`: a ciphertext has at most 6,144 bytes.
 const LONGEST_CIPHERTEXT: usize = 6144;
 
-/// How a session in a role is called in the logs of the role's account.
-const SESSION: &str = "enfold";
-
 /// See the module's head.
 pub struct AwsKms {
     uri: KeyUri,
     key: AwsKeyUri,
-    client: Client,
+    clients: Clients,
     /// A key that the URI's alias stood for: its account is the alias's.
     stood_for: OnceLock<KeyArn>,
 }
@@ -102,31 +96,10 @@ impl AwsKms {
         let RootKey::Aws(key) = uri.root() else {
             return Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a key of AWS KMS")));
         };
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(options.connect_within)
-            .operation_attempt_timeout(options.answer_within)
-            .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(key.region().to_owned()))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts);
-        if let Some(given) = options.credentials {
-            let token = given.session_token.map(str::to_owned);
-            let credentials =
-                Credentials::new(given.access_key_id, given.secret_access_key, token, None, "given by the caller");
-            loader = loader.credentials_provider(credentials);
-        }
-        let mut shared = loader.load().await;
-        if let Some(role) = &options.role {
-            shared = in_role(&shared, role).await;
-        }
-        let mut config = aws_sdk_kms::config::Builder::from(&shared);
-        // Set even where it is none: otherwise AWS_ENDPOINT_URL of the environment would choose whom we call.
-        config.set_endpoint_url(key.endpoint().map(str::to_owned));
         Ok(Self {
             uri: uri.clone(),
             key: key.clone(),
-            client: Client::from_conf(config.build()),
+            clients: Clients::new(key, options).await,
             stood_for: OnceLock::new(),
         })
     }
@@ -134,7 +107,9 @@ impl AwsKms {
     async fn encrypt(&self, request: WrapRequest<'_>) -> Result<WrappedKey> {
         let operation = Operation::Wrap;
         let answer = self
-            .client
+            .clients
+            .current()
+            .await
             .encrypt()
             .key_id(self.key.key())
             .encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault)
@@ -180,7 +155,9 @@ impl AwsKms {
     async fn decrypt_under(&self, key: &str, ciphertext: &[u8], context: &EncryptionContext) -> Result<KeyMaterial> {
         let operation = Operation::Unwrap;
         let answer = self
-            .client
+            .clients
+            .current()
+            .await
             .decrypt()
             .key_id(key)
             .encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault)
@@ -200,7 +177,9 @@ impl AwsKms {
     async fn generate_one(&self, request: GenerateRequest<'_>) -> Result<GeneratedKey> {
         let operation = Operation::Generate;
         let answer = self
-            .client
+            .clients
+            .current()
+            .await
             .generate_data_key()
             .key_id(self.key.key())
             .key_spec(DataKeySpec::Aes256)
@@ -221,7 +200,7 @@ impl AwsKms {
     }
 
     async fn metadata(&self, operation: Operation) -> Result<KeyMetadata> {
-        let answer = self.client.describe_key().key_id(self.key.key()).send().await;
+        let answer = self.clients.current().await.describe_key().key_id(self.key.key()).send().await;
         // What is refused is `DescribeKey`, whatever it was wanted for.
         let answer = answer.map_err(|e| answer::refused(Operation::Describe, &self.uri, &e))?;
         let about = answer.key_metadata.ok_or_else(|| self.broken(operation, "it describes nothing"))?;
@@ -322,20 +301,6 @@ impl DescribeKey for AwsKms {
             warnings: Vec::new(),
         })
     }
-}
-
-/// The role's credentials instead of those that were found, which are used to assume it. Where STS is follows from the
-/// region, or from the SDK's own setting: no data key goes there.
-async fn in_role(shared: &SdkConfig, role: &AwsRole) -> SdkConfig {
-    let mut builder = AssumeRoleProvider::builder(&role.arn).session_name(SESSION).configure(shared);
-    if let Some(id) = &role.external_id {
-        builder = builder.external_id(id);
-    }
-    let provider = match shared.credentials_provider() {
-        Some(found) => builder.build_from_provider(found).await,
-        None => builder.build().await,
-    };
-    shared.to_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
 }
 
 /// AWS KMS refuses an empty map, so an empty context is sent as none.

@@ -138,6 +138,9 @@ impl AzureKms {
         let value = json::encode(&URL_SAFE_NO_PAD, parts.wrapped);
         let answer = match self.operate(operation, &parts.version, "unwrapkey", parts.wrapping, &value).await {
             Err(error) if error.code() == Code::KmsKeyNotFound => return Err(self.which(error).await),
+            Err(error) if error.code() == Code::KmsKeyDisabled => {
+                return Err(self.retired(error, &parts.version).await);
+            }
             other => other?,
         };
         let payload = answer.value.bytes::<PAYLOAD>(&URL_SAFE_NO_PAD).ok_or_else(invalid)?;
@@ -155,6 +158,20 @@ impl AzureKms {
                 .cause("the version of the key that made it is none of this key's"),
             Err(other) if other.code() == Code::KmsAccessDenied => error,
             Err(other) => other,
+        }
+    }
+
+    /// A version that is disabled is another matter than a key that is, and the service says both in the same way. Where
+    /// the key may not be asked about, its answer stands.
+    async fn retired(&self, error: Error, version: &str) -> Error {
+        let operation = Operation::Unwrap;
+        let Ok(about) = self.about(operation).await else { return error };
+        match self.version_of(operation, &about.key.kid) {
+            Ok(newest) if newest != version && about.attributes.enabled => {
+                failure::version_retired(operation, &self.uri)
+                    .cause(format!("version `{version}` made it, and the newest is `{newest}`"))
+            }
+            _ => error,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Requests to whoever issues tokens, and what is made of the answers.
 //!
-//! Of a refusal only the `error` word of RFC 6749, section 5.2, is repeated: the description may quote what was sent.
+//! Of a refusal only the `error` word of RFC 6749, section 5.2, is repeated, and the numbers that Microsoft Entra ID puts
+//! beside it: the description may quote what was sent.
 
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,9 @@ struct Granted {
 #[derive(Deserialize)]
 struct Refused {
     error: Option<String>,
+    /// Of Microsoft Entra ID, which refuses a secret that has expired in the same word as a wrong one.
+    #[serde(default)]
+    error_codes: Vec<u64>,
 }
 
 impl Issuer {
@@ -103,7 +107,7 @@ impl Issuer {
         };
         let error = self.failed(operation, code, request.url).cause(http::answered(answer.status));
         let error = match word(&answer) {
-            Some(word) => error.cause(format!("it said `{word}`")),
+            Some(word) => error.cause(format!("it said {word}")),
             None => error,
         };
         Err(answer.paced(if code == Code::KmsAccessDenied { error.hint(request.hint) } else { error }))
@@ -188,10 +192,15 @@ fn asked(url: &str) -> String {
     format!("a token was asked for at `{}`", host.unwrap_or_else(|| "?".to_owned()))
 }
 
-/// `invalid_grant` and the like; nothing that is not one word.
+/// `invalid_grant` and the like, with Microsoft's number where there is one; nothing that is not one word.
 fn word(answer: &Answer) -> Option<String> {
     let refused: Refused = serde_json::from_slice(&answer.body).ok()?;
-    refused.error.filter(|w| (1..=40).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    let is_one = |w: &String| (1..=40).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let word = refused.error.filter(is_one)?;
+    Some(match refused.error_codes.first() {
+        Some(number) => format!("`{word}`, `AADSTS{number}`"),
+        None => format!("`{word}`"),
+    })
 }
 
 /// A number, or the same in quotation marks: Azure's machines write it so.

@@ -31,13 +31,16 @@ pub const MACHINE: &str = "99999999-8888-4777-8666-555555555555";
 /// What a program in an App Service has to show.
 pub const IDENTITY_HEADER: &str = "an-identity-header";
 
+/// `AADSTS7000222`.
+const SECRET_EXPIRED: u64 = 7_000_222;
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 #[derive(Default)]
 pub(super) struct Entra {
     pub(super) endpoint: String,
     rights: BTreeMap<String, BTreeSet<Right>>,
-    secrets: BTreeSet<String>,
+    /// With when each ends.
+    secrets: BTreeMap<String, i64>,
     /// Public keys by the thumbprint of their certificate.
     certificates: BTreeMap<String, Vec<u8>>,
     /// Tokens of a cluster that the application trusts.
@@ -83,7 +86,13 @@ impl FakeAzure {
 
     /// The application has this secret from now on, and no other.
     pub fn set_secret(&self, secret: &str) {
-        self.state().entra.secrets = [secret.to_owned()].into();
+        self.state().entra.secrets = [(secret.to_owned(), i64::MAX)].into();
+    }
+
+    /// Its secrets come to their end, and so do the tokens that were given out for them.
+    pub fn expire_secrets(&self) {
+        self.state().entra.secrets.values_mut().for_each(|ends| *ends = now());
+        self.end_tokens();
     }
 
     pub fn add_certificate(&self, certificate: &Certificate) {
@@ -151,7 +160,10 @@ impl Entra {
             return refused(400, "unsupported_grant_type");
         }
         let known = match form.len() {
-            4 => self.secrets.contains(field("client_secret")),
+            4 => match self.secrets.get(field("client_secret")) {
+                Some(ends) if *ends <= now() => return numbered(401, "invalid_client", SECRET_EXPIRED),
+                known => known.is_some(),
+            },
             5 if field("client_assertion_type") == ASSERTION_TYPE => {
                 let assertion = field("client_assertion");
                 self.federated.contains(assertion) || self.is_asserted(assertion)
@@ -219,7 +231,13 @@ impl Entra {
 }
 
 fn refused(status: u16, error: &str) -> Reply {
-    Reply::json(status, &json!({ "error": error, "error_description": "AADSTS70000: quotes what was sent" }))
+    numbered(status, error, 70000)
+}
+
+/// "Microsoft Entra authentication and authorization error codes" has the numbers.
+fn numbered(status: u16, error: &str, number: u64) -> Reply {
+    let description = format!("AADSTS{number}: quotes what was sent");
+    Reply::json(status, &json!({ "error": error, "error_description": description, "error_codes": [number] }))
 }
 
 fn now() -> i64 {

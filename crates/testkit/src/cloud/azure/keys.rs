@@ -160,6 +160,10 @@ impl Key {
         self.versions.last_mut().expect("a key has a version")
     }
 
+    pub(super) fn version_mut(&mut self, id: &str) -> &mut Version {
+        self.versions.iter_mut().find(|version| version.id == id).expect("a version of this key")
+    }
+
     pub(super) fn versions(&self) -> Vec<String> {
         self.versions.iter().map(|version| version.id.clone()).collect()
     }

@@ -26,6 +26,8 @@ pub enum Fault {
     Throttle(u64),
     /// `ServiceUnavailable`.
     Unavailable,
+    /// The same, to be tried again after so many seconds.
+    UnavailableFor(u64),
     /// No answer at all.
     Silence,
     /// An answer of another key of the same kind.
@@ -76,6 +78,11 @@ impl FakeAzure {
     /// Changes the newest version of the key of a URI.
     pub fn set_enabled(&self, uri: &str, enabled: bool) {
         self.with_key(uri, |key| key.newest().enabled = enabled);
+    }
+
+    /// Changes one version of the key of a URI.
+    pub fn set_version_enabled(&self, uri: &str, version: &str, enabled: bool) {
+        self.with_key(uri, |key| key.version_mut(version).enabled = enabled);
     }
 
     pub fn set_validity(&self, uri: &str, validity: Validity) {
@@ -149,6 +156,9 @@ impl State {
         let reply = match fault {
             Some(Fault::Silence) => return None,
             Some(Fault::Unavailable) => refusal(503, "ServiceUnavailable", None),
+            Some(Fault::UnavailableFor(seconds)) => {
+                refusal(503, "ServiceUnavailable", None).header("retry-after", seconds.to_string())
+            }
             Some(Fault::Throttle(seconds)) => {
                 refusal(429, "Throttled", None).header("retry-after", seconds.to_string())
             }

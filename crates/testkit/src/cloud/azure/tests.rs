@@ -101,6 +101,20 @@ fn a_disabled_key_wraps_and_does_not_unwrap_and_an_expired_one_is_the_other_way_
 }
 
 #[test]
+fn a_version_is_disabled_alone() {
+    let (mut fake, token, old) = fake(Kind::OctHsm);
+    assert_eq!(said(&fake.answer(&request(&token, "/keys/k/rotate", &json!({}))).unwrap()).0, 200);
+    let key = fake.keys.get_mut("k").unwrap();
+    key.version_mut(&old).enabled = false;
+    let new = key.versions().remove(1);
+    let good = json!({ "alg": "A256KW", "value": URL_SAFE_NO_PAD.encode([7; 64]) });
+    for (version, inner) in [(old, "KeyDisabled"), (new, "")] {
+        let reply = fake.answer(&request(&token, &format!("/keys/k/{version}/wrapkey"), &good)).unwrap();
+        assert_eq!(said(&reply).2, inner);
+    }
+}
+
+#[test]
 fn the_shown_modulus_is_that_of_the_key() {
     let (mut fake, token, _) = fake(Kind::Rsa);
     let mut get = request(&token, "/keys/k", &Value::Null);

@@ -32,14 +32,21 @@ const PLATFORM_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 pub(super) struct Identities {
     pub(super) endpoint: String,
     rights: BTreeMap<String, BTreeSet<Right>>,
-    /// Public keys of service accounts, by key id.
-    accounts: BTreeMap<String, (String, Vec<u8>)>,
+    /// Keys of service accounts, by key id.
+    accounts: BTreeMap<String, AccountKey>,
     /// Foreign tokens that the pool takes.
     subjects: BTreeSet<String>,
     /// Who may act as whom.
     creators: BTreeSet<(String, String)>,
     tokens: BTreeMap<String, Token>,
     issued: u64,
+}
+
+struct AccountKey {
+    email: String,
+    public: Vec<u8>,
+    /// An organisation may give keys an end (`constraints/iam.serviceAccountKeyExpiryHours`).
+    ends: i64,
 }
 
 struct Token {
@@ -64,7 +71,8 @@ impl FakeGoogle {
         let key = SigningKey::generate();
         let mut state = self.state();
         let id = format!("{:040x}", state.identities.accounts.len() + 1);
-        state.identities.accounts.insert(id.clone(), (email.to_owned(), key.public()));
+        let made = AccountKey { email: email.to_owned(), public: key.public(), ends: i64::MAX };
+        state.identities.accounts.insert(id.clone(), made);
         let all = [Right::Encrypt, Right::Decrypt, Right::Get, Right::Admin];
         state.identities.rights.entry(email.to_owned()).or_insert_with(|| all.into());
         json!({
@@ -83,6 +91,14 @@ impl FakeGoogle {
     pub fn delete_account_key(&self, file: &Value) {
         let id = file["private_key_id"].as_str().expect("a key id");
         self.state().identities.accounts.remove(id);
+    }
+
+    /// Every key of a service account comes to its end, and so does every token that was given out.
+    pub fn expire_account_keys(&self, email: &str) {
+        let mut state = self.state();
+        let all = state.identities.accounts.values_mut();
+        all.filter(|key| key.email == email).for_each(|key| key.ends = now());
+        state.identities.tokens.clear();
     }
 
     /// A foreign token that the pool takes from now on.
@@ -177,10 +193,12 @@ impl Identities {
     fn signed(&mut self, assertion: &str) -> Reply {
         let Some(assertion) = Assertion::parse(assertion) else { return refused(400, "invalid_grant") };
         let id = assertion.header.get("kid").and_then(Value::as_str).unwrap_or_default();
-        let Some((email, public)) = self.accounts.get(id).cloned() else { return refused(400, "invalid_grant") };
+        let Some(key) = self.accounts.get(id) else { return refused(400, "invalid_grant") };
         let (from, to) = (assertion.time("iat"), assertion.time("exp"));
+        let email = key.email.clone();
         let sound = assertion.header.get("alg") == Some(&"RS256".into())
-            && assertion.is_signed_by(&public)
+            && key.ends > now()
+            && assertion.is_signed_by(&key.public)
             && assertion.claim("iss") == email
             && assertion.claim("aud") == format!("{}/token", self.endpoint)
             && from <= now() + 60
