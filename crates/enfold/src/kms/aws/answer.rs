@@ -23,9 +23,7 @@ where
     let how = match error {
         SdkError::TimeoutError(_) => How::TimedOut,
         SdkError::DispatchFailure(failure) if failure.is_timeout() => How::TimedOut,
-        SdkError::DispatchFailure(_) => {
-            credentials(error).unwrap_or_else(|| How::Unreachable(TlsFault::of(error)))
-        }
+        SdkError::DispatchFailure(_) => credentials(error).unwrap_or_else(|| How::Unreachable(TlsFault::of(error))),
         SdkError::ConstructionFailure(_) => credentials(error).unwrap_or(How::Unsent),
         SdkError::ResponseError(response) => How::Answer { name: None, status: response.raw().status().as_u16() },
         SdkError::ServiceError(service) => {
