@@ -12,6 +12,7 @@ use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
 use crate::keyring::{KeyRing, Repaired, RingWraps, RootHealth, Roots, Trusted, roots::Provider};
 use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
+use crate::metrics::Metrics;
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
 use crate::registry::Registered;
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
     pub(crate) registered: Registered,
     shared: Option<Arc<SharedCache>>,
+    registry: Registry,
 }
 
 /// How far a ring's state has come.
@@ -214,6 +216,18 @@ impl Enfold {
         self.ring(ring)?.repair().await
     }
 
+    /// What this process did so far: calls to key services, caches, what was tried again and what was left alone. Taking it
+    /// asks nobody, and costs a short look into each cache.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            latency_bounds_ms: crate::kms::LATENCY_BOUNDS_MS,
+            root_keys: self.0.registry.metrics(),
+            rings: self.0.rings.values().map(|ring| ring.metrics()).collect(),
+            shared_cache: self.0.shared.as_ref().map(|shared| shared.metrics()),
+            lost_events: self.lost_events(),
+        }
+    }
+
     /// What the shared cache did for this process; `None` where the policy has none.
     pub fn shared_cache_figures(&self) -> Option<SharedCacheFigures> {
         self.0.shared.as_ref().map(|shared| shared.figures())
@@ -335,7 +349,7 @@ impl Builder {
             Some(policy) => Some(SharedCache::open(policy, Arc::clone(&self.clock))?),
             None => None,
         };
-        let rings = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
+        let (registry, rings) = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
         let watch = self.watch;
         let inner = Inner {
             policy: self.policy,
@@ -345,6 +359,7 @@ impl Builder {
             operator_key: Mutex::new(operator_key.map(Arc::new)),
             registered: Registered::new(self.application),
             shared,
+            registry,
         };
         let enfold = Enfold(Arc::new(inner));
         if let Err(error) = enfold.first_look(prepare).await {
@@ -379,24 +394,28 @@ impl Builder {
         Ok(sinks)
     }
 
+    async fn registry(&self) -> Result<Registry> {
+        let mut registry = Registry::policy(&self.policy)?.clock(Arc::clone(&self.clock));
+        for provider in &self.providers {
+            registry = registry.provider(Arc::clone(provider));
+        }
+        registry.build().await
+    }
+
     async fn rings(
         &self,
         catalog: &Arc<dyn Catalog>,
         events: &Arc<Events>,
         operator_key: Option<&OperatorKey>,
         shared: Option<&Arc<SharedCache>>,
-    ) -> Result<BTreeMap<String, Arc<KeyRing>>> {
+    ) -> Result<(Registry, BTreeMap<String, Arc<KeyRing>>)> {
         let pinned = self.policy.trust.operator_key.or_else(|| operator_key.map(OperatorKey::public_key));
         let operator_key = pinned.ok_or_else(|| {
             Error::new(Code::OperatorKeyMissing, "nothing says whose signature on the rings' states to trust")
                 .hint("put the public key that `enfold init` printed into enfold.toml: `trust.operator_key`")
         })?;
         let trusted = Trusted { operator_key };
-        let mut registry = Registry::policy(&self.policy)?.clock(Arc::clone(&self.clock));
-        for provider in &self.providers {
-            registry = registry.provider(Arc::clone(provider));
-        }
-        let registry = registry.build().await?;
+        let registry = self.registry().await?;
         let mut rings = BTreeMap::new();
         for (name, ring) in &self.policy.rings {
             let mut providers = Vec::with_capacity(ring.roots.len());
@@ -413,7 +432,7 @@ impl Builder {
             let made = KeyRing::new(name, ring.clone(), roots, catalog, events, clock, trusted.clone());
             rings.insert(name.clone(), Arc::new(made.sharing(shared)));
         }
-        Ok(rings)
+        Ok((registry, rings))
     }
 }
 

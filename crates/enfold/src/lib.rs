@@ -66,6 +66,7 @@ mod handle;
 pub mod harden;
 mod keyring;
 pub mod kms;
+pub mod metrics;
 mod operator;
 pub mod policy;
 mod private_file;
@@ -82,6 +83,7 @@ pub use error::{Code, Error, Result};
 pub use events::CallContext;
 pub use handle::{Builder, Enfold, RingEpoch};
 pub use keyring::{Repaired, RingWraps, RootHealth, RootWraps, ScopeId, Tried};
+pub use metrics::Metrics;
 pub use operator::Operator;
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 

@@ -28,6 +28,7 @@ use crate::catalog::{Catalog, DataKeyRow, KeyStatus, Purpose};
 use crate::clock::Clock;
 use crate::events::{Event, EventKind, Events};
 use crate::kms::{EncryptionContext, TenantTag};
+use crate::metrics::RingMetrics;
 use crate::policy::RingPolicy;
 use crate::shared_cache::SharedCache;
 use crate::{Code, Error, Result};
@@ -167,6 +168,10 @@ impl KeyRing {
         let page = self.catalog.keys(self.id(), *after, PAGE).await?;
         *after = page.last().map(|row| row.id);
         Ok(after.map(|_| page))
+    }
+
+    pub(crate) fn metrics(&self) -> RingMetrics {
+        RingMetrics { ring: self.name.clone(), data_keys: self.keys.metrics(), scopes: self.pointers.metrics() }
     }
 
     /// Throws every key away: for hooks after a VM snapshot was restored.
