@@ -10,13 +10,12 @@ use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
-use crate::keyring::{KeyRing, Repaired, RingWraps, RootHealth, Roots, Trusted, roots::Provider};
+use crate::keyring::{KeyRing, Repaired, Roots, Trusted, roots::Provider};
 use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
-use crate::metrics::Metrics;
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
 use crate::registry::Registered;
-use crate::shared_cache::{SharedCache, SharedCacheFigures, SharedCacheHealth};
+use crate::shared_cache::SharedCache;
 use crate::state::OperatorKey;
 use crate::{Code, Error, Result, watch};
 
@@ -50,18 +49,8 @@ pub(crate) struct Inner {
     pub(crate) rings: BTreeMap<String, Arc<KeyRing>>,
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
     pub(crate) registered: Registered,
-    shared: Option<Arc<SharedCache>>,
-    registry: Registry,
-}
-
-/// How far a ring's state has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RingEpoch {
-    /// The policy's name of the ring.
-    pub ring: String,
-    pub epoch: u64,
-    /// The least epoch that the policy accepts; zero where it pins none.
-    pub pinned: u64,
+    pub(crate) shared: Option<Arc<SharedCache>>,
+    pub(crate) registry: Registry,
 }
 
 /// Options of [`Enfold::builder`].
@@ -165,77 +154,11 @@ impl Enfold {
         self.0.events.flush().await
     }
 
-    /// Events that were lost and not yet written down as lost.
-    pub fn lost_events(&self) -> u64 {
-        self.0.events.lost()
-    }
-
-    /// Looks whether every data-key row of the catalog is as it was made, without asking a key service: for `doctor`.
-    /// One error for each that is not.
-    pub async fn check_catalog(&self) -> Result<Vec<Error>> {
-        let mut wrong = Vec::new();
-        for ring in self.0.rings.values() {
-            wrong.extend(ring.check_rows().await?);
-        }
-        Ok(wrong)
-    }
-
-    /// The epoch of each ring's state beside what the policy pins: for `init` and `doctor`.
-    pub async fn epochs(&self) -> Result<Vec<RingEpoch>> {
-        let mut epochs = Vec::with_capacity(self.0.rings.len());
-        for (name, ring) in &self.0.rings {
-            let epoch = ring.view().await?.state.epoch;
-            epochs.push(RingEpoch { ring: name.clone(), epoch, pinned: ring.policy.min_epoch });
-        }
-        Ok(epochs)
-    }
-
-    /// Asks every root key of every ring what state it is in, and has it wrap and unwrap a throw-away key: for `doctor`.
-    pub async fn root_keys(&self) -> Result<Vec<RootHealth>> {
-        let mut found = Vec::new();
-        for ring in self.0.rings.values() {
-            found.extend(ring.root_health().await?);
-        }
-        Ok(found)
-    }
-
-    /// Which root keys the data keys in the catalog depend on, ring by ring; no key service is asked. Data keys of single
-    /// records (scope `record`) are not among them: they lie beside their values, under the ring's first root key.
-    pub async fn wraps(&self) -> Result<Vec<RingWraps>> {
-        let mut counted = Vec::with_capacity(self.0.rings.len());
-        for ring in self.0.rings.values() {
-            counted.push(ring.count_wraps().await?);
-        }
-        Ok(counted)
-    }
-
     /// Makes the wraps that data keys of `ring` lack: those that were made while a root key did not answer, and all that
     /// are older than a root key that was added to the policy. A process that made such keys does so by itself, about
     /// every half minute.
     pub async fn repair_wraps(&self, ring: &str) -> Result<Repaired> {
         self.ring(ring)?.repair().await
-    }
-
-    /// What this process did so far: calls to key services, caches, what was tried again and what was left alone. Taking it
-    /// asks nobody, and costs a short look into each cache.
-    pub fn metrics(&self) -> Metrics {
-        Metrics {
-            latency_bounds_ms: crate::kms::LATENCY_BOUNDS_MS,
-            root_keys: self.0.registry.metrics(),
-            rings: self.0.rings.values().map(|ring| ring.metrics()).collect(),
-            shared_cache: self.0.shared.as_ref().map(|shared| shared.metrics()),
-            lost_events: self.lost_events(),
-        }
-    }
-
-    /// What the shared cache did for this process; `None` where the policy has none.
-    pub fn shared_cache_figures(&self) -> Option<SharedCacheFigures> {
-        self.0.shared.as_ref().map(|shared| shared.figures())
-    }
-
-    /// Asks the shared cache whether it is there and writes to a disk, for `doctor`; `None` where the policy has none.
-    pub async fn shared_cache_health(&self) -> Option<SharedCacheHealth> {
-        Some(self.0.shared.as_ref()?.health().await)
     }
 
     /// Throws away every data key that is held in memory: for a hook that runs after a VM snapshot was restored.

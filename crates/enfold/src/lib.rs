@@ -68,6 +68,7 @@ mod keyring;
 pub mod kms;
 pub mod metrics;
 mod operator;
+mod oversight;
 pub mod policy;
 mod private_file;
 mod registry;
@@ -81,10 +82,11 @@ pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, S
 pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;
-pub use handle::{Builder, Enfold, RingEpoch};
-pub use keyring::{Repaired, RingWraps, RootHealth, RootWraps, ScopeId, Tried};
+pub use handle::{Builder, Enfold};
+pub use keyring::{Concern, ConcernAbout, Repaired, RingWraps, RootHealth, RootWraps, ScopeId, SelfTest, Tried};
 pub use metrics::Metrics;
 pub use operator::Operator;
+pub use oversight::RingEpoch;
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.

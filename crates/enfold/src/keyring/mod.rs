@@ -7,6 +7,7 @@
 //! The path of a call: [`KeyRing::view`] (the state, no I/O while it is fresh), then [`KeyRing::current`] or
 //! [`KeyRing::by_id`] (the cache, no I/O on a hit).
 
+mod concerns;
 mod health;
 mod live;
 mod make;
@@ -15,6 +16,7 @@ pub(crate) mod roots;
 mod rows;
 mod scope;
 mod seen;
+mod self_test;
 mod shared;
 mod wraps;
 
@@ -33,6 +35,7 @@ use crate::policy::RingPolicy;
 use crate::shared_cache::SharedCache;
 use crate::{Code, Error, Result};
 
+pub use concerns::{Concern, ConcernAbout};
 pub use health::{RootHealth, Tried};
 pub(crate) use live::LiveKey;
 pub use repair::Repaired;
@@ -40,6 +43,7 @@ pub(crate) use roots::Roots;
 pub(crate) use rows::RowKey;
 pub use scope::ScopeId;
 pub(crate) use seen::{Trusted, View};
+pub use self_test::SelfTest;
 pub use wraps::{RingWraps, RootWraps};
 
 /// Rows in one question to the catalog.

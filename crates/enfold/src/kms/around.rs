@@ -9,12 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 
+use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, RewrapKeys,
-    RewrapRequest, RotateKey, UnwrapRequest, WrapRequest,
+    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, Permission,
+    RewrapKeys, RewrapRequest, RotateKey, UnwrapRequest, WrapRequest,
 };
 use super::uri::KeyUri;
 use crate::error::{Code, Result};
@@ -41,6 +43,10 @@ pub(super) trait Around: Send + Sync {
 pub(super) struct DescribeRequest;
 #[derive(Clone, Copy)]
 pub(super) struct RotateRequest;
+
+/// A question for rights, which are those of a context.
+#[derive(Clone, Copy)]
+struct PermissionsRequest<'a>(&'a EncryptionContext);
 
 impl Request for WrapRequest<'_> {
     type Answer = WrappedKey;
@@ -82,6 +88,25 @@ impl Request for DescribeRequest {
             for _ in requests {
                 answers.push(match kms.describer() {
                     Some(describer) => describer.describe().await,
+                    None => unable(kms, Operation::Describe),
+                });
+            }
+            answers
+        })
+    }
+}
+
+impl Request for PermissionsRequest<'_> {
+    type Answer = Vec<Permission>;
+    // It changes nothing and uses nothing, so it is part of describing.
+    const OPERATION: Operation = Operation::Describe;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, Vec<Permission>> {
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(requests.len());
+            for PermissionsRequest(context) in requests {
+                answers.push(match kms.describer() {
+                    Some(describer) => describer.permissions(context).await,
                     None => unable(kms, Operation::Describe),
                 });
             }
@@ -163,6 +188,15 @@ impl<A: Around> DescribeKey for A {
     async fn describe(&self) -> Result<KeyDescription> {
         let mut answers = self.around(&[DescribeRequest]).await;
         answers.pop().unwrap_or_else(|| Err(failure::wrong_count(self.uri())))
+    }
+
+    async fn permissions(&self, context: &EncryptionContext) -> Result<Vec<Permission>> {
+        let mut answers = self.around(&[PermissionsRequest(context)]).await;
+        answers.pop().unwrap_or_else(|| Err(failure::wrong_count(self.uri())))
+    }
+
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        self.inner().describer()?.clock_skew()
     }
 }
 

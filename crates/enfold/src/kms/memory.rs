@@ -254,6 +254,8 @@ impl DescribeKey for MemoryKms {
             usable: true,
             versions,
             rotation: None,
+            deletion: None,
+            untold: Vec::new(),
             warnings: Vec::new(),
         })
     }

@@ -11,6 +11,9 @@
 //! All SDK types stay inside this module, so that the SDK is compiled in this crate and not again in every binary.
 
 mod answer;
+mod clock;
+mod rights;
+mod rotation;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,13 +26,14 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::Credentials;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
+use jiff::SignedDuration;
 
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, RootKeyState,
-    UnwrapRequest, WrapRequest,
+    DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService, Permission,
+    RootKeyState, UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{AwsKeyUri, KeyUri, RootKey};
@@ -43,6 +47,7 @@ pub struct AwsKms {
     uri: KeyUri,
     key: AwsKeyUri,
     client: Client,
+    clock: clock::Watch,
 }
 
 /// How to reach the service, besides what the URI says.
@@ -99,7 +104,9 @@ impl AwsKms {
         let mut config = aws_sdk_kms::config::Builder::from(&shared);
         // Set even where it is none: otherwise AWS_ENDPOINT_URL of the environment would choose whom we call.
         config.set_endpoint_url(key.endpoint().map(str::to_owned));
-        Ok(Self { uri: uri.clone(), key: key.clone(), client: Client::from_conf(config.build()) })
+        let clock = clock::Watch::default();
+        let client = Client::from_conf(config.interceptor(clock.clone()).build());
+        Ok(Self { uri: uri.clone(), key: key.clone(), client, clock })
     }
 
     async fn encrypt(&self, request: WrapRequest<'_>) -> Result<WrappedKey> {
@@ -154,6 +161,20 @@ impl AwsKms {
             key: self.plaintext(operation, answer.plaintext)?,
             wrapped: self.ciphertext(operation, answer.ciphertext_blob)?,
         })
+    }
+
+    async fn metadata(&self) -> Result<KeyMetadata> {
+        let operation = Operation::Describe;
+        let answer = self
+            .client
+            .describe_key()
+            .key_id(self.key.key())
+            .send()
+            .await
+            .map_err(|e| answer::refused(operation, &self.uri, &e))?;
+        let key = answer.key_metadata.ok_or_else(|| self.broken(operation, "it describes nothing"))?;
+        self.same_key(operation, Some(key.key_id()))?;
+        Ok(key)
     }
 
     fn ciphertext(&self, operation: Operation, blob: Option<Blob>) -> Result<WrappedKey> {
@@ -216,27 +237,32 @@ impl GenerateDataKey for AwsKms {
 #[async_trait]
 impl DescribeKey for AwsKms {
     async fn describe(&self) -> Result<KeyDescription> {
-        let operation = Operation::Describe;
-        let answer = self
-            .client
-            .describe_key()
-            .key_id(self.key.key())
-            .send()
-            .await
-            .map_err(|e| answer::refused(operation, &self.uri, &e))?;
-        let key = answer.key_metadata.ok_or_else(|| self.broken(operation, "it describes nothing"))?;
-        self.same_key(operation, Some(key.key_id()))?;
+        let key = self.metadata().await?;
         let manager = key.key_manager().map(|m| m.as_str().to_owned()).unwrap_or_default();
         let resolved = key.arn().unwrap_or(key.key_id()).to_owned();
+        let (rotation, untold) = match self.rotation(&key).await {
+            Ok(plan) => (plan, Vec::new()),
+            Err(error) => (None, vec![rotation::untold(&error)]),
+        };
         Ok(KeyDescription {
             resolved,
             state: state(&key),
             manager,
             usable: usable(&key),
             versions: None,
-            rotation: None,
+            rotation,
+            deletion: key.deletion_date().and_then(rotation::timestamp),
+            untold,
             warnings: Vec::new(),
         })
+    }
+
+    async fn permissions(&self, context: &EncryptionContext) -> Result<Vec<Permission>> {
+        self.rights(context).await
+    }
+
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        self.clock.skew()
     }
 }
 

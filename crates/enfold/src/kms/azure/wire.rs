@@ -60,11 +60,13 @@ pub(super) struct Attributes {
     /// Not before, and not after: seconds since 1970.
     pub nbf: Option<i64>,
     pub exp: Option<i64>,
+    /// When this version was made.
+    pub created: Option<i64>,
 }
 
 impl Default for Attributes {
     fn default() -> Self {
-        Self { enabled: true, nbf: None, exp: None }
+        Self { enabled: true, nbf: None, exp: None, created: None }
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) struct CryptoKeyVersion {
     pub state: String,
     #[serde(default)]
     pub protection_level: String,
+    /// Where its destruction is scheduled.
+    pub destroy_time: Option<jiff::Timestamp>,
 }
 
 /// The body of `:updatePrimaryVersion`.

@@ -142,6 +142,8 @@ impl DescribeKey for LocalKms {
             usable: true,
             versions: None,
             rotation: None,
+            deletion: None,
+            untold: Vec::new(),
             warnings: Vec::new(),
         })
     }

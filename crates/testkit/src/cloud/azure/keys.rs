@@ -37,6 +37,8 @@ pub(super) struct Key {
     kind: Kind,
     name: String,
     versions: Vec<Version>,
+    /// After how many days it is rotated by itself.
+    pub(super) rotated_after: Option<u32>,
 }
 
 pub(super) struct Version {
@@ -66,6 +68,7 @@ enum Operation<'a> {
     Wrap(&'a str),
     Unwrap(&'a str),
     Rotate,
+    RotationPolicy,
 }
 
 impl Kind {
@@ -97,6 +100,7 @@ impl<'a> Call<'a> {
         let parts: Vec<&str> = request.path.split('/').skip(1).collect();
         let (key, operation) = match (request.method.as_str(), &parts[..]) {
             ("GET", ["keys", key]) => (key, Operation::Get(None)),
+            ("GET", ["keys", key, "rotationpolicy"]) => (key, Operation::RotationPolicy),
             ("GET", ["keys", key, version]) => (key, Operation::Get(Some(version))),
             ("GET", ["deletedkeys", key]) => (key, Operation::GetDeleted),
             ("POST", ["keys", key, version, "wrapkey"]) => (key, Operation::Wrap(version)),
@@ -113,7 +117,7 @@ impl<'a> Call<'a> {
 
     pub(super) fn right(&self) -> Right {
         match self.operation {
-            Operation::Get(_) | Operation::GetDeleted => Right::Get,
+            Operation::Get(_) | Operation::GetDeleted | Operation::RotationPolicy => Right::Get,
             Operation::Wrap(_) => Right::Wrap,
             Operation::Unwrap(_) => Right::Unwrap,
             Operation::Rotate => Right::Rotate,
@@ -123,7 +127,7 @@ impl<'a> Call<'a> {
 
 impl Key {
     pub(super) fn new(kind: Kind, name: &str) -> Self {
-        Self { kind, name: name.to_owned(), versions: vec![Version::new(kind)] }
+        Self { kind, name: name.to_owned(), versions: vec![Version::new(kind)], rotated_after: None }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -142,6 +146,7 @@ impl Key {
         let answer = match call.operation {
             Operation::Get(None) | Operation::GetDeleted => self.show(&self.versions[self.versions.len() - 1]),
             Operation::Get(Some(id)) => self.show(self.version(id)?),
+            Operation::RotationPolicy => self.rotation_policy(),
             Operation::Rotate => {
                 self.versions.push(Version::new(self.kind));
                 self.show(&self.versions[self.versions.len() - 1])
@@ -160,6 +165,17 @@ impl Key {
             }
         };
         Ok(Reply::json(200, &answer))
+    }
+
+    /// A key has one always. What it is by itself only tells somebody.
+    fn rotation_policy(&self) -> Value {
+        let id = format!("https://{}/keys/{}/rotationpolicy", self.kind.host(), self.name);
+        let notify = json!({ "trigger": { "timeBeforeExpiry": "P30D" }, "action": { "type": "Notify" } });
+        let rotate = self.rotated_after.map(
+            |days| json!({ "trigger": { "timeAfterCreate": format!("P{days}D") }, "action": { "type": "Rotate" } }),
+        );
+        let actions: Vec<Value> = rotate.into_iter().chain([notify]).collect();
+        json!({ "id": id, "lifetimeActions": actions, "attributes": { "created": null, "updated": null } })
     }
 
     fn version(&self, id: &str) -> Result<&Version, Reply> {
