@@ -111,7 +111,7 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                 Err(error) => note("root keys", Err(error)),
             }
             for (ring, outcome) in enfold.self_test().await {
-                note(&format!("self-test of ring {ring}"), outcome.map(self_test));
+                note(&format!("self-test of ring {ring}"), outcome.map(|done| self_test(&done)));
             }
             match enfold.check_catalog().await {
                 Ok(wrong) if wrong.is_empty() => note("data keys", Ok("every row is as it was made".to_owned().into())),
@@ -171,7 +171,7 @@ fn describe(policy: &Policy) -> String {
     )
 }
 
-fn self_test(done: SelfTest) -> Found {
+fn self_test(done: &SelfTest) -> Found {
     match done.data_key {
         Some(id) => format!("a throw-away value was sealed and opened with data key {id}").into(),
         None => "a throw-away value was sealed and opened with a data key drawn for it; the ring has none yet"

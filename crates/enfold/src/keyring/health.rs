@@ -11,7 +11,7 @@ use super::roots::Provider;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::kms::{
-    EncryptionContext, GenerateRequest, KeyDescription, KeyManagementServiceExt, KeyMaterial, Permission,
+    DescribeKey, EncryptionContext, GenerateRequest, KeyDescription, KeyManagementServiceExt, KeyMaterial, Permission,
 };
 
 /// How often a slow service is tried again: what is slow once may be so by chance.
@@ -87,7 +87,7 @@ impl KeyRing {
             Some(describer) => describer.permissions(context).await,
             None => Ok(Vec::new()),
         };
-        let clock_skew = root.kms.describer().and_then(|describer| describer.clock_skew());
+        let clock_skew = root.kms.describer().and_then(DescribeKey::clock_skew);
         let (ring, uri) = (self.name.clone(), root.kms.uri().to_string());
         RootHealth { ring, root: uri, description, tried, drawn, permissions, clock_skew }
     }
