@@ -23,6 +23,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::Retry;
 use crate::forkmark::ForkMark;
+use crate::metrics::{CacheCounters, CacheMetrics};
 use crate::policy::CachePolicy;
 use crate::{Error, Result};
 
@@ -37,6 +38,7 @@ pub(crate) struct Cache<K, V> {
     limits: CachePolicy,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner<K, V>>,
+    counters: CacheCounters,
 }
 
 struct Inner<K, V> {
@@ -93,11 +95,12 @@ impl<V> Slot<V> {
 impl<K: Clone + Eq + Hash, V> Inner<K, V> {
     /// Evicts the least recently used until the bound holds. A slot with a flight is left alone, because its waiters must
     /// find each other there, and so is `key`, which is being filled.
-    fn make_room(&mut self, key: &K, max_keys: usize) {
+    fn make_room(&mut self, key: &K, max_keys: usize, counters: &CacheCounters) {
         while self.slots.len() > max_keys.max(1) {
             let idle = self.slots.iter().filter(|(k, s)| *k != key && Arc::strong_count(&s.flight) == 1);
             let Some(oldest) = idle.min_by_key(|(_, s)| s.used).map(|(k, _)| k.clone()) else { return };
             self.slots.remove(&oldest);
+            counters.evictions.one();
         }
     }
 }
@@ -105,6 +108,8 @@ impl<K: Clone + Eq + Hash, V> Inner<K, V> {
 /// What the cache knows without asking anybody.
 enum Known<V> {
     Hit(Arc<V>),
+    /// Past its life, while the source fails.
+    Stale(Arc<V>),
     /// A hit, and this caller is the one to refresh it.
     Refresh(Arc<V>),
     Refused(Error),
@@ -118,7 +123,13 @@ where
 {
     pub(crate) fn new(limits: CachePolicy, clock: Arc<dyn Clock>) -> Arc<Self> {
         let inner = Inner { slots: HashMap::new(), mark: ForkMark::new(), tick: 0 };
-        Arc::new(Self { limits, clock, inner: Mutex::new(inner) })
+        Arc::new(Self { limits, clock, inner: Mutex::new(inner), counters: CacheCounters::default() })
+    }
+
+    /// How whoever asked was answered so far.
+    pub(crate) fn metrics(&self) -> CacheMetrics {
+        let entries = self.lock().slots.values().filter(|slot| slot.held.is_some()).count();
+        self.counters.read(entries)
     }
 
     /// The value of `key`, from here or from `fetch`.
@@ -127,23 +138,46 @@ where
         F: Future<Output = Result<Fetched<V>>> + Send + 'static,
     {
         let flight = match self.look(key) {
-            Known::Hit(value) => return Ok(value),
-            Known::Refused(error) => return Err(error),
+            Known::Hit(value) => {
+                self.counters.hits.one();
+                return Ok(value);
+            }
+            Known::Stale(value) => {
+                self.counters.stale.one();
+                return Ok(value);
+            }
+            Known::Refused(error) => {
+                self.counters.refused.one();
+                return Err(error);
+            }
             Known::Refresh(value) => {
+                self.counters.hits.one();
+                self.counters.refreshes.one();
                 self.refresh(key.clone(), fetch()).await;
                 return Ok(value);
             }
             Known::Miss(flight) => flight,
         };
+        self.counters.misses.one();
         let _flight = flight.lock().await;
         // A second look: whoever flew first may have brought it.
         match self.look(key) {
             Known::Hit(value) => return Ok(value),
+            Known::Stale(value) => {
+                self.counters.stale.one();
+                return Ok(value);
+            }
             Known::Refused(error) => return Err(error),
             Known::Refresh(_) | Known::Miss(_) => {}
         }
+        self.counters.fetches.one();
         let result = fetch().await;
-        self.settle(key, result)
+        let failed = result.is_err();
+        let settled = self.settle(key, result);
+        if failed && settled.is_ok() {
+            self.counters.stale.one();
+        }
+        settled
     }
 
     /// Puts a value in that was made, not fetched.
@@ -205,7 +239,7 @@ where
                 return Known::Hit(value);
             }
             if failed.is_some() && age < limits.ttl + limits.stale_if_error {
-                return Known::Hit(value);
+                return Known::Stale(value);
             }
         }
         match failed {
@@ -241,6 +275,7 @@ where
             }
             Err(error) => error,
         };
+        self.counters.failures.one();
         let now = self.clock.now();
         let mut inner = self.lock();
         let Some(slot) = inner.slots.get_mut(key) else { return Err(error) };
@@ -251,7 +286,7 @@ where
         let limit = self.limits.ttl + self.limits.stale_if_error;
         let stale = slot.held.as_ref().filter(|held| held.age(now) < limit);
         let stale = stale.map(|held| Arc::clone(&held.value));
-        inner.make_room(key, self.limits.max_keys);
+        inner.make_room(key, self.limits.max_keys, &self.counters);
         stale.ok_or(error)
     }
 
@@ -266,7 +301,7 @@ where
         // A refresh that was given up with its runtime must not prevent the next one.
         slot.refreshing = false;
         slot.used = tick;
-        inner.make_room(key, self.limits.max_keys);
+        inner.make_room(key, self.limits.max_keys, &self.counters);
     }
 }
 
@@ -338,6 +373,10 @@ mod tests {
         let answers = futures_util::future::join_all(calls).await;
         assert!(answers.into_iter().all(|a| a.unwrap() == 1));
         assert_eq!(scene.asked(), 1);
+        let counted = CacheMetrics { misses: 1000, fetches: 1, entries: 1, ..CacheMetrics::default() };
+        assert_eq!(scene.cache.metrics(), counted);
+        scene.get(1).await.unwrap();
+        assert_eq!(scene.cache.metrics(), CacheMetrics { hits: 1, ..counted });
     }
 
     #[tokio::test]
@@ -394,6 +433,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(scene.asked(), 2);
+        assert_eq!((scene.cache.metrics().refreshes, scene.cache.metrics().fetches), (1, 1));
         scene.clock.advance(79 * SECOND);
         assert_eq!(scene.get(1).await.unwrap(), 2, "the new value's time began with the refresh");
     }
@@ -425,6 +465,8 @@ mod tests {
         assert_eq!(scene.get(1).await.unwrap(), 1);
         assert_eq!(scene.get(1).await.unwrap(), 1, "served without asking again at once");
         assert_eq!(scene.asked(), 2);
+        let counted = scene.cache.metrics();
+        assert_eq!((counted.stale, counted.misses, counted.failures, counted.hits), (2, 2, 1, 0));
         scene.clock.advance(SECOND);
         assert_eq!(scene.get(1).await.unwrap_err().code(), Code::KmsUnavailable);
     }
@@ -463,6 +505,8 @@ mod tests {
         scene.source_fails(None);
         assert!(scene.get(1).await.is_err());
         assert_eq!(scene.asked(), 1);
+        let counted = CacheMetrics { refused: 1, misses: 1, fetches: 1, failures: 1, ..CacheMetrics::default() };
+        assert_eq!(scene.cache.metrics(), counted);
         scene.clock.advance(SECOND);
         assert_eq!(scene.get(1).await.unwrap(), 2);
     }
@@ -483,6 +527,7 @@ mod tests {
         assert_eq!(scene.asked(), 4, "1, 3 and 4 stayed");
         scene.get(2).await.unwrap();
         assert_eq!(scene.asked(), 5, "2 made room");
+        assert_eq!((scene.cache.metrics().evictions, scene.cache.metrics().entries), (2, 3));
     }
 
     #[tokio::test]

@@ -10,14 +10,12 @@ use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
-use crate::keyring::{
-    CustomerKey, Customers, KeyRing, Repaired, RingWraps, RootHealth, Roots, Trusted, roots::Provider,
-};
+use crate::keyring::{CustomerKey, Customers, KeyRing, Repaired, Roots, Trusted, roots::Provider};
 use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
 use crate::policy::{Environment, IndexPolicy, Policy};
 use crate::registry::Registered;
-use crate::shared_cache::{SharedCache, SharedCacheFigures, SharedCacheHealth};
+use crate::shared_cache::SharedCache;
 use crate::state::OperatorKey;
 use crate::{Code, Error, Result, watch};
 
@@ -51,17 +49,8 @@ pub(crate) struct Inner {
     pub(crate) rings: BTreeMap<String, Arc<KeyRing>>,
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
     pub(crate) registered: Registered,
-    shared: Option<Arc<SharedCache>>,
-}
-
-/// How far a ring's state has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RingEpoch {
-    /// The policy's name of the ring.
-    pub ring: String,
-    pub epoch: u64,
-    /// The least epoch that the policy accepts; zero where it pins none.
-    pub pinned: u64,
+    pub(crate) shared: Option<Arc<SharedCache>>,
+    pub(crate) registry: Registry,
 }
 
 /// Options of [`Enfold::builder`].
@@ -165,65 +154,11 @@ impl Enfold {
         self.0.events.flush().await
     }
 
-    /// Events that were lost and not yet written down as lost.
-    pub fn lost_events(&self) -> u64 {
-        self.0.events.lost()
-    }
-
-    /// Looks whether every data-key row of the catalog is as it was made, without asking a key service: for `doctor`.
-    /// One error for each that is not.
-    pub async fn check_catalog(&self) -> Result<Vec<Error>> {
-        let mut wrong = Vec::new();
-        for ring in self.0.rings.values() {
-            wrong.extend(ring.check_rows().await?);
-        }
-        Ok(wrong)
-    }
-
-    /// The epoch of each ring's state beside what the policy pins: for `init` and `doctor`.
-    pub async fn epochs(&self) -> Result<Vec<RingEpoch>> {
-        let mut epochs = Vec::with_capacity(self.0.rings.len());
-        for (name, ring) in &self.0.rings {
-            let epoch = ring.view().await?.state.epoch;
-            epochs.push(RingEpoch { ring: name.clone(), epoch, pinned: ring.policy.min_epoch });
-        }
-        Ok(epochs)
-    }
-
-    /// Asks every root key of every ring, customers' among them, what state it is in, and has it wrap and unwrap a throw-away key: for `doctor`.
-    pub async fn root_keys(&self) -> Result<Vec<RootHealth>> {
-        let mut found = Vec::new();
-        for ring in self.0.rings.values() {
-            found.extend(ring.root_health().await?);
-        }
-        Ok(found)
-    }
-
-    /// Which root keys the data keys in the catalog depend on, ring by ring; no key service is asked. Data keys of single
-    /// records (scope `record`) are not among them: they lie beside their values, under the ring's first root key.
-    pub async fn wraps(&self) -> Result<Vec<RingWraps>> {
-        let mut counted = Vec::with_capacity(self.0.rings.len());
-        for ring in self.0.rings.values() {
-            counted.push(ring.count_wraps().await?);
-        }
-        Ok(counted)
-    }
-
     /// Makes the wraps that data keys of `ring` lack: those that were made while a root key did not answer, and all that
     /// are older than a root key that was added to the policy. A process that made such keys does so by itself, about
     /// every half minute.
     pub async fn repair_wraps(&self, ring: &str) -> Result<Repaired> {
         self.ring(ring)?.repair().await
-    }
-
-    /// What the shared cache did for this process; `None` where the policy has none.
-    pub fn shared_cache_figures(&self) -> Option<SharedCacheFigures> {
-        self.0.shared.as_ref().map(|shared| shared.figures())
-    }
-
-    /// Asks the shared cache whether it is there and writes to a disk, for `doctor`; `None` where the policy has none.
-    pub async fn shared_cache_health(&self) -> Option<SharedCacheHealth> {
-        Some(self.0.shared.as_ref()?.health().await)
     }
 
     /// Throws away every data key that is held in memory: for a hook that runs after a VM snapshot was restored.
@@ -337,7 +272,7 @@ impl Builder {
             Some(policy) => Some(SharedCache::open(policy, Arc::clone(&self.clock))?),
             None => None,
         };
-        let rings = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
+        let (registry, rings) = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
         let watch = self.watch;
         let inner = Inner {
             policy: self.policy,
@@ -347,6 +282,7 @@ impl Builder {
             operator_key: Mutex::new(operator_key.map(Arc::new)),
             registered: Registered::new(self.application),
             shared,
+            registry,
         };
         let enfold = Enfold(Arc::new(inner));
         if let Err(error) = enfold.first_look(prepare).await {
@@ -381,24 +317,28 @@ impl Builder {
         Ok(sinks)
     }
 
+    async fn registry(&self) -> Result<Registry> {
+        let mut registry = Registry::policy(&self.policy)?.clock(Arc::clone(&self.clock));
+        for provider in &self.providers {
+            registry = registry.provider(Arc::clone(provider));
+        }
+        registry.build().await
+    }
+
     async fn rings(
         &self,
         catalog: &Arc<dyn Catalog>,
         events: &Arc<Events>,
         operator_key: Option<&OperatorKey>,
         shared: Option<&Arc<SharedCache>>,
-    ) -> Result<BTreeMap<String, Arc<KeyRing>>> {
+    ) -> Result<(Registry, BTreeMap<String, Arc<KeyRing>>)> {
         let pinned = self.policy.trust.operator_key.or_else(|| operator_key.map(OperatorKey::public_key));
         let operator_key = pinned.ok_or_else(|| {
             Error::new(Code::OperatorKeyMissing, "nothing says whose signature on the rings' states to trust")
                 .hint("put the public key that `enfold init` printed into enfold.toml: `trust.operator_key`")
         })?;
         let trusted = Trusted { operator_key };
-        let mut registry = Registry::policy(&self.policy)?.clock(Arc::clone(&self.clock));
-        for provider in &self.providers {
-            registry = registry.provider(Arc::clone(provider));
-        }
-        let registry = registry.build().await?;
+        let registry = self.registry().await?;
         let mut rings = BTreeMap::new();
         for (name, ring) in &self.policy.rings {
             let mut providers = Vec::with_capacity(ring.roots.len());
@@ -419,7 +359,7 @@ impl Builder {
             let made = made.sharing(shared).with_customers(Customers::new(customers));
             rings.insert(name.clone(), Arc::new(made));
         }
-        Ok(rings)
+        Ok((registry, rings))
     }
 }
 

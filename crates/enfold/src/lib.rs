@@ -66,7 +66,9 @@ mod handle;
 pub mod harden;
 mod keyring;
 pub mod kms;
+pub mod metrics;
 mod operator;
+mod oversight;
 pub mod policy;
 mod private_file;
 mod registry;
@@ -80,9 +82,13 @@ pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, S
 pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;
-pub use handle::{Builder, Enfold, RingEpoch};
-pub use keyring::{CustomerWraps, Repaired, RingWraps, RootHealth, RootWraps, ScopeId, Tried};
+pub use handle::{Builder, Enfold};
+pub use keyring::{
+    Concern, ConcernAbout, CustomerWraps, Repaired, RingWraps, RootHealth, RootWraps, ScopeId, SelfTest, Tried,
+};
+pub use metrics::Metrics;
 pub use operator::{Operator, SignedCustomers};
+pub use oversight::RingEpoch;
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.

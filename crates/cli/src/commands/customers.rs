@@ -1,26 +1,25 @@
 //! What `doctor` says of the root keys that customers hold.
 
-use enfold::{Code, CustomerWraps, Result, RingWraps, RootHealth, Tried};
+use enfold::{Code, CustomerWraps, RingWraps, RootHealth, Tried};
 
-use super::doctor::{self, Found};
+use super::doctor::Found;
 use crate::words::some;
 
 /// A root key that its customer withdrew is no fault of this installation: it says whose values do not open.
-pub(super) fn root_key(root: RootHealth) -> Result<Found> {
-    match root.tried {
-        Tried::NotWrapped(error) | Tried::NotUnwrapped(error) if withdrawn(error.code()) => {
-            // Which right is missing. Other hints are for whoever holds the root key.
-            let ours = error.hints().filter(|_| error.code() == Code::KmsAccessDenied).map(str::to_owned);
-            let ask = "the customer holds it: ask whether it was withdrawn on purpose".to_owned();
-            let hints = std::iter::once(ask).chain(ours).collect();
-            let says = format!("{error}; the tenant's values do not open, and nobody else's are touched");
-            Ok(Found::warning(says, hints))
-        }
-        _ => doctor::root_key(root),
-    }
+pub(super) fn withdrawn(root: &RootHealth) -> Option<Found> {
+    let (Some(_), Tried::NotWrapped(error) | Tried::NotUnwrapped(error)) = (&root.tenant, &root.tried) else {
+        return None;
+    };
+    is_withdrawal(error.code()).then(|| {
+        // Which right is missing. Other hints are for whoever holds the root key.
+        let ours = error.hints().filter(|_| error.code() == Code::KmsAccessDenied).map(str::to_owned);
+        let ask = "the customer holds it: ask whether it was withdrawn on purpose".to_owned();
+        let says = format!("{error}; the tenant's values do not open, and nobody else's are touched");
+        Found::warning(says, std::iter::once(ask).chain(ours).collect())
+    })
 }
 
-fn withdrawn(code: Code) -> bool {
+fn is_withdrawal(code: Code) -> bool {
     matches!(code, Code::KmsAccessDenied | Code::KmsKeyDisabled | Code::KmsKeyNotFound | Code::KmsVersionRetired)
 }
 
@@ -49,24 +48,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_withdrawn_root_key_is_minded_and_one_that_does_not_answer_fails() {
-        let health = |tried| RootHealth {
+    fn a_withdrawn_root_key_of_a_customer_is_minded_and_other_failures_are_not() {
+        let health = |tenant: Option<&str>, tried| RootHealth {
             ring: "main".into(),
             root: "vault://theirs/transit/k".into(),
-            tenant: Some("acme".into()),
+            tenant: tenant.map(str::to_owned),
             description: None,
             tried,
+            drawn: None,
+            permissions: Ok(Vec::new()),
+            clock_skew: None,
         };
-        let refused = |code| root_key(health(Tried::NotWrapped(Error::new(code, "cannot wrap").hint("enable it"))));
+        let refused = |code| Tried::NotWrapped(Error::new(code, "cannot wrap").hint("enable it"));
         for code in [Code::KmsKeyDisabled, Code::KmsAccessDenied, Code::KmsKeyNotFound, Code::KmsVersionRetired] {
-            let found = refused(code).unwrap();
+            let found = withdrawn(&health(Some("acme"), refused(code))).unwrap();
             assert!(found.warns && found.says.contains("nobody else's"), "{}", found.says);
             assert_eq!(found.hints.len(), if code == Code::KmsAccessDenied { 2 } else { 1 });
+            assert!(withdrawn(&health(None, refused(code))).is_none(), "a root key of the ring");
         }
         for code in [Code::KmsUnavailable, Code::KmsProtocol, Code::WrapInvalid] {
-            assert_eq!(refused(code).err().unwrap().code(), code);
+            assert!(withdrawn(&health(Some("acme"), refused(code))).is_none(), "{code:?}");
         }
         let took = std::time::Duration::from_millis(1);
-        assert!(!root_key(health(Tried::Both { wrap: took, unwrap: took })).unwrap().warns);
+        assert!(withdrawn(&health(Some("acme"), Tried::Both { wrap: took, unwrap: took })).is_none());
     }
 }

@@ -1,12 +1,11 @@
 //! `enfold doctor`: configuration, database, catalog and keys, each checked as a user's first call would find it.
 
+mod root_keys;
+
 use std::fmt::Write as _;
 
-use enfold::kms::{KeyUri, RootKeyState, RotationPlan};
-use enfold::policy::{Environment, Policy, format_duration};
-use enfold::{
-    CallContext, Code, Enfold, Error, OnDisk, Place, Result, RingEpoch, RootHealth, SharedCacheHealth, Tried,
-};
+use enfold::policy::{Environment, Policy};
+use enfold::{CallContext, Code, Enfold, Error, OnDisk, Place, Result, RingEpoch, SelfTest, SharedCacheHealth};
 use enfold_core::{Form, Part, PayloadType};
 use serde::Serialize;
 
@@ -19,6 +18,9 @@ struct Check {
     status: Status,
     says: String,
     hints: Vec<String>,
+    /// Of a check of a root key: every answer by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root_key: Option<root_keys::Facts>,
 }
 
 #[derive(Clone, Copy, Serialize)]
@@ -61,16 +63,17 @@ struct Report {
 
 pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
     let mut failed = None;
-    let mut checks = Vec::new();
+    let (mut checks, mut answers) = (Vec::new(), Vec::new());
     let mut note = |name: &str, outcome: Result<Found>| {
         let check = match outcome {
             Ok(Found { says, warns, hints }) => {
                 let status = if warns { Status::Warning } else { Status::Ok };
-                Check { name: name.to_owned(), status, says, hints }
+                Check { name: name.to_owned(), status, says, hints, root_key: None }
             }
             Err(error) => {
                 let hints = error.hints().map(str::to_owned).collect();
-                let check = Check { name: name.to_owned(), status: Status::Failed, says: error.to_string(), hints };
+                let (name, status, says) = (name.to_owned(), Status::Failed, error.to_string());
+                let check = Check { name, status, says, hints, root_key: None };
                 failed.get_or_insert(error);
                 check
             }
@@ -94,18 +97,28 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                 Err(error) => note("states", Err(error)),
             }
             match enfold.root_keys().await {
-                Ok(roots) => roots.into_iter().for_each(|root| match &root.tenant {
-                    None => note(&format!("root key {} of ring {}", root.root, root.ring), root_key(root)),
-                    Some(tenant) => {
-                        let name = format!("root key {} of tenant {tenant} in ring {}", root.root, root.ring);
-                        note(&name, customers::root_key(root));
+                Ok(roots) => {
+                    // Who signs the rings' states keeps the root keys too, or shares a machine with who does.
+                    let operator = enfold.operator().is_ok();
+                    for root in roots {
+                        let (name, facts) = (root_keys::name(&root), root_keys::Facts::of(&root, operator));
+                        match customers::withdrawn(&root) {
+                            Some(found) => note(&name, Ok(found)),
+                            None => root_keys::checks(root, operator)
+                                .into_iter()
+                                .for_each(|(name, outcome)| note(&name, outcome)),
+                        }
+                        answers.push((name, facts));
                     }
-                }),
+                }
                 Err(error) => note("root keys", Err(error)),
             }
             match enfold.wraps().await {
                 Ok(rings) => customers::signed(&rings).into_iter().for_each(|(name, found)| note(&name, Ok(found))),
                 Err(error) => note("customers", Err(error)),
+            }
+            for (ring, outcome) in enfold.self_test().await {
+                note(&format!("self-test of ring {ring}"), outcome.map(|done| self_test(&done)));
             }
             match enfold.check_catalog().await {
                 Ok(wrong) if wrong.is_empty() => note("data keys", Ok("every row is as it was made".to_owned().into())),
@@ -125,6 +138,11 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                 "operators' key",
                 Ok(operator.unwrap_or_else(|_| "not here, as it should be for an application".to_owned()).into()),
             );
+        }
+    }
+    for (name, facts) in answers {
+        if let Some(check) = checks.iter_mut().find(|check: &&mut Check| check.name == name) {
+            check.root_key = Some(facts);
         }
     }
     let report = Report { ok: failed.is_none(), checks };
@@ -160,66 +178,12 @@ fn describe(policy: &Policy) -> String {
     )
 }
 
-/// What a root key is and does. That its state may not be asked, or that this process may not wrap, is no fault: who only
-/// reads needs neither right.
-pub(super) fn root_key(root: RootHealth) -> Result<Found> {
-    let on_a_fake = root.root.parse().is_ok_and(|uri: KeyUri| uri.is_proved_on_a_fake_alone());
-    let mut found = tried(root)?;
-    if on_a_fake {
-        found.says.push_str("; Enfold's use of this service is not yet tested against the real service");
-    }
-    Ok(found)
-}
-
-fn tried(root: RootHealth) -> Result<Found> {
-    let mut warnings = Vec::new();
-    let state = match root.description {
-        None => "its service says nothing of its state".to_owned(),
-        Some(Ok(description)) => {
-            let resolved = match description.resolved == root.root {
-                true => String::new(),
-                false => format!(", as `{}`", description.resolved),
-            };
-            warnings = description.warnings;
-            let rotation = description.rotation.map(|r| rotation(&r)).unwrap_or_default();
-            format!("{}, held by {}{resolved}{rotation}", state(description.state), description.manager)
-        }
-        Some(Err(error)) if error.code() == Code::KmsAccessDenied => "its state may not be asked here".to_owned(),
-        Some(Err(error)) => return Err(error),
-    };
-    match root.tried {
-        Tried::Both { wrap, unwrap } => {
-            let milliseconds = |took: std::time::Duration| took.as_secs_f64() * 1000.0;
-            let (wrap, unwrap) = (milliseconds(wrap), milliseconds(unwrap));
-            let mut says = format!("{state}; wrapped in {wrap:.1} ms, unwrapped in {unwrap:.1} ms");
-            for warning in &warnings {
-                says.push_str(&format!("; {warning}"));
-            }
-            let remedy = "make a root key without that, put it into `roots`, and take this one out when the other has wrapped all";
-            Ok(if warnings.is_empty() { says.into() } else { Found::warning(says, vec![remedy.to_owned()]) })
-        }
-        Tried::NotWrapped(error) if error.code() == Code::KmsAccessDenied => Ok(Found::warning(
-            format!("{state}; this process may not wrap, so it can make no data key"),
-            vec!["grant it the right to encrypt under the root key, unless it only reads".to_owned()],
-        )),
-        Tried::NotWrapped(error) | Tried::NotUnwrapped(error) => Err(error),
-    }
-}
-
-fn rotation(plan: &RotationPlan) -> String {
-    match (plan.period, plan.next) {
-        (None, _) => ", rotated only when somebody asks for it".to_owned(),
-        (Some(period), None) => format!(", rotated every {}", format_duration(period)),
-        (Some(period), Some(next)) => format!(", rotated every {}, next at {next}", format_duration(period)),
-    }
-}
-
-fn state(state: RootKeyState) -> &'static str {
-    match state {
-        RootKeyState::Enabled => "enabled",
-        RootKeyState::Disabled => "disabled",
-        RootKeyState::PendingDeletion => "waiting for its deletion",
-        RootKeyState::Unavailable => "not usable",
+fn self_test(done: &SelfTest) -> Found {
+    match done.data_key {
+        Some(id) => format!("a throw-away value was sealed and opened with data key {id}").into(),
+        None => "a throw-away value was sealed and opened with a data key drawn for it; the ring has none yet"
+            .to_owned()
+            .into(),
     }
 }
 

@@ -61,6 +61,10 @@ async fn a_root_key_in_google_cloud_kms_seals_opens_and_is_looked_at() {
     let shop = Shop::new(&root, &account, &[("GOOGLE_APPLICATION_CREDENTIALS", "credentials.json")]);
     shop.seals_and_opens();
     shop.run(&["doctor"], b"").snapshot_hiding("doctor_google", HIDDEN);
+    shop.run(&["doctor", "--json"], b"").snapshot_hiding("doctor_google_json", HIDDEN);
+    // An application has no operators' key, and should not have their rights.
+    std::fs::remove_file(shop.sandbox.path("enfold-operator.key")).expect("the operators' key");
+    shop.run(&["doctor"], b"").snapshot_hiding("doctor_google_application", HIDDEN);
 
     let denied =
         Shop { sandbox: shop.sandbox, variables: vec![("GCE_METADATA_HOST", fake.endpoint()[7..].to_owned())] };

@@ -26,7 +26,10 @@ const FILTERS: &[(&str, &str)] = &[
     (r"\b[0-9a-f]{24}(?:[0-9a-f]{8})?(?:[0-9a-f]{32})?\b", "[hex]"),
     (r"\b\d{4}-\d\d-\d\dT[0-9:.]+Z", "[time]"),
     (r"\b\d+(?:\.\d)? (?:kB|MB)", "[size]"),
-    (r#""(bytes|grows|disk|wal|rows_per_second|seconds)": [0-9.]+"#, r#""$1": [n]"#),
+    (
+        r#""(bytes|grows|disk|wal|rows_per_second|seconds|wrap_ms|unwrap_ms|clock_skew_seconds)": -?[0-9.]+"#,
+        r#""$1": [n]"#,
+    ),
     (r"\b[0-9,]+ rows/s", "[n] rows/s"),
     (r"(?:about [0-9]+ s|under 1 s)\b", "[duration]"),
     (r"took_us=\d+", "took_us=[n]"),

@@ -1,6 +1,8 @@
 //! Whole commands over the built binary: arguments, exit code, standard output and standard error in one snapshot.
 #![cfg(feature = "sqlite")]
 
+#[cfg(feature = "aws")]
+mod aws;
 mod bad_policy;
 mod bad_value;
 mod canary;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::Write as _;
 
-use enfold_testkit::openbao::{OpenBao, unique};
+use enfold_testkit::openbao::{OpenBao, ROOT_TOKEN, unique};
 use serde_json::{Value, json};
 
 use super::harness::{Ran, Sandbox};
@@ -80,6 +80,9 @@ fn a_root_key_in_openbao_seals_opens_and_is_looked_at() {
     let sealed = run(&shop, by_token, &["seal", "users.email"], b"ada@example.com");
     assert!(sealed.stdout().starts_with("enf1:"), "{}", sealed.stderr);
     run(&shop, by_token, &["doctor"], b"").snapshot_hiding("doctor_vault", HIDDEN);
+
+    // Who may do everything is told so.
+    run(&shop, ("VAULT_TOKEN", ROOT_TOKEN), &["doctor"], b"").snapshot_hiding("doctor_vault_root", HIDDEN);
 
     // Another program, with another way to sign in.
     let (mount, role_id, secret_id) = wait(key.role());

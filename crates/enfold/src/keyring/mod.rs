@@ -7,6 +7,7 @@
 //! The path of a call: [`KeyRing::view`] (the state, no I/O while it is fresh), then [`KeyRing::current`] or
 //! [`KeyRing::by_id`] (the cache, no I/O on a hit).
 
+mod concerns;
 mod customers;
 mod health;
 mod layers;
@@ -17,6 +18,7 @@ pub(crate) mod roots;
 mod rows;
 mod scope;
 mod seen;
+mod self_test;
 mod shared;
 mod wraps;
 
@@ -30,10 +32,12 @@ use crate::catalog::{Catalog, DataKeyRow, KeyStatus, Purpose};
 use crate::clock::Clock;
 use crate::events::{Event, EventKind, Events};
 use crate::kms::{EncryptionContext, TenantTag};
+use crate::metrics::RingMetrics;
 use crate::policy::RingPolicy;
 use crate::shared_cache::SharedCache;
 use crate::{Code, Error, Result};
 
+pub use concerns::{Concern, ConcernAbout};
 pub(crate) use customers::{CustomerKey, Customers};
 pub use health::{RootHealth, Tried};
 pub(crate) use live::LiveKey;
@@ -43,6 +47,7 @@ pub(crate) use rows::RowKey;
 pub use scope::ScopeId;
 pub(crate) use scope::tenant_tag;
 pub(crate) use seen::{Trusted, View};
+pub use self_test::SelfTest;
 pub use wraps::{CustomerWraps, RingWraps, RootWraps};
 
 /// Rows in one question to the catalog.
@@ -178,6 +183,10 @@ impl KeyRing {
         let page = self.catalog.keys(self.id(), *after, PAGE).await?;
         *after = page.last().map(|row| row.id);
         Ok(after.map(|_| page))
+    }
+
+    pub(crate) fn metrics(&self) -> RingMetrics {
+        RingMetrics { ring: self.name.clone(), data_keys: self.keys.metrics(), scopes: self.pointers.metrics() }
     }
 
     /// Throws every key away: for hooks after a VM snapshot was restored.

@@ -182,6 +182,11 @@ impl Roots {
         order
     }
 
+    /// What calls are measured by.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     pub(crate) fn all(&self) -> &[Provider] {
         &self.providers
     }

@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+use jiff::SignedDuration;
 
+use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
     Abilities, ControlKey, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription,
-    KeyManagementService, KeyManagementServiceExt, RewrapKeys, RewrapRequest, RotateKey, UnwrapRequest, WrapRequest,
+    KeyManagementService, KeyManagementServiceExt, Permission, RewrapKeys, RewrapRequest, RotateKey, UnwrapRequest,
+    WrapRequest,
 };
 use super::uri::KeyUri;
 use crate::error::{Code, Result};
@@ -53,6 +56,10 @@ pub(super) struct EnableRequest;
 pub(super) struct ScheduleDeletionRequest(Duration);
 #[derive(Clone, Copy)]
 pub(super) struct CancelDeletionRequest;
+
+/// A question for rights, which are those of a context.
+#[derive(Clone, Copy)]
+struct PermissionsRequest<'a>(&'a EncryptionContext);
 
 impl Request for WrapRequest<'_> {
     type Answer = WrappedKey;
@@ -102,6 +109,16 @@ impl Request for DescribeRequest {
 
     fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, KeyDescription> {
         one_by_one(kms, requests, kms.describer(), |key, _| key.describe())
+    }
+}
+
+impl Request for PermissionsRequest<'_> {
+    type Answer = Vec<Permission>;
+    // It changes nothing and uses nothing, so it is part of describing.
+    const OPERATION: Operation = Operation::Describe;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, Vec<Permission>> {
+        one_by_one(kms, requests, kms.describer(), |key, request| key.permissions(request.0))
     }
 }
 
@@ -215,6 +232,15 @@ impl<A: Around> GenerateDataKey for A {
 impl<A: Around> DescribeKey for A {
     async fn describe(&self) -> Result<KeyDescription> {
         alone(self, DescribeRequest).await
+    }
+
+    async fn permissions(&self, context: &EncryptionContext) -> Result<Vec<Permission>> {
+        let mut answers = self.around(&[PermissionsRequest(context)]).await;
+        answers.pop().unwrap_or_else(|| Err(failure::wrong_count(self.uri())))
+    }
+
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        self.inner().describer()?.clock_skew()
     }
 }
 

@@ -13,6 +13,7 @@ use super::failure::{self, Operation};
 use super::service::KeyManagementService;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result, Retry};
+use crate::metrics::BreakerMetrics;
 
 /// See the module's head.
 pub struct Breaker {
@@ -53,6 +54,10 @@ impl Breaker {
 
     pub fn standing(&self) -> Standing {
         self.circuit.standing()
+    }
+
+    pub fn metrics(&self) -> BreakerMetrics {
+        self.circuit.metrics()
     }
 
     fn refusal(&self, operation: Operation, left: Duration) -> Error {
@@ -136,6 +141,9 @@ mod tests {
         assert_eq!(scene.calls(), 3);
         let Standing::LeftAlone(left) = scene.breaker.standing() else { panic!("it is left alone") };
         assert!(left >= OPTIONS.first_pause / 2 && left <= OPTIONS.first_pause, "{left:?}");
+        let metrics = scene.breaker.metrics();
+        assert_eq!((metrics.state, metrics.asked_again_in), ("left-alone", left));
+        assert_eq!((metrics.left_alone, metrics.not_asked), (1, 1000));
         let error = scene.breaker.generate_one(&EncryptionContext::new()).await.err().unwrap();
         assert!(error.hints().any(|hint| hint.starts_with("try again in ")), "{error}");
     }
@@ -167,6 +175,7 @@ mod tests {
         scene.fail(3).await;
         scene.clock.advance(OPTIONS.first_pause);
         assert_eq!(scene.breaker.standing(), Standing::OnTrial);
+        assert_eq!(scene.breaker.metrics().state, "on-trial");
         scene.memory.set_state(MemoryState::Enabled);
         scene.fault.hold();
         let mut trial = Box::pin(scene.call());
@@ -177,6 +186,7 @@ mod tests {
         scene.fault.release();
         assert_eq!(trial.await, Ok(()));
         assert_eq!(scene.breaker.standing(), Standing::Answers);
+        assert_eq!((scene.breaker.metrics().state, scene.breaker.metrics().not_asked), ("answers", 100));
         assert_eq!(scene.call().await, Ok(()));
         assert_eq!(scene.calls(), 5);
     }
@@ -196,6 +206,7 @@ mod tests {
         }
         assert!(longest <= OPTIONS.longest_pause);
         assert_eq!(scene.calls(), 3 + 8);
+        assert_eq!(scene.breaker.metrics().left_alone, 1 + 8);
     }
 
     #[tokio::test]

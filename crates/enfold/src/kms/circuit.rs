@@ -8,12 +8,15 @@ use std::time::Duration;
 use super::breaker::{BreakerOptions, Standing};
 use super::retry::jitter;
 use crate::clock::Clock;
+use crate::metrics::{BreakerMetrics, Counter};
 
 /// Counts failures in a row.
 pub(crate) struct Circuit {
     clock: Arc<dyn Clock>,
     options: BreakerOptions,
     state: Mutex<State>,
+    left_alone: Counter,
+    not_asked: Counter,
 }
 
 #[derive(Default)]
@@ -46,7 +49,11 @@ impl Drop for Trial<'_> {
 
 impl Circuit {
     pub(crate) fn new(options: BreakerOptions, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, options, state: Mutex::default() }
+        Self { clock, options, state: Mutex::default(), left_alone: Counter::default(), not_asked: Counter::default() }
+    }
+
+    pub(crate) fn metrics(&self) -> BreakerMetrics {
+        BreakerMetrics::new(self.standing(), self.left_alone.read(), self.not_asked.read())
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -64,6 +71,14 @@ impl Circuit {
     }
 
     pub(crate) fn admit(&self) -> Admitted<'_> {
+        let admitted = self.ask();
+        if matches!(admitted, Admitted::NotFor(_)) {
+            self.not_asked.one();
+        }
+        admitted
+    }
+
+    fn ask(&self) -> Admitted<'_> {
         let now = self.clock.now();
         let mut state = self.state();
         match state.closed_until {
@@ -95,6 +110,7 @@ impl Circuit {
             state.pauses = state.pauses.saturating_add(1);
             // At least half of it, and not the same for every process that was cut off with this one.
             state.closed_until = Some(now + pause / 2 + jitter(pause / 2));
+            self.left_alone.one();
         }
     }
 }

@@ -10,13 +10,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::failure::{self, Operation};
 use super::secret::{self, Readers, Stamp};
+use super::service_clock::ServiceClock;
 use super::tls_fault::TlsFault;
 use super::uri::KeyUri;
 use crate::error::{Code, Error, Result, Retry};
@@ -55,6 +57,7 @@ impl Default for HttpOptions {
 pub(super) struct Http {
     options: HttpOptions,
     loaded: Mutex<Option<Loaded>>,
+    clock: ServiceClock,
 }
 
 /// A client and the state of the files it was made from.
@@ -118,7 +121,7 @@ impl AsRef<[u8]> for Wiped {
 impl Http {
     /// Reads the files once, so that a wrong one shows at the start.
     pub(super) fn new(options: HttpOptions) -> Result<Self> {
-        let http = Self { options, loaded: Mutex::default() };
+        let http = Self { options, loaded: Mutex::default(), clock: ServiceClock::default() };
         http.client()?;
         Ok(http)
     }
@@ -143,6 +146,7 @@ impl Http {
         let mut response = request.send().await.map_err(|e| missed(operation, uri, call.url, &e))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
+        self.clock.saw(headers.get(DATE).and_then(|date| date.to_str().ok()), Timestamp::now());
         if response.status().is_redirection() {
             return Err(failure::failed(Code::KmsProtocol, operation, uri)
                 .cause("the key service sends the caller elsewhere, and data keys go only where the URI says")
@@ -156,6 +160,11 @@ impl Http {
             append(&mut body, &chunk);
         }
         Ok(Answer { status, headers, body })
+    }
+
+    /// How the clock of who answered last differs from ours.
+    pub(super) fn clock_skew(&self) -> Option<SignedDuration> {
+        self.clock.skew()
     }
 
     /// The client, made anew when one of its files has changed: certificates are renewed without a restart.

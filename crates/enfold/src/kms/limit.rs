@@ -7,17 +7,31 @@ use std::time::{Duration, Instant};
 use super::around::{Around, Request};
 use super::service::KeyManagementService;
 use crate::error::Result;
+use crate::metrics::Counter;
 
 /// Lets requests through at a rate; each item of a batch counts. Whoever comes too early waits, in the order of arrival.
 pub struct Limit {
     inner: Arc<dyn KeyManagementService>,
     bucket: Mutex<Bucket>,
+    waits: Counter,
+    waited_us: Counter,
 }
 
 impl Limit {
     /// `per_second` requests in the long run, and as many at once after a second of rest.
     pub fn new(inner: Arc<dyn KeyManagementService>, per_second: NonZeroU32) -> Self {
-        Self { inner, bucket: Mutex::new(Bucket::new(per_second, Instant::now())) }
+        let bucket = Mutex::new(Bucket::new(per_second, Instant::now()));
+        Self { inner, bucket, waits: Counter::default(), waited_us: Counter::default() }
+    }
+
+    /// Calls that were held back.
+    pub fn waits(&self) -> u64 {
+        self.waits.read()
+    }
+
+    /// For how long they were, all of them together.
+    pub fn waited(&self) -> Duration {
+        Duration::from_micros(self.waited_us.read())
     }
 
     fn reserve(&self, items: usize) -> Duration {
@@ -34,6 +48,8 @@ impl Around for Limit {
         let wait = self.reserve(requests.len());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
+            self.waits.one();
+            self.waited_us.add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
         }
         R::send(&*self.inner, requests).await
     }
@@ -85,6 +101,18 @@ mod tests {
             now += bucket.reserve(batch, now);
         }
         assert_eq!(now - start, Duration::from_millis(4000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_is_counted_with_the_time() {
+        let limit = Limit::new(Arc::new(MemoryKms::new("a").unwrap()), NonZeroU32::new(1).unwrap());
+        let context = EncryptionContext::new();
+        limit.generate_one(&context).await.unwrap();
+        let (waits, waited) = (limit.waits(), limit.waited());
+        limit.generate_one(&context).await.unwrap();
+        assert_eq!(limit.waits(), waits + 1);
+        // Only the sleep takes no time here: the bucket goes by the machine's clock.
+        assert!(limit.waited() > waited);
     }
 
     #[tokio::test]

@@ -310,6 +310,8 @@ impl DescribeKey for MemoryKms {
             usable: true,
             versions,
             rotation: Some(RotationPlan { period: inner.rotate_every, ..RotationPlan::default() }),
+            deletion: None,
+            untold: Vec::new(),
             warnings: Vec::new(),
         })
     }

@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::around::{Around, Request};
 use super::failure::Operation;
 use super::service::KeyManagementService;
 use crate::error::{Code, Result, Retry};
+use crate::metrics::seconds;
 
 /// See the module's head.
 pub struct Meter {
@@ -18,23 +22,26 @@ pub struct Meter {
 }
 
 /// Of one operation, since the meter was made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Figures {
     /// Batches sent.
     pub calls: u64,
     /// Requests in them. A service without batches (AWS KMS) was called, and charges, this many times.
     pub requests: u64,
+    /// Requests that were done.
     pub succeeded: u64,
-    /// Failures by the word of their code.
+    /// Requests that failed, by the word of the error's code.
     pub failed: BTreeMap<&'static str, u64>,
-    /// Of all calls together.
+    /// Seconds: how long all calls took together.
+    #[schemars(with = "f64")]
+    #[serde(rename = "seconds", serialize_with = "seconds")]
     pub time: Duration,
-    /// Calls by how long they took: [`LATENCY_BOUNDS_MS`] are the upper bounds, and the last count has none.
+    /// Calls by how long they took: `latency_bounds_ms` are the upper bounds, and the last count has none.
     pub latency: [u64; LATENCY_BOUNDS_MS.len() + 1],
 }
 
 /// Milliseconds, inclusive.
-pub const LATENCY_BOUNDS_MS: [u128; 8] = [1, 5, 10, 50, 100, 500, 1000, 5000];
+pub const LATENCY_BOUNDS_MS: [u64; 8] = [1, 5, 10, 50, 100, 500, 1000, 5000];
 
 impl Meter {
     pub fn new(inner: Arc<dyn KeyManagementService>) -> Self {
@@ -47,6 +54,12 @@ impl Meter {
         figures.get(&operation).cloned().unwrap_or_default()
     }
 
+    /// The figures of every operation that was called, by its word.
+    pub(crate) fn all(&self) -> BTreeMap<&'static str, Figures> {
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.iter().map(|(operation, figures)| (operation.word(), figures.clone())).collect()
+    }
+
     fn count(&self, operation: Operation, took: Duration, failures: &[Code], requests: usize) {
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let figures = figures.entry(operation).or_default();
@@ -57,7 +70,7 @@ impl Meter {
             *figures.failed.entry(code.word()).or_default() += 1;
         }
         figures.time += took;
-        let bound = LATENCY_BOUNDS_MS.iter().position(|bound| took.as_millis() <= *bound);
+        let bound = LATENCY_BOUNDS_MS.iter().position(|bound| took.as_millis() <= u128::from(*bound));
         figures.latency[bound.unwrap_or(LATENCY_BOUNDS_MS.len())] += 1;
     }
 

@@ -57,6 +57,8 @@ mod retry;
 )]
 mod secret;
 mod service;
+#[cfg(any(feature = "aws", feature = "http"))]
+mod service_clock;
 #[cfg(any(feature = "aws", feature = "azure", feature = "google", feature = "vault", feature = "pkcs11"))]
 mod several;
 #[cfg(any(feature = "aws", feature = "http"))]
@@ -90,9 +92,9 @@ pub use retry::{Retry, RetryOptions};
 #[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
 pub use secret::SecretSource;
 pub use service::{
-    Abilities, ControlKey, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription,
-    KeyManagementService, KeyManagementServiceExt, KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey,
-    RotationPlan, UnwrapRequest, WrapRequest,
+    Abilities, ControlKey, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, Held, KeyDescription,
+    KeyManagementService, KeyManagementServiceExt, KeyVersions, NeededBy, Permission, RewrapKeys, RewrapRequest,
+    RootKeyState, RotateKey, RotationPlan, UnwrapRequest, WrapRequest,
 };
 pub use uri::{AwsKeyUri, AzureKeyUri, GoogleKeyUri, KeyUri, PinSource, Pkcs11KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]

@@ -17,6 +17,7 @@ use super::service::KeyManagementService;
 use super::uri::{KeyUri, RootKey, VaultKeyUri};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Code, Error, Result};
+use crate::metrics::RootKeyMetrics;
 use crate::policy::{Environment, KeyServices, MinTls, Policy};
 
 /// Every root key of a policy, each with its breaker, retry, limit and meter around it.
@@ -27,6 +28,8 @@ pub struct Registry {
 struct Root {
     kms: Arc<dyn KeyManagementService>,
     breaker: Arc<Breaker>,
+    retry: Arc<Retry>,
+    limit: Option<Arc<Limit>>,
     meter: Arc<Meter>,
 }
 
@@ -92,6 +95,11 @@ impl Registry {
         self.find(uri).map(|root| &root.breaker)
     }
 
+    /// What every root key's service was asked, in the order of their URIs.
+    pub fn metrics(&self) -> Vec<RootKeyMetrics> {
+        self.roots.iter().map(|(uri, root)| root.metrics(uri)).collect()
+    }
+
     /// In the order of their text.
     pub fn uris(&self) -> impl Iterator<Item = &KeyUri> {
         self.roots.keys()
@@ -103,6 +111,20 @@ impl Registry {
                 .cause("only root keys that the policy names are ever called")
                 .hint("if it is yours, add it to `roots` of its ring in enfold.toml")
         })
+    }
+}
+
+impl Root {
+    fn metrics(&self, uri: &KeyUri) -> RootKeyMetrics {
+        RootKeyMetrics {
+            root: uri.to_string(),
+            operations: self.meter.all(),
+            retries: self.retry.retries(),
+            given_up: self.retry.given_up(),
+            limit_waits: self.limit.as_ref().map_or(0, |limit| limit.waits()),
+            limit_waited: self.limit.as_ref().map(|limit| limit.waited()).unwrap_or_default(),
+            breaker: self.breaker.metrics(),
+        }
     }
 }
 
@@ -235,12 +257,13 @@ impl RegistryBuilder {
     fn dress(&self, provider: Arc<dyn KeyManagementService>) -> Root {
         let meter = Arc::new(Meter::new(provider));
         let mut kms: Arc<dyn KeyManagementService> = meter.clone();
-        if let Some(rate) = self.rate(kms.uri()) {
-            kms = Arc::new(Limit::new(kms, rate));
+        let limit = self.rate(kms.uri()).map(|rate| Arc::new(Limit::new(Arc::clone(&kms), rate)));
+        if let Some(limit) = &limit {
+            kms = limit.clone();
         }
         let retry = Arc::new(Retry::new(kms, self.retry));
-        let breaker = Arc::new(Breaker::new(retry, self.breaker, Arc::clone(&self.clock)));
-        Root { kms: breaker.clone(), breaker, meter }
+        let breaker = Arc::new(Breaker::new(retry.clone(), self.breaker, Arc::clone(&self.clock)));
+        Root { kms: breaker.clone(), breaker, retry, limit, meter }
     }
 }
 

@@ -14,12 +14,15 @@ use super::around::{Around, Request};
 use super::failure;
 use super::service::KeyManagementService;
 use crate::error::{Error, Result, Retry as May};
+use crate::metrics::Counter;
 
 /// See the module's head.
 pub struct Retry {
     inner: Arc<dyn KeyManagementService>,
     options: RetryOptions,
     budget: Mutex<Budget>,
+    retries: Counter,
+    given_up: Counter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +52,18 @@ impl Default for RetryOptions {
 
 impl Retry {
     pub fn new(inner: Arc<dyn KeyManagementService>, options: RetryOptions) -> Self {
-        Self { inner, options, budget: Mutex::new(Budget::full(options.budget)) }
+        let budget = Mutex::new(Budget::full(options.budget));
+        Self { inner, options, budget, retries: Counter::default(), given_up: Counter::default() }
+    }
+
+    /// Requests that were sent again.
+    pub fn retries(&self) -> u64 {
+        self.retries.read()
+    }
+
+    /// Requests that were given up with a failure that might pass.
+    pub fn given_up(&self) -> u64 {
+        self.given_up.read()
     }
 
     fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {
@@ -118,8 +132,12 @@ impl Around for Retry {
             let asked = |i: &usize| settled[*i].as_ref()?.as_ref().err()?.again_after();
             let least = waiting.iter().filter_map(asked).max().unwrap_or_default();
             match self.next_pause(attempt, started.elapsed(), least) {
-                Ok(pause) => tokio::time::sleep(pause).await,
+                Ok(pause) => {
+                    tokio::time::sleep(pause).await;
+                    self.retries.add(waiting.len() as u64);
+                }
                 Err(why) => {
+                    self.given_up.add(waiting.len() as u64);
                     for i in waiting.drain(..) {
                         settled[i] = settled[i].take().map(|answer| answer.map_err(|e| gave_up(e, attempt, why)));
                     }
@@ -238,6 +256,7 @@ mod tests {
         fault.next(Inject::FailItem(0, Code::KmsThrottled));
         let wrapped = retry.wrap(&requests).await;
         assert_eq!(fault.seen(), [5, 1, 1]);
+        assert_eq!((retry.retries(), retry.given_up()), (2, 0), "each item counts");
         for (key, wrapped) in keys.iter().zip(wrapped) {
             let opened = memory.unwrap_one(&wrapped.unwrap(), &context).await.ok().unwrap();
             assert_eq!(opened.expose(), key.expose());
@@ -270,6 +289,7 @@ mod tests {
         assert_eq!(error.code(), Code::KmsThrottled);
         assert!(error.causes().any(|c| c == "gave up after 3 tries: no tries are left"), "{error}");
         assert_eq!(memory.calls().generate, 3);
+        assert_eq!((retry.retries(), retry.given_up()), (2, 1));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 
 use super::context::EncryptionContext;
 use super::failure;
@@ -53,6 +54,19 @@ pub trait GenerateDataKey: Send + Sync {
 #[async_trait]
 pub trait DescribeKey: Send + Sync {
     async fn describe(&self) -> Result<KeyDescription>;
+
+    /// What the caller may do with the root key, as far as the service says so without its being done; empty where it has
+    /// no rights to ask about. `context` is that of a use, where rights may depend on it.
+    async fn permissions(&self, context: &EncryptionContext) -> Result<Vec<Permission>> {
+        let _ = context;
+        Ok(Vec::new())
+    }
+
+    /// By how much the service's clock was ahead of ours at its last answer, negative where it was behind, to about a
+    /// second; `None` where the service tells no time, or was not asked yet.
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        None
+    }
 }
 
 /// Wraps the same data keys again, under the newest version of the same root key, inside the key service: the data
@@ -136,8 +150,41 @@ pub struct KeyDescription {
     pub versions: Option<KeyVersions>,
     /// Where the service rotates keys by itself and says so.
     pub rotation: Option<RotationPlan>,
+    /// When it is deleted, where that is scheduled and told.
+    pub deletion: Option<jiff::Timestamp>,
+    /// What could not be learned, and why, a clause each.
+    pub untold: Vec<String>,
     /// What should be settled though the key works, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// A right on a root key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// In the service's own words: `kms:CreateGrant`, `update on transit/encrypt/orders`.
+    pub name: String,
+    pub held: Held,
+    pub needed_by: NeededBy,
+}
+
+/// Whether the caller has a right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    Yes,
+    No,
+    /// The service says so only to who does it.
+    NotTold,
+}
+
+/// Whose work a right is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeededBy {
+    /// Whoever seals or opens: to wrap, to unwrap, to look at the key.
+    Applications,
+    /// Whoever keeps the root key: to rotate, disable, delete and set it up.
+    Operators,
+    /// Nobody who uses Enfold: to take the root key out, or to give rights on it to others.
+    Nobody,
 }
 
 /// When the service gives a root key its next version.

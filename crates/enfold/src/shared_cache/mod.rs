@@ -16,9 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::kms::{Admitted, BreakerOptions, Circuit};
+use crate::metrics::SharedCacheMetrics;
 use crate::policy::SharedCachePolicy;
 use crate::{Code, Error, Result};
 
@@ -47,7 +50,7 @@ pub enum OnDisk {
 }
 
 /// What the shared cache did for this process so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SharedCacheFigures {
     /// Data keys that came from it: so many calls to a key service were spared.
     pub hits: u64,
@@ -134,6 +137,10 @@ impl SharedCache {
         }
     }
 
+    pub(crate) fn metrics(&self) -> SharedCacheMetrics {
+        SharedCacheMetrics { figures: self.figures(), breaker: self.circuit.metrics() }
+    }
+
     pub(crate) async fn health(&self) -> SharedCacheHealth {
         let on_disk =
             match tokio::time::timeout(self.deadline.max(Duration::from_secs(1)), self.entries.on_disk()).await {
@@ -214,6 +221,8 @@ mod tests {
         }
         assert_eq!(silent.0.load(Ordering::Relaxed), 5, "the breaker's limit");
         assert_eq!(cache.figures(), SharedCacheFigures { failed: 5, ..SharedCacheFigures::default() });
+        let breaker = cache.metrics().breaker;
+        assert_eq!((breaker.state, breaker.left_alone, breaker.not_asked), ("left-alone", 1, 15));
         // After the pause one question goes through to see.
         clock.advance(Duration::from_secs(2));
         for _ in 0..5 {

@@ -12,6 +12,7 @@ mod engine;
 mod key;
 #[path = "../key_service/mod.rs"]
 mod key_service;
+mod rights;
 mod server;
 mod session;
 mod sign_in;

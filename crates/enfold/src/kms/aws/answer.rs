@@ -13,7 +13,7 @@ use aws_sdk_kms::operation::RequestId;
 use crate::error::{Code, Error};
 use crate::kms::failure::{self, Operation};
 use crate::kms::tls_fault::TlsFault;
-use crate::kms::uri::KeyUri;
+use crate::kms::uri::{KeyUri, RootKey};
 
 /// The small generic part: everything else is compiled once.
 pub(super) fn refused<E>(operation: Operation, uri: &KeyUri, error: &SdkError<E, HttpResponse>) -> Error
@@ -103,7 +103,7 @@ fn translate(operation: Operation, uri: &KeyUri, how: How<'_>, request: Option<&
         }
         Kind::Disabled => failure::disabled(operation, uri),
         Kind::InvalidState => failure::pending_deletion(operation, uri),
-        Kind::NotFound => failure::not_found(operation, uri),
+        Kind::NotFound => not_found(operation, uri),
         Kind::Denied => failure::denied(operation, uri)
             .hint(format!(
                 "grant `{}` on the key to whoever runs this, in IAM or in the key's policy",
@@ -122,6 +122,17 @@ fn translate(operation: Operation, uri: &KeyUri, how: How<'_>, request: Option<&
         Kind::Unknown => failure::failed(Code::KmsProtocol, operation, uri),
     };
     error.cause(answered(operation, name, status, request))
+}
+
+/// A key that is in another region is not there.
+fn not_found(operation: Operation, uri: &KeyUri) -> Error {
+    let error = failure::not_found(operation, uri);
+    let RootKey::Aws(key) = uri.root() else { return error };
+    error.cause(format!("AWS KMS in `{}` was asked, for this account", key.region())).hint(format!(
+        "keys and aliases belong to one region and one account: `aws kms describe-key --region {} --key-id {}`",
+        key.region(),
+        key.key()
+    ))
 }
 
 fn kind(name: Option<&str>, status: u16) -> Kind {

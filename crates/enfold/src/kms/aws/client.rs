@@ -14,6 +14,7 @@ use aws_sdk_kms::config::{Credentials, SharedCredentialsProvider};
 use tokio::sync::Mutex;
 
 use super::AwsOptions;
+use super::clock::Watch;
 use crate::kms::secret::Stamp;
 use crate::kms::uri::AwsKeyUri;
 use crate::policy::AwsRole;
@@ -22,13 +23,19 @@ use crate::policy::AwsRole;
 const SESSION: &str = "enfold";
 
 pub(super) struct Clients {
+    settings: Settings,
+    held: Mutex<Held>,
+}
+
+/// What every client is made with.
+struct Settings {
     region: Region,
     endpoint: Option<String>,
     timeouts: TimeoutConfig,
     /// Instead of the default chain.
     given: Option<Credentials>,
     role: Option<AwsRole>,
-    held: Mutex<Held>,
+    clock: Watch,
 }
 
 struct Held {
@@ -37,7 +44,7 @@ struct Held {
 }
 
 impl Clients {
-    pub(super) async fn new(key: &AwsKeyUri, options: &AwsOptions<'_>) -> Self {
+    pub(super) async fn new(key: &AwsKeyUri, options: &AwsOptions<'_>, clock: &Watch) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(options.connect_within)
             .operation_attempt_timeout(options.answer_within)
@@ -46,12 +53,18 @@ impl Clients {
             let token = given.session_token.map(str::to_owned);
             Credentials::new(given.access_key_id, given.secret_access_key, token, None, "given by the caller")
         });
-        let (region, endpoint) = (Region::new(key.region().to_owned()), key.endpoint().map(str::to_owned));
+        let settings = Settings {
+            region: Region::new(key.region().to_owned()),
+            endpoint: key.endpoint().map(str::to_owned),
+            timeouts,
+            given,
+            role: options.role.clone(),
+            clock: clock.clone(),
+        };
         // Before it is made: a change in between is seen as one.
         let stamps = stamps();
-        let role = options.role.clone();
-        let client = make(&region, endpoint.as_deref(), &timeouts, given.as_ref(), role.as_ref()).await;
-        Self { region, endpoint, timeouts, given, role, held: Mutex::new(Held { client, stamps }) }
+        let client = settings.client().await;
+        Self { settings, held: Mutex::new(Held { client, stamps }) }
     }
 
     /// The client to call with.
@@ -60,36 +73,32 @@ impl Clients {
         let stamps = stamps();
         // A file that is being replaced at this moment was what it is until it is another.
         let changed = held.stamps.iter().zip(&stamps).any(|(was, is)| was != is && !is.is_of_nothing());
-        if self.given.is_none() && changed {
-            held.client = make(&self.region, self.endpoint.as_deref(), &self.timeouts, None, self.role.as_ref()).await;
+        if self.settings.given.is_none() && changed {
+            held.client = self.settings.client().await;
             held.stamps = stamps;
         }
         held.client.clone()
     }
 }
 
-async fn make(
-    region: &Region,
-    endpoint: Option<&str>,
-    timeouts: &TimeoutConfig,
-    given: Option<&Credentials>,
-    role: Option<&AwsRole>,
-) -> Client {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .region(region.clone())
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts.clone());
-    if let Some(given) = given {
-        loader = loader.credentials_provider(given.clone());
+impl Settings {
+    async fn client(&self) -> Client {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(self.region.clone())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(self.timeouts.clone());
+        if let Some(given) = &self.given {
+            loader = loader.credentials_provider(given.clone());
+        }
+        let mut shared = loader.load().await;
+        if let Some(role) = &self.role {
+            shared = in_role(&shared, role).await;
+        }
+        let mut config = aws_sdk_kms::config::Builder::from(&shared);
+        // Set even where it is none: otherwise AWS_ENDPOINT_URL of the environment would choose whom we call.
+        config.set_endpoint_url(self.endpoint.clone());
+        Client::from_conf(config.interceptor(self.clock.clone()).build())
     }
-    let mut shared = loader.load().await;
-    if let Some(role) = role {
-        shared = in_role(&shared, role).await;
-    }
-    let mut config = aws_sdk_kms::config::Builder::from(&shared);
-    // Set even where it is none: otherwise AWS_ENDPOINT_URL of the environment would choose whom we call.
-    config.set_endpoint_url(endpoint.map(str::to_owned));
-    Client::from_conf(config.build())
 }
 
 /// The role's credentials instead of those that were found, which are used to assume it. Where STS is follows from the

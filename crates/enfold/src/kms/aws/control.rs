@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_sdk_kms::primitives::DateTime;
 
+use super::rotation::timestamp;
 use super::{AwsKms, answer};
-use crate::error::{Result, Retry};
+use crate::error::Result;
 use crate::kms::failure::{self, Operation};
-use crate::kms::service::{ControlKey, RotateKey, RotationPlan};
+use crate::kms::service::{ControlKey, RotateKey};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// AWS KMS API reference, `EnableKeyRotation`: `RotationPeriodInDays`.
@@ -85,28 +85,4 @@ impl AwsKms {
             true => self.resolved(operation).await.map(|arn| arn.to_string()),
         }
     }
-
-    /// What the service says of the rotation of a key, where it says anything: those of imported material have none, and
-    /// whoever only uses a key may not ask.
-    pub(super) async fn rotation(&self, operation: Operation, key: &str) -> Result<Option<RotationPlan>> {
-        let answer = match self.clients.current().await.get_key_rotation_status().key_id(key).send().await {
-            Ok(answer) => answer,
-            Err(error) => {
-                let error = answer::refused(operation, &self.uri, &error);
-                return if error.code().retry() == Retry::Later { Err(error) } else { Ok(None) };
-            }
-        };
-        let on = answer.key_rotation_enabled();
-        let days = answer.rotation_period_in_days().and_then(|days| u32::try_from(days).ok());
-        Ok(Some(RotationPlan {
-            // A year where the service does not say, as it did before the period could be chosen.
-            period: on.then(|| DAY * days.unwrap_or(365)),
-            next: answer.next_rotation_date().filter(|_| on).and_then(timestamp),
-            under_way_since: answer.on_demand_rotation_start_date().and_then(timestamp),
-        }))
-    }
-}
-
-fn timestamp(at: &DateTime) -> Option<jiff::Timestamp> {
-    jiff::Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).ok()?).ok()
 }

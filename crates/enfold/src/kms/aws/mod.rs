@@ -17,7 +17,10 @@
 
 mod answer;
 mod client;
+mod clock;
 mod control;
+mod rights;
+mod rotation;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -26,6 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
+use jiff::SignedDuration;
 
 use self::client::Clients;
 use super::context::EncryptionContext;
@@ -34,7 +38,7 @@ use super::material::{KeyMaterial, WrappedKey};
 use super::recorded::{self, KeyArn};
 use super::service::{
     Abilities, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
-    RootKeyState, UnwrapRequest, WrapRequest,
+    Permission, RootKeyState, UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{AwsKeyUri, KeyUri, RootKey};
@@ -49,6 +53,7 @@ pub struct AwsKms {
     uri: KeyUri,
     key: AwsKeyUri,
     clients: Clients,
+    clock: clock::Watch,
     /// A key that the URI's alias stood for: its account is the alias's.
     stood_for: OnceLock<KeyArn>,
 }
@@ -96,12 +101,9 @@ impl AwsKms {
         let RootKey::Aws(key) = uri.root() else {
             return Err(Error::new(Code::KmsUriInvalid, format!("`{uri}` does not name a key of AWS KMS")));
         };
-        Ok(Self {
-            uri: uri.clone(),
-            key: key.clone(),
-            clients: Clients::new(key, options).await,
-            stood_for: OnceLock::new(),
-        })
+        let clock = clock::Watch::default();
+        let clients = Clients::new(key, options, &clock).await;
+        Ok(Self { uri: uri.clone(), key: key.clone(), clients, clock, stood_for: OnceLock::new() })
     }
 
     async fn encrypt(&self, request: WrapRequest<'_>) -> Result<WrappedKey> {
@@ -283,13 +285,12 @@ impl GenerateDataKey for AwsKms {
 #[async_trait]
 impl DescribeKey for AwsKms {
     async fn describe(&self) -> Result<KeyDescription> {
-        let operation = Operation::Describe;
-        let key = self.metadata(operation).await?;
+        let key = self.metadata(Operation::Describe).await?;
         let manager = key.key_manager().map(|m| m.as_str().to_owned()).unwrap_or_default();
         let resolved = key.arn().unwrap_or(key.key_id()).to_owned();
-        let rotation = match usable(&key) {
-            true => self.rotation(operation, &resolved).await?,
-            false => None,
+        let (rotation, untold) = match self.rotation(&key).await {
+            Ok(plan) => (plan, Vec::new()),
+            Err(error) => (None, vec![rotation::untold(&error)]),
         };
         Ok(KeyDescription {
             resolved,
@@ -298,8 +299,18 @@ impl DescribeKey for AwsKms {
             usable: usable(&key),
             versions: None,
             rotation,
+            deletion: key.deletion_date().and_then(rotation::timestamp),
+            untold,
             warnings: Vec::new(),
         })
+    }
+
+    async fn permissions(&self, context: &EncryptionContext) -> Result<Vec<Permission>> {
+        self.rights(context).await
+    }
+
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        self.clock.skew()
     }
 }
 

@@ -15,6 +15,7 @@
 //! Tested against a fake of ours (`enfold_testkit::cloud::azure`), and not yet against the real services.
 
 mod control;
+mod rotation;
 mod sign_in;
 mod wire;
 
@@ -23,13 +24,14 @@ use aws_lc_rs::digest::{Context as Digest, SHA256, SHA256_OUTPUT_LEN};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use jiff::SignedDuration;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use self::sign_in::SignIn;
-use self::wire::{API_VERSION, KeyBundle, KeyOperation, KeyResult, RotationPolicy, Wrapping};
+use self::wire::{API_VERSION, KeyBundle, KeyOperation, KeyResult, Wrapping};
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::http::{Answer, Http, HttpOptions};
@@ -37,8 +39,8 @@ use super::json;
 use super::material::{KeyMaterial, WrappedKey};
 use super::oauth::{Issuer, Service};
 use super::service::{
-    Abilities, DescribeKey, KeyDescription, KeyManagementService, RootKeyState, RotationPlan, UnwrapRequest,
-    WrapRequest,
+    Abilities, DescribeKey, Held, KeyDescription, KeyManagementService, NeededBy, Permission, RootKeyState,
+    RotationPlan, UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{AzureKeyUri, KeyUri, RootKey};
@@ -55,6 +57,16 @@ const PAYLOAD: usize = KeyMaterial::LEN + SHA256_OUTPUT_LEN;
 const _: () = assert!(PAYLOAD <= 190 && PAYLOAD.is_multiple_of(8));
 /// RSA of 4096 bits.
 const LONGEST_WRAP: usize = 512;
+
+/// What the service lets nobody ask about, in the words of its roles' data actions. Azure Resource Manager knows them, of
+/// another address and by another token than a key's URI leads to.
+const NOT_TOLD: [(&str, NeededBy); 5] = [
+    ("keys/rotate/action", NeededBy::Operators),
+    ("keys/update/action", NeededBy::Operators),
+    ("keys/delete", NeededBy::Operators),
+    ("keys/backup/action", NeededBy::Nobody),
+    ("keys/purge/action", NeededBy::Nobody),
+];
 
 /// What is wrapped.
 type Payload = Zeroizing<Vec<u8>>;
@@ -189,6 +201,12 @@ impl AzureKms {
         Ok(about)
     }
 
+    async fn rotation(&self, about: &KeyBundle) -> Result<RotationPlan> {
+        let path = format!("/keys/{}/rotationpolicy", self.key.name());
+        let policy: rotation::Policy = self.ask(Operation::Describe, Method::GET, &path, None).await?;
+        Ok(policy.plan(&about.attributes))
+    }
+
     /// Whether the service would give the key back. Who may not ask is told that there is none.
     async fn is_deleted(&self, operation: Operation) -> bool {
         let path = format!("/deletedkeys/{}", self.key.name());
@@ -248,17 +266,6 @@ impl AzureKms {
         let url = format!("{}{path}?api-version={API_VERSION}{query}", self.key.address());
         self.service.call(operation, &self.uri, method, &url, body).await
     }
-
-    /// What the key's rotation policy says, for whoever may read it.
-    async fn rotation(&self, operation: Operation) -> Result<Option<RotationPlan>> {
-        let path = format!("/keys/{}/rotationpolicy", self.key.name());
-        let answer = self.call(operation, Method::GET, &path, None).await?;
-        if answer.status != 200 {
-            return Ok(None);
-        }
-        let policy: RotationPolicy = wire::success(operation, &self.uri, &answer)?;
-        Ok(Some(RotationPlan { period: policy.period(), ..RotationPlan::default() }))
-    }
 }
 
 #[async_trait]
@@ -297,15 +304,35 @@ impl DescribeKey for AzureKms {
             true if nbf > now || exp <= now => RootKeyState::Unavailable,
             true => RootKeyState::Enabled,
         };
+        let (rotation, untold) = match self.rotation(&about).await {
+            Ok(plan) => (Some(plan), Vec::new()),
+            Err(error) if error.code() == Code::KmsAccessDenied => {
+                (None, vec!["its rotation policy may not be read (the permission `keys/get`)".to_owned()])
+            }
+            Err(_) => (None, vec!["its rotation policy was not told".to_owned()]),
+        };
         Ok(KeyDescription {
             state,
             usable: about.wrapping().is_some(),
             manager: format!("Azure ({})", about.key.kty),
             resolved: about.key.kid,
             versions: None,
-            rotation: self.rotation(Operation::Describe).await?,
+            rotation,
+            deletion: None,
+            untold,
             warnings: Vec::new(),
         })
+    }
+
+    /// Wrapping and unwrapping show at a trial; of everything else nothing is told.
+    async fn permissions(&self, _: &EncryptionContext) -> Result<Vec<Permission>> {
+        let not_told =
+            |(name, needed_by): (&str, NeededBy)| Permission { name: name.to_owned(), held: Held::NotTold, needed_by };
+        Ok(NOT_TOLD.into_iter().map(not_told).collect())
+    }
+
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        self.service.clock_skew()
     }
 }
 

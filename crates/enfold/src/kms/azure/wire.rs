@@ -66,11 +66,13 @@ pub(super) struct Attributes {
     /// `Recoverable+Purgeable`: what becomes of the key when it is deleted.
     recovery_level: String,
     recoverable_days: u32,
+    /// When this version was made.
+    pub created: Option<i64>,
 }
 
 impl Default for Attributes {
     fn default() -> Self {
-        Self { enabled: true, nbf: None, exp: None, recovery_level: String::new(), recoverable_days: 0 }
+        Self { enabled: true, nbf: None, exp: None, recovery_level: String::new(), recoverable_days: 0, created: None }
     }
 }
 

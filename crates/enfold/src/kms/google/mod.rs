@@ -13,6 +13,7 @@
 mod control;
 mod crc32c;
 mod credentials;
+mod rights;
 mod sign_in;
 mod wire;
 
@@ -22,20 +23,22 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use jiff::SignedDuration;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 
 use self::crc32c::Crc32c;
 use self::sign_in::SignIn;
 use self::wire::{CryptoKey, Decrypt, Decrypted, Encrypt, Encrypted};
+use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::http::{Http, HttpOptions};
 use super::json;
 use super::material::{KeyMaterial, WrappedKey};
 use super::oauth::{Issuer, Service};
 use super::service::{
-    Abilities, DescribeKey, KeyDescription, KeyManagementService, RootKeyState, RotationPlan, UnwrapRequest,
-    WrapRequest,
+    Abilities, DescribeKey, KeyDescription, KeyManagementService, Permission, RootKeyState, RotationPlan,
+    UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{GoogleKeyUri, KeyUri, RootKey};
@@ -211,6 +214,8 @@ impl DescribeKey for GoogleKms {
                 usable,
                 versions: None,
                 rotation: None,
+                deletion: None,
+                untold: Vec::new(),
                 warnings: Vec::new(),
             });
         };
@@ -232,8 +237,20 @@ impl DescribeKey for GoogleKms {
             usable,
             versions: None,
             rotation: Some(rotation),
+            deletion: primary.destroy_time,
+            untold: Vec::new(),
             warnings: Vec::new(),
         })
+    }
+
+    async fn permissions(&self, _: &EncryptionContext) -> Result<Vec<Permission>> {
+        let body = Some(rights::question());
+        let held = self.ask(Operation::Describe, Method::POST, ":testIamPermissions", body).await?;
+        Ok(rights::answered(&held))
+    }
+
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        self.service.clock_skew()
     }
 }
 

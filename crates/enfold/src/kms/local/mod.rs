@@ -144,6 +144,8 @@ impl DescribeKey for LocalKms {
             usable: true,
             versions: None,
             rotation: None,
+            deletion: None,
+            untold: Vec::new(),
             warnings: Vec::new(),
         })
     }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::SignedDuration;
 use reqwest::Method;
 use zeroize::Zeroizing;
 
@@ -106,6 +107,11 @@ impl AccessToken {
 impl Service {
     pub(super) fn new(options: HttpOptions, mint: Box<dyn Mint>) -> Result<Self> {
         Ok(Self { http: Http::new(options)?, tokens: Tokens::new(mint) })
+    }
+
+    /// How the service's clock differs from ours.
+    pub(super) fn clock_skew(&self) -> Option<SignedDuration> {
+        self.http.clock_skew()
     }
 
     /// Calls for the root key `uri`. A token that the service does not take any more is replaced once.

@@ -213,6 +213,8 @@ fn describe(open: &Open) -> std::result::Result<KeyDescription, Fault> {
         usable: is(Attribute::Encrypt(true)) && is(Attribute::Decrypt(true)),
         versions: None,
         rotation: None,
+        deletion: None,
+        untold: Vec::new(),
         warnings,
     })
 }

@@ -11,6 +11,7 @@
 //! `vault:v1:…`. `session.rs` has the token, `login.rs` the ways to get one, `wire.rs` what is sent and answered.
 
 mod login;
+mod rights;
 mod session;
 mod wire;
 
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use jiff::SignedDuration;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 
@@ -33,7 +35,7 @@ use super::json::Text;
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
     Abilities, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
-    KeyVersions, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, RotationPlan, UnwrapRequest, WrapRequest,
+    KeyVersions, Permission, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{KeyUri, RootKey, VaultKeyUri};
@@ -94,9 +96,13 @@ impl VaultKms {
         Ok(Self { uri: uri.clone(), key: key.clone(), sessions: Arc::new(sessions), checked: Mutex::default() })
     }
 
-    /// Calls a path of the transit engine. A token that the server does not know any more is replaced once.
+    /// Calls a path of the transit engine.
     async fn call(&self, operation: Operation, method: Method, path: &str, body: Option<Bytes>) -> Result<Answer> {
-        let path = format!("{}/{path}", self.key.mount());
+        self.call_at(operation, method, format!("{}/{path}", self.key.mount()), body).await
+    }
+
+    /// Calls a path of the key's namespace. A token that the server does not know any more is replaced once.
+    async fn call_at(&self, operation: Operation, method: Method, path: String, body: Option<Bytes>) -> Result<Answer> {
         let namespace = self.key.namespace();
         let session = self.sessions.current(operation).await?;
         let vault = self.sessions.vault();
@@ -326,9 +332,29 @@ impl DescribeKey for VaultKms {
                 newest: about.latest_version,
                 oldest_usable: about.min_decryption_version.max(about.min_available_version),
             }),
-            rotation: Some(RotationPlan { period: about.rotates_every(), ..RotationPlan::default() }),
+            rotation: about.rotation(),
+            deletion: None,
+            untold: Vec::new(),
             warnings: Vec::new(),
         })
+    }
+
+    async fn permissions(&self, _: &EncryptionContext) -> Result<Vec<Permission>> {
+        let operation = Operation::Describe;
+        let asked = rights::of(self.key.mount(), self.key.key());
+        let body = Some(rights::question(&asked));
+        let told = self.call_at(operation, Method::POST, "sys/capabilities-self".to_owned(), body).await;
+        let told = told.and_then(|answer| wire::success(operation, &self.uri, &answer));
+        // The policy `default` allows the question. A token may be without it, and works all the same.
+        let held = match told {
+            Err(error) if error.code() == Code::KmsAccessDenied => None,
+            told => Some(told?),
+        };
+        Ok(rights::answered(asked, held.as_ref()))
+    }
+
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        self.sessions.vault().http.clock_skew()
     }
 }
 

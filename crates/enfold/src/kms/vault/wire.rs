@@ -3,6 +3,7 @@
 //! The servers tell what went wrong in English sentences only, so those are recognised here; none is repeated, because
 //! some quote what was sent. What is not recognised is refused as an answer that the protocol does not allow.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine;
@@ -17,6 +18,7 @@ use crate::kms::failure::{self, Operation};
 use crate::kms::http::{self, Answer};
 use crate::kms::json::{self, Text, body};
 use crate::kms::material::KeyMaterial;
+use crate::kms::service::RotationPlan;
 use crate::kms::uri::KeyUri;
 
 /// One item of a batch.
@@ -91,9 +93,11 @@ pub(super) struct KeyConfiguration {
     /// Of servers that have it.
     #[serde(default)]
     pub soft_deleted: bool,
-    /// Seconds; none where it is zero, and in servers that have no such thing.
+    /// Seconds; zero for a key that is rotated only when somebody asks. Absent on servers before it was there.
+    auto_rotate_period: Option<u64>,
+    /// When each version was made: seconds since 1970, for the kinds of keys that serve here.
     #[serde(default)]
-    auto_rotate_period: u64,
+    keys: BTreeMap<String, serde_json::Value>,
 }
 
 impl KeyConfiguration {
@@ -103,8 +107,19 @@ impl KeyConfiguration {
         whole && self.derived && self.supports_encryption && self.supports_decryption
     }
 
-    pub(super) fn rotates_every(&self) -> Option<Duration> {
-        (self.auto_rotate_period > 0).then(|| Duration::from_secs(self.auto_rotate_period))
+    /// The server looks once an hour which keys are due.
+    pub(super) fn rotation(&self) -> Option<RotationPlan> {
+        let period = Duration::from_secs(self.auto_rotate_period?);
+        if period.is_zero() {
+            return Some(RotationPlan::default());
+        }
+        let made = self.keys.get(&self.latest_version.to_string()).and_then(serde_json::Value::as_i64);
+        let made = made.and_then(|made| jiff::Timestamp::from_second(made).ok());
+        Some(RotationPlan {
+            period: Some(period),
+            next: made.and_then(|made| made.checked_add(period).ok()),
+            ..RotationPlan::default()
+        })
     }
 }
 
@@ -282,7 +297,8 @@ mod tests {
             min_decryption_version: 1,
             min_available_version: 0,
             soft_deleted: false,
-            auto_rotate_period: 0,
+            auto_rotate_period: None,
+            keys: BTreeMap::new(),
         };
         assert!(about("aes256-gcm96", true).usable());
         assert!(about("xchacha20-poly1305", true).usable());

@@ -137,7 +137,9 @@ impl<'a> Call<'a> {
 
     pub(super) fn right(&self) -> Right {
         match self.operation {
-            Operation::Get(_) | Operation::GetDeleted | Operation::Control(Control::List) => Right::Get,
+            Operation::Get(_) | Operation::GetDeleted | Operation::Control(Control::List | Control::Policy) => {
+                Right::Get
+            }
             Operation::Control(_) => Right::Manage,
             Operation::Wrap(_) => Right::Wrap,
             Operation::Unwrap(_) => Right::Unwrap,

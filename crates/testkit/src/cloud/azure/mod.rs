@@ -89,6 +89,11 @@ impl FakeAzure {
         self.with_key(uri, |key| key.newest().validity = validity);
     }
 
+    /// From now on the service rotates the key of a URI by itself.
+    pub fn rotate_after(&self, uri: &str, days: u32) {
+        self.with_key(uri, |key| key.rotate_after(days));
+    }
+
     /// The versions of the key of a URI, oldest first.
     pub fn versions(&self, uri: &str) -> Vec<String> {
         self.with_key(uri, |key| key.versions())

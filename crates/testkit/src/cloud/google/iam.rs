@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
+use super::keys::fields;
 use super::{FakeGoogle, refusal};
 use crate::cloud::identity::{Assertion, SigningKey};
 use crate::cloud::server::{Reply, Request};
@@ -17,6 +18,21 @@ pub enum Right {
     Get,
     Admin,
 }
+
+/// Permissions of IAM on a key and its versions, with the right that stands for each here.
+const PERMISSIONS: [(&str, Right); 11] = [
+    ("cloudkms.cryptoKeyVersions.useToEncrypt", Right::Encrypt),
+    ("cloudkms.cryptoKeyVersions.useToDecrypt", Right::Decrypt),
+    ("cloudkms.cryptoKeys.get", Right::Get),
+    ("cloudkms.cryptoKeyVersions.get", Right::Get),
+    ("cloudkms.cryptoKeys.update", Right::Admin),
+    ("cloudkms.cryptoKeys.getIamPolicy", Right::Admin),
+    ("cloudkms.cryptoKeys.setIamPolicy", Right::Admin),
+    ("cloudkms.cryptoKeyVersions.create", Right::Admin),
+    ("cloudkms.cryptoKeyVersions.update", Right::Admin),
+    ("cloudkms.cryptoKeyVersions.destroy", Right::Admin),
+    ("cloudkms.cryptoKeyVersions.restore", Right::Admin),
+];
 
 /// The principal whose refresh token is `a-refresh-token`.
 pub const PERSON: &str = "ada@example.com";
@@ -121,8 +137,33 @@ impl FakeGoogle {
 }
 
 impl Identities {
+    /// Those of the permissions that are asked for which the caller has. Nobody has any on a key that is not there.
+    pub(super) fn test_permissions(&self, request: &Request, there: bool) -> Result<Reply, Reply> {
+        let caller = self.caller(request)?;
+        let invalid = || refusal(400, "INVALID_ARGUMENT", "Permission is not valid for this resource.", &[]);
+        let given = fields(request, &["permissions"])?;
+        let asked = given.get("permissions").and_then(Value::as_array).ok_or_else(invalid)?;
+        let mut held = Vec::new();
+        for name in asked {
+            let (name, right) = PERMISSIONS.into_iter().find(|(known, _)| name == known).ok_or_else(invalid)?;
+            if there && self.rights.get(&caller.principal).is_some_and(|rights| rights.contains(&right)) {
+                held.push(name);
+            }
+        }
+        Ok(Reply::json(200, &if held.is_empty() { json!({}) } else { json!({ "permissions": held }) }))
+    }
+
     /// Whether whoever calls may do this.
     pub(super) fn admit(&self, request: &Request, right: Right) -> Result<(), Reply> {
+        let caller = self.caller(request)?;
+        match self.rights.get(&caller.principal).is_some_and(|rights| rights.contains(&right)) {
+            true => Ok(()),
+            false => Err(denied("IAM_PERMISSION_DENIED", &format!("cloudkms.{right:?}"))),
+        }
+    }
+
+    /// Whoever calls, with a token that is good for Cloud KMS.
+    fn caller(&self, request: &Request) -> Result<&Token, Reply> {
         let unauthenticated = || {
             let message = "Request had invalid authentication credentials. Expected OAuth 2 access token.";
             refusal(401, "UNAUTHENTICATED", message, &[])
@@ -131,24 +172,14 @@ impl Identities {
         if token.ends <= now() {
             return Err(unauthenticated());
         }
-        let denied = |reason: &str| {
-            let details = [json!({
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason,
-                "domain": "cloudkms.googleapis.com", "metadata": { "permission": format!("cloudkms.{right:?}") },
-            })];
-            refusal(403, "PERMISSION_DENIED", "Permission denied on resource (or it may not exist).", &details)
-        };
         if token.scope != KMS_SCOPE && token.scope != PLATFORM_SCOPE {
-            return Err(denied("ACCESS_TOKEN_SCOPE_INSUFFICIENT"));
+            return Err(denied("ACCESS_TOKEN_SCOPE_INSUFFICIENT", ""));
         }
         // A person's call has to say which project pays for it.
         if token.principal == PERSON && request.header("x-goog-user-project").is_none() {
-            return Err(denied("SERVICE_DISABLED"));
+            return Err(denied("SERVICE_DISABLED", ""));
         }
-        match self.rights.get(&token.principal).is_some_and(|rights| rights.contains(&right)) {
-            true => Ok(()),
-            false => Err(denied("IAM_PERMISSION_DENIED")),
-        }
+        Ok(token)
     }
 
     /// A token, without a sign-in.
@@ -278,6 +309,14 @@ impl Identities {
         self.tokens.insert(token.clone(), made);
         (token, ends)
     }
+}
+
+fn denied(reason: &str, permission: &str) -> Reply {
+    let details = [json!({
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason,
+        "domain": "cloudkms.googleapis.com", "metadata": { "permission": permission },
+    })];
+    refusal(403, "PERMISSION_DENIED", "Permission denied on resource (or it may not exist).", &details)
 }
 
 /// RFC 6749, section 5.2.

@@ -259,17 +259,18 @@ impl Key {
     }
 
     fn show(&self, number: u32) -> Value {
-        let mut about = json!({
+        let version = &self.versions[&number];
+        let mut shown = json!({
             "name": format!("{}/cryptoKeyVersions/{number}", self.name),
-            "state": self.versions[&number].state.name(),
+            "state": version.state.name(),
             "protectionLevel": "SOFTWARE",
             "algorithm": "GOOGLE_SYMMETRIC_ENCRYPTION",
             "createTime": "2026-01-01T00:00:00Z",
         });
-        if let Some(at) = self.versions[&number].destroyed_at {
-            about["destroyTime"] = at.to_string().into();
+        if let Some(at) = version.destroyed_at {
+            shown["destroyTime"] = at.to_string().into();
         }
-        about
+        shown
     }
 
     fn described(&self) -> Value {
@@ -322,7 +323,7 @@ impl Version {
 }
 
 /// The fields of the body, each of which the method has to know.
-fn fields(request: &Request, known: &[&str]) -> Result<Map<String, Value>, Reply> {
+pub(super) fn fields(request: &Request, known: &[&str]) -> Result<Map<String, Value>, Reply> {
     let given = request.json().ok_or_else(|| {
         refusal(400, "INVALID_ARGUMENT", "Invalid JSON payload received. Parsing terminated before end of input.", &[])
     })?;

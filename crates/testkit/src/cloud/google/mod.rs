@@ -151,6 +151,9 @@ impl State {
     }
 
     fn keyed(&mut self, request: &Request, name: &str, fault: Option<Fault>) -> Result<Reply, Reply> {
+        if let ("POST", Some(key)) = (request.method.as_str(), name.strip_suffix(":testIamPermissions")) {
+            return self.identities.test_permissions(request, self.keys.contains_key(key));
+        }
         let call =
             keys::Call::of(&request.method, name).ok_or_else(|| refusal(404, "NOT_FOUND", "Method not found.", &[]))?;
         call.knows_parameters(request)?;

@@ -120,3 +120,22 @@ fn versions_change_their_states_as_documented_and_no_other_way() {
     }
     assert_eq!(ask("GET", "/cryptoKeyVersions", &[("page", "2")], json!({})), "INVALID_ARGUMENT");
 }
+
+#[test]
+fn permissions_are_told_to_anybody_as_far_as_they_are_held_and_of_keys_that_are_there() {
+    let (mut fake, _) = fake();
+    let reader = fake.identities.token_for("a reader", &[Right::Get]);
+    let mut ask = |what: &str, body: &Value| {
+        let reply = fake.answer(&request(&reader, what, body)).unwrap();
+        (reply.status, serde_json::from_slice::<Value>(&reply.body).unwrap())
+    };
+    let wanted = json!({ "permissions": ["cloudkms.cryptoKeys.get", "cloudkms.cryptoKeys.setIamPolicy"] });
+    let told = ask(":testIamPermissions", &wanted);
+    assert_eq!(told, (200, json!({ "permissions": ["cloudkms.cryptoKeys.get"] })));
+    assert_eq!(ask("-2:testIamPermissions", &wanted), (200, json!({})), "it is not said that it is not there");
+    for bad in [json!({ "permissions": ["cloudkms.*"] }), json!({ "permission": [] }), json!({})] {
+        assert_eq!(ask(":testIamPermissions", &bad).0, 400, "{bad}");
+    }
+    let reply = fake.answer(&request("ya29.of-nobody", ":testIamPermissions", &wanted)).unwrap();
+    assert_eq!(said(&reply).0, 401);
+}

@@ -59,6 +59,12 @@ impl Key {
         }
     }
 
+    /// As if somebody had set the policy.
+    pub(in crate::cloud::azure) fn rotate_after(&mut self, days: u32) {
+        let rotate = json!({ "trigger": { "timeAfterCreate": format!("P{days}D") }, "action": { "type": "Rotate" } });
+        self.policy = policy(&self.name, &[rotate], &Value::Null);
+    }
+
     pub(super) fn last(&self) -> &Version {
         &self.versions[self.versions.len() - 1]
     }

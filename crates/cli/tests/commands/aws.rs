@@ -1,0 +1,54 @@
+//! From the policy through the registry to the command, on servers that imitate AWS KMS.
+
+use std::future::Future;
+
+use enfold_testkit::aws::Server;
+use serde_json::json;
+
+use super::harness::Sandbox;
+
+/// Ports and keys of the servers.
+const HIDDEN: &[(&str, &str)] =
+    &[(r"127\.0\.0\.1:\d+", "127.0.0.1:[port]"), (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "[key]")];
+const CREDENTIALS: &[(&str, &str)] = &[("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(future)
+}
+
+fn shop_on(server: Server, key: &str) -> Sandbox {
+    let shop = Sandbox::shop();
+    let root = server.uri(key);
+    let made = shop.run_with(&["init", "--database", "sqlite:app.db", "--root", &root], CREDENTIALS);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    shop
+}
+
+#[test]
+fn a_root_key_in_aws_is_looked_at_and_told_when_it_is_rotated() {
+    let server = Server::LocalStack;
+    let key = wait(server.create_key());
+    wait(server.kms("EnableKeyRotation", json!({ "KeyId": key, "RotationPeriodInDays": 180 })));
+    let shop = shop_on(server, &key);
+    shop.run_with(&["doctor"], CREDENTIALS).snapshot_hiding("doctor_aws", HIDDEN);
+}
+
+// moto lets keys work that wait for their deletion, as a service does in its last moments.
+#[test]
+fn a_deletion_that_waits_is_warned_of_while_the_key_still_works() {
+    let server = Server::Moto;
+    let key = wait(server.create_key());
+    let shop = shop_on(server, &key);
+    wait(server.kms("ScheduleKeyDeletion", json!({ "KeyId": key, "PendingWindowInDays": 7 })));
+    shop.run_with(&["doctor"], CREDENTIALS).snapshot_hiding("doctor_aws_pending_deletion", HIDDEN);
+}
+
+#[test]
+fn a_key_of_another_region_is_told_with_the_region_that_was_asked() {
+    let server = Server::LocalStack;
+    let key = wait(server.create_key());
+    let elsewhere = server.uri(&key).replace("aws-kms://eu-central-1/", "aws-kms://eu-west-3/");
+    let init = ["init", "--database", "sqlite:app.db", "--root", &elsewhere];
+    Sandbox::shop().run_with(&init, CREDENTIALS).snapshot_hiding("init_aws_other_region", HIDDEN);
+}

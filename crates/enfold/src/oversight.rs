@@ -1,0 +1,95 @@
+//! What is asked of an [`Enfold`] by whoever watches over it: `doctor`, and services that show how it does.
+
+use crate::keyring::{RingWraps, RootHealth, SelfTest};
+use crate::metrics::Metrics;
+use crate::shared_cache::{SharedCacheFigures, SharedCacheHealth};
+use crate::{Enfold, Error, Result};
+
+/// How far a ring's state has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingEpoch {
+    /// The policy's name of the ring.
+    pub ring: String,
+    pub epoch: u64,
+    /// The least epoch that the policy accepts; zero where it pins none.
+    pub pinned: u64,
+}
+
+impl Enfold {
+    /// Looks whether every data-key row of the catalog is as it was made, without asking a key service: for `doctor`.
+    /// One error for each that is not.
+    pub async fn check_catalog(&self) -> Result<Vec<Error>> {
+        let mut wrong = Vec::new();
+        for ring in self.0.rings.values() {
+            wrong.extend(ring.check_rows().await?);
+        }
+        Ok(wrong)
+    }
+
+    /// The epoch of each ring's state beside what the policy pins: for `init` and `doctor`.
+    pub async fn epochs(&self) -> Result<Vec<RingEpoch>> {
+        let mut epochs = Vec::with_capacity(self.0.rings.len());
+        for (name, ring) in &self.0.rings {
+            let epoch = ring.view().await?.state.epoch;
+            epochs.push(RingEpoch { ring: name.clone(), epoch, pinned: ring.policy.min_epoch });
+        }
+        Ok(epochs)
+    }
+
+    /// Seals and opens a throw-away value through every ring; one result for each, in the order of their names. It is done
+    /// with a data key that the ring has, as an application would, or with one that is wrapped, unwrapped and forgotten.
+    pub async fn self_test(&self) -> Vec<(String, Result<SelfTest>)> {
+        let mut tested = Vec::with_capacity(self.0.rings.len());
+        for (name, ring) in &self.0.rings {
+            tested.push((name.clone(), ring.self_test().await));
+        }
+        tested
+    }
+
+    /// Asks every root key of every ring what state it is in, when it is rotated and what this process may do with it, and
+    /// has it wrap and unwrap a throw-away key: for `doctor`. [`RootHealth::concerns`] has what is to be settled.
+    pub async fn root_keys(&self) -> Result<Vec<RootHealth>> {
+        let mut found = Vec::new();
+        for ring in self.0.rings.values() {
+            found.extend(ring.root_health().await?);
+        }
+        Ok(found)
+    }
+
+    /// Which root keys the data keys in the catalog depend on, ring by ring; no key service is asked. Data keys of single
+    /// records (scope `record`) are not among them: they lie beside their values, under the ring's first root key.
+    pub async fn wraps(&self) -> Result<Vec<RingWraps>> {
+        let mut counted = Vec::with_capacity(self.0.rings.len());
+        for ring in self.0.rings.values() {
+            counted.push(ring.count_wraps().await?);
+        }
+        Ok(counted)
+    }
+
+    /// What this process did so far: calls to key services, caches, what was tried again and what was left alone. Taking it
+    /// asks nobody, and costs a short look into each cache.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            latency_bounds_ms: crate::kms::LATENCY_BOUNDS_MS,
+            root_keys: self.0.registry.metrics(),
+            rings: self.0.rings.values().map(|ring| ring.metrics()).collect(),
+            shared_cache: self.0.shared.as_ref().map(|shared| shared.metrics()),
+            lost_events: self.lost_events(),
+        }
+    }
+
+    /// What the shared cache did for this process; `None` where the policy has none.
+    pub fn shared_cache_figures(&self) -> Option<SharedCacheFigures> {
+        self.0.shared.as_ref().map(|shared| shared.figures())
+    }
+
+    /// Asks the shared cache whether it is there and writes to a disk, for `doctor`; `None` where the policy has none.
+    pub async fn shared_cache_health(&self) -> Option<SharedCacheHealth> {
+        Some(self.0.shared.as_ref()?.health().await)
+    }
+
+    /// Events that were lost and not yet written down as lost.
+    pub fn lost_events(&self) -> u64 {
+        self.0.events.lost()
+    }
+}
