@@ -169,6 +169,31 @@ impl Catalog for PostgresCatalog {
         self.with(&reading(ring), async |c| find(c, ring, purpose, scope, version).await).await
     }
 
+    async fn keys_named(&self, ring: &str, ids: &[KeyId]) -> Result<Vec<DataKeyRow>> {
+        self.with(&reading(ring), async |c| {
+            let ids = ids.iter().map(|id| id.as_bytes().as_slice()).collect::<Vec<_>>();
+            several(c, "k.ring = $1 AND k.id = ANY($2)", &[text(&ring), (&ids, Type::BYTEA_ARRAY)], ring).await
+        })
+        .await
+    }
+
+    async fn key_versions(&self, ring: &str, purpose: Purpose, wanted: &[(String, u32)]) -> Result<Vec<DataKeyRow>> {
+        self.with(&reading(ring), async |c| {
+            let scopes = wanted.iter().map(|(scope, _)| scope.as_str()).collect::<Vec<_>>();
+            let versions = wanted.iter().map(|(_, version)| i64::from(*version)).collect::<Vec<_>>();
+            let purpose = purpose.as_str();
+            let values = [
+                text(&ring),
+                text(&purpose),
+                (&scopes as &(dyn ToSql + Sync), Type::TEXT_ARRAY),
+                (&versions, Type::INT8_ARRAY),
+            ];
+            let all = "k.ring = $1 AND k.purpose = $2 AND (k.scope, k.version) IN (SELECT * FROM unnest($3, $4))";
+            several(c, all, &values, ring).await
+        })
+        .await
+    }
+
     async fn keys(&self, ring: &str, after: Option<KeyId>, limit: u32) -> Result<Vec<DataKeyRow>> {
         let doing = reading(ring);
         self.with(&doing, async |c| {
@@ -394,10 +419,15 @@ async fn find(
     one(c, wanted, &values, ring).await
 }
 
+/// At most one of them is there.
 async fn one(c: &impl GenericClient, wanted: &str, values: &[Param<'_>], ring: &str) -> Result<Option<DataKeyRow>> {
+    Ok(several(c, wanted, values, ring).await?.pop())
+}
+
+async fn several(c: &impl GenericClient, wanted: &str, values: &[Param<'_>], ring: &str) -> Result<Vec<DataKeyRow>> {
     let sql = format!("{SELECT_KEY} WHERE {wanted} {GROUP_KEY}");
-    let row = c.query_typed_opt(&sql, values).await.map_err(|e| failure(reading(ring), &e))?;
-    row.as_ref().map(data_key).transpose()
+    let rows = c.query_typed(&sql, values).await.map_err(|e| failure(reading(ring), &e))?;
+    rows.iter().map(data_key).collect()
 }
 
 fn data_key(row: &Row) -> Result<DataKeyRow> {
