@@ -7,6 +7,11 @@ out=target/bench.jsonl
 : >$out
 cargo bench --locked -p enfold-core --bench envelope | tee -a $out
 cargo bench --locked -p enfold --bench keyring | tee -a $out
+# A cold start is measured on the servers of the tests; those that were running before stay.
+[ -s target/services/env ] || trap 'scripts/services.sh stop' EXIT
+scripts/services.sh start aws >/dev/null
+scripts/services.sh start openbao >/dev/null
+cargo bench --locked -p enfold --features aws,vault --bench cold_start | tee -a $out
 cargo bench --locked -p enfold-jobs --bench protect | tee -a $out
 python3 - <<'PY'
 import json

@@ -114,6 +114,11 @@ impl Binding {
         components.iter().for_each(|part| push(&mut self.bytes, Role::RowKey, *part));
     }
 
+    /// The tenant's part of the encoding, empty where there is none: the same bytes exactly for the same tenant.
+    pub fn encoded_tenant(&self) -> &[u8] {
+        &self.bytes[self.tenant..self.row]
+    }
+
     /// The canonical encoding, as it enters the associated data.
     pub fn encoded(&self) -> &[u8] {
         &self.bytes

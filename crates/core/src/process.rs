@@ -26,6 +26,12 @@ pub fn forks_are_watched() {
     WATCHED.store(true, Ordering::SeqCst);
 }
 
+/// How often this process turned out to be a copy; `None` where nobody watches forks, so that only the process id tells.
+/// For caches above this crate: what was made ready at another count is not this process's.
+pub fn copies() -> Option<u64> {
+    WATCHED.load(Ordering::Relaxed).then(|| COPIES.load(Ordering::Relaxed))
+}
+
 /// Stands beside a subkey that seals.
 pub(crate) struct Guard {
     pid: u32,

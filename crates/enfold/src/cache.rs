@@ -10,6 +10,8 @@
 //!   current; without one that caller waits).
 //! - A failure is remembered for a second, so that a source that is down is not asked by everybody.
 //! - A process that was forked throws everything away: keys, salts and budgets are never shared with the parent.
+//! - Whoever was given a value may keep a [`Ticket`] and find it again with it, without the lock, for as long as the cache
+//!   would have given it without a second thought. A ticket keeps nothing alive.
 //!
 //! A hit costs one lock, one hash look-up and one question for the process id. Finding the entry to evict costs a walk
 //! over all of them, which is small beside the key-service call that made the room necessary.
@@ -17,7 +19,8 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -61,11 +64,53 @@ struct Held<V> {
     since: Duration,
     /// How old it was then.
     aged: Duration,
+    mark: Arc<Mark>,
 }
 
 impl<V> Held<V> {
     fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.since) + self.aged
+    }
+}
+
+/// However an entry ends, its tickets end with it.
+impl<V> Drop for Held<V> {
+    fn drop(&mut self) {
+        self.mark.ended.store(true, Ordering::Release);
+    }
+}
+
+/// What an entry and its tickets tell each other.
+#[derive(Default)]
+struct Mark {
+    ended: AtomicBool,
+    /// A ticket was used since the cache last looked for the entry that was used least recently.
+    used: AtomicBool,
+}
+
+/// A way back to an entry: see [`Cache::ticket`].
+pub(crate) struct Ticket<V> {
+    value: Weak<V>,
+    /// When the entry is due for a refresh: from then on the cache is to be asked.
+    until: Duration,
+    mark: Arc<Mark>,
+    ours: ForkMark,
+}
+
+impl<V> Ticket<V> {
+    /// The value, unless the cache would look twice by now.
+    pub(crate) fn value(&self, now: Duration) -> Option<Arc<V>> {
+        self.is_good(now).then(|| self.value.upgrade()).flatten()
+    }
+
+    /// Whether the cache would still give this very value without a second thought. Counts as a use of it.
+    pub(crate) fn is_good(&self, now: Duration) -> bool {
+        let good = now < self.until && !self.mark.ended.load(Ordering::Acquire) && self.ours.is_ours_as_watched();
+        // Written once and not each time, so that threads do not take the memory from each other.
+        if good && !self.mark.used.load(Ordering::Relaxed) {
+            self.mark.used.store(true, Ordering::Relaxed);
+        }
+        good
     }
 }
 
@@ -96,6 +141,14 @@ impl<K: Clone + Eq + Hash, V> Inner<K, V> {
     /// Evicts the least recently used until the bound holds. A slot with a flight is left alone, because its waiters must
     /// find each other there, and so is `key`, which is being filled.
     fn make_room(&mut self, key: &K, max_keys: usize, counters: &CacheCounters) {
+        if self.slots.len() <= max_keys.max(1) {
+            return;
+        }
+        for slot in self.slots.values_mut() {
+            if slot.held.as_ref().is_some_and(|held| held.mark.used.swap(false, Ordering::Relaxed)) {
+                slot.used = self.tick;
+            }
+        }
         while self.slots.len() > max_keys.max(1) {
             let idle = self.slots.iter().filter(|(k, s)| *k != key && Arc::strong_count(&s.flight) == 1);
             let Some(oldest) = idle.min_by_key(|(_, s)| s.used).map(|(k, _)| k.clone()) else { return };
@@ -153,7 +206,8 @@ where
             Known::Refresh(value) => {
                 self.counters.hits.one();
                 self.counters.refreshes.one();
-                self.refresh(key.clone(), fetch()).await;
+                let fetch = fetch();
+                self.refresh(vec![key.clone()], async move { vec![Some(fetch.await)] }).await;
                 return Ok(value);
             }
             Known::Miss(flight) => flight,
@@ -180,11 +234,94 @@ where
         settled
     }
 
+    /// Brings in together those of `keys` that [`Self::get`] would ask for one by one. What `fetch` has no answer for
+    /// (`None`) is left to be asked for, and what somebody else is fetching is left to them: nobody waits for another's
+    /// flight while others wait for theirs.
+    pub(crate) async fn fill<F>(self: &Arc<Self>, keys: &[K], fetch: impl Fn(Vec<K>) -> F)
+    where
+        F: Future<Output = Vec<Option<Result<Fetched<V>>>>> + Send + 'static,
+    {
+        let (mut missing, mut flights, mut due) = (Vec::new(), Vec::new(), Vec::new());
+        for key in keys {
+            let mut known = self.look(key);
+            let mut flying = None;
+            if let Known::Miss(flight) = known {
+                let Ok(flight) = flight.try_lock_owned() else { continue };
+                flying = Some(flight);
+                // A second look: whoever flew first may have brought it.
+                known = self.look(key);
+            }
+            match known {
+                Known::Hit(_) | Known::Stale(_) | Known::Refused(_) => {}
+                Known::Refresh(_) => due.push(key.clone()),
+                Known::Miss(_) => {
+                    missing.push(key.clone());
+                    flights.extend(flying);
+                }
+            }
+        }
+        if !due.is_empty() {
+            self.counters.refreshes.add(due.len() as u64);
+            self.refresh(due.clone(), fetch(due)).await;
+        }
+        if !missing.is_empty() {
+            self.counters.fetches.add(missing.len() as u64);
+            let results = fetch(missing.clone()).await;
+            self.settle_many(&missing, results);
+            drop(flights);
+            missing.iter().for_each(|key| self.drop_if_empty(key));
+        }
+    }
+
+    /// A ticket was as good as a hit.
+    pub(crate) fn found_by_ticket(&self) {
+        self.counters.hits.one();
+    }
+
     /// Puts a value in that was made, not fetched.
     pub(crate) fn put(&self, key: &K, value: V) -> Arc<V> {
         let value = Arc::new(value);
         self.hold(key, Arc::clone(&value), Duration::ZERO);
         value
+    }
+
+    /// What [`Self::get`] would say now without asking anybody; `None` where it would ask.
+    pub(crate) fn known(&self, key: &K) -> Result<Option<Arc<V>>> {
+        match self.look(key) {
+            Known::Hit(value) | Known::Stale(value) => Ok(Some(value)),
+            // Somebody who waits for nothing refreshes nothing: the next caller does.
+            Known::Refresh(value) => {
+                if let Some(slot) = self.lock().slots.get_mut(key) {
+                    slot.refreshing = false;
+                }
+                Ok(Some(value))
+            }
+            Known::Refused(error) => Err(error),
+            Known::Miss(flight) => {
+                drop(flight);
+                self.drop_if_empty(key);
+                Ok(None)
+            }
+        }
+    }
+
+    /// A slot that nobody filled and nobody flies for takes no room.
+    fn drop_if_empty(&self, key: &K) {
+        let mut inner = self.lock();
+        let empty =
+            |slot: &Slot<V>| slot.held.is_none() && slot.failed.is_none() && Arc::strong_count(&slot.flight) == 1;
+        if inner.slots.get(key).is_some_and(empty) {
+            inner.slots.remove(key);
+        }
+    }
+
+    /// What the cache holds for `key`, with a ticket to it, where it would give it without a second thought.
+    pub(crate) fn ticket(&self, key: &K) -> Option<(Arc<V>, Ticket<V>)> {
+        let inner = self.lock();
+        let held = inner.slots.get(key)?.held.as_ref()?;
+        let until = held.since + self.limits.ttl.mul_f32(REFRESH).saturating_sub(held.aged);
+        let (value, mark) = (Arc::downgrade(&held.value), Arc::clone(&held.mark));
+        Some((Arc::clone(&held.value), Ticket { value, until, mark, ours: ForkMark::new() }))
     }
 
     /// Throws one entry away.
@@ -249,19 +386,35 @@ where
     }
 
     /// Refreshes without making the caller wait, where somebody else can do the work.
-    async fn refresh(self: &Arc<Self>, key: K, fetch: impl Future<Output = Result<Fetched<V>>> + Send + 'static) {
+    async fn refresh(
+        self: &Arc<Self>,
+        keys: Vec<K>,
+        fetch: impl Future<Output = Vec<Option<Result<Fetched<V>>>>> + Send + 'static,
+    ) {
         let cache = Arc::clone(self);
         let work = async move {
-            let result = fetch.await;
+            let results = fetch.await;
             // A refused refresh is seen by the next caller; this one was given what was valid when it asked.
-            cache.settle(&key, result).ok();
-            if let Some(slot) = cache.lock().slots.get_mut(&key) {
-                slot.refreshing = false;
+            cache.settle_many(&keys, results);
+            let mut inner = cache.lock();
+            for key in &keys {
+                if let Some(slot) = inner.slots.get_mut(key) {
+                    slot.refreshing = false;
+                }
             }
         };
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(work)),
             Err(_) => work.await,
+        }
+    }
+
+    fn settle_many(&self, keys: &[K], results: Vec<Option<Result<Fetched<V>>>>) {
+        for (key, result) in keys.iter().zip(results) {
+            if let Some(result) = result {
+                // Whoever asks for this key is told.
+                self.settle(key, result).ok();
+            }
         }
     }
 
@@ -296,7 +449,7 @@ where
         inner.tick += 1;
         let tick = inner.tick;
         let slot = inner.slots.entry(key.clone()).or_insert_with(Slot::empty);
-        slot.held = Some(Held { value, since: now, aged });
+        slot.held = Some(Held { value, since: now, aged, mark: Arc::default() });
         slot.failed = None;
         // A refresh that was given up with its runtime must not prevent the next one.
         slot.refreshing = false;
@@ -386,6 +539,59 @@ mod tests {
         let answers = futures_util::future::join_all((0..1000).map(|_| scene.get(1))).await;
         assert!(answers.into_iter().all(|a| a.is_err()));
         assert_eq!(scene.asked(), 1);
+    }
+
+    /// Fetches together: each key's value is how many were asked for with it. Odd keys have no answer.
+    async fn fill(scene: &Scene, keys: &[u32]) {
+        let asked = Arc::clone(&scene.asked);
+        let fetch = |keys: Vec<u32>| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            async move {
+                tokio::task::yield_now().await;
+                keys.iter().map(|key| key.is_multiple_of(2).then(|| Ok(Fetched::now(keys.len())))).collect()
+            }
+        };
+        scene.cache.fill(keys, fetch).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_of_many_is_asked_for_together_and_what_had_no_answer_again() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        scene.get(2).await.unwrap();
+        fill(&scene, &[2, 4, 6, 7]).await;
+        assert_eq!(scene.asked(), 2);
+        assert_eq!((scene.get(4).await.unwrap(), scene.get(6).await.unwrap()), (3, 3));
+        assert_eq!(scene.asked(), 2);
+        assert!(!scene.cache.lock().slots.contains_key(&7) && scene.cache.known(&7).unwrap().is_none());
+        assert!(!scene.cache.lock().slots.contains_key(&7), "what nobody has takes no room");
+        assert_eq!(scene.get(7).await.unwrap(), 3, "the third question");
+        fill(&scene, &[2, 4, 6, 7]).await;
+        assert_eq!(scene.asked(), 3, "nothing is missing");
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_is_fetching_is_left_to_them() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        let mut other = Box::pin(scene.get(2));
+        assert!(futures_util::poll!(&mut other).is_pending());
+        fill(&scene, &[2, 4]).await;
+        assert_eq!(scene.get(4).await.unwrap(), 1, "it was asked for alone");
+        assert_eq!(other.await.unwrap(), 1, "and the other's own question was answered");
+        assert_eq!(scene.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn many_that_are_due_are_refreshed_together_and_nobody_waits() {
+        let scene = Scene::new(Duration::ZERO, 10);
+        fill(&scene, &[2, 4]).await;
+        scene.clock.advance(80 * SECOND);
+        fill(&scene, &[2, 4]).await;
+        assert_eq!(scene.asked(), 2);
+        while scene.cache.ticket(&4).unwrap().1.value(scene.clock.now()).is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert!(scene.cache.ticket(&2).unwrap().1.is_good(scene.clock.now()));
+        assert_eq!(scene.asked(), 2);
     }
 
     #[tokio::test]
@@ -552,6 +758,65 @@ mod tests {
         assert_eq!(scene.get(2).await.unwrap(), 77);
         scene.cache.clear();
         assert_ne!(scene.get(2).await.unwrap(), 77);
+    }
+
+    #[tokio::test]
+    async fn a_ticket_finds_the_entry_until_it_is_due_for_a_refresh() {
+        let scene = Scene { age: 60 * SECOND, ..Scene::new(1000 * SECOND, 10) };
+        assert!(scene.cache.ticket(&1).is_none());
+        scene.get(1).await.unwrap();
+        let (value, ticket) = scene.cache.ticket(&1).unwrap();
+        assert!(Arc::ptr_eq(&value, &ticket.value(scene.clock.now()).unwrap()));
+        scene.clock.advance(19 * SECOND);
+        assert!(ticket.value(scene.clock.now()).is_some());
+        scene.clock.advance(SECOND);
+        assert!(ticket.value(scene.clock.now()).is_none(), "80 s after the key service was asked");
+    }
+
+    #[tokio::test]
+    async fn a_ticket_ends_with_its_entry_and_keeps_nothing_alive() {
+        type End = (&'static str, fn(&Scene));
+        let ends: [End; 5] = [
+            ("evicted", |scene| scene.cache.evict(&1)),
+            ("evicted as itself", |scene| scene.cache.evict_this(&1, &scene.cache.ticket(&1).unwrap().0)),
+            ("replaced", |scene| drop(scene.cache.put(&1, 77))),
+            ("cleared", |scene| scene.cache.clear()),
+            ("forked", |scene| scene.cache.inner.lock().unwrap().mark.of_another_process()),
+        ];
+        for (how, end) in ends {
+            let scene = Scene::new(1000 * SECOND, 10);
+            scene.get(1).await.unwrap();
+            let (value, ticket) = scene.cache.ticket(&1).unwrap();
+            end(&scene);
+            drop(scene.cache.lock());
+            assert!(!ticket.is_good(scene.clock.now()), "{how}");
+            let weak = Arc::downgrade(&value);
+            drop(value);
+            assert!(weak.upgrade().is_none(), "{how}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ticket_of_another_process_finds_nothing() {
+        let scene = Scene::new(1000 * SECOND, 10);
+        scene.get(1).await.unwrap();
+        let (_, mut ticket) = scene.cache.ticket(&1).unwrap();
+        ticket.ours.of_an_earlier_copy();
+        assert!(ticket.value(scene.clock.now()).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_used_by_its_ticket_does_not_make_room() {
+        let scene = Scene::new(Duration::ZERO, 3);
+        for key in [1, 2, 3] {
+            scene.get(key).await.unwrap();
+        }
+        let (_, ticket) = scene.cache.ticket(&1).unwrap();
+        assert!(ticket.is_good(scene.clock.now()));
+        scene.get(4).await.unwrap();
+        assert!(ticket.is_good(scene.clock.now()), "2 made room");
+        scene.get(1).await.unwrap();
+        assert_eq!(scene.asked(), 4);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use enfold_core::{KeyId, index::IndexSpec};
 
 use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
-use crate::column::{Column, Index, Seat};
+use crate::column::{Column, Index, Seat, Seats};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
 use crate::keyring::{CustomerKey, Customers, KeyRing, Repaired, Roots, Trusted, roots::Provider};
 use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
@@ -49,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) rings: BTreeMap<String, Arc<KeyRing>>,
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
     pub(crate) registered: Registered,
+    columns: Seats,
+    values: Seats,
     pub(crate) shared: Option<Arc<SharedCache>>,
     pub(crate) registry: Registry,
 }
@@ -101,7 +103,8 @@ impl Enfold {
     /// A protected column: `schema.table.column` on Postgres, `table.column` on SQLite.
     pub fn column(&self, name: &str) -> Result<Column> {
         let (table, column) = self.0.policy.column(name).ok_or_else(|| unknown(name))?;
-        let seat = Seat::of_column(name, table, column, Arc::clone(self.ring(&column.ring)?));
+        let make = || Ok(Seat::of_column(name, table, column, Arc::clone(self.ring(&column.ring)?)));
+        let seat = self.0.columns.get(name, make)?;
         let indexes = column.indexes.iter().map(|(n, index)| (n.clone(), self.spec(name, n, index))).collect();
         self.0.registered.uses(name);
         Ok(Column::new(self.clone(), seat, indexes))
@@ -110,7 +113,8 @@ impl Enfold {
     /// A value of the policy that lives in no column: always an envelope.
     pub fn value(&self, name: &str) -> Result<Column> {
         let value = self.0.policy.values.get(name).ok_or_else(|| unknown(name))?;
-        let seat = Seat::of_value(name, value, Arc::clone(self.ring(&value.ring)?));
+        let make = || Ok(Seat::of_value(name, value, Arc::clone(self.ring(&value.ring)?)));
+        let seat = self.0.values.get(name, make)?;
         Ok(Column::new(self.clone(), seat, BTreeMap::new()))
     }
 
@@ -281,6 +285,8 @@ impl Builder {
             rings,
             operator_key: Mutex::new(operator_key.map(Arc::new)),
             registered: Registered::new(self.application),
+            columns: Seats::default(),
+            values: Seats::default(),
             shared,
             registry,
         };

@@ -224,6 +224,8 @@ cut_off! {
     fn insert_key(&self, key: &enfold::catalog::DataKeyRow) -> enfold::catalog::Inserted;
     fn key(&self, ring: &str, id: enfold::KeyId) -> Option<enfold::catalog::DataKeyRow>;
     fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Option<enfold::catalog::DataKeyRow>;
+    fn keys_named(&self, ring: &str, ids: &[enfold::KeyId]) -> Vec<enfold::catalog::DataKeyRow>;
+    fn key_versions(&self, ring: &str, purpose: Purpose, wanted: &[(String, u32)]) -> Vec<enfold::catalog::DataKeyRow>;
     fn keys(&self, ring: &str, after: Option<enfold::KeyId>, limit: u32) -> Vec<enfold::catalog::DataKeyRow>;
     fn states(&self) -> Vec<enfold::catalog::SignedState>;
     fn publish(&self, state: &enfold::catalog::SignedState, expected: Option<u64>, keys: &[enfold::catalog::DataKeyRow]) -> bool;

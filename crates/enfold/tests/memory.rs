@@ -104,7 +104,11 @@ async fn no_copy_of_a_data_key_is_left_when_the_cache_has_let_it_go() {
     // Another process finds the key in the catalog and opens with it.
     let second = process(&world, &witness).await;
     let email = second.column("users.email").unwrap();
-    assert_eq!(open(&email, ACME, &stored).await.unwrap(), "ann");
+    // The second time by what the column remembers of the first.
+    for _ in 0..2 {
+        assert_eq!(open(&email, ACME, &stored).await.unwrap(), "ann");
+        seal(&email, ACME, "bob").await.unwrap();
+    }
     let held = copies(&witness.seen.lock().unwrap());
     assert!(held > 0, "the search finds the key that the cache holds");
 

@@ -46,6 +46,7 @@ conformance! {
     the_second_maker_of_a_version_gets_the_first_ones_key
     of_concurrent_makers_one_wins
     keys_are_listed_in_pages
+    many_keys_are_found_at_once_and_what_is_not_there_is_left_out
     a_state_is_replaced_only_by_one_who_saw_it
     of_concurrent_publications_one_wins
     a_publication_changes_keys_with_the_state_or_not_at_all
@@ -164,6 +165,25 @@ async fn keys_are_listed_in_pages(catalog: Tried) {
     assert_eq!(ids(catalog.keys("ring", Some(id(2)), 2).await.unwrap()), [id(3), id(4)]);
     assert_eq!(ids(catalog.keys("ring", Some(id(4)), 2).await.unwrap()), [id(5)]);
     assert!(catalog.keys("other", None, 2).await.unwrap().is_empty());
+}
+
+async fn many_keys_are_found_at_once_and_what_is_not_there_is_left_out(catalog: Tried) {
+    let sorted = |mut rows: Vec<DataKeyRow>| {
+        rows.sort_by_key(|row| row.id);
+        rows
+    };
+    for row in [key(1, "tenant@a", 1), key(2, "tenant@b", 1), key(3, "tenant@b", 2)] {
+        catalog.insert_key(&row).await.unwrap();
+    }
+    let named = catalog.keys_named("ring", &[id(3), id(9), id(1)]).await.unwrap();
+    assert!(sorted(named) == [key(1, "tenant@a", 1), key(3, "tenant@b", 2)]);
+    assert!(catalog.keys_named("other", &[id(1)]).await.unwrap().is_empty());
+    assert!(catalog.keys_named("ring", &[]).await.unwrap().is_empty());
+
+    let wanted = [("tenant@b".to_owned(), 1), ("tenant@a".to_owned(), 2), ("tenant@a".to_owned(), 1)];
+    let found = catalog.key_versions("ring", Purpose::Seal, &wanted).await.unwrap();
+    assert!(sorted(found) == [key(1, "tenant@a", 1), key(2, "tenant@b", 1)]);
+    assert!(catalog.key_versions("ring", Purpose::Index, &wanted).await.unwrap().is_empty());
 }
 
 async fn a_state_is_replaced_only_by_one_who_saw_it(catalog: Tried) {

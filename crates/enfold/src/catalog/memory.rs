@@ -80,6 +80,17 @@ impl Catalog for MemoryCatalog {
         Ok(self.tables().find(ring, purpose, scope, version).cloned())
     }
 
+    async fn keys_named(&self, ring: &str, ids: &[KeyId]) -> Result<Vec<DataKeyRow>> {
+        let tables = self.tables();
+        Ok(ids.iter().filter_map(|id| tables.keys.get(&(ring.to_owned(), *id)).cloned()).collect())
+    }
+
+    async fn key_versions(&self, ring: &str, purpose: Purpose, wanted: &[(String, u32)]) -> Result<Vec<DataKeyRow>> {
+        let tables = self.tables();
+        let find = |(scope, version): &(String, u32)| tables.find(ring, purpose, scope, *version).cloned();
+        Ok(wanted.iter().filter_map(find).collect())
+    }
+
     async fn keys(&self, ring: &str, after: Option<KeyId>, limit: u32) -> Result<Vec<DataKeyRow>> {
         let tables = self.tables();
         let rows = tables.keys.values().filter(|k| k.ring == ring && after.is_none_or(|a| k.id > a));

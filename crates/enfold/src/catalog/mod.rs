@@ -60,6 +60,12 @@ pub trait Catalog: Send + Sync {
 
     async fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Result<Option<DataKeyRow>>;
 
+    /// Those of these data keys that are there, in any order, in one question.
+    async fn keys_named(&self, ring: &str, ids: &[KeyId]) -> Result<Vec<DataKeyRow>>;
+
+    /// As [`Self::key_version`], of many scopes in one question: those that are there, in any order.
+    async fn key_versions(&self, ring: &str, purpose: Purpose, wanted: &[(String, u32)]) -> Result<Vec<DataKeyRow>>;
+
     /// Data keys of a ring in the order of their ids, at most `limit`, beginning after `after`.
     async fn keys(&self, ring: &str, after: Option<KeyId>, limit: u32) -> Result<Vec<DataKeyRow>>;
 

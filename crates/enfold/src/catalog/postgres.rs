@@ -14,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use self::keys::{
-    GROUP_KEY, SELECT_KEY, data_key, find, insert_row, insert_wraps, one, reading, takes_customer_layers,
+    GROUP_KEY, SELECT_KEY, data_key, find, insert_row, insert_wraps, one, reading, several, takes_customer_layers,
 };
 use super::words::{mode_word, parse_mode};
 use super::{Application, Catalog, DataKeyRow, Inserted, Purpose, RootKey, SignedState};
@@ -163,6 +163,31 @@ impl Catalog for PostgresCatalog {
 
     async fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Result<Option<DataKeyRow>> {
         self.with(&reading(ring), async |c| find(c, ring, purpose, scope, version).await).await
+    }
+
+    async fn keys_named(&self, ring: &str, ids: &[KeyId]) -> Result<Vec<DataKeyRow>> {
+        self.with(&reading(ring), async |c| {
+            let ids = ids.iter().map(|id| id.as_bytes().as_slice()).collect::<Vec<_>>();
+            several(c, "k.ring = $1 AND k.id = ANY($2)", &[text(&ring), (&ids, Type::BYTEA_ARRAY)], ring).await
+        })
+        .await
+    }
+
+    async fn key_versions(&self, ring: &str, purpose: Purpose, wanted: &[(String, u32)]) -> Result<Vec<DataKeyRow>> {
+        self.with(&reading(ring), async |c| {
+            let scopes = wanted.iter().map(|(scope, _)| scope.as_str()).collect::<Vec<_>>();
+            let versions = wanted.iter().map(|(_, version)| i64::from(*version)).collect::<Vec<_>>();
+            let purpose = purpose.as_str();
+            let values = [
+                text(&ring),
+                text(&purpose),
+                (&scopes as &(dyn ToSql + Sync), Type::TEXT_ARRAY),
+                (&versions, Type::INT8_ARRAY),
+            ];
+            let all = "k.ring = $1 AND k.purpose = $2 AND (k.scope, k.version) IN (SELECT * FROM unnest($3, $4))";
+            several(c, all, &values, ring).await
+        })
+        .await
     }
 
     async fn keys(&self, ring: &str, after: Option<KeyId>, limit: u32) -> Result<Vec<DataKeyRow>> {

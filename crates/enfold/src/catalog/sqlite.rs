@@ -131,6 +131,23 @@ impl Catalog for SqliteCatalog {
         self.with(move |c| find(c, &ring, purpose, &scope, version)).await
     }
 
+    async fn keys_named(&self, ring: &str, ids: &[KeyId]) -> Result<Vec<DataKeyRow>> {
+        let (ring, ids) = (ring.to_owned(), ids.to_vec());
+        self.with(move |c| {
+            let sql = format!("{SELECT_KEY} WHERE ring = ?1 AND id = ?2");
+            ids.iter().filter_map(|id| one(c, &sql, params![ring, id.as_bytes()], &ring).transpose()).collect()
+        })
+        .await
+    }
+
+    async fn key_versions(&self, ring: &str, purpose: Purpose, wanted: &[(String, u32)]) -> Result<Vec<DataKeyRow>> {
+        let (ring, wanted) = (ring.to_owned(), wanted.to_vec());
+        self.with(move |c| {
+            wanted.iter().filter_map(|(scope, version)| find(c, &ring, purpose, scope, *version).transpose()).collect()
+        })
+        .await
+    }
+
     async fn keys(&self, ring: &str, after: Option<KeyId>, limit: u32) -> Result<Vec<DataKeyRow>> {
         let ring = ring.to_owned();
         self.with(move |c| {

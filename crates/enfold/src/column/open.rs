@@ -5,15 +5,32 @@ use std::sync::Arc;
 
 use enfold_core::stored::{self, Stored};
 use enfold_core::{Envelope, Form, KeyId, Kind, OpenItem, Opened, Part, PayloadType, record};
+use futures_util::stream::{self, StreamExt};
 use zeroize::Zeroizing;
 
-use super::{Bindings, Column, OpenRequest, OpenedValue, Source};
+use super::{Bindings, Column, OpenRequest, OpenedValue, Source, check_context};
 use crate::events::{CallContext, EventKind};
-use crate::keyring::View;
 use crate::keyring::roots::data_key;
+use crate::keyring::{BATCHES_AT_ONCE, LiveKey, View, Way};
 use crate::kms::{UnwrapRequest, WrappedKey};
 use crate::policy::{Lookalikes, Mode};
 use crate::{Code, Error, Result, core_error};
+
+/// Opens one value under a data key that opened another of the same column a moment ago.
+pub(super) fn again(column: &Column, context: &CallContext, request: &OpenRequest<'_>) -> Option<OpenedValue> {
+    let seat = &*column.seat;
+    check_context(&column.enfold, seat, context).ok()?;
+    seat.check(&request.place).ok()?;
+    let Stored::Envelope(bytes) = stored::detect(request.form, request.stored) else { return None };
+    let envelope = Envelope::parse(&bytes).ok().filter(|envelope| envelope.kind() != Kind::InlineRoot)?;
+    let found = seat.near.opening.find(&seat.ring, &envelope.key_id())?;
+    let binding = seat.binding(&seat.bound(request.place));
+    found.key.spend(1, 0);
+    let opened = found.key.opener().ok()?.open(&envelope, &binding).ok()?;
+    column.done_one(&found, context);
+    let source = Source::Envelope { key: found.key.id() };
+    Some(OpenedValue { value: opened.plaintext, payload: opened.payload, source })
+}
 
 /// `Err` is for what concerns all values alike.
 pub(super) async fn open_many(
@@ -113,10 +130,9 @@ impl Batch<'_> {
                 Err(error) => results.push((*at, Err(self.failed(error)))),
             }
         }
-        for (id, items) in by_key {
-            let opened = self.open_by_key(id, &items).await;
-            self.collect(&mut results, id, &items, opened);
-        }
+        let by_key: Vec<_> = by_key.into_iter().collect();
+        let open: Vec<_> = by_key.chunks(self.column.seat.ring.batch()).map(|some| self.open_by_keys(some)).collect();
+        results.extend(stream::iter(open).buffered(BATCHES_AT_ONCE).collect::<Vec<_>>().await.into_iter().flatten());
         for (id, items) in by_root {
             let opened = self.open_by_root(id, &items).await;
             self.collect(&mut results, id, &items, opened);
@@ -124,13 +140,40 @@ impl Batch<'_> {
         results
     }
 
+    /// Values under some data keys, which are fetched together.
+    async fn open_by_keys(&self, groups: &[(KeyId, Vec<(usize, Envelope<'_>)>)]) -> Results {
+        let seat = &*self.column.seat;
+        let is_far = |id: &KeyId| seat.near.opening.find(&seat.ring, id).is_none();
+        let far: Vec<KeyId> = groups.iter().map(|(id, _)| *id).filter(is_far).collect();
+        if far.len() > 1 {
+            seat.ring.load(&self.view, &far).await;
+        }
+        let mut results = Vec::new();
+        for (id, items) in groups {
+            let opened = self.open_by_key(*id, items).await;
+            self.collect(&mut results, *id, items, opened);
+        }
+        results
+    }
+
     async fn open_by_key(&self, id: KeyId, items: &[(usize, Envelope<'_>)]) -> Result<Vec<Result<Opened>>> {
-        let key = self.column.seat.ring.by_id(&self.view, id).await?;
+        let key = self.key(id).await?;
         key.spend(items.len(), 0);
         let batch =
             items.iter().map(|(at, envelope)| OpenItem { envelope: *envelope, binding: self.bindings.get(*at) });
         let opened = key.opener()?.open_many(&batch.collect::<Vec<_>>());
         Ok(opened.into_iter().map(|r| r.map_err(|e| self.failed(e))).collect())
+    }
+
+    async fn key(&self, id: KeyId) -> Result<Arc<LiveKey>> {
+        let seat = &*self.column.seat;
+        if let Some(found) = seat.near.opening.find(&seat.ring, &id) {
+            return Ok(found.key);
+        }
+        let key = seat.ring.by_id(&self.view, id).await?;
+        let counter = seat.counter(EventKind::Open, id);
+        seat.ring.keep_opening(&seat.near, Way { view: &self.view, mode: self.mode, key: &key, counter });
+        Ok(key)
     }
 
     /// Values whose own data key the root key wrapped: one request to the key service for each.

@@ -3,16 +3,41 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use enfold_core::{DataKey, OwnedPart, Part, SealItem, record, stored};
+use enfold_core::{Binding, DataKey, OwnedPart, Part, SealItem, record, stored};
+use futures_util::stream::{self, StreamExt};
 
-use super::{Bindings, Column, SealRequest};
+use super::{Bindings, Column, SealRequest, Seat, check_context};
 use crate::catalog::Purpose;
 use crate::events::{CallContext, EventKind};
 use crate::keyring::roots::material;
-use crate::keyring::{ScopeId, View};
+use crate::keyring::{LiveKey, ScopeId, View, Way};
 use crate::kms::{EncryptionContext, WrapRequest};
 use crate::policy::{Mode, RecordWrap, Scope};
 use crate::{Code, Error, Result, core_error};
+
+/// Groups of a batch whose data keys are made at once.
+const AT_ONCE: usize = 16;
+
+/// Seals one value under a data key that sealed another of the same column and tenant a moment ago.
+pub(super) fn again(column: &Column, context: &CallContext, request: &SealRequest<'_>) -> Option<Vec<u8>> {
+    let seat = &*column.seat;
+    check_context(&column.enfold, seat, context).ok()?;
+    seat.check(&request.place).ok()?;
+    let binding = seat.binding(&seat.bound(request.place));
+    let found = seat.near.sealing.find(&seat.ring, seat.key_of(&binding))?;
+    if found.mode() == Mode::Legacy && !column.conversion {
+        return None;
+    }
+    let item = item(seat, &binding, request);
+    found.key.spend(1, request.value.len());
+    let sealed = match seat.ring.policy.scope {
+        Scope::Record => found.key.record_sealer().ok()?.seal(item.binding, item.payload, item.padding, item.plaintext),
+        _ => found.key.sealer(seat.salt).ok()?.seal(item.binding, item.payload, item.padding, item.plaintext),
+    };
+    let stored = stored::encode(request.form, sealed.ok()?);
+    column.done_one(&found, context);
+    Some(stored)
+}
 
 /// `Err` is for what concerns all values alike.
 pub(super) async fn seal_many(
@@ -28,6 +53,7 @@ pub(super) async fn seal_many(
         column,
         context,
         view,
+        mode,
         requests,
         bindings: Bindings::of(&column.seat, requests.iter().map(|r| r.place)),
     };
@@ -40,13 +66,17 @@ pub(super) async fn seal_many(
             Err(error) => results[at] = Some(Err(error)),
         }
     }
-    for (tenant, items) in batch.by_scope(good) {
-        let sealed = match batch.seal_group(tenant, &items).await {
-            Ok(sealed) => sealed,
-            Err(error) => items.iter().map(|_| Err(error.clone())).collect(),
-        };
-        for (at, result) in items.into_iter().zip(sealed) {
-            results[at] = Some(result.map(|envelope| stored::encode(requests[at].form, envelope)));
+    let groups = batch.by_scope(good);
+    for some in groups.chunks(column.seat.ring.batch()) {
+        batch.load(some).await;
+        // What is not there yet is made, a few at a time.
+        let seal: Vec<_> = some.iter().map(|(tenant, items)| batch.seal_group(*tenant, items)).collect();
+        let sealed: Vec<_> = stream::iter(seal).buffered(AT_ONCE).collect().await;
+        for ((_, items), sealed) in some.iter().zip(sealed) {
+            let sealed = sealed.unwrap_or_else(|error| items.iter().map(|_| Err(error.clone())).collect());
+            for (at, result) in items.iter().zip(sealed) {
+                results[*at] = Some(result.map(|envelope| stored::encode(requests[*at].form, envelope)));
+            }
         }
     }
     let missing = || Err(Error::new(Code::Internal, "a value of a batch had no result"));
@@ -57,6 +87,7 @@ struct Batch<'a> {
     column: &'a Column,
     context: &'a CallContext,
     view: Arc<View>,
+    mode: Mode,
     requests: &'a [SealRequest<'a>],
     bindings: Bindings,
 }
@@ -93,22 +124,30 @@ impl<'a> Batch<'a> {
         groups
     }
 
+    /// Has the data keys of several tenants fetched together, so that each group finds its own.
+    async fn load(&self, groups: &[(Option<Part<'_>>, Vec<usize>)]) {
+        let seat = &*self.column.seat;
+        if groups.len() < 2 || seat.ring.policy.scope != Scope::Tenant {
+            return;
+        }
+        let is_far = |items: &[usize]| {
+            let by = items.first().map(|at| seat.key_of(self.bindings.get(*at)));
+            by.is_some_and(|by| seat.near.sealing.find(&seat.ring, by).is_none())
+        };
+        let scope = |tenant: Part<'_>| ScopeId::tenant(&seat.ring.tenant(&self.view, tenant));
+        let far = groups.iter().filter(|(_, items)| is_far(items)).filter_map(|(tenant, _)| tenant.map(scope));
+        let far: Vec<ScopeId> = far.collect();
+        if far.len() > 1 {
+            seat.ring.load_current(&self.view, &far).await;
+        }
+    }
+
     async fn seal_group(&self, tenant: Option<Part<'_>>, items: &[usize]) -> Result<Vec<Result<Vec<u8>>>> {
         let ring = &self.column.seat.ring;
-        let scope = match (ring.policy.scope, ring.policy.record_wrap) {
-            (Scope::Record, RecordWrap::Kms) => return self.seal_records_by_root(tenant, items).await,
-            (Scope::Record, RecordWrap::Ring) => ScopeId::record(),
-            (Scope::Ring, _) => ScopeId::ring(),
-            (Scope::Column, _) => ScopeId::column(&self.column.seat.id),
-            (Scope::Tenant, _) => {
-                let tenant = tenant.ok_or_else(|| {
-                    Error::new(Code::BindingIncomplete, format!("cannot choose a key for `{}`", self.column.seat.name))
-                        .cause(format!("ring `{}` has a data key for each tenant, and none was given", ring.name))
-                })?;
-                ScopeId::tenant(&ring.tenant(&self.view, tenant))
-            }
-        };
-        let key = ring.current(&self.view, Purpose::Seal, &scope).await?;
+        if (ring.policy.scope, ring.policy.record_wrap) == (Scope::Record, RecordWrap::Kms) {
+            return self.seal_records_by_root(tenant, items).await;
+        }
+        let key = self.key_for(tenant, items).await?;
         key.spend(items.len(), items.iter().map(|at| self.requests[*at].value.len()).sum());
         let sealed = if ring.policy.scope == Scope::Record {
             let sealer = key.record_sealer()?;
@@ -121,6 +160,32 @@ impl<'a> Batch<'a> {
         let count = sealed.iter().filter(|r| r.is_ok()).count();
         self.column.done(EventKind::Seal, count, Some(key.id()), self.context);
         Ok(sealed.into_iter().map(|r| r.map_err(|e| self.failed(e))).collect())
+    }
+
+    /// The data key that seals the values of a group.
+    async fn key_for(&self, tenant: Option<Part<'_>>, items: &[usize]) -> Result<Arc<LiveKey>> {
+        let seat = &*self.column.seat;
+        let (ring, by) = (&seat.ring, items.first().map_or(&[][..], |at| seat.key_of(self.bindings.get(*at))));
+        if let Some(found) = seat.near.sealing.find(ring, by) {
+            return Ok(found.key);
+        }
+        let scope = match ring.policy.scope {
+            Scope::Record => ScopeId::record(),
+            Scope::Ring => ScopeId::ring(),
+            Scope::Column => ScopeId::column(&seat.id),
+            Scope::Tenant => {
+                let tenant = tenant.ok_or_else(|| {
+                    Error::new(Code::BindingIncomplete, format!("cannot choose a key for `{}`", seat.name))
+                        .cause(format!("ring `{}` has a data key for each tenant, and none was given", ring.name))
+                })?;
+                ScopeId::tenant(&ring.tenant(&self.view, tenant))
+            }
+        };
+        let key = ring.current(&self.view, Purpose::Seal, &scope).await?;
+        let counter = seat.counter(EventKind::Seal, key.id());
+        let way = Way { view: &self.view, mode: self.mode, key: &key, counter };
+        ring.keep_sealing(&seat.near, by, &scope, way);
+        Ok(key)
     }
 
     /// A data key for every value, wrapped by the root key: one request to the key service for each.
@@ -144,17 +209,16 @@ impl<'a> Batch<'a> {
     }
 
     fn item(&self, at: usize) -> SealItem<'_> {
-        SealItem {
-            binding: self.bindings.get(at),
-            payload: self.requests[at].payload,
-            padding: self.column.seat.padding,
-            plaintext: self.requests[at].value,
-        }
+        item(&self.column.seat, self.bindings.get(at), &self.requests[at])
     }
 
     fn failed(&self, error: enfold_core::Error) -> Error {
         core_error(error, format!("cannot seal a value of `{}`", self.column.seat.name))
     }
+}
+
+fn item<'a>(seat: &Seat, binding: &'a Binding, request: &SealRequest<'a>) -> SealItem<'a> {
+    SealItem { binding, payload: request.payload, padding: seat.padding, plaintext: request.value }
 }
 
 impl Column {

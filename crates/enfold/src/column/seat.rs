@@ -1,12 +1,14 @@
 //! What the policy and the signed state say of one column.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use enfold_core::{Binding, Padding};
+use enfold_core::{Binding, KeyId, Padding};
 
 use super::Place;
-use crate::keyring::KeyRing;
-use crate::policy::{ColumnPolicy, Lookalikes, Mode, Salt, TablePolicy, ValuePolicy};
+use crate::events::{Counter, EventKind, Origin};
+use crate::keyring::{KeyRing, Near};
+use crate::policy::{ColumnPolicy, Lookalikes, Mode, Salt, Scope, TablePolicy, ValuePolicy};
 use crate::state::RingState;
 use crate::{Code, Error, Result};
 
@@ -26,6 +28,24 @@ pub(crate) struct Seat {
     min_mode: Mode,
     /// A value that lives in no column was never stored in the clear, so it has no mode to pass through.
     always_sealed: bool,
+    pub(super) near: Near,
+    origin: Arc<Origin>,
+}
+
+/// The seats of a process by name: however many handles a column has, they share what they know of its data keys.
+#[derive(Default)]
+pub(crate) struct Seats(Mutex<HashMap<String, Arc<Seat>>>);
+
+impl Seats {
+    pub(crate) fn get(&self, name: &str, make: impl FnOnce() -> Result<Seat>) -> Result<Arc<Seat>> {
+        let mut seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seat) = seats.get(name) {
+            return Ok(Arc::clone(seat));
+        }
+        let seat = Arc::new(make()?);
+        seats.insert(name.to_owned(), Arc::clone(&seat));
+        Ok(seat)
+    }
 }
 
 /// Whether a part of a place is wanted.
@@ -45,6 +65,8 @@ impl Seat {
         Self {
             name: name.to_owned(),
             id: column.id.clone(),
+            near: Near::new(ring.policy.cache.max_keys),
+            origin: origin(&ring, name),
             ring,
             tenant: if table.tenant.is_some() { Rule::Required } else { Rule::Absent },
             row: if column.bind_row { Rule::Required } else { Rule::Ignored },
@@ -61,6 +83,8 @@ impl Seat {
         Self {
             name: name.to_owned(),
             id: value.id.clone(),
+            near: Near::new(ring.policy.cache.max_keys),
+            origin: origin(&ring, name),
             ring,
             tenant: Rule::Free,
             row: Rule::Free,
@@ -117,7 +141,21 @@ impl Seat {
         Binding::new(self.ring.id(), &self.id).tenant(place.tenant).row_key(place.row)
     }
 
+    /// What decides about the data key that seals in a place: the tenant, where each has its own.
+    pub(super) fn key_of<'a>(&self, binding: &'a Binding) -> &'a [u8] {
+        if self.ring.policy.scope == Scope::Tenant { binding.encoded_tenant() } else { &[] }
+    }
+
+    /// Counts values of this column under one data key.
+    pub(super) fn counter(&self, kind: EventKind, key: KeyId) -> Counter {
+        Counter::new(kind, &self.origin, key)
+    }
+
     fn incomplete(&self, why: &str) -> Error {
         Error::new(Code::BindingIncomplete, format!("cannot tell where a value of `{}` lives", self.name)).cause(why)
     }
+}
+
+fn origin(ring: &KeyRing, name: &str) -> Arc<Origin> {
+    Arc::new(Origin { ring: ring.id().to_owned(), column: name.to_owned() })
 }

@@ -3,10 +3,12 @@
 //! An [`Event`] never holds a value, a key or a tenant: names, ids and counts only. Callers hand events to [`Events`],
 //! which never waits: it keeps a bounded number and a background task writes them to the [`Sink`]s in batches. When
 //! more come than can be written, the surplus is counted, and the count is itself written as an event: nothing is lost
-//! without a trace. A later version makes the written log tamper-evident.
+//! without a trace. Values that come one at a time are counted (`tally.rs`), so that a caller pays for an event once a
+//! second and not for each. A later version makes the written log tamper-evident.
 
 mod catalog;
 mod jsonl;
+mod tally;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +22,8 @@ use crate::{Code, Error, Result};
 
 pub use catalog::CatalogSink;
 pub use jsonl::JsonLinesSink;
+use tally::Tally;
+pub(crate) use tally::{Counter, Origin};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +63,7 @@ impl CallContext {
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970; of the first value, where it stands for several.
     pub at_ms: i64,
     pub kind: EventKind,
     /// The ring's id.
@@ -172,11 +176,29 @@ const LINGER: Duration = Duration::from_millis(200);
 /// The queue between callers and sinks. See the module's head.
 pub struct Events {
     sinks: Vec<Arc<dyn Sink>>,
-    waiting: Mutex<VecDeque<Event>>,
+    waiting: Mutex<VecDeque<Waiting>>,
     lost: AtomicU64,
     wake: tokio::sync::Notify,
     /// One writer at a time keeps batches in order.
     writing: tokio::sync::Mutex<()>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "a box would cost each event an allocation, and the queue is bounded")]
+enum Waiting {
+    Event(Event),
+    Tally { at_ms: i64, tally: Arc<Tally> },
+}
+
+impl Waiting {
+    /// As an event, which it stays: nothing is counted into it any more.
+    fn settle(&mut self) -> Event {
+        let event = match self {
+            Self::Event(event) => return event.clone(),
+            Self::Tally { at_ms, tally } => tally.to_event(*at_ms),
+        };
+        *self = Self::Event(event.clone());
+        event
+    }
 }
 
 impl Events {
@@ -209,15 +231,30 @@ impl Events {
             let (code, detail) = (event.code.as_deref(), event.detail.as_deref());
             tracing::warn!(target: "enfold::events", ring = event.ring, column = event.column, code, detail, "refused");
         }
-        if !self.is_heard() {
-            return;
+        if self.is_heard() {
+            let count = event.count;
+            self.queue(Waiting::Event(event), || count);
         }
+    }
+
+    /// Counts a single value, at `now` by the caller's clock.
+    pub(crate) fn count(&self, counter: &Counter, context: &CallContext, now: Duration) {
+        if self.is_heard()
+            && let Some(tally) = counter.count(context, now)
+        {
+            let at_ms = jiff::Timestamp::now().as_millisecond();
+            self.queue(Waiting::Tally { at_ms, tally: Arc::clone(&tally) }, || tally.close());
+        }
+    }
+
+    /// `count` is asked for how much is lost where there is no room.
+    fn queue(&self, what: Waiting, count: impl FnOnce() -> u64) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= CAPACITY {
-            self.lost.fetch_add(event.count.max(1), Ordering::Relaxed);
+            self.lost.fetch_add(count().max(1), Ordering::Relaxed);
             return;
         }
-        waiting.push_back(event);
+        waiting.push_back(what);
         if waiting.len() == 1 || waiting.len() == BATCH {
             self.wake.notify_one();
         }
@@ -229,8 +266,8 @@ impl Events {
         loop {
             self.account_for_lost();
             let batch: Vec<Event> = {
-                let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.iter().take(BATCH).cloned().collect()
+                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting.iter_mut().take(BATCH).map(Waiting::settle).collect()
             };
             if batch.is_empty() {
                 return Ok(());
@@ -254,7 +291,7 @@ impl Events {
             let lost = self.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 tracing::warn!(target: "enfold::events", lost, "events were lost: the sinks could not keep up");
-                waiting.push_back(Event::new(EventKind::Lost, lost));
+                waiting.push_back(Waiting::Event(Event::new(EventKind::Lost, lost)));
             }
         }
     }
@@ -341,6 +378,41 @@ mod tests {
         sink.broken.store(false, Ordering::Relaxed);
         futures_util::future::FutureExt::now_or_never(events.flush()).unwrap().unwrap();
         assert_eq!(sink.written.lock().unwrap().len(), 1);
+    }
+
+    fn counter() -> Counter {
+        let origin = Arc::new(Origin { ring: "ring-1".into(), column: "users.email".into() });
+        Counter::new(EventKind::Open, &origin, enfold_core::KeyId::from_bytes([7; 16]))
+    }
+
+    #[test]
+    fn single_values_are_counted_until_they_are_written_and_none_twice() {
+        let ((sink, events), counter) = (without_runtime(), counter());
+        let context = CallContext::new("ann", "support");
+        let count = |n| (0..n).for_each(|_| events.count(&counter, &context, Duration::ZERO));
+        count(3);
+        sink.broken.store(true, Ordering::Relaxed);
+        assert!(futures_util::future::FutureExt::now_or_never(events.flush()).unwrap().is_err());
+        // What comes while the batch waits to be written again belongs to the next.
+        count(2);
+        sink.broken.store(false, Ordering::Relaxed);
+        futures_util::future::FutureExt::now_or_never(events.flush()).unwrap().unwrap();
+        count(1);
+        futures_util::future::FutureExt::now_or_never(events.flush()).unwrap().unwrap();
+        let counts = sink.written.lock().unwrap().iter().map(|e| e.count).collect::<Vec<_>>();
+        assert_eq!(counts, [3, 2, 1]);
+    }
+
+    #[test]
+    fn single_values_that_find_no_room_are_counted_as_lost() {
+        let ((_, events), counter) = (without_runtime(), counter());
+        for _ in 0..CAPACITY {
+            events.emit(Event::new(EventKind::Seal, 1));
+        }
+        for _ in 0..5 {
+            events.count(&counter, &CallContext::new("ann", "support"), Duration::ZERO);
+        }
+        assert_eq!(events.lost(), 5);
     }
 
     #[tokio::test(start_paused = true)]

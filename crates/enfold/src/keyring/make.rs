@@ -39,7 +39,8 @@ impl KeyRing {
             Inserted::Made => {
                 self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).key(row.id));
                 let id = row.id;
-                self.to_shared(view, &row, &self.context(&row)?, &key).await;
+                let entries = self.entries_for(view, &row).await;
+                self.to_shared(entries.as_ref(), &row, &self.context(&row)?, &key).await;
                 self.keys.put(&id, LiveKey::new(row, KeyStatus::Active, view.state.epoch, key)?);
                 Ok(id)
             }

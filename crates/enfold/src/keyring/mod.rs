@@ -5,7 +5,7 @@
 //! reported. It looks at its state each second; a process that cannot look stops after `max_unseen`.
 //!
 //! The path of a call: [`KeyRing::view`] (the state, no I/O while it is fresh), then [`KeyRing::current`] or
-//! [`KeyRing::by_id`] (the cache, no I/O on a hit).
+//! [`KeyRing::by_id`] (the cache, no I/O on a hit). What a column found on it lately is [`Near`].
 
 mod concerns;
 mod customers;
@@ -13,6 +13,8 @@ mod health;
 mod layers;
 mod live;
 mod make;
+mod many;
+mod near;
 mod repair;
 pub(crate) mod roots;
 mod rows;
@@ -30,7 +32,7 @@ use enfold_core::{KeyId, Part};
 use crate::cache::{Cache, Fetched};
 use crate::catalog::{Catalog, DataKeyRow, KeyStatus, Purpose};
 use crate::clock::Clock;
-use crate::events::{Event, EventKind, Events};
+use crate::events::{Event, Events};
 use crate::kms::{EncryptionContext, TenantTag};
 use crate::metrics::RingMetrics;
 use crate::policy::RingPolicy;
@@ -41,6 +43,8 @@ pub use concerns::{Concern, ConcernAbout};
 pub(crate) use customers::{CustomerKey, Customers};
 pub use health::{RootHealth, Tried};
 pub(crate) use live::LiveKey;
+pub(crate) use many::BATCHES_AT_ONCE;
+pub(crate) use near::{Found, Near, Way};
 pub use repair::Repaired;
 pub(crate) use roots::Roots;
 pub(crate) use rows::RowKey;
@@ -219,35 +223,9 @@ impl KeyRing {
 
     async fn fetch(self: &Arc<Self>, view: &Arc<View>, id: KeyId) -> Result<Fetched<LiveKey>> {
         let row = self.catalog.key(self.id(), id).await?.ok_or_else(|| self.not_found(id))?;
-        self.unlock(view, row).await
-    }
-
-    /// From a row of the catalog to a key: the row is authenticated, the operators' word is asked, and a key service
-    /// unwraps unless it lately did for another process.
-    async fn unlock(self: &Arc<Self>, view: &Arc<View>, row: DataKeyRow) -> Result<Fetched<LiveKey>> {
-        let (view, status) = self.believe_now(view, &row).await?;
-        let refused = match status {
-            KeyStatus::Active | KeyStatus::Retired => None,
-            KeyStatus::Disabled | KeyStatus::Destroying => Some(Code::KeyDisabled),
-            KeyStatus::Destroyed => Some(Code::KeyDestroyed),
-        };
-        if let Some(code) = refused {
-            return Err(Error::new(
-                code,
-                format!("data key `{}` of ring `{}` is {}", row.id, self.name, status.as_str()),
-            ));
-        }
-        let context = self.context(&row)?;
-        if let Some((key, age)) = self.from_shared(&view, &row, &context).await {
-            return Ok(Fetched { value: LiveKey::new(row, status, view.state.epoch, key)?, age });
-        }
-        let key = match &row.customer {
-            None => self.roots.unwrap(&row.wraps, &context).await?,
-            Some(layer) => self.unwrap_with(layer, &row).await?,
-        };
-        self.events.emit(Event::new(EventKind::KeyUsed, 1).ring(self.id()).key(row.id));
-        self.to_shared(&view, &row, &context, &key).await;
-        LiveKey::new(row, status, view.state.epoch, key).map(Fetched::now)
+        let entries = self.entries_for(view, &row).await;
+        let unanswered = || Err(Error::new(Code::Internal, "a data key that was to be unlocked had no answer"));
+        self.unlock(view, entries.as_ref(), vec![Ok(row)]).await.pop().unwrap_or_else(unanswered)
     }
 
     /// Whether a row may be believed, by the newest state where the one in hand says no: the row may be of a state that

@@ -13,8 +13,10 @@ use enfold_core::{DataKey, KeyId, danger};
 use crate::catalog::Wrap;
 use crate::clock::Clock;
 use crate::error::Retry;
-use crate::kms::recorded;
-use crate::kms::{EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, WrappedKey};
+use crate::kms::{
+    self, EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, UnwrapRequest, WrappedKey,
+    recorded,
+};
 use crate::{Code, Error, Result};
 
 /// How long a measured latency is believed: then the root key is taken for near once more, and measured by the call.
@@ -69,15 +71,39 @@ impl Provider {
     async fn call<T>(&self, clock: &dyn Clock, call: impl Future<Output = Result<T>>) -> Result<T> {
         let began = clock.now();
         let answer = call.await;
-        let now = clock.now();
-        let took = now.saturating_sub(began);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.failed = matches!(&answer, Err(error) if error.code().retry() == Retry::Later);
-        if answer.is_ok() {
-            seen.latency = Some((seen.latency.map_or(took, |(before, _)| (before + took) / 2), now));
-        }
+        self.saw(answer.as_ref().err(), Some(clock.now().saturating_sub(began)), clock.now());
         answer
     }
+
+    /// As [`KeyManagementService::unwrap`], an answer for each, and remembers what the call was like. How long a batch takes
+    /// says nothing of how near the root key is.
+    async fn unwrap(&self, clock: &dyn Clock, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
+        if let [request] = requests {
+            return vec![self.call(clock, self.kms.unwrap_one(request.wrapped, request.context)).await];
+        }
+        let mut answers = self.kms.unwrap(requests).await;
+        if answers.len() != requests.len() {
+            answers = requests.iter().map(|_| Err(kms::wrong_count(self.kms.uri()))).collect();
+        }
+        let failed =
+            answers.iter().all(Result::is_err).then(|| answers.iter().find_map(|a| a.as_ref().err())).flatten();
+        self.saw(failed, None, clock.now());
+        answers
+    }
+
+    fn saw(&self, failed: Option<&Error>, took: Option<Duration>, now: Duration) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.failed = failed.is_some_and(|error| error.code().retry() == Retry::Later);
+        if let (None, Some(took)) = (failed, took) {
+            seen.latency = Some((seen.latency.map_or(took, |(before, _)| (before + took) / 2), now));
+        }
+    }
+}
+
+/// A data key to be unwrapped.
+pub(crate) struct Wanted<'a> {
+    pub(crate) wraps: &'a [Wrap],
+    pub(crate) context: &'a EncryptionContext,
 }
 
 impl Roots {
@@ -144,23 +170,48 @@ impl Roots {
     /// Unwraps by the first root key that answers, the nearest first. One that has not wrapped the data key itself may be
     /// able to open another's wrap (a replica of a multi-region key).
     pub(crate) async fn unwrap(&self, wraps: &[Wrap], context: &EncryptionContext) -> Result<DataKey> {
-        let mut failed = Vec::new();
+        let unanswered = || Err(Error::new(Code::Internal, "a data key that was to be unwrapped had no answer"));
+        self.unwrap_many(&[Wanted { wraps, context }]).await.pop().unwrap_or_else(unanswered)
+    }
+
+    /// As [`Self::unwrap`], many in one request to a root key: a result for each, in order. What one root key does not
+    /// unwrap is asked of the next.
+    pub(crate) async fn unwrap_many(&self, wanted: &[Wanted<'_>]) -> Vec<Result<DataKey>> {
+        let mut keys: Vec<Option<DataKey>> = wanted.iter().map(|_| None).collect();
+        let mut failed: Vec<Vec<Error>> = wanted.iter().map(|_| Vec::new()).collect();
         for provider in self.nearest_first() {
-            let own = wraps.iter().find(|w| w.root == provider.uri());
-            let shared = || wraps.iter().find(|w| recorded::opens(provider.kms.uri(), &w.root, &w.wrapped));
-            let Some(wrap) = own.or_else(shared) else { continue };
-            let wrapped = WrappedKey::new(wrap.wrapped.clone())?;
-            match provider.call(&*self.clock, provider.kms.unwrap_one(&wrapped, context)).await {
-                Ok(key) => return Ok(data_key(key)),
-                Err(error) => failed.push(error),
+            let mut asked = Vec::new();
+            for (at, wanted) in wanted.iter().enumerate().filter(|(at, _)| keys[*at].is_none()) {
+                let own = wanted.wraps.iter().find(|w| w.root == provider.uri());
+                let shared = || wanted.wraps.iter().find(|w| recorded::opens(provider.kms.uri(), &w.root, &w.wrapped));
+                let Some(wrap) = own.or_else(shared) else { continue };
+                match WrappedKey::new(wrap.wrapped.clone()) {
+                    Ok(wrapped) => asked.push((at, wrapped)),
+                    Err(error) => failed[at].push(error),
+                }
+            }
+            if asked.is_empty() {
+                continue;
+            }
+            let requests: Vec<UnwrapRequest<'_>> =
+                asked.iter().map(|(at, wrapped)| UnwrapRequest { wrapped, context: wanted[*at].context }).collect();
+            for ((at, _), answer) in asked.iter().zip(provider.unwrap(&*self.clock, &requests).await) {
+                match answer {
+                    Ok(key) => keys[*at] = Some(data_key(key)),
+                    Err(error) => failed[*at].push(error),
+                }
             }
         }
+        keys.into_iter().zip(failed).map(|(key, failed)| key.ok_or_else(|| self.not_unwrapped(failed))).collect()
+    }
+
+    fn not_unwrapped(&self, failed: Vec<Error>) -> Error {
         if failed.is_empty() {
-            return Err(Error::new(Code::KmsKeyNotFound, self.doing("unwrap"))
+            return Error::new(Code::KmsKeyNotFound, self.doing("unwrap"))
                 .cause("none of its wraps is by a root key of the policy")
-                .hint("put the root key that wrapped it back into the ring's `roots`, or rewrap"));
+                .hint("put the root key that wrapped it back into the ring's `roots`, or rewrap");
         }
-        Err(self.nobody("unwrap", failed))
+        self.nobody("unwrap", failed)
     }
 
     /// See the module's head.

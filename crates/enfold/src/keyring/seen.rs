@@ -1,6 +1,7 @@
 //! What a process has seen of its ring's state, and when.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,14 +27,26 @@ pub(crate) struct View {
     /// Which of the policy's customers a tenant's tag stands for, by their place in its list.
     pub(super) tenants: Arc<BTreeMap<String, usize>>,
     stored: SignedState,
+    /// Which one of those that this ring's process took in, from 1.
+    pub(crate) serial: u64,
 }
 
 pub(super) struct Seen {
     trusted: Trusted,
     clock: Arc<dyn Clock>,
     last: Mutex<Last>,
+    glance: Glance,
     /// One look at a time.
     looking: tokio::sync::Mutex<()>,
+}
+
+/// What stands in [`Last`], for those who only want to know whether it is still what they saw: no lock.
+#[derive(Default)]
+struct Glance {
+    /// The view that holds; 0 where there is none or it was refused.
+    serial: AtomicU64,
+    /// Until when it holds without another look, in nanoseconds of the clock.
+    until: AtomicU64,
 }
 
 #[derive(Default)]
@@ -49,9 +62,38 @@ struct Last {
     high: u64,
 }
 
+impl Last {
+    /// Until when this is used without another look. Where the catalog was asked a moment ago and did not answer, it is
+    /// not asked again by everybody.
+    fn good_until(&self, max_unseen: Duration) -> Duration {
+        let Some(answered) = self.answered else { return Duration::ZERO };
+        let asked = self.asked.map(|asked| (asked + LOOK_EVERY).min(answered + max_unseen));
+        asked.unwrap_or_default().max(answered + LOOK_EVERY)
+    }
+}
+
 impl Seen {
     pub(super) fn new(trusted: Trusted, clock: Arc<dyn Clock>) -> Self {
-        Self { trusted, clock, last: Mutex::default(), looking: tokio::sync::Mutex::default() }
+        let (last, glance) = (Mutex::default(), Glance::default());
+        Self { trusted, clock, last, glance, looking: tokio::sync::Mutex::default() }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// Whether this view is still the one that [`KeyRing::view`] would give without a look.
+    pub(super) fn still_holds(&self, serial: u64, now: Duration) -> bool {
+        // The time first: whoever reads a time that is still to come reads a serial no older than it.
+        let until = self.glance.until.load(Ordering::Acquire);
+        nanos(now) < until && self.glance.serial.load(Ordering::Acquire) == serial
+    }
+
+    /// Says in the glance what stands in `last`, whose lock the caller holds. The serial first: see [`Self::still_holds`].
+    fn show(&self, last: &Last, max_unseen: Duration) {
+        let view = last.view.as_ref().filter(|_| last.refused.is_none());
+        self.glance.serial.store(view.map_or(0, |view| view.serial), Ordering::Release);
+        self.glance.until.store(nanos(last.good_until(max_unseen)), Ordering::Release);
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -84,19 +126,8 @@ impl KeyRing {
 
     /// An answer without I/O, where the last look is young enough.
     fn fresh(&self) -> Option<Result<Arc<View>>> {
-        let now = self.seen.clock.now();
-        let last = self.seen.last();
-        let young = |at: Option<Duration>| at.is_some_and(|at| now.saturating_sub(at) < LOOK_EVERY);
-        if young(last.answered) {
-            drop(last);
-            return Some(self.held());
-        }
-        // The catalog was asked a moment ago and did not answer: it is not asked again by everybody.
-        if young(last.asked) && last.answered.is_some_and(|at| now.saturating_sub(at) < self.policy.cache.max_unseen) {
-            drop(last);
-            return Some(self.held());
-        }
-        None
+        let until = self.seen.last().good_until(self.policy.cache.max_unseen);
+        (self.seen.now() < until).then(|| self.held())
     }
 
     fn held(&self) -> Result<Arc<View>> {
@@ -116,7 +147,7 @@ impl KeyRing {
         let answered = self.seen.last().answered;
         match answered {
             None => Err(error),
-            Some(at) if self.seen.clock.now().saturating_sub(at) < limit => self.held(),
+            Some(at) if self.seen.now().saturating_sub(at) < limit => self.held(),
             Some(_) => Err(Error::new(
                 Code::StateUnseen,
                 format!("the state of ring `{}` was not seen for longer than {} s", self.name, limit.as_secs()),
@@ -127,11 +158,16 @@ impl KeyRing {
     }
 
     async fn look_now(&self) -> Result<()> {
-        self.seen.last().asked = Some(self.seen.clock.now());
+        let max_unseen = self.policy.cache.max_unseen;
+        {
+            let mut last = self.seen.last();
+            last.asked = Some(self.seen.now());
+            self.seen.show(&last, max_unseen);
+        }
         let states = self.catalog.states().await?;
         let stored = states.into_iter().find(|s| s.ring == self.id());
         let outcome = self.take_in(stored).await;
-        let now = self.seen.clock.now();
+        let now = self.seen.now();
         let mut last = self.seen.last();
         match outcome {
             Ok(view) => {
@@ -139,6 +175,7 @@ impl KeyRing {
                 last.high = last.high.max(view.state.epoch);
                 last.view = Some(view);
                 last.refused = None;
+                self.seen.show(&last, max_unseen);
                 Ok(())
             }
             // A key service or the catalog did not answer half-way: nothing is known.
@@ -147,6 +184,7 @@ impl KeyRing {
                 last.answered = Some(now);
                 let known = last.refused.as_ref().is_some_and(|e| e.code() == error.code());
                 last.refused = Some(error.clone());
+                self.seen.show(&last, max_unseen);
                 drop(last);
                 // Said once, not each second.
                 if !known {
@@ -162,6 +200,7 @@ impl KeyRing {
             let last = self.seen.last();
             (last.view.clone(), last.high)
         };
+        let held_serial = held.as_ref().map_or(0, |view| view.serial);
         let Some(stored) = stored else {
             return Err(self.without_state(high));
         };
@@ -180,7 +219,8 @@ impl KeyRing {
                 (Arc::new(rows), Arc::new(tenants))
             }
         };
-        Ok(Arc::new(View { state, rows, tenants, stored }))
+        let serial = held_serial + 1;
+        Ok(Arc::new(View { state, rows, tenants, stored, serial }))
     }
 
     /// Unwraps the key that authenticates the ring's rows: one call to a key service in the life of a process.
@@ -221,4 +261,8 @@ impl KeyRing {
         Error::new(Code::CatalogVersion, format!("ring `{}` has no signed state in the catalog", self.name))
             .hint("run `enfold init` where the operators' key is")
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -22,27 +22,34 @@ use crate::{Code, Error};
 /// The key for entries comes through the very paths that ask for one.
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// The shared cache, with the key that its entries are sealed under.
+#[derive(Clone)]
+pub(super) struct Entries {
+    cache: Arc<SharedCache>,
+    key: Arc<LiveKey>,
+}
+
 impl KeyRing {
     /// A data key that another process of the group unwrapped, and how long ago.
-    pub(super) async fn from_shared(
-        self: &Arc<Self>,
-        view: &Arc<View>,
+    pub(super) async fn find_shared(
+        &self,
+        entries: Option<&Entries>,
         row: &DataKeyRow,
         context: &EncryptionContext,
     ) -> Option<(DataKey, Duration)> {
-        let (shared, entries) = self.shared_for(view, row).await?;
-        let found = shared.get(&name(entries.id(), row.id)).await?;
-        match entry::open(entries.entries().ok()?, &found, context, jiff::Timestamp::now()) {
+        let Entries { cache, key } = entries.filter(|_| is_shared(row))?;
+        let found = cache.get(&name(key.id(), row.id)).await?;
+        match entry::open(key.entries().ok()?, &found, context, jiff::Timestamp::now()) {
             Opened::Key(key, age) if age < self.entry_life() => {
-                shared.count_hit();
+                cache.count_hit();
                 Some((roots::data_key(key), age))
             }
             Opened::Key(..) => {
-                shared.count_miss();
+                cache.count_miss();
                 None
             }
             Opened::Refused => {
-                shared.count_refused();
+                cache.count_refused();
                 self.refuse(
                     Error::new(Code::WrapInvalid, format!("an entry of the shared cache is not data key `{}`", row.id))
                         .cause("it was changed, or put there by somebody else; the key service is asked instead"),
@@ -54,37 +61,33 @@ impl KeyRing {
 
     /// Leaves a data key that the key service just gave out, or that was just made, to the other processes.
     pub(super) async fn to_shared(
-        self: &Arc<Self>,
-        view: &Arc<View>,
+        &self,
+        entries: Option<&Entries>,
         row: &DataKeyRow,
         context: &EncryptionContext,
         key: &DataKey,
     ) {
-        let Some((shared, entries)) = self.shared_for(view, row).await else { return };
-        let sealed = entries
+        let Some(Entries { cache, key: sealing }) = entries.filter(|_| is_shared(row)) else { return };
+        let sealed = sealing
             .entries()
             .and_then(|sealing| entry::seal(sealing, &roots::material(key), context, jiff::Timestamp::now()));
         match sealed {
-            Ok(sealed) => shared.put(&name(entries.id(), row.id), &sealed, self.entry_life()).await,
+            Ok(sealed) => cache.put(&name(sealing.id(), row.id), &sealed, self.entry_life()).await,
             Err(error) => tracing::warn!(target: "enfold::cache", ring = self.name, "cannot share a data key: {error}"),
         }
     }
 
-    /// The cache and the key for its entries, where this ring uses one for such a key.
-    fn shared_for<'a>(
-        self: &'a Arc<Self>,
-        view: &'a Arc<View>,
-        row: &'a DataKeyRow,
-    ) -> Boxed<'a, Option<(&'a SharedCache, Arc<LiveKey>)>> {
+    /// As [`Self::entries`], for one data key, which may be one that is not shared.
+    pub(super) async fn entries_for(self: &Arc<Self>, view: &Arc<View>, row: &DataKeyRow) -> Option<Entries> {
+        if is_shared(row) { self.entries(view).await } else { None }
+    }
+
+    /// The cache and the key for its entries, where this ring uses one.
+    pub(super) fn entries<'a>(self: &'a Arc<Self>, view: &'a Arc<View>) -> Boxed<'a, Option<Entries>> {
         Box::pin(async move {
-            let shared = self.shared.as_deref()?;
-            // In the shared cache a data key is under our root keys alone, so one that needs its customer's is never there.
-            let needs_customer = row.customer.is_some();
-            if matches!(row.purpose, Purpose::Cache | Purpose::Rows) || needs_customer || self.entry_life().is_zero() {
-                return None;
-            }
+            let cache = self.shared.as_ref().filter(|_| !self.entry_life().is_zero())?;
             match self.current(view, Purpose::Cache, &ScopeId::cache()).await {
-                Ok(entries) => Some((shared, entries)),
+                Ok(key) => Some(Entries { cache: Arc::clone(cache), key }),
                 Err(error) => {
                     tracing::info!(target: "enfold::cache", ring = self.name, "the shared cache is not used: {error}");
                     None
@@ -96,6 +99,12 @@ impl KeyRing {
     fn entry_life(&self) -> Duration {
         self.policy.cache.ttl.mul_f32(REFRESH)
     }
+}
+
+/// The key for entries cannot lie under itself, and the one that authenticates rows comes before all others.
+fn is_shared(row: &DataKeyRow) -> bool {
+    // In the shared cache a data key is under our root keys alone, so one that needs its customer's is never there.
+    !matches!(row.purpose, Purpose::Cache | Purpose::Rows) && row.customer.is_none()
 }
 
 /// Names nothing that the catalog does not: two ids.

@@ -75,6 +75,7 @@ pub use breaker::{Breaker, BreakerOptions, Standing};
 pub(crate) use circuit::{Admitted, Circuit};
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
+pub(crate) use failure::wrong_count;
 pub use fault::{Fault, Inject};
 #[cfg(feature = "google")]
 pub use google::{GoogleKms, GoogleOptions};

@@ -38,9 +38,19 @@ pub(super) async fn one(
     values: &[Param<'_>],
     ring: &str,
 ) -> Result<Option<DataKeyRow>> {
+    // At most one of them is there.
+    Ok(several(c, wanted, values, ring).await?.pop())
+}
+
+pub(super) async fn several(
+    c: &impl GenericClient,
+    wanted: &str,
+    values: &[Param<'_>],
+    ring: &str,
+) -> Result<Vec<DataKeyRow>> {
     let sql = format!("{SELECT_KEY} WHERE {wanted} {GROUP_KEY}");
-    let row = c.query_typed_opt(&sql, values).await.map_err(|e| failure(reading(ring), &e))?;
-    row.as_ref().map(data_key).transpose()
+    let rows = c.query_typed(&sql, values).await.map_err(|e| failure(reading(ring), &e))?;
+    rows.iter().map(data_key).collect()
 }
 
 pub(super) fn data_key(row: &Row) -> Result<DataKeyRow> {
