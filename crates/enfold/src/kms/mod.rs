@@ -47,6 +47,7 @@ mod meter;
 mod oauth;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
+#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only the provider of AWS makes such wraps"))]
 pub(crate) mod recorded;
 mod registry;
 mod retry;

@@ -48,7 +48,6 @@ impl KeyArn {
     }
 
     /// The same key there: itself, or its replica where it is a multi-region key.
-    #[cfg(feature = "aws")]
     pub(crate) fn in_region(&self, region: &str) -> Option<Self> {
         if self.region() == region {
             return Some(self.clone());
@@ -69,7 +68,6 @@ impl fmt::Display for KeyArn {
 }
 
 /// A wrap that names the key that made it.
-#[cfg(feature = "aws")]
 pub(crate) fn record(made_by: &KeyArn, ciphertext: &[u8]) -> Result<WrappedKey> {
     let length = u8::try_from(made_by.text.len()).unwrap_or_default();
     WrappedKey::new([&MAGIC[..], &[length], made_by.text.as_bytes(), ciphertext].concat())
