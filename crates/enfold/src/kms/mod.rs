@@ -91,7 +91,7 @@ pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
 pub use pkcs11::{Pkcs11Kms, Pkcs11Options};
 pub use registry::{Registry, RegistryBuilder};
 pub use retry::{Retry, RetryOptions};
-#[cfg(any(feature = "http", feature = "pkcs11", feature = "redis"))]
+#[cfg(any(feature = "aws", feature = "http", feature = "pkcs11", feature = "redis"))]
 pub use secret::SecretSource;
 pub use service::{
     Abilities, ControlKey, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, Held, KeyDescription,
