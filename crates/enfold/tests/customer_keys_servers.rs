@@ -154,8 +154,10 @@ async fn wraps_are_repaired_on_real_servers_without_the_customers_key() {
     let policy = format!("{}{held}", POLICY.replace("[\"memory:root\"]", &roots));
     let builder = keys.world.builder_for(keys.world.policy(&policy)).provider(first).provider(Arc::clone(&second));
     let both = builder.provider(Arc::clone(&keys.customers)).build().await.unwrap();
-    let repaired = both.repair_wraps("main").await.unwrap();
-    assert_eq!((repaired.incomplete, repaired.errors), (0, Vec::new()));
+    for ring in ["main", "columns"] {
+        let repaired = both.repair_wraps(ring).await.unwrap();
+        assert_eq!((repaired.incomplete, repaired.errors), (0, Vec::new()), "{ring}");
+    }
     assert_eq!(keys.row().await.unwrap().wraps.len(), 2);
 
     Server::LocalStack.kms("EnableKey", json!({ "KeyId": key })).await;

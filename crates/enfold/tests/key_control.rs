@@ -176,7 +176,8 @@ async fn a_uri_of_one_version_stands_for_that_one_alone() {
     let first = fake.versions(kms.uri().as_str())[0].clone();
     let pinned = open_azure(&fake, &folder, &kms.uri().as_str().replace('?', &format!("/{first}?")));
     pinned.controller().unwrap().disable().await.unwrap();
-    assert_eq!(refused(&kms, &wraps[0]).await, Code::KmsKeyDisabled);
+    assert_eq!(refused(&kms, &wraps[0]).await, Code::KmsVersionRetired);
+    assert_eq!(refused(&pinned, &wraps[0]).await, Code::KmsKeyDisabled);
     opens(&kms, &wraps[1]).await;
     let error = pinned.controller().unwrap().schedule_deletion(DAY).await.unwrap_err();
     assert_eq!(error.code(), Code::KmsUriInvalid, "{error}");

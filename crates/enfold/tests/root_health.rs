@@ -14,11 +14,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use common::{World, seal, set_mode};
 use enfold::clock::ManualClock;
-use enfold::kms::KeyMaterial;
 use enfold::kms::{
     AwsKms, AwsOptions, AzureKms, AzureOptions, DescribeKey, GoogleKms, GoogleOptions, Held, KeyManagementService,
-    KeyUri, MemoryKms, MemoryState, Meter, NeededBy, Operation, Permission, Retry, RetryOptions, RootKeyState,
-    StaticCredentials, UnwrapRequest, WrapRequest, WrappedKey,
+    KeyManagementServiceExt, KeyMaterial, KeyUri, MemoryKms, MemoryState, Meter, NeededBy, Operation, Permission,
+    Retry, RetryOptions, RootKeyState, StaticCredentials, UnwrapRequest, WrapRequest, WrappedKey,
 };
 use enfold::policy::{AzureSettings, AzureSignIn, Mode};
 use enfold::{Code, ConcernAbout, Part, Place, Result};

@@ -57,7 +57,7 @@ pub struct TableFacts {
     /// Triggers that fire when a row is converted and see its values: each needs the policy's word.
     pub row_triggers: Vec<String>,
     /// Of a partitioned table: those that hold rows.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<TableName>,
     /// Indexes over the policy's columns, which keep plaintext until they are dropped.
     #[serde(default)]
@@ -177,6 +177,7 @@ pub enum SchemaStep {
         unique: bool,
         tenant: Option<String>,
         /// As the plan found them. Whoever runs the step looks again; whoever prints it has these.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         partitions: Vec<TableName>,
     },
     DropIndexColumn {

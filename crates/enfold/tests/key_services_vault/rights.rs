@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enfold::kms::{Held, KeyManagementService, NeededBy, Permission};
+use enfold::kms::{Held, KeyManagementService, KeyManagementServiceExt, NeededBy, Permission};
 use serde_json::json;
 
 use crate::engine::Engine;

@@ -64,8 +64,8 @@ pub(super) struct Attributes {
     pub nbf: Option<i64>,
     pub exp: Option<i64>,
     /// `Recoverable+Purgeable`: what becomes of the key when it is deleted.
-    recovery_level: String,
-    recoverable_days: u32,
+    pub recovery_level: String,
+    pub recoverable_days: u32,
     /// When this version was made.
     pub created: Option<i64>,
 }
