@@ -82,6 +82,16 @@ impl Binding {
         Self { bytes, tenant, row: tenant }
     }
 
+    /// Another place of the same ring and column, for whoever makes many.
+    #[must_use]
+    pub fn elsewhere(&self, tenant: Option<Part<'_>>, row_key: &[Part<'_>]) -> Self {
+        let mut bytes = Vec::with_capacity(128);
+        bytes.extend_from_slice(&self.bytes[..self.tenant]);
+        let mut place = Self { bytes, tenant: self.tenant, row: self.tenant };
+        place.set_place(tenant, row_key);
+        place
+    }
+
     /// Binds to a tenant, or to none, which is a place of its own.
     #[must_use]
     pub fn tenant(mut self, tenant: Option<Part<'_>>) -> Self {

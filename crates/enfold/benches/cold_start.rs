@@ -131,8 +131,9 @@ impl Cold {
     async fn open_all(&self, email: &Column) {
         let request = |(tenant, stored)| OpenRequest { place: place(tenant), form: Form::Text, stored };
         let requests: Vec<_> = self.stored.iter().map(Vec::as_slice).enumerate().map(request).collect();
-        let opened = email.open_many(&who(), &requests).await;
-        assert!(opened.iter().all(Result::is_ok), "everything opens");
+        for opened in email.open_many(&who(), &requests).await {
+            opened.expect("opens");
+        }
     }
 
     /// Seconds for the same unwraps by the provider alone, at the best of one and of four batches at once.
@@ -149,7 +150,9 @@ impl Cold {
 
     async fn unwrap(&self, batch: &Batch) {
         let requests: Vec<_> = batch.iter().map(|(wrapped, context)| UnwrapRequest { wrapped, context }).collect();
-        assert!(self.kms.unwrap(&requests).await.iter().all(Result::is_ok), "everything unwraps");
+        for unwrapped in self.kms.unwrap(&requests).await {
+            drop(unwrapped.expect("unwraps"));
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl Index {
         let tag = tenant.map(|t| ring.tenant(view, t));
         let scope = ScopeId::index(&self.spec.column_ids, &self.spec.name, tag.as_ref());
         let key = ring.current(view, Purpose::Index, &scope).await?;
-        key.spend(1, 0);
+        key.spend(&ring.policy.cache, 1, 0);
         let failed =
             |e| core_error(e, format!("cannot compute the index `{}` of `{}`", self.spec.name, self.seat.name));
         key.index(&self.spec)?.compute(tenant, request.values).map_err(failed)

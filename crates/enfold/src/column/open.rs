@@ -25,7 +25,7 @@ pub(super) fn again(column: &Column, context: &CallContext, request: &OpenReques
     let envelope = Envelope::parse(&bytes).ok().filter(|envelope| envelope.kind() != Kind::InlineRoot)?;
     let found = seat.near.opening.find(&seat.ring, &envelope.key_id())?;
     let binding = seat.binding(&seat.bound(request.place));
-    found.key.spend(1, 0);
+    found.key.spend(&seat.ring.policy.cache, 1, 0);
     let opened = found.key.opener().ok()?.open(&envelope, &binding).ok()?;
     column.done_one(&found, context);
     let source = Source::Envelope { key: found.key.id() };
@@ -158,7 +158,7 @@ impl Batch<'_> {
 
     async fn open_by_key(&self, id: KeyId, items: &[(usize, Envelope<'_>)]) -> Result<Vec<Result<Opened>>> {
         let key = self.key(id).await?;
-        key.spend(items.len(), 0);
+        key.spend(&self.column.seat.ring.policy.cache, items.len(), 0);
         let batch =
             items.iter().map(|(at, envelope)| OpenItem { envelope: *envelope, binding: self.bindings.get(*at) });
         let opened = key.opener()?.open_many(&batch.collect::<Vec<_>>());

@@ -29,7 +29,7 @@ pub(super) fn again(column: &Column, context: &CallContext, request: &SealReques
         return None;
     }
     let item = item(seat, &binding, request);
-    found.key.spend(1, request.value.len());
+    found.key.spend(&seat.ring.policy.cache, 1, request.value.len());
     let sealed = match seat.ring.policy.scope {
         Scope::Record => found.key.record_sealer().ok()?.seal(item.binding, item.payload, item.padding, item.plaintext),
         _ => found.key.sealer(seat.salt).ok()?.seal(item.binding, item.payload, item.padding, item.plaintext),
@@ -148,7 +148,8 @@ impl<'a> Batch<'a> {
             return self.seal_records_by_root(tenant, items).await;
         }
         let key = self.key_for(tenant, items).await?;
-        key.spend(items.len(), items.iter().map(|at| self.requests[*at].value.len()).sum());
+        let bytes = items.iter().map(|at| self.requests[*at].value.len()).sum();
+        key.spend(&ring.policy.cache, items.len(), bytes);
         let sealed = if ring.policy.scope == Scope::Record {
             let sealer = key.record_sealer()?;
             let seal = |item: SealItem<'_>| sealer.seal(item.binding, item.payload, item.padding, item.plaintext);

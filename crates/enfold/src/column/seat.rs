@@ -29,6 +29,8 @@ pub(crate) struct Seat {
     /// A value that lives in no column was never stored in the clear, so it has no mode to pass through.
     always_sealed: bool,
     pub(super) near: Near,
+    /// The binding's part that all values of the column share.
+    column: Binding,
     origin: Arc<Origin>,
 }
 
@@ -65,6 +67,7 @@ impl Seat {
         Self {
             name: name.to_owned(),
             id: column.id.clone(),
+            column: Binding::new(ring.id(), &column.id),
             near: Near::new(ring.policy.cache.max_keys),
             origin: origin(&ring, name),
             ring,
@@ -83,6 +86,7 @@ impl Seat {
         Self {
             name: name.to_owned(),
             id: value.id.clone(),
+            column: Binding::new(ring.id(), &value.id),
             near: Near::new(ring.policy.cache.max_keys),
             origin: origin(&ring, name),
             ring,
@@ -138,7 +142,7 @@ impl Seat {
     }
 
     pub(super) fn binding(&self, place: &Place<'_>) -> Binding {
-        Binding::new(self.ring.id(), &self.id).tenant(place.tenant).row_key(place.row)
+        self.column.elsewhere(place.tenant, place.row)
     }
 
     /// What decides about the data key that seals in a place: the tenant, where each has its own.

@@ -79,10 +79,16 @@ impl LiveKey {
         Ok(same)
     }
 
-    /// Counts what is about to be done with this key: values, and bytes of plaintext that are sealed.
-    pub(crate) fn spend(&self, values: usize, bytes: usize) {
-        self.uses.fetch_add(values as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Counts what is about to be done with this key: values, and bytes of plaintext that are sealed. Where nothing is
+    /// limited nothing is counted: threads would take the counters from each other for every value.
+    pub(crate) fn spend(&self, limits: &policy::CachePolicy, values: usize, bytes: usize) {
+        let count = |most: Option<u64>, spent: &AtomicU64, more: usize| {
+            if most.is_some() {
+                spent.fetch_add(more as u64, Ordering::Relaxed);
+            }
+        };
+        count(limits.max_uses, &self.uses, values);
+        count(limits.max_bytes, &self.bytes, bytes);
     }
 
     /// Whether the key service has to be asked before it is used again.

@@ -18,7 +18,7 @@ use crate::{Code, Error, Result};
 
 /// Data keys that are fetched in one question to the catalog and one request to a key service: what one call to a
 /// transit engine takes.
-const BATCH: usize = 250;
+const BATCH: usize = 150;
 /// Such batches that are under way at once.
 pub(crate) const BATCHES_AT_ONCE: usize = 4;
 /// Questions to the shared cache that are under way at once.

@@ -10,7 +10,8 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use enfold_core::KeyId;
@@ -32,7 +33,20 @@ pub(crate) struct Near {
 /// A bounded number of ways. Full, it is emptied: each way is found again by going it once.
 pub(crate) struct Shelf<K> {
     most: usize,
-    known: Mutex<HashMap<K, Arc<Known>>>,
+    /// Threads have parts of their own, as far as there are parts: two that seal for one tenant would take the memory of
+    /// one part from each other for every value.
+    parts: [Mutex<HashMap<K, Arc<Known>>>; PARTS],
+}
+
+const PARTS: usize = 4;
+
+/// The part of this thread.
+fn part() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static PART: usize = NEXT.fetch_add(1, Ordering::Relaxed) % PARTS;
+    }
+    PART.with(|part| *part)
 }
 
 struct Known {
@@ -72,7 +86,7 @@ impl Near {
 
 impl<K: Eq + Hash> Shelf<K> {
     fn new(most: usize) -> Self {
-        Self { most: most.max(1), known: Mutex::default() }
+        Self { most: most.max(1), parts: Default::default() }
     }
 
     /// The data key, if the whole way would lead to it now without asking anybody.
@@ -80,7 +94,7 @@ impl<K: Eq + Hash> Shelf<K> {
     where
         K: Borrow<Q>,
     {
-        let known = Arc::clone(self.known.lock().unwrap_or_else(PoisonError::into_inner).get(by)?);
+        let known = Arc::clone(self.part().get(by)?);
         let at = ring.seen.now();
         if !ring.seen.still_holds(known.view, at) || known.pointer.as_ref().is_some_and(|p| !p.is_good(at)) {
             return None;
@@ -96,8 +110,13 @@ impl<K: Eq + Hash> Shelf<K> {
         Some(Found { known, key, at })
     }
 
+    fn part(&self) -> MutexGuard<'_, HashMap<K, Arc<Known>>> {
+        // No code under this lock panics half-way through a change.
+        self.parts[part()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn keep(&self, by: K, known: Known) {
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.part();
         if all.len() >= self.most && !all.contains_key(&by) {
             all.clear();
         }

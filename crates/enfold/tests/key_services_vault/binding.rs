@@ -128,3 +128,24 @@ async fn no_request_leaves_its_binding_to_associated_data() {
         assert!(items.iter().all(|item| item["context"] == bound), "{action}");
     }
 }
+
+#[tokio::test]
+async fn more_keys_than_the_server_takes_in_one_call_go_in_several() {
+    let engine = Engine::new().await;
+    let kms = engine.open_as_root();
+    let keys: Vec<KeyMaterial> = (0..401).map(|_| KeyMaterial::generate().unwrap()).collect();
+    let context = context();
+    let wrap: Vec<_> = keys.iter().map(|key| WrapRequest { key, context: &context }).collect();
+    let wraps: Vec<WrappedKey> = kms.wrap(&wrap).await.into_iter().map(|wrapped| wrapped.unwrap()).collect();
+    let rewrap: Vec<_> = wraps.iter().map(|wrapped| RewrapRequest { wrapped, context: &context }).collect();
+    let again = kms.rewrapper().unwrap().rewrap(&rewrap).await;
+    let again: Vec<WrappedKey> = again.into_iter().map(|wrapped| wrapped.unwrap()).collect();
+    for wraps in [&wraps, &again] {
+        let unwrap: Vec<_> = wraps.iter().map(|wrapped| UnwrapRequest { wrapped, context: &context }).collect();
+        let unwrapped = kms.unwrap(&unwrap).await;
+        assert_eq!(unwrapped.len(), keys.len());
+        for (unwrapped, key) in unwrapped.into_iter().zip(&keys) {
+            assert_eq!(unwrapped.unwrap_or_else(|e| panic!("{e}")).expose(), key.expose());
+        }
+    }
+}

@@ -42,8 +42,12 @@ use super::uri::{KeyUri, RootKey, VaultKeyUri};
 use crate::error::{Code, Error, Result};
 use crate::policy::VaultSignIn;
 
-/// Items of one call: far below the servers' limit of 32 MiB for a request.
-const AT_MOST: usize = 250;
+/// Items of one call: below OpenBao's limit of strings in a request, and far below the servers' limit of 32 MiB.
+const AT_MOST: usize = 150;
+
+/// OpenBao counts names and values (`max_request_json_strings` of its listener, unless it was set to another number), and
+/// refuses what has more than 1,000 with 400: three pairs for each item, and the batch's own name.
+const _: () = assert!(6 * AT_MOST < 1000);
 
 /// How long the key's configuration is taken for granted. Only a key that was deleted and made again can change it.
 const CHECKED_FOR: Duration = Duration::from_secs(300);
