@@ -10,7 +10,6 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::{KeyRing, LiveKey, ScopeId, View};
 use crate::cache::Ticket;
 use crate::catalog::Purpose;
 use crate::events::Counter;
+use crate::metrics::{PARTS, part};
 use crate::policy::Mode;
 
 /// The data keys of one column by what leads to them.
@@ -36,17 +36,6 @@ pub(crate) struct Shelf<K> {
     /// Threads have parts of their own, as far as there are parts: two that seal for one tenant would take the memory of
     /// one part from each other for every value.
     parts: [Mutex<HashMap<K, Arc<Known>>>; PARTS],
-}
-
-const PARTS: usize = 4;
-
-/// The part of this thread.
-fn part() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static PART: usize = NEXT.fetch_add(1, Ordering::Relaxed) % PARTS;
-    }
-    PART.with(|part| *part)
 }
 
 struct Known {

@@ -32,7 +32,7 @@ impl KeyRing {
         let data_key = key.as_ref().map(|key| key.id());
         match key {
             Some(key) => {
-                key.spend(1, VALUE.len());
+                key.spend(&self.policy.cache, 1, VALUE.len());
                 self.there_and_back(key.sealer(Salt::Shared)?, key.opener()?)?;
             }
             None => {

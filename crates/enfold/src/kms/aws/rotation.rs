@@ -42,7 +42,6 @@ pub(super) fn untold(error: &Error) -> String {
     }
 }
 
-/// To the second.
 pub(super) fn timestamp(date: &DateTime) -> Option<Timestamp> {
-    Timestamp::from_second(date.secs()).ok()
+    Timestamp::new(date.secs(), i32::try_from(date.subsec_nanos()).ok()?).ok()
 }
