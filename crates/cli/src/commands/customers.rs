@@ -1,26 +1,19 @@
 //! What `doctor` says of the root keys that customers hold.
 
-use enfold::{Code, CustomerWraps, RingWraps, RootHealth, Tried};
+use enfold::{Code, CustomerWraps, RingWraps, RootHealth};
 
 use super::doctor::Found;
 use crate::words::some;
 
 /// A root key that its customer withdrew is no fault of this installation: it says whose values do not open.
 pub(super) fn withdrawn(root: &RootHealth) -> Option<Found> {
-    let (Some(_), Tried::NotWrapped(error) | Tried::NotUnwrapped(error)) = (&root.tenant, &root.tried) else {
-        return None;
-    };
-    is_withdrawal(error.code()).then(|| {
+    root.withdrawn().map(|error| {
         // Which right is missing. Other hints are for whoever holds the root key.
         let ours = error.hints().filter(|_| error.code() == Code::KmsAccessDenied).map(str::to_owned);
         let ask = "the customer holds it: ask whether it was withdrawn on purpose".to_owned();
         let says = format!("{error}; the tenant's values do not open, and nobody else's are touched");
         Found::warning(says, std::iter::once(ask).chain(ours).collect())
     })
-}
-
-fn is_withdrawal(code: Code) -> bool {
-    matches!(code, Code::KmsAccessDenied | Code::KmsKeyDisabled | Code::KmsKeyNotFound | Code::KmsVersionRetired)
 }
 
 /// Whether the operators signed what the policy says, for each tenant.
@@ -43,7 +36,7 @@ pub(super) fn signed(rings: &[RingWraps]) -> Vec<(String, Found)> {
 
 #[cfg(test)]
 mod tests {
-    use enfold::Error;
+    use enfold::{Error, Tried};
 
     use super::*;
 

@@ -139,17 +139,7 @@ mod tests {
     use crate::kms::Permission;
 
     fn healthy() -> RootHealth {
-        let description = KeyDescription {
-            resolved: "memory:a".to_owned(),
-            state: RootKeyState::Enabled,
-            manager: "test".to_owned(),
-            usable: true,
-            versions: None,
-            rotation: None,
-            deletion: None,
-            untold: Vec::new(),
-            warnings: Vec::new(),
-        };
+        let description = KeyDescription::new("memory:a".to_owned(), RootKeyState::Enabled, "test".to_owned(), true);
         let quick = Duration::from_millis(3);
         RootHealth {
             ring: "main".to_owned(),

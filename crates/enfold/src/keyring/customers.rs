@@ -10,6 +10,7 @@ use std::sync::Arc;
 use enfold_core::{DataKey, KeyId, Part};
 use futures_util::future::join;
 
+use super::health::is_withdrawal;
 use super::layers::LayerKeys;
 use super::roots::{self, Wrapped};
 use super::{KeyRing, RowKey, ScopeId, Tried, View, tenant_tag};
@@ -183,11 +184,7 @@ impl KeyRing {
     fn of_the_customer(&self, customer: &CustomerKey, what: &str, error: Error) -> Error {
         let doing =
             format!("cannot {what} a data key of ring `{}` that needs a customer's root key as well", self.name);
-        let withdrawn = matches!(
-            error.code(),
-            Code::KmsAccessDenied | Code::KmsKeyDisabled | Code::KmsKeyNotFound | Code::KmsVersionRetired
-        );
-        if !withdrawn {
+        if !is_withdrawal(error.code()) {
             return error.while_doing(doing);
         }
         let refused = Error::new(Code::CustomerKeyRefused, doing)

@@ -62,13 +62,25 @@ impl RootHealth {
     }
 }
 
+impl RootHealth {
+    /// The refusal by which a customer withdrew its root key; `None` where nobody did, or where it is no customer's.
+    pub fn withdrawn(&self) -> Option<&Error> {
+        let (Some(_), Tried::NotWrapped(error) | Tried::NotUnwrapped(error)) = (&self.tenant, &self.tried) else {
+            return None;
+        };
+        Some(error).filter(|error| is_withdrawal(error.code()))
+    }
+}
+
+/// Whether a key service refuses as it does when its owner took a root key, or the right to use it, back.
+pub(super) fn is_withdrawal(code: Code) -> bool {
+    matches!(code, Code::KmsAccessDenied | Code::KmsKeyDisabled | Code::KmsKeyNotFound | Code::KmsVersionRetired)
+}
+
 impl KeyRing {
     /// Tries every root key of the ring and of its customers, all at the same time. No data key is touched: what is wrapped is drawn for it.
     pub(crate) async fn root_health(&self) -> Result<Vec<RootHealth>> {
-        let context = EncryptionContext::new()
-            .with(EncryptionContext::RING, self.id())?
-            .with(EncryptionContext::PURPOSE, "self-test")?
-            .with_labels(&self.policy.labels)?;
+        let context = self.trial_context()?;
         // Their rights may be conditioned on it.
         let customers_context = context.clone().with(EncryptionContext::LAYER, "customer")?;
         let key = KeyMaterial::generate()?;

@@ -59,13 +59,18 @@ impl KeyRing {
 
     /// A data key that was wrapped and came back.
     async fn drawn(&self) -> Result<DataKey> {
-        let context = EncryptionContext::new()
-            .with(EncryptionContext::RING, self.id())?
-            .with(EncryptionContext::PURPOSE, "self-test")?
-            .with_labels(&self.policy.labels)?;
+        let context = self.trial_context()?;
         let key = DataKey::generate().map_err(failed)?;
         let wrapped = self.roots.wrap(&key, &context).await?;
         self.roots.unwrap(&wrapped.wraps, &context).await
+    }
+
+    /// Of a key that is wrapped and unwrapped only to see whether that can be done.
+    pub(super) fn trial_context(&self) -> Result<EncryptionContext> {
+        EncryptionContext::new()
+            .with(EncryptionContext::RING, self.id())?
+            .with(EncryptionContext::PURPOSE, "self-test")?
+            .with_labels(&self.policy.labels)
     }
 
     fn there_and_back(&self, sealer: &Sealer, opener: &Opener) -> Result<()> {

@@ -235,8 +235,7 @@ impl<A: Around> DescribeKey for A {
     }
 
     async fn permissions(&self, context: &EncryptionContext) -> Result<Vec<Permission>> {
-        let mut answers = self.around(&[PermissionsRequest(context)]).await;
-        answers.pop().unwrap_or_else(|| Err(failure::wrong_count(self.uri())))
+        alone(self, PermissionsRequest(context)).await
     }
 
     fn clock_skew(&self) -> Option<SignedDuration> {

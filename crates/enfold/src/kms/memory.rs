@@ -304,15 +304,9 @@ impl DescribeKey for MemoryKms {
             .as_ref()
             .map(|root| KeyVersions { newest: number(root.versions.len()), oldest_usable: number(root.oldest_usable) });
         Ok(KeyDescription {
-            resolved: self.uri.to_string(),
-            state,
-            manager: "test".to_owned(),
-            usable: true,
             versions,
             rotation: Some(RotationPlan { period: inner.rotate_every, ..RotationPlan::default() }),
-            deletion: None,
-            untold: Vec::new(),
-            warnings: Vec::new(),
+            ..KeyDescription::new(self.uri.to_string(), state, "test".to_owned(), true)
         })
     }
 }

@@ -76,6 +76,10 @@ pub trait RewrapKeys: Send + Sync {
     async fn rewrap(&self, requests: &[RewrapRequest<'_>]) -> Vec<Result<WrappedKey>>;
 }
 
+/// What services count rotations and deletions in.
+#[cfg(any(feature = "aws", feature = "azure", feature = "google"))]
+pub(super) const DAY: Duration = Duration::from_hours(24);
+
 /// Gives the root key new versions. What was wrapped before still unwraps.
 #[async_trait]
 pub trait RotateKey: Send + Sync {
@@ -156,6 +160,15 @@ pub struct KeyDescription {
     pub untold: Vec<String>,
     /// What should be settled though the key works, a sentence each.
     pub warnings: Vec<String>,
+}
+
+impl KeyDescription {
+    /// What every service says; of the rest nothing is told.
+    pub fn new(resolved: String, state: RootKeyState, manager: String, usable: bool) -> Self {
+        let (versions, rotation, deletion) = (None, None, None);
+        let (untold, warnings) = (Vec::new(), Vec::new());
+        Self { resolved, state, manager, usable, versions, rotation, deletion, untold, warnings }
+    }
 }
 
 /// A right on a root key.

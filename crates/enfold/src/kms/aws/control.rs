@@ -10,9 +10,8 @@ use super::rotation::timestamp;
 use super::{AwsKms, answer};
 use crate::error::Result;
 use crate::kms::failure::{self, Operation};
-use crate::kms::service::{ControlKey, RotateKey};
+use crate::kms::service::{ControlKey, DAY, RotateKey};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
 /// AWS KMS API reference, `EnableKeyRotation`: `RotationPeriodInDays`.
 const PERIODS: std::ops::RangeInclusive<u64> = 90..=2560;
 /// `ScheduleKeyDeletion`: `PendingWindowInDays`.

@@ -293,15 +293,10 @@ impl DescribeKey for AwsKms {
             Err(error) => (None, vec![rotation::untold(&error)]),
         };
         Ok(KeyDescription {
-            resolved,
-            state: state(&key),
-            manager,
-            usable: usable(&key),
-            versions: None,
             rotation,
             deletion: key.deletion_date().and_then(rotation::timestamp),
             untold,
-            warnings: Vec::new(),
+            ..KeyDescription::new(resolved, state(&key), manager, usable(&key))
         })
     }
 

@@ -1,7 +1,5 @@
 //! When AWS KMS rotates a key by itself.
 
-use std::time::Duration;
-
 use aws_sdk_kms::primitives::DateTime;
 use aws_sdk_kms::types::KeyMetadata;
 use jiff::Timestamp;
@@ -9,9 +7,8 @@ use jiff::Timestamp;
 use super::{AwsKms, answer, usable};
 use crate::error::{Code, Error, Result};
 use crate::kms::failure::Operation;
-use crate::kms::service::RotationPlan;
+use crate::kms::service::{DAY, RotationPlan};
 
-const DAY: Duration = Duration::from_hours(24);
 /// What AWS KMS rotated by before the period could be chosen, and still does where none is said.
 const YEAR_IN_DAYS: u32 = 365;
 

@@ -11,16 +11,16 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::AzureKms;
-use super::wire::{self, DeletedKey, KeyBundle, KeyList, NewAttributes, RotationPolicy};
+use super::rotation::RotationPolicy;
+use super::wire::{self, Attributes, DeletedKey, KeyBundle, KeyList, NewAttributes};
 use crate::error::{Code, Result};
 use crate::kms::failure::{self, Operation};
 use crate::kms::json;
-use crate::kms::service::{ControlKey, RotateKey};
+use crate::kms::service::{ControlKey, DAY, RotateKey};
 
 /// How often, and how long apart, a key is looked at that was asked back: the service gives it back some time later.
 const LOOKS: u32 = 40;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
-const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A key that has more versions than these pages hold answers without an end.
 const MOST_PAGES: usize = 1000;
 
@@ -47,7 +47,7 @@ impl RotateKey for AzureKms {
         policy.set(period);
         let body = json::body(&policy, 1024);
         let now: RotationPolicy = self.ask(operation, Method::PUT, &path, Some(body)).await?;
-        match now.period() == period {
+        match now.plan(&Attributes::default()).is_some_and(|plan| plan.period == period) {
             true => Ok(()),
             false => Err(failure::unusable(operation, &self.uri, "the key has another rotation policy")),
         }

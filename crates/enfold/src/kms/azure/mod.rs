@@ -203,8 +203,9 @@ impl AzureKms {
 
     async fn rotation(&self, about: &KeyBundle) -> Result<RotationPlan> {
         let path = format!("/keys/{}/rotationpolicy", self.key.name());
-        let policy: rotation::Policy = self.ask(Operation::Describe, Method::GET, &path, None).await?;
-        Ok(policy.plan(&about.attributes))
+        let policy: rotation::RotationPolicy = self.ask(Operation::Describe, Method::GET, &path, None).await?;
+        let unusable = || failure::unusable(Operation::Describe, &self.uri, "its rotation policy is none");
+        policy.plan(&about.attributes).ok_or_else(unusable)
     }
 
     /// Whether the service would give the key back. Who may not ask is told that there is none.
@@ -311,17 +312,8 @@ impl DescribeKey for AzureKms {
             }
             Err(_) => (None, vec!["its rotation policy was not told".to_owned()]),
         };
-        Ok(KeyDescription {
-            state,
-            usable: about.wrapping().is_some(),
-            manager: format!("Azure ({})", about.key.kty),
-            resolved: about.key.kid,
-            versions: None,
-            rotation,
-            deletion: None,
-            untold,
-            warnings: Vec::new(),
-        })
+        let (usable, manager) = (about.wrapping().is_some(), format!("Azure ({})", about.key.kty));
+        Ok(KeyDescription { rotation, untold, ..KeyDescription::new(about.key.kid, state, manager, usable) })
     }
 
     /// Wrapping and unwrapping show at a trial; of everything else nothing is told.

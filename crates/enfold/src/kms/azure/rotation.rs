@@ -4,70 +4,72 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::wire::Attributes;
-use crate::kms::service::RotationPlan;
+use crate::kms::service::{DAY, RotationPlan};
 
-/// What `rotationpolicy` answers. Durations are of ISO 8601: `P90D`, `P1Y`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Policy {
-    #[serde(default)]
-    lifetime_actions: Vec<LifetimeAction>,
-    #[serde(default)]
-    attributes: PolicyAttributes,
+/// What `rotationpolicy` answers, and what is sent back as it came but for the one action. Durations are of ISO 8601:
+/// `P90D`, `P1Y`.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct RotationPolicy {
+    lifetime_actions: Vec<Value>,
+    /// `expiryTime` among them: how long each version lives.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    attributes: Value,
 }
 
-#[derive(Deserialize)]
-struct LifetimeAction {
-    trigger: Trigger,
-    action: Action,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Trigger {
-    time_after_create: Option<String>,
-    time_before_expiry: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Action {
-    /// `Rotate` or `Notify`, in any case.
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PolicyAttributes {
-    /// How long each version lives.
-    expiry_time: Option<String>,
-}
-
-impl Policy {
-    /// `version`: the newest one. A key has a policy always; one that only notifies rotates nothing.
-    pub(super) fn plan(&self, version: &Attributes) -> RotationPlan {
-        let rotates = self.lifetime_actions.iter().find(|a| a.action.kind.eq_ignore_ascii_case("rotate"));
-        let Some(LifetimeAction { trigger, .. }) = rotates else { return RotationPlan::default() };
+impl RotationPolicy {
+    /// `version`: the newest one. A key has a policy always; one that only notifies rotates nothing. `None` for what is no
+    /// policy.
+    pub(super) fn plan(&self, version: &Attributes) -> Option<RotationPlan> {
+        if !self.lifetime_actions.iter().all(is_action) {
+            return None;
+        }
+        let Some(rotation) = self.lifetime_actions.iter().find(|action| is_rotation(action)) else {
+            return Some(RotationPlan::default());
+        };
         let made = version.created.and_then(|at| Timestamp::from_second(at).ok());
         let from = made.unwrap_or(Timestamp::UNIX_EPOCH);
-        let at = match (&trigger.time_after_create, &trigger.time_before_expiry) {
-            (Some(after), _) => span(after).and_then(|after| moved(from, after)),
+        let at = match (span(&rotation["trigger"]["timeAfterCreate"]), span(&rotation["trigger"]["timeBeforeExpiry"])) {
+            (Some(after), _) => moved(from, after),
             (None, Some(before)) => {
-                let expires = self.attributes.expiry_time.as_deref().and_then(span).and_then(|life| moved(from, life));
-                expires.zip(span(before)).and_then(|(expires, before)| moved(expires, before.negate()))
+                let expires = span(&self.attributes["expiryTime"]).and_then(|life| moved(from, life));
+                expires.and_then(|expires| moved(expires, before.negate()))
             }
             (None, None) => None,
         };
         let period = at.and_then(|at| Duration::try_from(at.duration_since(from)).ok());
-        RotationPlan { period, next: made.and(at), ..RotationPlan::default() }
+        Some(RotationPlan { period, next: made.and(at), ..RotationPlan::default() })
+    }
+
+    /// Has it rotate so long after a version was made, or not at all.
+    pub(super) fn set(&mut self, period: Option<Duration>) {
+        self.lifetime_actions.retain(|action| !is_rotation(action));
+        let days = period.map(|period| period.as_secs() / DAY.as_secs());
+        self.lifetime_actions.extend(days.map(
+            |days| json!({ "trigger": { "timeAfterCreate": format!("P{days}D") }, "action": { "type": "Rotate" } }),
+        ));
+        // The service sets the dates itself, and takes nothing but this one.
+        self.attributes = match self.attributes.get("expiryTime") {
+            Some(expiry) if !expiry.is_null() => json!({ "expiryTime": expiry }),
+            _ => Value::Null,
+        };
     }
 }
 
-fn span(text: &str) -> Option<Span> {
-    text.parse().ok()
+fn is_action(action: &Value) -> bool {
+    action["trigger"].is_object() && action["action"]["type"].is_string()
+}
+
+fn is_rotation(action: &Value) -> bool {
+    action["action"]["type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("rotate"))
+}
+
+fn span(text: &Value) -> Option<Span> {
+    text.as_str()?.parse().ok()
 }
 
 /// Months and years are those of the calendar.
@@ -77,14 +79,12 @@ fn moved(at: Timestamp, by: Span) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     /// Of a version that was made on the first of January 2026.
     fn plan(policy: Value) -> (Option<u64>, Option<String>) {
-        let policy: Policy = serde_json::from_value(policy).unwrap();
-        let plan = policy.plan(&Attributes { created: Some(1_767_225_600), ..Attributes::default() });
+        let policy: RotationPolicy = serde_json::from_value(policy).unwrap();
+        let plan = policy.plan(&Attributes { created: Some(1_767_225_600), ..Attributes::default() }).unwrap();
         (plan.period.map(|period| period.as_secs() / 86_400), plan.next.map(|next| next.to_string()))
     }
 
@@ -112,5 +112,13 @@ mod tests {
         let notify = action(&json!({ "timeBeforeExpiry": "P30D" }), "Notify");
         assert_eq!(plan(json!({ "lifetimeActions": [notify], "attributes": {} })), (None, None));
         assert_eq!(plan(json!({})), (None, None));
+    }
+
+    #[test]
+    fn what_is_no_policy_has_no_plan() {
+        for bad in [json!({ "action": { "type": "Rotate" } }), json!({ "trigger": {}, "action": {} }), json!("P90D")] {
+            let policy: RotationPolicy = serde_json::from_value(json!({ "lifetimeActions": [bad] })).unwrap();
+            assert!(policy.plan(&Attributes::default()).is_none());
+        }
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Result};
 use crate::kms::failure::{self, Operation};
 use crate::kms::http::{self, Answer};
 use crate::kms::json::Text;
+use crate::kms::service::DAY;
 use crate::kms::uri::KeyUri;
 
 /// The one version of the API that is spoken.
@@ -81,7 +81,7 @@ impl Attributes {
     pub(super) fn recoverable_for(&self) -> Duration {
         let recoverable = ["Recoverable", "CustomizedRecoverable"];
         let soft = self.recovery_level.split('+').any(|word| recoverable.contains(&word));
-        Duration::from_secs(u64::from(if soft { self.recoverable_days } else { 0 }) * 24 * 3600)
+        DAY * if soft { self.recoverable_days } else { 0 }
     }
 }
 
@@ -123,43 +123,6 @@ pub(super) struct KeyItem {
 pub(super) struct DeletedKey {
     /// Seconds since 1970.
     pub scheduled_purge_date: Option<i64>,
-}
-
-/// When a key gets its next version. It is sent back as it came, but for the one action.
-#[derive(Default, Deserialize, Serialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct RotationPolicy {
-    lifetime_actions: Vec<Value>,
-    #[serde(skip_serializing_if = "Value::is_null")]
-    attributes: Value,
-}
-
-impl RotationPolicy {
-    /// How old a version gets before the next one is made; nothing where none is, or by another rule.
-    pub(super) fn period(&self) -> Option<Duration> {
-        let rotation = self.lifetime_actions.iter().find(|action| is_rotation(action))?;
-        let span: jiff::Span = rotation["trigger"]["timeAfterCreate"].as_str()?.parse().ok()?;
-        // Months and years as long as they are from now on.
-        let days = span.to_duration(&jiff::Zoned::now()).ok()?;
-        Duration::try_from(days).ok()
-    }
-
-    pub(super) fn set(&mut self, period: Option<Duration>) {
-        self.lifetime_actions.retain(|action| !is_rotation(action));
-        let days = period.map(|period| period.as_secs() / (24 * 3600));
-        self.lifetime_actions.extend(days.map(
-            |days| json!({ "trigger": { "timeAfterCreate": format!("P{days}D") }, "action": { "type": "Rotate" } }),
-        ));
-        // The service sets the dates itself, and takes nothing but this one.
-        self.attributes = match self.attributes.get("expiryTime") {
-            Some(expiry) if !expiry.is_null() => json!({ "expiryTime": expiry }),
-            _ => Value::Null,
-        };
-    }
-}
-
-fn is_rotation(action: &Value) -> bool {
-    action["action"]["type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("rotate"))
 }
 
 #[derive(Default, Deserialize)]

@@ -14,13 +14,13 @@ use super::wire::{self, CryptoKey, CryptoKeyVersion, UpdatePrimary, Versions};
 use crate::error::{Code, Result};
 use crate::kms::failure::{self, Operation};
 use crate::kms::json;
-use crate::kms::service::{ControlKey, RotateKey};
+use crate::kms::service::{ControlKey, DAY, RotateKey};
 
 /// How often, and how long apart, a new version is looked at until it is ready: those of an HSM take some seconds.
 const LOOKS: u32 = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 /// Cloud KMS, `CryptoKey.rotation_period`.
-const SHORTEST_PERIOD: Duration = Duration::from_secs(24 * 3600);
+const SHORTEST_PERIOD: Duration = DAY;
 /// A key that has more versions than these pages hold answers without an end.
 const MOST_PAGES: usize = 1000;
 
@@ -86,7 +86,7 @@ impl ControlKey for GoogleKms {
         let about = self.about(operation).await?;
         let promised = about.destroy_scheduled_duration.as_deref().and_then(wire::duration).unwrap_or_default();
         if promised < at_least {
-            let days = promised.as_secs() / (24 * 3600);
+            let days = promised.as_secs() / DAY.as_secs();
             return Err(failure::not_so(operation, &self.uri, format!("this key can be brought back for {days} days"))
                 .cause("`destroyScheduledDuration` is set when a key is made, and cannot be changed"));
         }

@@ -207,17 +207,7 @@ impl DescribeKey for GoogleKms {
         };
         let Some(primary) = about.primary else {
             let (resolved, manager) = (about.name, "Google".to_owned());
-            return Ok(KeyDescription {
-                resolved,
-                state: RootKeyState::Unavailable,
-                manager,
-                usable,
-                versions: None,
-                rotation: None,
-                deletion: None,
-                untold: Vec::new(),
-                warnings: Vec::new(),
-            });
+            return Ok(KeyDescription::new(resolved, RootKeyState::Unavailable, manager, usable));
         };
         let state = match primary.state.as_str() {
             "ENABLED" => RootKeyState::Enabled,
@@ -230,16 +220,11 @@ impl DescribeKey for GoogleKms {
             }
             _ => RootKeyState::Unavailable,
         };
+        let manager = format!("Google ({})", primary.protection_level);
         Ok(KeyDescription {
-            manager: format!("Google ({})", primary.protection_level),
-            resolved: primary.name,
-            state,
-            usable,
-            versions: None,
             rotation: Some(rotation),
             deletion: primary.destroy_time,
-            untold: Vec::new(),
-            warnings: Vec::new(),
+            ..KeyDescription::new(primary.name, state, manager, usable)
         })
     }
 

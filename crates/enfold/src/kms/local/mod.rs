@@ -137,17 +137,8 @@ impl KeyManagementService for LocalKms {
 #[async_trait]
 impl DescribeKey for LocalKms {
     async fn describe(&self) -> Result<KeyDescription> {
-        Ok(KeyDescription {
-            resolved: self.path.display().to_string(),
-            state: RootKeyState::Enabled,
-            manager: if self.sealed { "a file under a passphrase" } else { "development" }.to_owned(),
-            usable: true,
-            versions: None,
-            rotation: None,
-            deletion: None,
-            untold: Vec::new(),
-            warnings: Vec::new(),
-        })
+        let manager = if self.sealed { "a file under a passphrase" } else { "development" };
+        Ok(KeyDescription::new(self.path.display().to_string(), RootKeyState::Enabled, manager.to_owned(), true))
     }
 }
 

@@ -205,16 +205,10 @@ fn describe(open: &Open) -> std::result::Result<KeyDescription, Fault> {
     if warnings.is_empty() && !always_inside.into_iter().all(is) {
         warnings.push("the root key was not made in the token, or could be taken out of it once".to_owned());
     }
-    Ok(KeyDescription {
-        resolved: Pkcs11KeyUri::found(token.label(), token.serial_number(), found).text(),
-        // A key that is there can be used: PKCS#11 has no way to disable one.
-        state: RootKeyState::Enabled,
-        manager: format!("{} ({})", token.manufacturer_id(), token.model()).escape_debug().to_string(),
-        usable: is(Attribute::Encrypt(true)) && is(Attribute::Decrypt(true)),
-        versions: None,
-        rotation: None,
-        deletion: None,
-        untold: Vec::new(),
-        warnings,
-    })
+    let resolved = Pkcs11KeyUri::found(token.label(), token.serial_number(), found).text();
+    // A key that is there can be used: PKCS#11 has no way to disable one.
+    let state = RootKeyState::Enabled;
+    let manager = format!("{} ({})", token.manufacturer_id(), token.model()).escape_debug().to_string();
+    let usable = is(Attribute::Encrypt(true)) && is(Attribute::Decrypt(true));
+    Ok(KeyDescription { warnings, ..KeyDescription::new(resolved, state, manager, usable) })
 }

@@ -327,19 +327,15 @@ impl DescribeKey for VaultKms {
     async fn describe(&self) -> Result<KeyDescription> {
         let about = self.configuration(Operation::Describe).await?;
         let namespace = self.key.namespace().map(|n| format!("{n}/")).unwrap_or_default();
+        let resolved = format!("{namespace}{}/keys/{}", self.key.mount(), self.key.key());
+        let state = if about.soft_deleted { RootKeyState::Disabled } else { RootKeyState::Enabled };
         Ok(KeyDescription {
-            resolved: format!("{namespace}{}/keys/{}", self.key.mount(), self.key.key()),
-            state: if about.soft_deleted { RootKeyState::Disabled } else { RootKeyState::Enabled },
-            manager: "transit".to_owned(),
-            usable: about.usable(),
             versions: Some(KeyVersions {
                 newest: about.latest_version,
                 oldest_usable: about.min_decryption_version.max(about.min_available_version),
             }),
             rotation: about.rotation(),
-            deletion: None,
-            untold: Vec::new(),
-            warnings: Vec::new(),
+            ..KeyDescription::new(resolved, state, "transit".to_owned(), about.usable())
         })
     }
 
