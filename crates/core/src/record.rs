@@ -20,8 +20,8 @@ pub struct RecordSealer {
 }
 
 impl RecordSealer {
-    pub fn new(ring_key: &DataKey, key_id: KeyId) -> Result<Self> {
-        Ok(Self { wrap: KeyWrap::new(ring_key, key_id)? })
+    pub fn new(ring_key: &DataKey, key_id: KeyId) -> Self {
+        Self { wrap: KeyWrap::new(ring_key, key_id) }
     }
 
     pub fn key_id(&self) -> KeyId {

@@ -54,7 +54,7 @@ impl Sealer {
     }
 
     pub fn with_salt(data_key: &DataKey, key_id: KeyId, salt: Salt) -> Result<Self> {
-        let subkeys = SealingSubkeys::new(data_key, key_id, Purpose::Value)?;
+        let subkeys = SealingSubkeys::new(data_key, key_id, Purpose::Value);
         Ok(Self { subkeys, salt, start: header_start(Kind::ByReference, key_id, None)? })
     }
 

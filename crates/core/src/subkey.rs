@@ -47,27 +47,30 @@ impl Subkey {
 
 /// Subkeys that seal: one at a time, the next one made when its budget is spent.
 ///
-/// They hang in a chain, so that whoever seals reads the current one without a lock. A spent one stays until the
-/// sealer goes: half a kilobyte for every 2^24 values.
+/// They hang in a chain, so that whoever seals reads the current one without a lock. The first is derived when something
+/// is sealed: a process that only opens never does. A spent one stays until the sealer goes: half a kilobyte for every
+/// 2^24 values.
 pub(crate) struct SealingSubkeys {
     key: DataKey,
     key_id: KeyId,
     purpose: Purpose,
     guard: Guard,
-    first: Link,
+    first: Place,
 }
+
+/// Where a link of the chain is, or will be.
+type Place = OnceLock<Box<Link>>;
 
 struct Link {
     subkey: Subkey,
     /// Values in the upper bits, bytes in the lower: one addition takes from both budgets.
     taken: AtomicU64,
-    next: OnceLock<Box<Link>>,
+    next: Place,
 }
 
 impl SealingSubkeys {
-    pub(crate) fn new(key: &DataKey, key_id: KeyId, purpose: Purpose) -> Result<Self> {
-        let first = Link::new(Subkey::fresh(key, key_id, purpose)?);
-        Ok(Self { key: key.duplicate(), key_id, purpose, guard: Guard::new(), first })
+    pub(crate) fn new(key: &DataKey, key_id: KeyId, purpose: Purpose) -> Self {
+        Self { key: key.duplicate(), key_id, purpose, guard: Guard::new(), first: Place::new() }
     }
 
     /// A subkey with room for this much: far less than a whole budget.
@@ -77,17 +80,20 @@ impl SealingSubkeys {
         } else {
             self.guard.check()?;
         }
-        let mut link = &self.first;
-        while !link.reserve(values, bytes) {
-            link = match link.next.get() {
-                Some(next) => next,
+        let mut place = &self.first;
+        loop {
+            let link = match place.get() {
+                Some(link) => link,
                 None => {
                     let fresh = Box::new(Link::new(self.derive_fresh()?));
-                    link.next.get_or_init(|| fresh)
+                    place.get_or_init(|| fresh)
                 }
             };
+            if link.reserve(values, bytes) {
+                return Ok(&link.subkey);
+            }
+            place = &link.next;
         }
-        Ok(&link.subkey)
     }
 
     /// A subkey for one value alone.
@@ -106,7 +112,8 @@ impl SealingSubkeys {
 
     #[cfg(test)]
     pub(crate) fn spend(&self, values: u64, bytes: u64) {
-        self.first.taken.fetch_add(values << BYTES_BITS | bytes, Ordering::Relaxed);
+        let first = self.first.get().expect("something was sealed");
+        first.taken.fetch_add(values << BYTES_BITS | bytes, Ordering::Relaxed);
     }
 }
 
@@ -121,7 +128,7 @@ const _: () = {
 
 impl Link {
     fn new(subkey: Subkey) -> Self {
-        Self { subkey, taken: AtomicU64::new(0), next: OnceLock::new() }
+        Self { subkey, taken: AtomicU64::new(0), next: Place::new() }
     }
 
     /// Takes this much out of the budget. What is taken and not used is lost, which only ends the subkey earlier.
@@ -236,7 +243,7 @@ mod tests {
     fn a_subkey_is_replaced_when_its_values_or_its_bytes_are_spent() {
         let (key, id) = key();
         for (values, bytes) in [(SUBKEY_VALUES - 1, 0), (0, SUBKEY_BYTES - 1)] {
-            let subkeys = SealingSubkeys::new(&key, id, Purpose::Value).unwrap();
+            let subkeys = SealingSubkeys::new(&key, id, Purpose::Value);
             let first = subkeys.reserve(0, 0).unwrap();
             subkeys.spend(values, bytes);
             assert!(ptr::eq(first, subkeys.reserve(1, 1).unwrap()), "the last of the budget is there to be used");

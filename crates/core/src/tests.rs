@@ -32,8 +32,7 @@ fn what_was_sealed_opens_in_its_place_with_its_type() {
 #[test]
 fn a_record_key_travels_in_its_envelope() {
     let (key, id) = key();
-    let bytes =
-        RecordSealer::new(&key, id).unwrap().seal(&binding(), PayloadType::Text, Padding::None, b"value").unwrap();
+    let bytes = RecordSealer::new(&key, id).seal(&binding(), PayloadType::Text, Padding::None, b"value").unwrap();
     let envelope = Envelope::parse(&bytes).unwrap();
     assert_eq!(envelope.kind(), Kind::InlineRing);
     assert_eq!(&Opener::new(&key, id).open(&envelope, &binding()).unwrap().plaintext[..], b"value");

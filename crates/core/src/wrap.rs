@@ -37,8 +37,8 @@ pub struct KeyWrap {
 }
 
 impl KeyWrap {
-    pub fn new(wrapping: &DataKey, key_id: KeyId) -> Result<Self> {
-        Ok(Self { subkeys: SealingSubkeys::new(wrapping, key_id, Purpose::Wrap)? })
+    pub fn new(wrapping: &DataKey, key_id: KeyId) -> Self {
+        Self { subkeys: SealingSubkeys::new(wrapping, key_id, Purpose::Wrap) }
     }
 
     pub fn key_id(&self) -> KeyId {

@@ -34,9 +34,9 @@ impl Warm {
         let opener = Opener::new(&key, id);
         let sealed = sealer.seal(&binding, PayloadType::Text, Padding::None, b"before").unwrap();
         opener.open(&Envelope::parse(&sealed).unwrap(), &binding).unwrap();
-        let record = RecordSealer::new(&key, id).unwrap();
+        let record = RecordSealer::new(&key, id);
         record.seal(&binding, PayloadType::Text, Padding::None, b"before").unwrap();
-        let wrap = KeyWrap::new(&key, id).unwrap();
+        let wrap = KeyWrap::new(&key, id);
         wrap.wrap(&key, &WrapContext::of(&[])).unwrap();
         Self { key, id, sealer, record, wrap, opener, binding, sealed }
     }

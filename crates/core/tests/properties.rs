@@ -80,7 +80,7 @@ fn seal(way: u8, place: &Place, payload: PayloadType, padding: Padding, plaintex
     match way {
         0 => Sealer::new(&key, id).unwrap().seal(&binding, payload, padding, plaintext),
         1 => Sealer::with_salt(&key, id, Salt::Each).unwrap().seal(&binding, payload, padding, plaintext),
-        2 => RecordSealer::new(&key, id).unwrap().seal(&binding, payload, padding, plaintext),
+        2 => RecordSealer::new(&key, id).seal(&binding, payload, padding, plaintext),
         _ => {
             let item = SealItem { binding: &binding, payload, padding, plaintext };
             Sealer::new(&key, id).unwrap().seal_many(&[item]).remove(0)

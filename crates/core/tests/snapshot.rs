@@ -12,7 +12,7 @@ fn after_a_restored_snapshot_everything_that_seals_refuses_and_opening_goes_on()
     let binding = Binding::new("main", "users.email");
     let item = SealItem { binding: &binding, payload: PayloadType::Text, padding: Padding::None, plaintext: b"v" };
     let sealers = [Salt::Shared, Salt::Each].map(|salt| Sealer::with_salt(&key, id, salt).unwrap());
-    let (record, wrap) = (RecordSealer::new(&key, id).unwrap(), KeyWrap::new(&key, id).unwrap());
+    let (record, wrap) = (RecordSealer::new(&key, id), KeyWrap::new(&key, id));
     let sealed = sealers[0].seal(&binding, PayloadType::Text, Padding::None, b"v").unwrap();
     let opener = Opener::new(&key, id);
 

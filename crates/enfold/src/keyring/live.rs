@@ -47,7 +47,7 @@ impl LiveKey {
             Purpose::Seal => Ready::Seal(Box::new(Sealing {
                 shared: Sealer::new(&key, row.id).map_err(failed)?,
                 each: Sealer::with_salt(&key, row.id, Salt::Each).map_err(failed)?,
-                record: RecordSealer::new(&key, row.id).map_err(failed)?,
+                record: RecordSealer::new(&key, row.id),
                 opener: Opener::new(&key, row.id),
             })),
             Purpose::Index => Ready::Index { key, index: OnceLock::new() },
