@@ -72,6 +72,7 @@ mod oversight;
 pub mod policy;
 mod private_file;
 mod registry;
+mod rotation;
 mod shared_cache;
 pub mod state;
 #[cfg(any(feature = "postgres", feature = "http", feature = "redis"))]
@@ -84,11 +85,12 @@ pub use error::{Code, Error, Result};
 pub use events::CallContext;
 pub use handle::{Builder, Enfold};
 pub use keyring::{
-    Concern, ConcernAbout, CustomerWraps, Repaired, RingWraps, RootHealth, RootWraps, ScopeId, SelfTest, Tried,
+    Concern, ConcernAbout, CustomerWraps, Leaving, Repaired, RingWraps, RootHealth, RootWraps, ScopeId, SelfTest, Tried,
 };
 pub use metrics::Metrics;
 pub use operator::{Operator, SignedCustomers};
 pub use oversight::RingEpoch;
+pub use rotation::{Rotated, Whose};
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.

@@ -10,7 +10,7 @@ use enfold_core::KeyId;
 
 use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
 use crate::column::Seat;
-use crate::events::{Event, EventKind};
+use crate::events::{CallContext, Event, EventKind};
 use crate::handle::Enfold;
 use crate::keyring::{KeyRing, RowKey, ScopeId, View};
 use crate::policy::Mode;
@@ -22,7 +22,7 @@ const TRIES: u32 = 5;
 
 /// See the module's head.
 pub struct Operator {
-    enfold: Enfold,
+    pub(crate) enfold: Enfold,
     key: Arc<OperatorKey>,
 }
 
@@ -126,57 +126,23 @@ impl Operator {
             let version = ring.view().await?.state.sealing_version(Purpose::Seal, scope.as_str());
             let seals = ring.catalog.key_version(ring.id(), Purpose::Seal, scope.as_str(), version).await?;
             if seals.is_some_and(|row| row.customer.is_none()) {
-                made.push(self.rotate(&ring.name, &scope).await?);
+                made.push(self.rotate(&ring.name, &scope, &CallContext::default()).await?.key);
             }
         }
         Ok(made)
     }
 
-    /// Makes a new version of a scope's data key and has it seal from now on; the former one opens and seals no more.
-    /// Returns the new key's id.
-    pub async fn rotate(&self, ring: &str, scope: &ScopeId) -> Result<KeyId> {
-        let ring = self.enfold.ring(ring)?;
-        ring.look().await?;
-        let view = ring.view().await?;
-        let former = view.state.sealing_version(Purpose::Seal, scope.as_str());
-        let next = former.checked_add(1).ok_or_else(|| Error::new(Code::Internal, "data-key versions are used up"))?;
-        let (row, _) = ring.draft(&view, Purpose::Seal, scope, next).await?;
-        // A version that was stored and never announced (we were interrupted here before) is taken up.
-        let row = match ring.catalog.insert_key(&row).await? {
-            Inserted::Made => {
-                ring.events.emit(Event::new(EventKind::KeyMade, 1).ring(ring.id()).key(row.id));
-                row
-            }
-            Inserted::Exists(row) => {
-                view.rows.verify(&row)?;
-                row
-            }
-        };
-        let retired = ring.catalog.key_version(ring.id(), Purpose::Seal, scope.as_str(), former).await?;
-        self.change(ring, |view| {
-            let mut state = view.state.clone();
-            if state.sealing_version(Purpose::Seal, scope.as_str()) != former {
-                return Err(Error::new(Code::Busy, format!("scope `{scope}` was rotated by somebody else")));
-            }
-            state.set_sealing(&row);
-            let rows = retired.iter().map(|row| with_status(view, row, KeyStatus::Retired));
-            Ok((state, rows.collect::<Result<_>>()?))
-        })
-        .await?;
-        Ok(row.id)
-    }
-
     /// Disables a data key: it neither seals nor opens, in every process within a second, and can come back.
-    pub async fn disable(&self, ring: &str, id: KeyId) -> Result<()> {
-        self.set_disabled(ring, id, true).await
+    pub async fn disable(&self, ring: &str, id: KeyId, context: &CallContext) -> Result<()> {
+        self.set_disabled(ring, id, true, context).await
     }
 
     /// Takes a disable back.
-    pub async fn enable(&self, ring: &str, id: KeyId) -> Result<()> {
-        self.set_disabled(ring, id, false).await
+    pub async fn enable(&self, ring: &str, id: KeyId, context: &CallContext) -> Result<()> {
+        self.set_disabled(ring, id, false, context).await
     }
 
-    async fn set_disabled(&self, ring: &str, id: KeyId, disabled: bool) -> Result<()> {
+    async fn set_disabled(&self, ring: &str, id: KeyId, disabled: bool, context: &CallContext) -> Result<()> {
         let ring = self.enfold.ring(ring)?;
         let row = ring.catalog.key(ring.id(), id).await?.ok_or_else(|| {
             Error::new(Code::KeyNotFound, format!("there is no data key `{id}` in ring `{}`", ring.name))
@@ -191,7 +157,10 @@ impl Operator {
             let status = state.status(&row)?;
             Ok((state, vec![with_status(view, &row, status)?]))
         })
-        .await
+        .await?;
+        let kind = if disabled { EventKind::KeyDisabled } else { EventKind::KeyEnabled };
+        ring.events.emit(Event::new(kind, 1).ring(ring.id()).key(id).context(context));
+        Ok(())
     }
 
     /// Publishes a ring's first state, with the key that authenticates its rows.
@@ -215,7 +184,7 @@ impl Operator {
         ring.look().await
     }
 
-    async fn change(&self, ring: &Arc<KeyRing>, change: impl Fn(&View) -> Result<Changed>) -> Result<()> {
+    pub(crate) async fn change(&self, ring: &Arc<KeyRing>, change: impl Fn(&View) -> Result<Changed>) -> Result<()> {
         for _ in 0..TRIES {
             ring.look().await?;
             let view = ring.view().await?;
@@ -242,7 +211,7 @@ fn another_signed(ring: &str, signed: &str, named: &str) -> Error {
 }
 
 /// A row with another status, authenticated anew. What is stored must be right first.
-fn with_status(view: &View, row: &DataKeyRow, status: KeyStatus) -> Result<DataKeyRow> {
+pub(crate) fn with_status(view: &View, row: &DataKeyRow, status: KeyStatus) -> Result<DataKeyRow> {
     view.rows.verify(row)?;
     let mut row = row.clone();
     row.status = status;

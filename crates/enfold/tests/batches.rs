@@ -112,7 +112,7 @@ async fn a_disabled_data_key_of_a_batch_does_not_hide_the_others() {
     let stored = sealed(&world).await;
     let envelope = text::decode(std::str::from_utf8(&stored[7]).unwrap()).unwrap();
     let bad = Envelope::parse(&envelope).unwrap().key_id();
-    world.operators().await.operator().unwrap().disable("main", bad).await.unwrap();
+    world.operators().await.operator().unwrap().disable("main", bad, &who()).await.unwrap();
     let (email, calls) = cold(&world).await;
     let opened = email.open_many(&who(), &opening(&stored)).await;
     for (at, opened) in opened.into_iter().enumerate() {

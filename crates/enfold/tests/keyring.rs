@@ -113,7 +113,9 @@ async fn a_rotated_key_opens_and_seals_no_more() {
     let email = app.column("users.email").unwrap();
     let old = seal(&email, ACME, "ann").await.unwrap();
     let first = tenant_keys(&world).await.remove(0);
-    let second = operators.operator().unwrap().rotate("main", &first.scope.parse().unwrap()).await.unwrap();
+    let rotated = operators.operator().unwrap().rotate("main", &first.scope.parse().unwrap(), &who()).await.unwrap();
+    assert_eq!((rotated.previous_version, rotated.previous_key, rotated.version), (1, Some(first.id), 2));
+    let second = rotated.key;
     world.next_look();
     let new = seal(&email, ACME, "ann").await.unwrap();
     let prefix = enfold_core::text::key_prefix(enfold_core::Kind::ByReference, second);
@@ -134,12 +136,12 @@ async fn a_disable_is_in_force_within_a_second_and_can_be_taken_back() {
     let email = app.column("users.email").unwrap();
     let stored = seal(&email, ACME, "ann").await.unwrap();
     let id = tenant_keys(&world).await[0].id;
-    operators.operator().unwrap().disable("main", id).await.unwrap();
+    operators.operator().unwrap().disable("main", id, &who()).await.unwrap();
     world.next_look();
     assert_eq!(code(open(&email, ACME, &stored).await), Code::KeyDisabled);
     assert_eq!(code(seal(&email, ACME, "bob").await), Code::KeyDisabled);
     assert!(world.refusals(&app).await.contains(&"key-disabled".to_owned()));
-    operators.operator().unwrap().enable("main", id).await.unwrap();
+    operators.operator().unwrap().enable("main", id, &who()).await.unwrap();
     world.next_look();
     assert_eq!(open(&email, ACME, &stored).await.unwrap(), "ann");
     assert!(seal(&email, ACME, "bob").await.is_ok());
@@ -158,7 +160,7 @@ async fn a_disabled_key_is_not_served_stale_in_an_outage() {
     world.clock.advance(Duration::from_secs(301));
     assert_eq!(open(&email, ACME, &stored).await.unwrap(), "ann", "an outage of the key service is survived");
     let id = tenant_keys(&world).await[0].id;
-    operators.operator().unwrap().disable("main", id).await.unwrap();
+    operators.operator().unwrap().disable("main", id, &who()).await.unwrap();
     world.next_look();
     assert_eq!(code(open(&email, ACME, &stored).await), Code::KeyDisabled);
 }

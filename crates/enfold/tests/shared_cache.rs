@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use common::{POLICY, World, code, open, seal, set_mode};
+use common::{POLICY, World, code, open, seal, set_mode, who};
 use enfold::kms::{
     KeyManagementService, KeyMaterial, KeyUri, MemoryKms, MemoryState, UnwrapRequest, WrapRequest, WrappedKey,
 };
@@ -222,7 +222,7 @@ async fn a_data_key_that_the_operators_disabled_is_not_served_though_its_entry_l
     let operators = scene.world.operators().await;
     for name in &entries {
         let (_, id) = name.rsplit_once(':').expect("the id of a data key");
-        operators.operator().unwrap().disable("main", id.parse().unwrap()).await.unwrap();
+        operators.operator().unwrap().disable("main", id.parse().unwrap(), &who()).await.unwrap();
     }
     let second = scene.process().await;
     let email = second.column("users.email").unwrap();

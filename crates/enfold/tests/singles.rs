@@ -60,12 +60,12 @@ async fn a_disable_ends_a_key_that_single_values_use_within_a_second() {
     let application = world.application().await.unwrap();
     let theirs = application.column("users.email").unwrap();
     warm(&theirs, ACME).await;
-    enfold.operator().unwrap().disable("main", key(&stored)).await.unwrap();
+    enfold.operator().unwrap().disable("main", key(&stored), &who()).await.unwrap();
     assert_eq!(code(open(&email, ACME, &stored).await), Code::KeyDisabled, "the operators' own process at once");
     world.next_look();
     assert_eq!(code(open(&theirs, ACME, &stored).await), Code::KeyDisabled);
     assert_eq!(code(seal(&theirs, ACME, "bob").await), Code::KeyDisabled);
-    enfold.operator().unwrap().enable("main", key(&stored)).await.unwrap();
+    enfold.operator().unwrap().enable("main", key(&stored), &who()).await.unwrap();
     world.next_look();
     assert_eq!(open(&theirs, ACME, &stored).await.unwrap(), "ann");
 }
@@ -79,7 +79,7 @@ async fn a_rotation_and_a_change_of_mode_reach_single_values_within_a_second() {
     let theirs = application.column("users.email").unwrap();
     warm(&theirs, ACME).await;
     let scope = world.catalog.key("ring-main", key(&stored)).await.unwrap().unwrap().scope;
-    enfold.operator().unwrap().rotate("main", &scope.parse().unwrap()).await.unwrap();
+    enfold.operator().unwrap().rotate("main", &scope.parse().unwrap(), &who()).await.unwrap();
     world.next_look();
     let newer = seal(&theirs, ACME, "bob").await.unwrap();
     assert_ne!(key(&newer), key(&stored));

@@ -4,7 +4,7 @@ mod common;
 #[path = "common/hand.rs"]
 mod hand;
 
-use common::{World, code, open, seal, set_mode};
+use common::{World, code, open, seal, set_mode, who};
 use enfold::catalog::Purpose;
 use enfold::kms::{EncryptionContext, KeyManagementServiceExt, KeyMaterial};
 use enfold::policy::Mode;
@@ -116,7 +116,7 @@ async fn a_column_under_another_id_in_the_policy(scene: Scene) {
 async fn a_version_swapped(scene: Scene) {
     let stored = seal(&scene.email, ACME, "ann").await.unwrap();
     let first = scene.row(1).await;
-    scene.operators.operator().unwrap().rotate("main", &scope(&first.scope)).await.unwrap();
+    scene.operators.operator().unwrap().rotate("main", &scope(&first.scope), &who()).await.unwrap();
     let second = scene.row(2).await;
     for (id, version) in [(first.id, 9), (second.id, 1), (first.id, 2)] {
         let id = scene.hex(id.as_bytes());
@@ -177,7 +177,7 @@ async fn an_older_epoch(scene: Scene) {
 async fn a_retired_key_made_active(scene: Scene) {
     let stored = seal(&scene.email, ACME, "ann").await.unwrap();
     let first = scene.row(1).await;
-    scene.operators.operator().unwrap().rotate("main", &scope(&first.scope)).await.unwrap();
+    scene.operators.operator().unwrap().rotate("main", &scope(&first.scope), &who()).await.unwrap();
     let id = scene.hex(first.id.as_bytes());
     assert!(scene.operators.check_catalog().await.unwrap().is_empty());
     scene.change(&format!("UPDATE @data_keys SET status = 'active' WHERE id = {id}")).await;
@@ -191,7 +191,7 @@ async fn a_retired_key_made_active(scene: Scene) {
 async fn a_retired_row_replayed(scene: Scene) {
     let stored = seal(&scene.email, ACME, "ann").await.unwrap();
     let first = scene.row(1).await;
-    scene.operators.operator().unwrap().rotate("main", &scope(&first.scope)).await.unwrap();
+    scene.operators.operator().unwrap().rotate("main", &scope(&first.scope), &who()).await.unwrap();
     let (id, mac) = (scene.hex(first.id.as_bytes()), scene.hex(&first.mac));
     scene.change(&format!("UPDATE @data_keys SET status = 'active', mac = {mac} WHERE id = {id}")).await;
     scene.refused_on_use(&stored, Code::StateTampered).await;
@@ -249,7 +249,7 @@ async fn a_key_that_somebody_else_put_in(scene: Scene) {
     let cross = common::POLICY.replace("normalise =", "cross_tenant = true\nnormalise =");
     let enfold = scene.world.builder_for(scene.world.policy(&cross)).build().await.unwrap();
     let email = enfold.column("users.email").unwrap();
-    assert_eq!(code(email.index(&common::who(), "eq", &ACME, "ann").await), Code::StateTampered);
+    assert_eq!(code(email.index(&who(), "eq", &ACME, "ann").await), Code::StateTampered);
     assert_eq!(scene.world.refusals(&enfold).await, ["state-tampered"]);
 }
 

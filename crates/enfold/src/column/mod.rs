@@ -109,6 +109,10 @@ impl Column {
         &self.seat.id
     }
 
+    pub(crate) fn ring(&self) -> &Arc<crate::keyring::KeyRing> {
+        &self.seat.ring
+    }
+
     /// The mode that the operators signed.
     pub async fn mode(&self) -> Result<Mode> {
         let view = self.seat.ring.view().await?;

@@ -37,6 +37,12 @@ pub enum EventKind {
     KeyMade,
     /// A data key was unwrapped: a key service was asked.
     KeyUsed,
+    /// A new version of a data key seals from now on.
+    KeyRotated,
+    /// A data key was disabled: it neither seals nor opens.
+    KeyDisabled,
+    /// It was enabled again.
+    KeyEnabled,
     /// Something was refused; `code` says why.
     Refused,
     /// Events were lost because sinks could not keep up; `count` says how many.

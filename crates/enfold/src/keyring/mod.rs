@@ -9,6 +9,7 @@
 
 mod concerns;
 mod customers;
+mod former;
 mod health;
 mod layers;
 mod live;
@@ -41,6 +42,7 @@ use crate::{Code, Error, Result};
 
 pub use concerns::{Concern, ConcernAbout};
 pub(crate) use customers::{CustomerKey, Customers};
+pub use former::Leaving;
 pub use health::{RootHealth, Tried};
 pub(crate) use live::LiveKey;
 pub(crate) use many::BATCHES_AT_ONCE;
@@ -74,6 +76,8 @@ pub(crate) struct KeyRing {
     shared: Option<Arc<SharedCache>>,
     /// A data key was made here while a root key did not answer.
     wraps_missing: AtomicBool,
+    /// What [`Self::former`] found last.
+    former: tokio::sync::Mutex<Option<former::KnownFormer>>,
 }
 
 impl KeyRing {
@@ -101,6 +105,7 @@ impl KeyRing {
             keys,
             shared: None,
             wraps_missing: AtomicBool::new(false),
+            former: tokio::sync::Mutex::default(),
         }
     }
 
@@ -183,7 +188,7 @@ impl KeyRing {
     }
 
     /// The ring's data keys a page at a time, from the first on; `None` after the last.
-    async fn next_rows(&self, after: &mut Option<KeyId>) -> Result<Option<Vec<DataKeyRow>>> {
+    pub(crate) async fn next_rows(&self, after: &mut Option<KeyId>) -> Result<Option<Vec<DataKeyRow>>> {
         let page = self.catalog.keys(self.id(), *after, PAGE).await?;
         *after = page.last().map(|row| row.id);
         Ok(after.map(|_| page))

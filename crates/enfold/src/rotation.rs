@@ -1,0 +1,197 @@
+//! Rotation: new data-key versions seal from now on, the ones before open as they did.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use enfold_core::{KeyId, Part};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
+use crate::column::Column;
+use crate::events::{CallContext, Event, EventKind};
+use crate::handle::Enfold;
+use crate::keyring::{KeyRing, Leaving, ScopeId, View};
+use crate::operator::{Operator, with_status};
+use crate::policy::{RecordWrap, Scope};
+use crate::{Code, Error, Result};
+
+/// New data keys that are made at once.
+const AT_ONCE: usize = 16;
+
+/// One scope's data key, rotated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    pub scope: ScopeId,
+    /// The version that sealed until now and its key; the key is none where nothing was ever sealed in the scope.
+    pub previous_version: u32,
+    pub previous_key: Option<KeyId>,
+    /// The version that seals from now on.
+    pub version: u32,
+    pub key: KeyId,
+    /// Milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+/// Whose data keys are rotated.
+#[derive(Clone, Copy)]
+pub enum Whose<'a> {
+    /// Every scope of the ring that has a data key.
+    Everybody,
+    /// These tenants', in a ring of scope `tenant`.
+    Tenants(&'a [Part<'a>]),
+}
+
+impl Enfold {
+    /// The scope of a tenant's data key in a ring of scope `tenant`.
+    pub async fn tenant_scope(&self, ring: &str, tenant: Part<'_>) -> Result<ScopeId> {
+        let ring = self.ring(ring)?;
+        if ring.policy.scope != Scope::Tenant {
+            return Err(Error::new(
+                Code::Usage,
+                format!("no tenant has a data key of its own in ring `{}`", ring.name),
+            )
+            .hint("leave the tenant out: its values are under data keys that others use as well"));
+        }
+        let view = ring.view().await?;
+        Ok(ScopeId::tenant(&ring.tenant(&view, tenant)))
+    }
+}
+
+impl Column {
+    /// The data keys that its values are to leave in a re-encryption: former ones of its ring. Nothing is unwrapped.
+    pub async fn former_keys(&self, leaving: &Leaving) -> Result<Arc<std::collections::HashSet<KeyId>>> {
+        self.ring().former(leaving).await
+    }
+}
+
+impl Operator {
+    /// Makes a new version of each data key that `whose` names and has it seal from now on, in every process within a second;
+    /// the former ones open and seal no more. All of them in one new state, or none. In the order of their scopes.
+    ///
+    /// # Errors
+    /// `Busy` where somebody else rotated one of them meanwhile; `KeyNotFound` for a tenant that has no data key yet.
+    pub async fn rotate_many(&self, ring: &str, whose: Whose<'_>, context: &CallContext) -> Result<Vec<Rotated>> {
+        let ring = self.enfold.ring(ring)?;
+        if (ring.policy.scope, ring.policy.record_wrap) == (Scope::Record, RecordWrap::Kms) {
+            return Err(Error::new(Code::Usage, format!("ring `{}` has no data key to rotate", ring.name))
+                .cause("the root key itself wraps the data key of every record")
+                .hint("rotate the root key in its key service: new records are then under its new version"));
+        }
+        ring.look().await?;
+        let view = ring.view().await?;
+        let mut scopes = Vec::new();
+        match whose {
+            Whose::Everybody => scopes.extend(ring.sealing_scopes().await?),
+            Whose::Tenants(tenants) => {
+                for tenant in tenants {
+                    scopes.push(self.enfold.tenant_scope(&ring.name, *tenant).await?);
+                }
+                scopes.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+                scopes.dedup();
+                ring.require_keys(&view, &scopes).await?;
+            }
+        }
+        self.rotate_scopes(ring, &view, &scopes, context).await
+    }
+
+    /// As [`Self::rotate_many`], one scope, which need not have a data key yet.
+    pub async fn rotate(&self, ring: &str, scope: &ScopeId, context: &CallContext) -> Result<Rotated> {
+        let ring = self.enfold.ring(ring)?;
+        ring.look().await?;
+        let view = ring.view().await?;
+        let mut rotated = self.rotate_scopes(ring, &view, std::slice::from_ref(scope), context).await?;
+        rotated.pop().ok_or_else(|| Error::new(Code::Internal, "a rotation made no data key"))
+    }
+
+    async fn rotate_scopes(
+        &self,
+        ring: &Arc<KeyRing>,
+        view: &View,
+        scopes: &[ScopeId],
+        context: &CallContext,
+    ) -> Result<Vec<Rotated>> {
+        let made = stream::iter(scopes.iter().map(|scope| ring.next_version(view, scope)));
+        let rows: Vec<DataKeyRow> = made.buffered(AT_ONCE).try_collect().await?;
+        let before = |row: &DataKeyRow| (row.scope.clone(), row.version - 1);
+        let wanted: Vec<(String, u32)> = rows.iter().map(before).collect();
+        let mut former = BTreeMap::new();
+        for some in wanted.chunks(1_000) {
+            for row in ring.catalog.key_versions(ring.id(), Purpose::Seal, some).await? {
+                former.insert(row.scope.clone(), row);
+            }
+        }
+        self.change(ring, |view| {
+            let mut state = view.state.clone();
+            for row in &rows {
+                if state.sealing_version(Purpose::Seal, &row.scope) != row.version - 1 {
+                    return Err(Error::new(Code::Busy, format!("scope `{}` was rotated by somebody else", row.scope))
+                        .hint(
+                            "nothing was changed here; look at what seals now, and run the command again if it must",
+                        ));
+                }
+                state.set_sealing(row);
+            }
+            let retired = former.values().map(|row| with_status(view, row, KeyStatus::Retired));
+            Ok((state, retired.collect::<Result<_>>()?))
+        })
+        .await?;
+        let rotated = rows.iter().zip(scopes).map(|(row, scope)| {
+            ring.events.emit(Event::new(EventKind::KeyRotated, 1).ring(ring.id()).key(row.id).context(context));
+            Rotated {
+                scope: scope.clone(),
+                previous_version: row.version - 1,
+                previous_key: former.get(&row.scope).map(|row| row.id),
+                version: row.version,
+                key: row.id,
+                at_ms: jiff::Timestamp::now().as_millisecond(),
+            }
+        });
+        Ok(rotated.collect())
+    }
+}
+
+impl KeyRing {
+    /// Scopes in which something seals, in their order.
+    async fn sealing_scopes(&self) -> Result<Vec<ScopeId>> {
+        let (mut scopes, mut after) = (std::collections::BTreeSet::new(), None);
+        while let Some(page) = self.next_rows(&mut after).await? {
+            scopes.extend(page.into_iter().filter(|row| row.purpose == Purpose::Seal).map(|row| row.scope));
+        }
+        scopes.into_iter().map(|scope| scope.parse()).collect()
+    }
+
+    /// Whoever misspells a tenant must not be told that its data key was rotated.
+    async fn require_keys(&self, view: &View, scopes: &[ScopeId]) -> Result<()> {
+        for scope in scopes {
+            let version = view.state.sealing_version(Purpose::Seal, scope.as_str());
+            if self.catalog.key_version(self.id(), Purpose::Seal, scope.as_str(), version).await?.is_none() {
+                return Err(Error::new(
+                    Code::KeyNotFound,
+                    format!("a tenant that was named has no data key in ring `{}`", self.name),
+                )
+                .cause(format!("scope `{scope}`"))
+                .hint("a number is spelled `int:7`, a UUID `uuid:…`; a tenant's first value makes its data key")
+                .hint("nothing was changed"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the next version of a scope's data key. It seals nothing before it is announced; one that was stored and never
+    /// announced, by somebody who was interrupted here, is taken up.
+    async fn next_version(&self, view: &View, scope: &ScopeId) -> Result<DataKeyRow> {
+        let former = view.state.sealing_version(Purpose::Seal, scope.as_str());
+        let next = former.checked_add(1).ok_or_else(|| Error::new(Code::Internal, "data-key versions are used up"))?;
+        let (row, _) = self.draft(view, Purpose::Seal, scope, next).await?;
+        match self.catalog.insert_key(&row).await? {
+            Inserted::Made => {
+                self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).key(row.id));
+                Ok(row)
+            }
+            Inserted::Exists(row) => {
+                view.rows.verify(&row)?;
+                Ok(row)
+            }
+        }
+    }
+}
