@@ -17,7 +17,7 @@ use enfold_core::layout::OVERHEAD;
 use enfold_core::text::encoded_len;
 use enfold_jobs::model::{Goal, JobId, Storage, TableName, Target, TargetColumn};
 use enfold_jobs::postgres::{Limits, Postgres};
-use enfold_jobs::store::{JobSpec, Store};
+use enfold_jobs::store::{JobSpec, Order, Store};
 use enfold_jobs::sweep::{SweepOptions, Unwatched, sweep};
 use enfold_testkit::postgres_private::Server;
 use tokio_postgres::Client;
@@ -140,7 +140,14 @@ impl Bench {
 
     async fn protect(&self, rate: Option<u32>) {
         let target = target();
-        let spec = JobSpec { goal: Goal::Protect, target, batch_rows: 2000, rate, lease: Duration::from_secs(30) };
+        let spec = JobSpec {
+            goal: Goal::Protect,
+            target,
+            batch_rows: 2000,
+            rate,
+            lease: Duration::from_secs(30),
+            order: Order::default(),
+        };
         let job = self.store.create_job(&spec).await.expect("a job");
         let report =
             sweep(&self.store, &self.codec, job, &SweepOptions::new("bench"), &Unwatched).await.expect("sweeps");
@@ -217,7 +224,10 @@ impl Bench {
     /// a throttled job stands what an UPDATE of as many rows a second does that seals nothing.
     async fn foreground(&self) {
         for (name, rate, bound) in [
-            ("foreground_p99_with_throttled_job", Some(2000), Some(1.2)),
+            ("foreground_p99_with_job_at_250_rows", Some(250), Some(1.2)),
+            ("foreground_p99_with_job_at_500_rows", Some(500), Some(1.2)),
+            ("foreground_p99_with_job_at_1000_rows", Some(1000), Some(1.2)),
+            ("foreground_p99_with_job_at_2000_rows", Some(2000), Some(1.2)),
             ("foreground_p99_with_unthrottled_job", None, None),
         ] {
             self.fresh(3, self.rows).await;
@@ -229,6 +239,7 @@ impl Bench {
                 batch_rows: 500,
                 rate,
                 lease: Duration::from_secs(30),
+                order: Order::default(),
             };
             let job = self.store.create_job(&spec).await.expect("a job");
             let turns = async {
@@ -265,7 +276,7 @@ impl Bench {
             line(name, job / alone, bound, "less", &more(job, all_job));
             if rate.is_some() {
                 let (update, all_update) = p99(Beside::Update);
-                line("foreground_p99_with_throttled_update", update / alone, None, "less", &more(update, all_update));
+                line(&name.replace("job", "update"), update / alone, None, "less", &more(update, all_update));
             }
         }
         let deadlocks = self.number("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await;
@@ -398,6 +409,7 @@ fn target() -> Target {
         tenant: None,
         row_key: Vec::new(),
         key: vec!["id".to_owned()],
+        leaving: enfold::Leaving::default(),
     }
 }
 

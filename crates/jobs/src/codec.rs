@@ -1,7 +1,7 @@
 //! What a sweep does to a row, without knowing the database: rows in, changes out.
 
 use async_trait::async_trait;
-use enfold::Result;
+use enfold::{KeyId, Result};
 
 use crate::model::{Goal, RowError, Target};
 use crate::store::{Change, Row};
@@ -22,4 +22,7 @@ pub enum Verdict {
 pub trait Codec: Send + Sync {
     /// One verdict for each row, in order. An `Err` is for what concerns all of them: no key, no key service.
     async fn judge(&self, goal: Goal, target: &Target, rows: &[Row]) -> Result<Vec<Verdict>>;
+
+    /// The data keys that a re-encryption moves the target's values away from, as they are now.
+    async fn former_keys(&self, target: &Target) -> Result<Vec<KeyId>>;
 }

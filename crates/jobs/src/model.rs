@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use enfold::Leaving;
 use serde::{Deserialize, Serialize};
 
 /// A table by name; `schema` is empty on SQLite.
@@ -23,6 +24,8 @@ pub enum Goal {
     Index,
     /// Nothing is written: every value is opened, and what does not open is a row error.
     Verify,
+    /// No envelope is under a former data key ([`Target::leaving`]) any more; plaintext stays as it is.
+    Reencrypt,
 }
 
 /// How a stored value is written down.
@@ -50,6 +53,9 @@ pub struct Target {
     pub row_key: Vec<String>,
     /// The primary key; empty when there is none. Only for telling people which row is meant.
     pub key: Vec<String>,
+    /// Which data keys a re-encryption moves values away from; of no account to other goals.
+    #[serde(default, skip_serializing_if = "Leaving::is_all")]
+    pub leaving: Leaving,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,6 +91,13 @@ pub enum JobState {
     CompletedWithErrors,
     Failed,
     Cancelled,
+}
+
+impl JobState {
+    /// Whether nothing more comes of it by itself.
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Completed | Self::CompletedWithErrors | Self::Cancelled)
+    }
 }
 
 /// A row that could not be converted. Its key is that of a table whose key is not itself protected.

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enfold::{Code, Error, Result};
+use enfold::{Code, Error, KeyId, Result};
 use enfold_core::binding::OwnedPart;
 use serde::{Deserialize, Serialize};
 
@@ -193,6 +193,32 @@ pub struct JobSpec {
     pub batch_rows: u32,
     pub rate: Option<u32>,
     pub lease: Duration,
+    pub order: Order,
+}
+
+/// Who wants a job, why, and how much.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Workers take jobs of a higher priority first, and share their time among those of one.
+    pub priority: i32,
+    pub by: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// The priority of what cannot wait.
+pub const EMERGENCY: i32 = 1_000;
+
+/// A process that waits for jobs, by its own word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerSign {
+    /// Distinct for each process and task.
+    pub name: String,
+    /// Of the program.
+    pub version: String,
+    /// The job that it works on.
+    pub job: Option<JobId>,
+    /// How long ago it gave a sign of life, by the database's clock.
+    pub seen: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -206,6 +232,12 @@ pub struct JobRecord {
     /// Sums over all passes, except `chunks_*` and `rows_failed`, which are those of the present pass.
     pub progress: Progress,
     pub last_error: Option<String>,
+    pub order: Order,
+    /// How many workers hold a range of it.
+    pub workers: u32,
+    /// When it was made and when its state last changed, in milliseconds since 1970.
+    pub created_ms: i64,
+    pub changed_ms: i64,
 }
 
 /// See the module's head for the rules.
@@ -227,12 +259,27 @@ pub trait Store: Send + Sync {
 
     async fn jobs(&self) -> Result<Vec<JobRecord>>;
 
+    /// Those of [`Store::jobs`] that are not at their end.
+    async fn open_jobs(&self) -> Result<Vec<JobRecord>>;
+
     /// Moves a job from one of `from` to `to`; false if it was in another state.
     async fn transition(&self, job: JobId, from: &[JobState], to: JobState, last_error: Option<&str>) -> Result<bool>;
 
     async fn control(&self, job: JobId) -> Result<Control>;
 
     async fn set_control(&self, job: JobId, batch_rows: Option<u32>, rate: Option<Option<u32>>) -> Result<()>;
+
+    /// How urgent a job is; workers heed it when they next choose.
+    async fn set_priority(&self, job: JobId, priority: i32) -> Result<()>;
+
+    /// A worker says that it is there, and what it works on.
+    async fn sign_of_life(&self, worker: &WorkerSign) -> Result<()>;
+
+    /// It is there no more.
+    async fn sign_off(&self, worker: &str) -> Result<()>;
+
+    /// Those that gave a sign of life within `lately`.
+    async fn workers(&self, lately: Duration) -> Result<Vec<WorkerSign>>;
 
     /// A pending chunk, or one whose lease has run out, with a new fencing token. `None`: none is left to take (others
     /// may still be working).
@@ -264,8 +311,12 @@ pub trait Store: Send + Sync {
 
     /// How many rows do not yet satisfy the goal by their stored form, counted by the database: for `Protect` and
     /// `Verify` those with a value that is no envelope or (`Protect`) an index value that is missing, for `Unprotect`
-    /// those with an envelope, for `Index` those with a value and no index value.
+    /// those with an envelope, for `Index` those with a value and no index value. Of no use to `Reencrypt`: see
+    /// [`Store::count_under`].
     async fn remaining(&self, goal: Goal, target: &Target) -> Result<u64>;
+
+    /// How many rows have an envelope under one of these keys in a column of the target, counted by the database.
+    async fn count_under(&self, target: &Target, keys: &[KeyId]) -> Result<u64>;
 
     /// Errors of a job that were not settled since.
     async fn row_errors(&self, job: JobId, limit: u32) -> Result<Vec<RowError>>;

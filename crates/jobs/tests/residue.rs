@@ -71,6 +71,7 @@ fn target(column: &str, storage: Storage) -> Target {
         tenant: None,
         row_key: Vec::new(),
         key: vec!["id".into()],
+        leaving: enfold::Leaving::default(),
     }
 }
 

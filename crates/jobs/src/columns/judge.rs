@@ -3,7 +3,7 @@
 use enfold::policy::Lookalikes;
 use enfold::{Code, Error, Result};
 use enfold_core::stored::{Stored, detect};
-use enfold_core::{Error as Core, Part};
+use enfold_core::{Envelope, Error as Core, Part, PayloadType};
 use zeroize::Zeroizing;
 
 use super::{CellItem, ColumnCodec, IndexItem, Place, Protected, concerns_one_row};
@@ -28,12 +28,16 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
     let mut judged: Vec<Judged<'_>> = rows.iter().map(|row| Judged::new(row, target)).collect();
     for (at, column) in target.columns.iter().enumerate() {
         let protected = codec.column(target, at)?;
-        let plain = read(protected, goal, (at, column), &mut judged).await?;
-        if goal == Goal::Protect {
-            seal(protected, (at, column), &plain, &mut judged).await?;
+        let to_seal = match goal {
+            Goal::Reencrypt => leave_former_keys(protected, target, (at, column), &mut judged).await?,
+            _ => read(protected, goal, (at, column), &mut judged).await?,
+        };
+        if matches!(goal, Goal::Protect | Goal::Reencrypt) {
+            seal(protected, (at, column), &to_seal, &mut judged).await?;
         }
     }
-    if goal != Goal::Unprotect {
+    // A blind index has a key of its own, which the rotation of data keys leaves alone.
+    if !matches!(goal, Goal::Unprotect | Goal::Reencrypt) {
         for (at, index) in target.indexes.iter().enumerate() {
             fill(codec, goal, target, (at, index), &mut judged).await?;
         }
@@ -41,13 +45,16 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
     Ok(judged.into_iter().map(Judged::verdict).collect())
 }
 
+/// A row whose value is to be sealed, and as what.
+type ToSeal = (usize, PayloadType);
+
 /// Learns the value of every cell of a column, and returns which rows hold it as plaintext.
 async fn read(
     protected: &Protected,
     goal: Goal,
     (at, column): (usize, &TargetColumn),
     judged: &mut [Judged<'_>],
-) -> Result<Vec<usize>> {
+) -> Result<Vec<ToSeal>> {
     let form = column.storage.form();
     let (mut plain, mut sealed) = (Vec::new(), Vec::new());
     for (n, row) in judged.iter_mut().enumerate() {
@@ -61,19 +68,7 @@ async fn read(
             Stored::Lookalike(error) => row.fail((at, column), Code::EnvelopeMalformed, &error),
         }
     }
-    let opened = {
-        let items: Vec<CellItem<'_>> = sealed.iter().map(|&n| judged[n].item(at)).collect();
-        if items.is_empty() { Vec::new() } else { protected.cells.open_many(form, &items).await }
-    };
-    same_number(opened.len(), sealed.len())?;
-    for (n, opened) in sealed.into_iter().zip(opened) {
-        match opened {
-            Ok(value) => judged[n].open(goal, (at, column), value),
-            // Whatever the policy says of lookalikes: it may be stolen, or its key withheld, and sealing it again would
-            // hide that.
-            Err(error) => judged[n].fail_or_stop((at, column), error)?,
-        }
-    }
+    open(protected, goal, (at, column), &sealed, judged).await?;
     for &n in &plain {
         let row = &mut judged[n];
         if goal == Goal::Verify {
@@ -82,31 +77,84 @@ async fn read(
             row.values[at] = row.row.cells[at].clone().map(Zeroizing::new);
         }
     }
-    Ok(if goal == Goal::Verify { Vec::new() } else { plain })
+    let payload = column.storage.payload();
+    Ok(if goal == Goal::Verify { Vec::new() } else { plain.into_iter().map(|n| (n, payload)).collect() })
 }
 
-/// Seals plaintext cells, opens what came out, and compares: what cannot be opened again must never replace a value.
+/// Opens the envelopes of a column that are under a former data key, and returns their rows. The others are not looked at:
+/// they are as they should be, and so is plaintext as far as a re-encryption goes.
+async fn leave_former_keys(
+    protected: &Protected,
+    target: &Target,
+    (at, column): (usize, &TargetColumn),
+    judged: &mut [Judged<'_>],
+) -> Result<Vec<ToSeal>> {
+    let former = protected.cells.former_keys(&target.leaving).await?;
+    let mut leaving = Vec::new();
+    for (n, row) in judged.iter().enumerate() {
+        let cell = row.row.cells[at].as_deref();
+        if let Some(Stored::Envelope(bytes)) = cell.map(|cell| detect(column.storage.form(), cell))
+            && let Ok(envelope) = Envelope::parse(&bytes)
+            && former.contains(&envelope.key_id())
+        {
+            leaving.push((n, envelope.payload()));
+        }
+    }
+    let rows: Vec<usize> = leaving.iter().map(|(n, _)| *n).collect();
+    open(protected, Goal::Reencrypt, (at, column), &rows, judged).await?;
+    leaving.retain(|(n, _)| judged[*n].values[at].is_some());
+    Ok(leaving)
+}
+
+/// Opens the envelopes of these rows.
+async fn open(
+    protected: &Protected,
+    goal: Goal,
+    (at, column): (usize, &TargetColumn),
+    sealed: &[usize],
+    judged: &mut [Judged<'_>],
+) -> Result<()> {
+    let opened = {
+        let items: Vec<CellItem<'_>> = sealed.iter().map(|&n| judged[n].item(at)).collect();
+        if items.is_empty() { Vec::new() } else { protected.cells.open_many(column.storage.form(), &items).await }
+    };
+    same_number(opened.len(), sealed.len())?;
+    for (&n, opened) in sealed.iter().zip(opened) {
+        match opened {
+            Ok(value) => judged[n].open(goal, (at, column), value),
+            // Whatever the policy says of lookalikes: it may be stolen, or its key withheld, and sealing it again would
+            // hide that.
+            Err(error) => judged[n].fail_or_stop((at, column), error)?,
+        }
+    }
+    Ok(())
+}
+
+/// Seals known values, opens what came out, and compares: what cannot be opened again must never replace a value.
 async fn seal(
     protected: &Protected,
     (at, column): (usize, &TargetColumn),
-    plain: &[usize],
+    to_seal: &[ToSeal],
     judged: &mut [Judged<'_>],
 ) -> Result<()> {
-    let (form, payload) = (column.storage.form(), column.storage.payload());
-    if plain.is_empty() {
-        return Ok(());
-    }
-    let sealed = {
-        let items: Vec<CellItem<'_>> = plain.iter().map(|&n| judged[n].item(at)).collect();
-        protected.cells.seal_many(form, payload, &items).await
-    };
-    same_number(sealed.len(), plain.len())?;
-    let mut done = Vec::with_capacity(plain.len());
-    for (&n, sealed) in plain.iter().zip(sealed) {
-        match sealed {
-            Ok(bytes) => done.push((n, bytes)),
-            Err(error) => judged[n].fail_or_stop((at, column), error)?,
+    let form = column.storage.form();
+    let mut done = Vec::with_capacity(to_seal.len());
+    // Nearly always all of them are of one type.
+    for same in to_seal.chunk_by(|(_, one), (_, other)| one == other) {
+        let sealed = {
+            let items: Vec<CellItem<'_>> = same.iter().map(|(n, _)| judged[*n].value(at)).collect();
+            protected.cells.seal_many(form, same[0].1, &items).await
+        };
+        same_number(sealed.len(), same.len())?;
+        for ((n, _), sealed) in same.iter().zip(sealed) {
+            match sealed {
+                Ok(bytes) => done.push((*n, bytes)),
+                Err(error) => judged[*n].fail_or_stop((at, column), error)?,
+            }
         }
+    }
+    if done.is_empty() {
+        return Ok(());
     }
     let opened = {
         let items: Vec<CellItem<'_>> =
@@ -117,7 +165,7 @@ async fn seal(
     for ((n, bytes), opened) in done.into_iter().zip(opened) {
         let row = &mut judged[n];
         match opened {
-            Ok(value) if Some(value.as_slice()) == row.row.cells[at].as_deref() => {
+            Ok(value) if row.values[at].as_ref().is_some_and(|known| **known == *value) => {
                 row.cells[at] = Cell::Set(Some(bytes));
             }
             Ok(_) => row.fail((at, column), Code::Internal, &"what was sealed opens to another value"),
@@ -185,6 +233,11 @@ impl<'a> Judged<'a> {
     /// The stored bytes of a cell that is not NULL.
     fn item(&self, at: usize) -> CellItem<'_> {
         CellItem { place: self.place(), bytes: self.row.cells[at].as_deref().unwrap_or_default() }
+    }
+
+    /// The value of a cell, where it is known.
+    fn value(&self, at: usize) -> CellItem<'_> {
+        CellItem { place: self.place(), bytes: self.values[at].as_ref().map_or(&[], |value| &value[..]) }
     }
 
     /// An envelope opened.

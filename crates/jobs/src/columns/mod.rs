@@ -7,12 +7,12 @@ mod judge;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use enfold::policy::Lookalikes;
-use enfold::{Code, Error, Result};
+use enfold::{Code, Error, KeyId, Leaving, Result};
 use enfold_core::{Form, Part, PayloadType};
 use zeroize::Zeroizing;
 
@@ -50,6 +50,9 @@ pub trait Cells: Send + Sync {
     /// The values of envelopes; never stored bytes for what does not open.
     async fn open_many(&self, form: Form, items: &[CellItem<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>>;
 
+    /// The data keys that a re-encryption moves values away from.
+    async fn former_keys(&self, leaving: &Leaving) -> Result<Arc<HashSet<KeyId>>>;
+
     /// The values of the index of that name, whose first column this is.
     async fn index_many(&self, index: &str, items: &[IndexItem<'_>]) -> Vec<Result<Vec<u8>>>;
 }
@@ -84,6 +87,14 @@ impl ColumnCodec {
 impl Codec for ColumnCodec {
     async fn judge(&self, goal: Goal, target: &Target, rows: &[Row]) -> Result<Vec<Verdict>> {
         judge::judge(self, goal, target, rows).await
+    }
+
+    async fn former_keys(&self, target: &Target) -> Result<Vec<KeyId>> {
+        let mut keys = HashSet::new();
+        for at in 0..target.columns.len() {
+            keys.extend(self.column(target, at)?.cells.former_keys(&target.leaving).await?.iter());
+        }
+        Ok(keys.into_iter().collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The codec against real envelopes, with keys that live in the test.
 
 mod partial;
+mod reencrypt;
 
 use enfold_core::index::{BlindIndex, IndexSpec};
 use enfold_core::stored::{decode, encode};
@@ -15,6 +16,8 @@ pub(crate) struct TestCells {
     id: String,
     sealer: Sealer,
     opener: Opener,
+    /// Of the data key that sealed before the last rotation.
+    former: Option<Opener>,
     index: BlindIndex,
     /// Seals for another place than it is told, as a program with a mistake in it would.
     mistaken: bool,
@@ -37,9 +40,18 @@ impl TestCells {
             id: id.into(),
             sealer: Sealer::new(&key, key_id).unwrap(),
             opener: Opener::new(&key, key_id),
+            former: None,
             index: BlindIndex::new(&DataKey::from_bytes(&mut [8; 32]), key_id, spec).unwrap(),
             mistaken: false,
         }
+    }
+
+    /// The same column after its data key was rotated.
+    fn rotated(mut self) -> Self {
+        let (key, key_id) = (DataKey::from_bytes(&mut [6; 32]), KeyId::random().unwrap());
+        self.sealer = Sealer::new(&key, key_id).unwrap();
+        self.former = Some(std::mem::replace(&mut self.opener, Opener::new(&key, key_id)));
+        self
     }
 
     fn binding(&self, place: Place<'_>) -> Binding {
@@ -62,13 +74,17 @@ impl Cells for TestCells {
         let open = |item: &CellItem<'_>| {
             let bytes = decode(form, item.bytes).unwrap();
             let envelope = Envelope::parse(&bytes).unwrap();
-            if envelope.key_id() != self.opener.key_id() {
-                return Err(Error::new(Code::KeyNotFound, "cannot open a value"));
-            }
-            let opened = self.opener.open(&envelope, &self.binding(item.place));
+            let openers = [Some(&self.opener), self.former.as_ref()];
+            let opener = openers.into_iter().flatten().find(|opener| opener.key_id() == envelope.key_id());
+            let opener = opener.ok_or_else(|| Error::new(Code::KeyNotFound, "cannot open a value"))?;
+            let opened = opener.open(&envelope, &self.binding(item.place));
             opened.map(|o| o.plaintext).map_err(|_| Error::new(Code::OpenFailed, "cannot open a value"))
         };
         items.iter().map(open).collect()
+    }
+
+    async fn former_keys(&self, _: &Leaving) -> Result<Arc<HashSet<KeyId>>> {
+        Ok(Arc::new(self.former.iter().map(Opener::key_id).collect()))
     }
 
     async fn index_many(&self, _: &str, items: &[IndexItem<'_>]) -> Vec<Result<Vec<u8>>> {
@@ -104,6 +120,7 @@ impl Fixture {
                 tenant: Some("org".into()),
                 row_key: vec![],
                 key: vec!["id".into()],
+                leaving: Leaving::default(),
             },
         }
     }

@@ -52,7 +52,7 @@ pub(super) async fn estimate(
     target: &Target,
 ) -> Result<Estimate> {
     let (tenants, exact) = tenants(database, table, facts).await?;
-    let rows_per_second = measure(database, facts, target).await?.max(1);
+    let rows_per_second = rows_per_second(database, facts, target).await?.max(1);
     let rate = policy.jobs.rate.map_or(rows_per_second, |limit| u64::from(limit).min(rows_per_second)).max(1);
     let seconds = facts.rows.div_ceil(rate);
     Ok(Estimate {
@@ -151,7 +151,7 @@ fn grows(table: &TablePolicy, facts: &TableFacts, target: &Target) -> u64 {
 }
 
 /// Reads a sample and seals and opens as many values of the columns' average length, under a key made for this.
-async fn measure(database: &dyn Database, facts: &TableFacts, target: &Target) -> Result<u64> {
+pub(super) async fn rows_per_second(database: &dyn Database, facts: &TableFacts, target: &Target) -> Result<u64> {
     let names: Vec<String> = target.columns.iter().map(|c| c.name.clone()).collect();
     let began = std::time::Instant::now();
     let read = database.sample(&facts.table, &names, SAMPLE).await?.len();

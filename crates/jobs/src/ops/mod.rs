@@ -9,6 +9,7 @@ pub mod keys;
 pub mod observer;
 pub mod plan;
 pub mod policy_keys;
+pub mod reencrypt;
 pub mod residue;
 pub mod rollback;
 pub mod run;
@@ -18,6 +19,7 @@ pub mod targets;
 #[cfg(all(test, feature = "sqlite"))]
 mod tests;
 pub mod verify;
+pub mod work;
 
 pub use apply::{Applied, ApplyOptions, ApplyReport, apply};
 pub use audit::{AuditReport, audit};
@@ -26,6 +28,7 @@ pub use keys::{Keys, Reader};
 pub use observer::{Observer, Silent, StepEvent, StepState, SweepEvent};
 pub use plan::{Plan, PlanOptions, plan};
 pub use policy_keys::PolicyKeys;
+pub use reencrypt::{Reencryption, Requested, TableReencryption, plan_reencryption, request_reencryption};
 pub use residue::{Probes, ResidueReport, probes, residue};
 pub use rollback::{RollbackReport, plan_rollback, rollback};
 pub use run::Pace;
@@ -33,3 +36,4 @@ pub use session::Session;
 pub use steps::{Action, Step};
 pub use targets::{Selection, target};
 pub use verify::{Verified, VerifyReport, verify};
+pub use work::{ALIVE, WorkOptions, WorkReport, retry, work};

@@ -1,12 +1,13 @@
 //! [`Keys`] over an open [`Enfold`]: the signed states of its rings, its registered applications, its columns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use enfold::policy::Mode;
 use enfold::{
-    CallContext, Code, Column, Enfold, Error, Form, IndexRequest, OpenRequest, PayloadType, Result, SealRequest,
+    CallContext, Code, Column, Enfold, Error, Form, IndexRequest, KeyId, Leaving, OpenRequest, PayloadType, Result,
+    SealRequest,
 };
 use zeroize::Zeroizing;
 
@@ -94,6 +95,10 @@ impl Cells for PolicyCells {
             items.iter().map(|item| OpenRequest { place: place(item.place), form, stored: item.bytes }).collect();
         let opened = self.column.open_many(&self.context, &requests).await;
         opened.into_iter().map(|result| result.map(|opened| opened.value)).collect()
+    }
+
+    async fn former_keys(&self, leaving: &Leaving) -> Result<Arc<HashSet<KeyId>>> {
+        self.column.former_keys(leaving).await
     }
 
     async fn index_many(&self, index: &str, items: &[IndexItem<'_>]) -> Vec<Result<Vec<u8>>> {

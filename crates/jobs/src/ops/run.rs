@@ -10,7 +10,7 @@ use super::steps::{Action, Step, word};
 use super::verify::Verified;
 use crate::database::Dialect;
 use crate::model::{Goal, JobId, JobState, RowError, Target};
-use crate::store::{JobRecord, JobSpec};
+use crate::store::{JobRecord, JobSpec, Order};
 use crate::sweep::{SweepEnd, SweepOptions, SweepReport, sweep};
 
 /// How the sweeps of an operation go about it.
@@ -207,6 +207,7 @@ impl Run<'_> {
             batch_rows: self.pace.batch_rows.unwrap_or(limits.batch_rows),
             rate: self.pace.rate.or(limits.rate),
             lease: limits.lease,
+            order: Order::default(),
         };
         self.session.db.store().create_job(&spec).await
     }

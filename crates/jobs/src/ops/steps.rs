@@ -231,6 +231,7 @@ fn says_sweep(goal: Goal) -> String {
         Goal::Unprotect => "open every value and store it as plaintext, until none is left sealed",
         Goal::Index => "fill the blind indexes; values stay as they are",
         Goal::Verify => "open every value",
+        Goal::Reencrypt => "seal what is under former data keys under those of now, until nothing is",
     }
     .to_owned()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use enfold::policy::{ColumnPolicy, IndexPolicy, Policy, TablePolicy};
-use enfold::{Code, Error, Result};
+use enfold::{Code, Error, Leaving, Result};
 
 use crate::database::TableFacts;
 use crate::model::{Target, TargetColumn, TargetIndex};
@@ -86,6 +86,7 @@ pub fn target(policy_table: &str, table: &TablePolicy, facts: &TableFacts, colum
         tenant: table.tenant.clone(),
         row_key: if row_bound { table.row_key.clone() } else { Vec::new() },
         key: facts.key.clone(),
+        leaving: Leaving::default(),
     })
 }
 

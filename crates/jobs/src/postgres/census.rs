@@ -1,6 +1,6 @@
 //! Counts by stored form: what a column holds, and how far a goal is.
 
-use enfold::Result;
+use enfold::{KeyId, Result};
 use tokio_postgres::types::Type;
 
 use super::form::{self, Look};
@@ -69,6 +69,24 @@ impl Postgres {
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
     }
 
+    /// Rows with an envelope under one of `keys` in a column of the target.
+    pub(crate) async fn count_rows_under(&self, target: &Target, keys: &[KeyId]) -> Result<u64> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let shape = self.shape_now(target).await?;
+        let under = target.columns.iter().zip(&shape.columns).map(|(column, base)| {
+            format!("{} = ANY ($1)", base.look().key_prefix(&format!("t.{}", ident(&column.name))))
+        });
+        let under = under.collect::<Vec<_>>().join(" OR ");
+        let sql = format!("SELECT count(*) FROM {} t WHERE {under}", qualified(&target.table));
+        let tx = self.begin(Purpose::Count).await?;
+        let doing = format!("cannot count what is under former data keys in `{}`", target.policy_table);
+        let row = tx.one(&doing, &sql, &[(&form::key_prefixes(keys), Type::TEXT_ARRAY)]).await?;
+        tx.commit().await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+
     /// Whether a Postgres role sees every row of a table: row-level security makes counts wrong, so it must.
     pub async fn sees_all_rows(&self, target: &Target) -> Result<bool> {
         let tx = self.begin(Purpose::Read).await?;
@@ -123,6 +141,8 @@ fn unsatisfied(goal: Goal, target: &Target, shape: &Shape) -> Option<String> {
             (0..target.columns.len()).map(|at| format!("({} IS NOT NULL AND {})", column(at), envelope(at))).collect()
         }
         Goal::Index => unindexed().collect(),
+        // Which keys are former ones no stored form says.
+        Goal::Reencrypt => Vec::new(),
     };
     (!conditions.is_empty()).then(|| conditions.join(" OR "))
 }

@@ -85,5 +85,6 @@ fn everything(policy: &TablePolicy, facts: &TableFacts) -> Target {
         tenant: None,
         row_key: Vec::new(),
         key: facts.key.clone(),
+        leaving: enfold::Leaving::default(),
     }
 }

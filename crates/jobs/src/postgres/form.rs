@@ -94,7 +94,7 @@ impl Look {
         }
     }
 
-    /// What all envelopes under one key have in common, as text; hex for bytes. See [`key_of`].
+    /// What all envelopes under one key have in common, as text; hex for bytes. See [`key_of`] and [`key_prefixes`].
     pub fn key_prefix(self, column: &str) -> String {
         match self {
             Look::Bytes => format!("encode(substring({column}::bytea FROM 1 FOR {KEY_PREFIX_LEN}), 'hex')"),
@@ -127,6 +127,15 @@ pub fn key_of(prefix: &str) -> Option<String> {
     };
     let id: [u8; KEY_ID_LEN] = bytes.get(KEY_PREFIX_LEN - KEY_ID_LEN..)?.try_into().ok()?;
     Some(KeyId::from_bytes(id).to_string())
+}
+
+/// What [`Look::key_prefix`] gives of envelopes under one of `keys`, in whatever form and kind they are.
+pub(super) fn key_prefixes(keys: &[KeyId]) -> Vec<String> {
+    let both = |(kind, key)| {
+        let bytes = binary_key_prefix(kind, key);
+        [text::key_prefix(kind, key), bytes.iter().map(|byte| format!("{byte:02x}")).collect()]
+    };
+    pairs(keys).flat_map(both).collect()
 }
 
 /// Key ids as a step carries them.

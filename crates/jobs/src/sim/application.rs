@@ -19,7 +19,7 @@ pub(super) enum Code {
 impl Code {
     fn seals(self, goal: Goal) -> bool {
         match goal {
-            Goal::Protect => self == Self::New,
+            Goal::Protect | Goal::Reencrypt => self == Self::New,
             Goal::Unprotect => self == Self::Old,
             Goal::Index | Goal::Verify => false,
         }
@@ -109,7 +109,12 @@ fn write_cell(world: &mut World, tuple: &mut Tuple, expected: &Expected, column:
         tuple.index = value.as_ref().map(|value| index(tuple.tenant, value));
     }
     tuple.cells[column] = value.map(|value| match code.seals(goal) && !opens_nowhere(&value) {
-        true => seal(&mut world.rng, column, tuple.tenant, &value),
+        true => {
+            // Now and then a process that has not looked since the last rotation.
+            let behind = goal == Goal::Reencrypt && world.rng.chance(100);
+            let key = world.key.saturating_sub(u8::from(behind));
+            seal(&mut world.rng, key, column, tuple.tenant, &value)
+        }
         false => value,
     });
 }

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use enfold::{Code, Error, Result};
+use enfold::{Code, Error, KeyId, Result};
 use enfold_core::binding::OwnedPart;
 
 use super::Broken;
 use super::store::SimStore;
-use super::value::{has_form, index, is_poison, open, read, seal};
+use super::value::{has_form, index, is_poison, key_id, key_of, open, read, seal};
 use super::world::World;
 use crate::codec::{Codec, Verdict};
 use crate::model::{Goal, RowError, Target};
@@ -24,6 +24,11 @@ impl Codec for SimCodec {
         // The key service is far away as well.
         self.store.step().await.map_err(|_| Error::new(Code::KmsUnavailable, "cannot reach the key service"))?;
         Ok(rows.iter().map(|row| judge(&self.store.world, goal, row)).collect())
+    }
+
+    async fn former_keys(&self, _: &Target) -> Result<Vec<KeyId>> {
+        self.store.step().await.map_err(|_| Error::new(Code::DatabaseUnavailable, "cannot reach the catalog"))?;
+        Ok((0..self.store.world().key).map(key_id).collect())
     }
 }
 
@@ -47,11 +52,16 @@ fn judge(world: &Arc<Mutex<World>>, goal: Goal, row: &Row) -> Verdict {
     let mut wanted = Some(None);
     for (column, cell) in row.cells.iter().enumerate() {
         let Some(cell) = cell else { continue };
+        if goal == Goal::Reencrypt && key_of(cell).is_none_or(|key| key >= world.key) {
+            continue;
+        }
         let value = read(column, tenant, cell);
         let sealed = has_form(cell) && (goal != Goal::Protect || world.broken != Broken::SealsAgain);
         let wrong = match (goal, sealed, &value) {
             (_, _, None) => Some("does not open"),
-            (Goal::Protect, false, Some(value)) if is_poison(value) => Some("cannot be sealed"),
+            (Goal::Protect, false, Some(value)) | (Goal::Reencrypt, true, Some(value)) if is_poison(value) => {
+                Some("cannot be sealed")
+            }
             (Goal::Unprotect, true, Some(value)) if is_poison(value) => Some("cannot be unsealed"),
             (Goal::Verify, false, _) => Some("plaintext"),
             _ => None,
@@ -65,9 +75,15 @@ fn judge(world: &Arc<Mutex<World>>, goal: Goal, row: &Row) -> Verdict {
         }
         cells[column] = match (goal, sealed) {
             (Goal::Protect, false) => {
-                let sealed = seal(&mut world.rng, column, tenant, cell);
+                let key = world.key;
+                let sealed = seal(&mut world.rng, key, column, tenant, cell);
                 assert!(open(column, tenant, &sealed).is_some());
                 Cell::Set(Some(sealed))
+            }
+            (Goal::Reencrypt, true) => {
+                let key = world.key;
+                let value = value.expect("what does not open was told above");
+                Cell::Set(Some(seal(&mut world.rng, key, column, tenant, &value)))
             }
             (Goal::Unprotect, true) => Cell::Set(value),
             _ => Cell::Keep,

@@ -23,7 +23,7 @@ use self::executor::{Clock, Executor};
 use self::store::SimStore;
 use self::world::World;
 use crate::model::{Goal, JobId, JobState, Storage, TableName, Target, TargetColumn, TargetIndex};
-use crate::store::{JobSpec, Store};
+use crate::store::{JobSpec, Order, Store};
 use crate::sweep::{SweepEnd, SweepOptions, SweepReport, Watch, sweep};
 
 /// A rule that is left out, to show that the checker notices.
@@ -88,10 +88,11 @@ struct Scenario {
 
 impl Scenario {
     fn of(rng: &mut Rng) -> Self {
-        let goal = match rng.below(10) {
+        let goal = match rng.below(12) {
             0..7 => Goal::Protect,
             7..9 => Goal::Unprotect,
-            _ => Goal::Index,
+            9 => Goal::Index,
+            _ => Goal::Reencrypt,
         };
         let hostile = rng.below(4);
         let faults = match hostile {
@@ -141,6 +142,7 @@ fn target() -> Target {
         tenant: Some("tenant".to_owned()),
         row_key: Vec::new(),
         key: vec!["id".to_owned()],
+        leaving: enfold::Leaving::default(),
     }
 }
 
@@ -152,9 +154,12 @@ fn run(seed: u64, broken: Broken) -> Outcome {
     let faults = Faults { triggers: scenario.faults.triggers, ..Faults::default() };
     let mut world = World::new(Rng::new(rng.next()), faults, broken, 1 + rng.index(2));
     for _ in 0..scenario.rows {
-        let code = if rng.chance(850) { Code::Old } else { Code::New };
+        // What is re-encrypted was sealed before.
+        let old = if scenario.goal == Goal::Reencrypt { 150 } else { 850 };
+        let code = if rng.chance(old) { Code::Old } else { Code::New };
         application::insert_row(&mut world, scenario.goal, code);
     }
+    world.key += u8::from(scenario.goal == Goal::Reencrypt);
     let store = SimStore { world: Arc::new(Mutex::new(world)), clock };
     let mut outcome = Outcome::default();
     let first = traffic(&store, &scenario, &mut rng, &mut outcome);
@@ -200,6 +205,9 @@ fn traffic(store: &SimStore, scenario: &Scenario, rng: &mut Rng, outcome: &mut O
     }
     if scenario.operator {
         executor.spawn(usize::MAX, Duration::ZERO, operator(store, job));
+    }
+    if scenario.goal == Goal::Reencrypt && !scenario.processes.is_empty() && rng.chance(500) {
+        executor.spawn(usize::MAX, Duration::ZERO, rotation(store));
     }
     let mut hostility = 12;
     while !executor.is_idle() {
@@ -271,7 +279,7 @@ fn create(store: &SimStore, scenario: &Scenario, rng: &mut Rng) -> Option<JobId>
     let rate = rng.chance(100).then_some(200);
     let mut executor = Executor::new(store.clock.clone());
     executor.spawn(0, Duration::ZERO, async move {
-        let spec = JobSpec { goal, target: target(), batch_rows, rate, lease: LEASE };
+        let spec = JobSpec { goal, target: target(), batch_rows, rate, lease: LEASE, order: Order::default() };
         store.create_job(&spec).await
     });
     loop {
@@ -299,6 +307,14 @@ async fn operator(store: &SimStore, job: JobId) -> Ended {
         // The pause may have got through though its answer did not.
         while store.transition(job, &[JobState::Paused], JobState::Running, None).await.is_err() {}
     }
+    Ended::Other
+}
+
+/// Somebody who rotates the data key while values come under the one before.
+async fn rotation(store: &SimStore) -> Ended {
+    let nap = store.world().rng.below(400_000);
+    store.clock.sleep(Duration::from_micros(nap)).await;
+    store.world().key += 1;
     Ended::Other
 }
 

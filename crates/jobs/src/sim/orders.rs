@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enfold::{Code as ErrorCode, Error, Result};
+use enfold::{Code as ErrorCode, Error, KeyId, Result};
 use enfold_testkit::rng::Rng;
 
 use super::application::{self, Code};
@@ -15,7 +15,7 @@ use super::world::World;
 use super::{Broken, Faults, LEASE, index_of, target};
 use crate::codec::{Codec, Verdict};
 use crate::model::{Goal, JobId, JobState, Target};
-use crate::store::{JobSpec, Row, Store};
+use crate::store::{JobSpec, Order, Row, Store};
 use crate::sweep::{SweepEnd, SweepOptions, SweepReport, Unwatched, sweep};
 
 fn store(rows: u32) -> SimStore {
@@ -46,7 +46,8 @@ fn run<T>(store: &SimStore, tasks: Vec<Task<'_, T>>) -> Vec<T> {
 }
 
 fn create(store: &SimStore, rate: Option<u32>) -> JobId {
-    let spec = JobSpec { goal: Goal::Protect, target: target(), batch_rows: 5, rate, lease: LEASE };
+    let spec =
+        JobSpec { goal: Goal::Protect, target: target(), batch_rows: 5, rate, lease: LEASE, order: Order::default() };
     run(store, vec![Box::pin(async move { store.create_job(&spec).await.unwrap() })]).remove(0)
 }
 
@@ -139,6 +140,10 @@ impl Codec for Outage<'_> {
         }
         self.codec.judge(goal, target, rows).await
     }
+
+    async fn former_keys(&self, target: &Target) -> Result<Vec<KeyId>> {
+        self.codec.former_keys(target).await
+    }
 }
 
 #[test]
@@ -187,7 +192,7 @@ fn rows_that_many_at_once_are_refused_go_through_in_halves() {
     let world = store.world();
     let excused =
         |tuple: &super::world::Tuple| world.jobs[index_of(job)].errors.keys().any(|(row, _)| *row == tuple.label());
-    assert!(world.live().all(|(_, _, tuple)| tuple.satisfies(Goal::Protect) || excused(tuple)));
+    assert!(world.live().all(|(_, _, tuple)| tuple.satisfies(Goal::Protect, 0) || excused(tuple)));
     assert_eq!(report.end, SweepEnd::Finished);
     assert_eq!(world.jobs[index_of(job)].conversions, report.progress.rows_changed);
 }

@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enfold::{Code, Error, Result};
+use enfold::{Code, Error, KeyId, Result};
 use enfold_core::binding::OwnedPart;
 
 use super::Broken;
 use super::executor::Clock;
-use super::value::COLUMNS;
+use super::value::{COLUMNS, key_id, key_of};
 use super::world::{Job, Slot, Tuple, World, relation_of};
 use crate::model::{Goal, JobId, JobState, Progress, RowError, Target};
 use crate::store::{
     Batch, Cell, Change, Checkpoint, Control, JobRecord, JobSpec, Lease, Outcome, Pressure, Row, RowVersion, Store,
+    WorkerSign,
 };
 
 #[derive(Clone)]
@@ -181,22 +182,24 @@ fn checkpoint(
         }
         None => {}
     }
-    let (done, range, goal, began) = (chunk.done, chunk.range.clone(), job.spec.goal, job.began);
+    let (done, range) = (chunk.done, chunk.range.clone());
     for said in wrong {
         world.violation(said);
     }
     if done {
-        behind_a_finished_range(world, at, &range, goal, began);
+        behind_a_finished_range(world, at, &range);
     }
 }
 
 /// Nobody got in the way of a row that was there when the pass began: then it must be done, or have its error.
-fn behind_a_finished_range(world: &mut World, job: usize, range: &crate::store::Range, goal: Goal, began: u64) {
+fn behind_a_finished_range(world: &mut World, job: usize, range: &crate::store::Range) {
     let slots = usize::try_from(range.from).unwrap()..usize::try_from(range.to).unwrap();
     let job = &world.jobs[job];
+    let (goal, began, key) = (job.spec.goal, job.began, job.began_under);
     let left = world.relations[relation_of(range)][slots].iter().any(|slot| match slot {
         Slot::Live(tuple) => {
-            let settled = (0..COLUMNS).all(|column| tuple.satisfies_in(column, goal) || job.excuses(tuple, column));
+            let settled =
+                (0..COLUMNS).all(|column| tuple.satisfies_in(column, goal, key) || job.excuses(tuple, column));
             !settled && tuple.disturbed <= began
         }
         _ => false,
@@ -230,12 +233,13 @@ impl Store for SimStore {
         let mut world = self.world();
         let chunks = world.cut();
         let progress = Progress { chunks_total: chunks.len() as u64, ..Progress::default() };
-        let began = world.tick();
+        let (began, began_under) = (world.tick(), world.key);
         world.jobs.push(Job {
             spec: spec.clone(),
             state: JobState::Pending,
             pass: 1,
             began,
+            began_under,
             progress,
             chunks,
             errors: std::collections::BTreeMap::new(),
@@ -256,10 +260,10 @@ impl Store for SimStore {
             let ready = running && job.pass + 1 == pass && job.chunks.iter().all(|chunk| chunk.done);
             if ready {
                 let chunks = world.cut();
-                let began = world.tick();
+                let (began, began_under) = (world.tick(), world.key);
                 let job = &mut world.jobs[at];
                 job.pass = pass;
-                job.began = began;
+                (job.began, job.began_under) = (began, began_under);
                 job.errors.clear();
                 job.progress.rows_failed = 0;
                 job.progress.chunks_total = chunks.len() as u64;
@@ -295,6 +299,10 @@ impl Store for SimStore {
             pass: j.pass,
             progress: j.progress.clone(),
             last_error: None,
+            order: j.spec.order.clone(),
+            workers: 0,
+            created_ms: 0,
+            changed_ms: 0,
         }))
     }
 
@@ -305,6 +313,28 @@ impl Store for SimStore {
             all.push(self.job(JobId(i64::try_from(job).unwrap())).await?);
         }
         Ok(all)
+    }
+
+    async fn open_jobs(&self) -> Result<Vec<JobRecord>> {
+        Ok(self.jobs().await?.into_iter().filter(|job| !job.state.is_end()).collect())
+    }
+
+    async fn set_priority(&self, job: JobId, priority: i32) -> Result<()> {
+        self.with_job(job, |job| job.spec.order.priority = priority);
+        Ok(())
+    }
+
+    // The sweep itself never asks who else there is.
+    async fn sign_of_life(&self, _: &WorkerSign) -> Result<()> {
+        Ok(())
+    }
+
+    async fn sign_off(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn workers(&self, _: Duration) -> Result<Vec<WorkerSign>> {
+        Ok(Vec::new())
     }
 
     async fn transition(&self, job: JobId, from: &[JobState], to: JobState, _: Option<&str>) -> Result<bool> {
@@ -454,6 +484,14 @@ impl Store for SimStore {
     async fn remaining(&self, goal: Goal, _: &Target) -> Result<u64> {
         self.step().await?;
         Ok(self.world().remaining(goal))
+    }
+
+    async fn count_under(&self, _: &Target, keys: &[KeyId]) -> Result<u64> {
+        self.step().await?;
+        let world = self.world();
+        let under = |cell: &Vec<u8>| key_of(cell).is_some_and(|key| keys.contains(&key_id(key)));
+        let rows = world.live().filter(|(_, _, tuple)| tuple.cells.iter().flatten().any(under));
+        Ok(rows.count() as u64)
     }
 
     async fn row_errors(&self, job: JobId, limit: u32) -> Result<Vec<RowError>> {

@@ -1,8 +1,9 @@
 //! A toy envelope that is quick, readable and bound like the real one: what a cell holds, and what it opens to.
 //!
-//! `enf1:` column tenant nonce(8 hex) value. The simulation asks who wrote what when; the real envelope has tests of
+//! `enf1:` column tenant key(1 hex) nonce(7 hex) value. The simulation asks who wrote what when; the real envelope has tests of
 //! its own.
 
+use enfold::KeyId;
 use enfold_testkit::rng::Rng;
 
 pub(super) const COLUMNS: usize = 2;
@@ -22,9 +23,9 @@ pub(super) fn has_form(cell: &[u8]) -> bool {
         && cell[7..HEAD].iter().all(u8::is_ascii_hexdigit)
 }
 
-pub(super) fn seal(rng: &mut Rng, column: usize, tenant: u8, value: &[u8]) -> Vec<u8> {
-    let nonce = rng.next() >> 32;
-    let mut cell = format!("enf1:{column}{}{nonce:08x}", char::from(b'A' + tenant)).into_bytes();
+pub(super) fn seal(rng: &mut Rng, key: u8, column: usize, tenant: u8, value: &[u8]) -> Vec<u8> {
+    let nonce = rng.next() >> 36;
+    let mut cell = format!("enf1:{column}{}{key:x}{nonce:07x}", char::from(b'A' + tenant)).into_bytes();
     cell.extend_from_slice(value);
     cell
 }
@@ -33,6 +34,16 @@ pub(super) fn seal(rng: &mut Rng, column: usize, tenant: u8, value: &[u8]) -> Ve
 pub(super) fn open(column: usize, tenant: u8, cell: &[u8]) -> Option<Vec<u8>> {
     let here = has_form(cell) && usize::from(cell[5] - b'0') == column && cell[6] == b'A' + tenant;
     here.then(|| cell[HEAD..].to_vec())
+}
+
+/// The data key, from 0 to 15, under which what has the form of an envelope was sealed, or pretends to have been.
+pub(super) fn key_of(cell: &[u8]) -> Option<u8> {
+    let digit = has_form(cell).then(|| char::from(cell[7]).to_digit(16))??;
+    u8::try_from(digit).ok()
+}
+
+pub(super) fn key_id(key: u8) -> KeyId {
+    KeyId::from_bytes([key; 16])
 }
 
 /// What a reader of the cell gets in hybrid mode.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use enfold_testkit::rng::Rng;
 
-use super::value::{COLUMNS, has_form};
+use super::value::{COLUMNS, has_form, key_of};
 use super::{Broken, Faults};
 use crate::model::{Goal, JobState, Progress, RowError};
 use crate::store::{JobSpec, Range, RowVersion};
@@ -59,8 +59,9 @@ pub(super) struct Job {
     pub(super) spec: JobSpec,
     pub(super) state: JobState,
     pub(super) pass: u32,
-    /// The last tick before the pass began.
+    /// The last tick before the pass began, and the data key that sealed then.
     pub(super) began: u64,
+    pub(super) began_under: u8,
     pub(super) progress: Progress,
     pub(super) chunks: Vec<Chunk>,
     /// By row and column.
@@ -96,6 +97,8 @@ pub(super) struct World {
     /// What was read under a version, for stores that compare badly on purpose.
     pub(super) reads: HashMap<RowVersion, Tuple>,
     pub(super) next_logical: usize,
+    /// The data key that seals; every one below it is a former one.
+    pub(super) key: u8,
     last_tx: u32,
     ticks: u64,
 }
@@ -112,6 +115,7 @@ impl World {
             violations: Vec::new(),
             reads: HashMap::new(),
             next_logical: 0,
+            key: 0,
             last_tx: 0,
             ticks: 0,
         }
@@ -230,7 +234,7 @@ impl World {
     }
 
     pub(super) fn remaining(&self, goal: Goal) -> u64 {
-        self.live().filter(|(_, _, tuple)| !tuple.satisfies(goal)).count() as u64
+        self.live().filter(|(_, _, tuple)| !tuple.satisfies(goal, self.key)).count() as u64
     }
 
     pub(super) fn violation(&mut self, said: impl Into<String>) {
@@ -243,13 +247,13 @@ impl Tuple {
         format!("id={}", self.key)
     }
 
-    /// By the stored form alone, as the database would count.
-    pub(super) fn satisfies(&self, goal: Goal) -> bool {
-        (0..COLUMNS).all(|column| self.satisfies_in(column, goal))
+    /// By the stored form alone, as the database would count. `key` is the one that seals.
+    pub(super) fn satisfies(&self, goal: Goal, key: u8) -> bool {
+        (0..COLUMNS).all(|column| self.satisfies_in(column, goal, key))
     }
 
     /// One column, and the index over it.
-    pub(super) fn satisfies_in(&self, column: usize, goal: Goal) -> bool {
+    pub(super) fn satisfies_in(&self, column: usize, goal: Goal, key: u8) -> bool {
         let cell = self.cells[column].as_deref();
         let indexed = column != 0 || cell.is_none() || self.index.is_some();
         match goal {
@@ -257,6 +261,7 @@ impl Tuple {
             Goal::Verify => cell.is_none_or(has_form),
             Goal::Unprotect => !cell.is_some_and(has_form),
             Goal::Index => indexed,
+            Goal::Reencrypt => cell.and_then(key_of).is_none_or(|under| under >= key),
         }
     }
 }

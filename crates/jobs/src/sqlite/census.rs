@@ -2,7 +2,7 @@
 //! as an envelope here is what the codec would take for one. (As SQL expressions, [`super::forms`], the same took ten
 //! times as long: SQLite matches patterns character by character.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use enfold::Result;
 use enfold_core::stored::{Stored, detect};
@@ -87,12 +87,33 @@ pub(super) fn remaining(connection: &Connection, goal: Goal, target: &Target) ->
     Ok(left)
 }
 
+/// How many rows have an envelope under one of these keys.
+pub(super) fn under(connection: &Connection, target: &Target, keys: &HashSet<KeyId>) -> Result<u64> {
+    let shape = Shape::read(connection, &target.table.table)?;
+    let what = || format!("count what is under former data keys in `{}`", shape.name);
+    target.columns.iter().try_for_each(|column| shape.require(&column.name).map(|_| ()))?;
+    let list = target.columns.iter().map(|c| quote(&c.name)).collect::<Vec<_>>().join(", ");
+    let mut statement = connection.prepare(&format!("SELECT {list} FROM {}", quote(&shape.name))).doing(what)?;
+    let mut found = statement.query([]).doing(what)?;
+    let mut rows = 0;
+    while let Some(row) = found.next().doing(what)? {
+        let under = target.columns.iter().enumerate().try_fold(false, |any, (i, column)| {
+            let held = form(row.get_ref(i)?, column.storage);
+            Ok::<_, rusqlite::Error>(any || matches!(held, Form::Envelope { key } if keys.contains(&key)))
+        });
+        rows += u64::from(under.doing(what)?);
+    }
+    Ok(rows)
+}
+
 /// Whether a value of the row is not in the form that the goal wants.
 fn any_left(row: &Row<'_>, goal: Goal, target: &Target) -> rusqlite::Result<bool> {
     for (i, column) in target.columns.iter().enumerate() {
         let found = form(row.get_ref(i)?, column.storage);
         let left = match goal {
             Goal::Unprotect => matches!(found, Form::Envelope { .. }),
+            // Which keys are former ones no stored form says.
+            Goal::Reencrypt => false,
             _ => matches!(found, Form::Plain | Form::Lookalike),
         };
         if left {

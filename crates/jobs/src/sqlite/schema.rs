@@ -1,4 +1,4 @@
-//! The job tables (`enfold_jobs`, `enfold_job_chunks`, `enfold_job_errors`, `enfold_dropped_indexes`) in the
+//! The job tables (`enfold_jobs`, `enfold_job_chunks`, `enfold_job_errors`, `enfold_job_workers`, `enfold_dropped_indexes`) in the
 //! application's own database, so that a checkpoint commits with the rows it speaks of. Versioned: a program works with every version up to its own and
 //! refuses a newer one.
 
@@ -59,6 +59,24 @@ CREATE TABLE enfold_dropped_indexes (
     index_name TEXT PRIMARY KEY COLLATE NOCASE,
     table_name TEXT NOT NULL COLLATE NOCASE,
     definition TEXT NOT NULL
+) WITHOUT ROWID;
+",
+    "
+-- Who wants a job, why, and how much; when it was made and when its state last changed, in milliseconds since 1970 (0 where
+-- an earlier version did not say); and the workers that wait for jobs.
+ALTER TABLE enfold_jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE enfold_jobs ADD COLUMN requested_by TEXT;
+ALTER TABLE enfold_jobs ADD COLUMN reason TEXT;
+ALTER TABLE enfold_jobs ADD COLUMN created_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE enfold_jobs ADD COLUMN changed_at INTEGER NOT NULL DEFAULT 0;
+CREATE TRIGGER enfold_jobs_changed AFTER UPDATE OF state ON enfold_jobs BEGIN
+    UPDATE enfold_jobs SET changed_at = CAST(unixepoch('subsec') * 1000 AS INTEGER) WHERE id = NEW.id;
+END;
+CREATE TABLE enfold_job_workers (
+    worker TEXT PRIMARY KEY,
+    version TEXT NOT NULL,
+    job INTEGER,
+    seen_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 ",
 ];

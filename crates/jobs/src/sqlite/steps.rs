@@ -198,6 +198,7 @@ fn validate(connection: &Connection, table: &TableName, column: &str) -> Result<
         tenant: None,
         row_key: Vec::new(),
         key: Vec::new(),
+        leaving: enfold::Leaving::default(),
     };
     let found = census::census(connection, &target, None)?;
     let left: u64 = found.iter().map(|c| c.plaintext + c.lookalikes).sum();

@@ -11,8 +11,11 @@ use crate::codec::Verdict;
 use crate::model::{JobState, RowError};
 use crate::store::{Change, Checkpoint, Lease, Outcome, Row, RowVersion};
 
-/// Into how many batches a throttled worker divides what it may do in a second.
+/// Into how many batches a throttled worker divides what it may do in a second,
 const BATCHES_A_SECOND: u32 = 20;
+
+/// as long as they have so many rows: a batch costs the database something whatever its size, and the application meets each.
+const WORTH_A_BATCH: u32 = 50;
 
 /// A lease and how far its range is done.
 pub(super) struct Position {
@@ -122,7 +125,8 @@ impl Worker<'_> {
         let mut limit = self.size.get(control.batch_rows);
         if let Some(rate) = control.rate {
             // Little at a time, so that the application waits for none of it long, and a changed rate is in force soon.
-            limit = limit.min((rate / self.options.workers.max(1) / BATCHES_A_SECOND).max(1));
+            let ours = (rate / self.options.workers.max(1)).max(1);
+            limit = limit.min((ours / BATCHES_A_SECOND).max(ours.min(WORTH_A_BATCH)));
         }
         if let Some(enough) = self.options.stop_after {
             let left = enough.saturating_sub(self.changed + in_flight);

@@ -38,6 +38,8 @@ pub struct SweepOptions {
     pub stop_after: Option<u64>,
     /// How many workers share the job's rate.
     pub workers: u32,
+    /// In which states a job is taken up. One that an operator paused a moment ago is not for a worker to take up again.
+    pub takes_up: &'static [JobState],
 }
 
 impl SweepOptions {
@@ -51,6 +53,7 @@ impl SweepOptions {
             max_passes: 20,
             stop_after: None,
             workers: 1,
+            takes_up: &[JobState::Pending, JobState::Paused, JobState::Failed],
         }
     }
 }
@@ -114,9 +117,8 @@ pub async fn sweep(
     watch: &dyn Watch,
 ) -> Result<SweepReport> {
     let record = store.job(job).await?;
-    if matches!(record.state, JobState::Pending | JobState::Paused | JobState::Failed) {
-        let idle = [JobState::Pending, JobState::Paused, JobState::Failed];
-        store.transition(job, &idle, JobState::Running, None).await?;
+    if options.takes_up.contains(&record.state) {
+        store.transition(job, options.takes_up, JobState::Running, None).await?;
     }
     let mut worker = worker::Worker::new(store, codec, &record, options, watch);
     let ended = worker.run().await;

@@ -189,6 +189,10 @@ impl<'a> Worker<'a> {
     async fn remaining(&self) -> Result<Option<u64>> {
         match self.goal {
             Goal::Verify => Ok(None),
+            Goal::Reencrypt => {
+                let former = self.codec.former_keys(&self.target).await?;
+                self.store.count_under(&self.target, &former).await.map(Some)
+            }
             goal => self.store.remaining(goal, &self.target).await.map(Some),
         }
     }

@@ -14,13 +14,27 @@ use enfold_jobs::store::{Cell, Change, Row};
 pub(crate) struct OneKey {
     pub(crate) sealer: Sealer,
     pub(crate) opener: Opener,
+    /// Of the data key before this one.
+    former: Option<Opener>,
 }
 
 impl OneKey {
     /// The same key in every process that is given the same bytes.
     pub(crate) fn new(bytes: [u8; 32]) -> Self {
         let (key, id) = (DataKey::from_bytes(&mut bytes.clone()), KeyId::from_bytes(*b"one key of tests"));
-        Self { sealer: Sealer::new(&key, id).expect("a sealer"), opener: Opener::new(&key, id) }
+        Self { sealer: Sealer::new(&key, id).expect("a sealer"), opener: Opener::new(&key, id), former: None }
+    }
+
+    /// After a rotation: what this one sealed opens still, and is to be re-encrypted.
+    #[allow(dead_code, reason = "not every test that includes this file rotates")]
+    pub(crate) fn rotated(self) -> Self {
+        let (key, id) = (DataKey::from_bytes(&mut [0x5a; 32]), KeyId::from_bytes(*b"the key of later"));
+        let sealer = Sealer::new(&key, id).expect("a sealer");
+        Self { sealer, opener: Opener::new(&key, id), former: Some(self.opener) }
+    }
+
+    fn opens(&self, envelope: &Envelope<'_>) -> &Opener {
+        self.former.as_ref().filter(|former| former.key_id() == envelope.key_id()).unwrap_or(&self.opener)
     }
 }
 
@@ -41,13 +55,18 @@ impl Codec for OneKey {
         let mut failed: HashMap<usize, RowError> = HashMap::new();
         for (at, column) in target.columns.iter().enumerate() {
             let binding = &bindings[column.id.as_str()];
-            let mut plain = Vec::new();
+            let mut plain: Vec<(usize, std::borrow::Cow<'_, [u8]>)> = Vec::new();
             for (n, row) in rows.iter().enumerate() {
                 let Some(stored) = &row.cells[at] else { continue };
                 match detect(form(column.storage), stored) {
                     Stored::Envelope(bytes) => {
-                        let opened = Envelope::parse(&bytes).and_then(|envelope| self.opener.open(&envelope, binding));
-                        match opened {
+                        let parsed = Envelope::parse(&bytes);
+                        let former = self.former.as_ref().map(Opener::key_id);
+                        let is_former = parsed.as_ref().is_ok_and(|envelope| Some(envelope.key_id()) == former);
+                        match parsed.and_then(|envelope| self.opens(&envelope).open(&envelope, binding)) {
+                            Ok(opened) if goal == Goal::Reencrypt && is_former => {
+                                plain.push((n, opened.plaintext.to_vec().into()));
+                            }
                             Ok(opened) if goal == Goal::Unprotect => {
                                 cells[n][at] = Cell::Set(Some(opened.plaintext.to_vec()));
                             }
@@ -63,7 +82,7 @@ impl Codec for OneKey {
                             }
                         }
                     }
-                    _ if goal == Goal::Protect => plain.push((n, stored.as_slice())),
+                    _ if goal == Goal::Protect => plain.push((n, stored.as_slice().into())),
                     _ => {}
                 }
             }
@@ -80,7 +99,7 @@ impl Codec for OneKey {
                 let sealed = sealed.expect("seals");
                 let envelope = Envelope::parse(&sealed).expect("well formed");
                 let opened = self.opener.open(&envelope, binding).expect("opens");
-                assert!(opened.plaintext.as_slice() == *plain, "what was sealed opens as what it was");
+                assert!(opened.plaintext[..] == **plain, "what was sealed opens as what it was");
                 cells[*n][at] = Cell::Set(Some(encode(form(column.storage), sealed)));
             }
         }
@@ -96,5 +115,9 @@ impl Codec for OneKey {
             }),
         });
         Ok(verdicts.collect())
+    }
+
+    async fn former_keys(&self, _: &Target) -> Result<Vec<KeyId>> {
+        Ok(self.former.iter().map(Opener::key_id).collect())
     }
 }

@@ -6,7 +6,7 @@ use enfold::db::postgres::Endpoint;
 use enfold_jobs::codec::{Codec, Verdict};
 use enfold_jobs::model::{Goal, Storage, TableName, Target, TargetColumn};
 use enfold_jobs::postgres::{Limits, Postgres};
-use enfold_jobs::store::{Batch, Change, Checkpoint, JobSpec, Lease, Outcome, Row, Store};
+use enfold_jobs::store::{Batch, Change, Checkpoint, JobSpec, Lease, Order, Outcome, Row, Store};
 use enfold_jobs::sweep::{SweepOptions, SweepReport, Unwatched, sweep};
 use enfold_testkit::postgres::Database;
 use tokio_postgres::Client;
@@ -104,7 +104,14 @@ impl World {
 }
 
 pub(crate) fn spec(target: &Target) -> JobSpec {
-    JobSpec { goal: Goal::Protect, target: target.clone(), batch_rows: 500, rate: None, lease: LEASE }
+    JobSpec {
+        goal: Goal::Protect,
+        target: target.clone(),
+        batch_rows: 500,
+        rate: None,
+        lease: LEASE,
+        order: Order::default(),
+    }
 }
 
 /// A target in schema `public` with key `id`.
@@ -124,5 +131,6 @@ pub(crate) fn target(table: &str, columns: &[(&str, Storage)]) -> Target {
         tenant: None,
         row_key: Vec::new(),
         key: vec!["id".to_owned()],
+        leaving: enfold::Leaving::default(),
     }
 }

@@ -8,7 +8,7 @@ use enfold::db::postgres::Endpoint;
 use enfold::policy::BackOff;
 use enfold_jobs::model::{Goal, JobId, JobState, Storage, TableName, Target, TargetColumn};
 use enfold_jobs::postgres::{Limits, Postgres};
-use enfold_jobs::store::{JobSpec, Store};
+use enfold_jobs::store::{JobSpec, Order, Store};
 use enfold_jobs::sweep::{SweepOptions, Watch, sweep};
 use enfold_testkit::postgres::connect;
 use enfold_testkit::postgres_private::Server;
@@ -65,9 +65,11 @@ impl Scene {
             tenant: None,
             row_key: Vec::new(),
             key: vec!["id".to_owned()],
+            leaving: enfold::Leaving::default(),
         };
         let lease = Duration::from_secs(30);
-        let spec = JobSpec { goal: Goal::Protect, target, batch_rows: 100, rate: Some(RATE), lease };
+        let spec =
+            JobSpec { goal: Goal::Protect, target, batch_rows: 100, rate: Some(RATE), lease, order: Order::default() };
         self.store.create_job(&spec).await.expect("a job")
     }
 

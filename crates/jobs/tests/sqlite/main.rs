@@ -12,7 +12,7 @@ use enfold_core::stored::{Stored, detect};
 use enfold_core::{Binding, Envelope};
 use enfold_jobs::model::{Goal, JobId, JobState, Storage, TableName, Target, TargetColumn};
 use enfold_jobs::sqlite::{Sqlite, SqliteOptions};
-use enfold_jobs::store::{JobSpec, Store};
+use enfold_jobs::store::{JobSpec, Order, Store};
 use enfold_jobs::sweep::{SweepOptions, SweepReport, Unwatched, sweep};
 use rusqlite::Connection;
 
@@ -27,6 +27,7 @@ fn target() -> Target {
         tenant: None,
         row_key: Vec::new(),
         key: vec!["id".to_owned()],
+        leaving: enfold::Leaving::default(),
     }
 }
 
@@ -51,7 +52,9 @@ fn open(path: &Path, settings: &str) -> Sqlite {
 
 async fn begin(db: &Sqlite, goal: Goal) -> JobId {
     let lease = Duration::from_secs(5);
-    db.create_job(&JobSpec { goal, target: target(), batch_rows: 200, rate: None, lease }).await.unwrap()
+    db.create_job(&JobSpec { goal, target: target(), batch_rows: 200, rate: None, lease, order: Order::default() })
+        .await
+        .unwrap()
 }
 
 async fn run(db: &Sqlite, job: JobId) -> enfold::Result<SweepReport> {

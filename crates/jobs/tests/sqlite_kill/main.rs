@@ -20,7 +20,7 @@ use enfold_core::stored::{Stored, detect};
 use enfold_core::{Binding, Envelope};
 use enfold_jobs::model::{Goal, JobId, JobState, Storage, TableName, Target, TargetColumn};
 use enfold_jobs::sqlite::{Sqlite, SqliteOptions};
-use enfold_jobs::store::{JobSpec, Store};
+use enfold_jobs::store::{JobSpec, Order, Store};
 use enfold_jobs::sweep::{SweepOptions, Unwatched, sweep};
 use enfold_testkit::own_main::{self, this_program};
 use enfold_testkit::people::{Journal, Person, compare};
@@ -74,6 +74,7 @@ fn target() -> Target {
         tenant: None,
         row_key: Vec::new(),
         key: vec!["id".to_owned()],
+        leaving: enfold::Leaving::default(),
     }
 }
 
@@ -206,7 +207,14 @@ fn open(codec: &OneKey, column: &str, storage: Storage, stored: &[u8], logical: 
 }
 
 async fn begin(store: &Sqlite) -> JobId {
-    let spec = JobSpec { goal: Goal::Protect, target: target(), batch_rows: 200, rate: None, lease: LEASE };
+    let spec = JobSpec {
+        goal: Goal::Protect,
+        target: target(),
+        batch_rows: 200,
+        rate: None,
+        lease: LEASE,
+        order: Order::default(),
+    };
     store.create_job(&spec).await.expect("a job")
 }
 

@@ -40,6 +40,7 @@ impl Pair {
                 tenant: None,
                 row_key: vec![],
                 key: vec!["id".into()],
+                leaving: Leaving::default(),
             },
         }
     }

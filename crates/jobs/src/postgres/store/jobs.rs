@@ -8,9 +8,10 @@ use tokio_postgres::types::Type;
 
 use super::pressure::disk;
 use crate::model::{JobId, JobState, Progress, RowError, Target};
+use crate::postgres::session::Param;
 use crate::postgres::shape::Leaf;
 use crate::postgres::{Postgres, Purpose, Tx};
-use crate::store::{Control, JobLimits, JobRecord, JobSpec};
+use crate::store::{Control, JobLimits, JobRecord, JobSpec, Order};
 
 /// Blocks in a range: 32 MiB of table with the usual block size. Small enough that workers share the end of a table,
 /// large enough that leases cost nothing.
@@ -27,8 +28,9 @@ pub(super) async fn create(db: &Postgres, spec: &JobSpec) -> Result<JobId> {
     let row = tx
         .one(
             &doing,
-            "INSERT INTO enfold.jobs (goal, target, state, batch_rows, rate, lease_ms, rows_total, database_bytes, wal_bytes) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
+            "INSERT INTO enfold.jobs (goal, target, state, batch_rows, rate, lease_ms, rows_total, database_bytes, wal_bytes, \
+                                      priority, requested_by, reason) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id",
             &[
                 (&word(&spec.goal)?, Type::TEXT),
                 (&target, Type::JSONB),
@@ -39,6 +41,9 @@ pub(super) async fn create(db: &Postgres, spec: &JobSpec) -> Result<JobId> {
                 (&signed(total), Type::INT8),
                 (&database_bytes, Type::INT8),
                 (&wal_bytes, Type::INT8),
+                (&spec.order.priority, Type::INT4),
+                (&spec.order.by, Type::TEXT),
+                (&spec.order.reason, Type::TEXT),
             ],
         )
         .await?;
@@ -100,17 +105,24 @@ pub(super) async fn finish(db: &Postgres, job: JobId, pass: u32, state: JobState
 }
 
 pub(super) async fn find(db: &Postgres, job: JobId) -> Result<JobRecord> {
-    let mut found = records(db, Some(job)).await?;
+    let mut found = records(db, "j.id = $1", &[(&job.0, Type::INT8)]).await?;
     found.pop().ok_or_else(|| no_job(job))
 }
 
 fn no_job(job: JobId) -> Error {
     Error::new(Code::Usage, format!("there is no job {} in the database", job.0))
-        .hint("run `enfold status` to list the jobs")
+        .hint("`enfold jobs list --all` lists them")
 }
 
 pub(super) async fn all(db: &Postgres) -> Result<Vec<JobRecord>> {
-    records(db, None).await
+    records(db, "true", &[]).await
+}
+
+pub(super) async fn open(db: &Postgres) -> Result<Vec<JobRecord>> {
+    let ends = [JobState::Completed, JobState::CompletedWithErrors, JobState::Cancelled];
+    debug_assert!(ends.iter().all(|state| state.is_end()));
+    let ends = ends.iter().map(word).collect::<Result<Vec<_>>>()?;
+    records(db, "j.state <> ALL ($1)", &[(&ends, Type::TEXT_ARRAY)]).await
 }
 
 pub(super) async fn transition(
@@ -178,6 +190,14 @@ pub(super) async fn set_limits(db: &Postgres, job: JobId, limits: &JobLimits) ->
     if set.is_empty() { Err(no_job(job)) } else { Ok(()) }
 }
 
+pub(super) async fn set_priority(db: &Postgres, job: JobId, priority: i32) -> Result<()> {
+    super::schema::ensure(db).await?;
+    let sql = "UPDATE enfold.jobs SET priority = $2 WHERE id = $1 RETURNING id";
+    let params = [(&job.0 as _, Type::INT8), (&priority as _, Type::INT4)];
+    let set = db.once(Purpose::Own, &db.doing("change the priority of a job in"), sql, &params).await?;
+    if set.is_empty() { Err(no_job(job)) } else { Ok(()) }
+}
+
 pub(super) async fn errors(db: &Postgres, job: JobId, limit: u32) -> Result<Vec<RowError>> {
     let tx = db.begin(Purpose::Own).await?;
     let rows = tx
@@ -242,7 +262,8 @@ async fn cut(tx: &Tx, job: JobId, pass: i32, leaves: &[Leaf]) -> Result<()> {
     Ok(())
 }
 
-async fn records(db: &Postgres, only: Option<JobId>) -> Result<Vec<JobRecord>> {
+/// `only`: which ones, of `enfold.jobs j`. Works with the tables of an earlier version as well, which know no orders.
+async fn records(db: &Postgres, only: &str, params: &[Param<'_>]) -> Result<Vec<JobRecord>> {
     let doing = db.doing("read the jobs in");
     let tx = db.begin(Purpose::Own).await?;
     let there = tx.one(&doing, "SELECT to_regclass('enfold.jobs') IS NOT NULL", &[]).await?;
@@ -253,13 +274,18 @@ async fn records(db: &Postgres, only: Option<JobId>) -> Result<Vec<JobRecord>> {
     let rows = tx
         .query(
             &doing,
-            "SELECT j.id, j.goal, j.target, j.state, j.pass, j.rows_total, j.last_error, \
-                    coalesce(sum(c.rows_seen), 0)::int8, coalesce(sum(c.rows_changed), 0)::int8, coalesce(sum(c.rows_lost), 0)::int8, \
-                    count(*) FILTER (WHERE c.pass = j.pass), count(*) FILTER (WHERE c.pass = j.pass AND c.done), \
-                    (SELECT count(DISTINCT row_label) FROM enfold.job_errors e WHERE e.job = j.id AND NOT e.settled) \
-             FROM enfold.jobs j LEFT JOIN enfold.job_chunks c ON c.job = j.id \
-             WHERE $1::int8 IS NULL OR j.id = $1 GROUP BY j.id ORDER BY j.id",
-            &[(&only.map(|job| job.0), Type::INT8)],
+            &format!(
+                "SELECT j.id, j.goal, j.target, j.state, j.pass, j.rows_total, j.last_error, \
+                        coalesce(sum(c.rows_seen), 0)::int8, coalesce(sum(c.rows_changed), 0)::int8, coalesce(sum(c.rows_lost), 0)::int8, \
+                        count(*) FILTER (WHERE c.pass = j.pass), count(*) FILTER (WHERE c.pass = j.pass AND c.done), \
+                        (SELECT count(DISTINCT row_label) FROM enfold.job_errors e WHERE e.job = j.id AND NOT e.settled), \
+                        coalesce((to_jsonb(j) ->> 'priority')::int, 0), to_jsonb(j) ->> 'requested_by', to_jsonb(j) ->> 'reason', \
+                        count(DISTINCT c.worker) FILTER (WHERE c.pass = j.pass AND NOT c.done AND c.expires_at > clock_timestamp()), \
+                        (extract(epoch FROM j.created_at) * 1000)::int8, (extract(epoch FROM j.changed_at) * 1000)::int8 \
+                 FROM enfold.jobs j LEFT JOIN enfold.job_chunks c ON c.job = j.id \
+                 WHERE {only} GROUP BY j.id ORDER BY j.id"
+            ),
+            params,
         )
         .await?;
     tx.commit().await?;
@@ -286,6 +312,10 @@ fn record(row: &Row) -> Result<JobRecord> {
             chunks_done: number(11),
         },
         last_error: row.get(6),
+        order: Order { priority: row.get(13), by: row.get(14), reason: row.get(15) },
+        workers: u32::try_from(number(16)).unwrap_or(u32::MAX),
+        created_ms: row.get(17),
+        changed_ms: row.get(18),
     })
 }
 

@@ -8,17 +8,19 @@ mod read;
 pub(super) mod schema;
 mod statement;
 mod wire;
+mod workers;
 mod write;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enfold::Result;
+use enfold::{KeyId, Result};
 
 use super::Postgres;
 use crate::model::{Goal, JobId, JobState, RowError, Target};
 use crate::store::{
-    Batch, Change, Checkpoint, Control, JobLimits, JobRecord, JobSpec, Lease, Outcome, Pressure, Row, RowVersion, Store,
+    Batch, Change, Checkpoint, Control, JobLimits, JobRecord, JobSpec, Lease, Outcome, Pressure, Row, RowVersion,
+    Store, WorkerSign,
 };
 
 pub(super) use pressure::Gauge;
@@ -45,6 +47,10 @@ impl Store for Postgres {
         jobs::all(self).await
     }
 
+    async fn open_jobs(&self) -> Result<Vec<JobRecord>> {
+        jobs::open(self).await
+    }
+
     async fn transition(&self, job: JobId, from: &[JobState], to: JobState, last_error: Option<&str>) -> Result<bool> {
         jobs::transition(self, job, from, to, last_error).await
     }
@@ -55,6 +61,22 @@ impl Store for Postgres {
 
     async fn set_control(&self, job: JobId, batch_rows: Option<u32>, rate: Option<Option<u32>>) -> Result<()> {
         jobs::set_control(self, job, batch_rows, rate).await
+    }
+
+    async fn set_priority(&self, job: JobId, priority: i32) -> Result<()> {
+        jobs::set_priority(self, job, priority).await
+    }
+
+    async fn sign_of_life(&self, worker: &WorkerSign) -> Result<()> {
+        workers::sign_of_life(self, worker).await
+    }
+
+    async fn sign_off(&self, worker: &str) -> Result<()> {
+        workers::sign_off(self, worker).await
+    }
+
+    async fn workers(&self, lately: Duration) -> Result<Vec<WorkerSign>> {
+        workers::seen(self, lately).await
     }
 
     async fn lease(&self, job: JobId, worker: &str, ttl: Duration) -> Result<Option<Lease>> {
@@ -85,6 +107,10 @@ impl Store for Postgres {
 
     async fn remaining(&self, goal: Goal, target: &Target) -> Result<u64> {
         self.count_remaining(goal, target).await
+    }
+
+    async fn count_under(&self, target: &Target, keys: &[KeyId]) -> Result<u64> {
+        self.count_rows_under(target, keys).await
     }
 
     async fn row_errors(&self, job: JobId, limit: u32) -> Result<Vec<RowError>> {

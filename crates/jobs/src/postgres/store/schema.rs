@@ -80,6 +80,19 @@ ALTER TABLE enfold.jobs
     ADD COLUMN database_bytes bigint,
     ADD COLUMN wal_bytes bigint;
 ",
+    "
+-- Who wants a job, why, and how much; and the workers that wait for jobs.
+ALTER TABLE enfold.jobs
+    ADD COLUMN priority integer NOT NULL DEFAULT 0,
+    ADD COLUMN requested_by text,
+    ADD COLUMN reason text;
+CREATE TABLE enfold.job_workers (
+    worker text PRIMARY KEY,
+    version text NOT NULL,
+    job bigint,
+    seen_at timestamptz NOT NULL
+);
+",
 ];
 
 /// Serialises migrations of programs that start together.
@@ -101,6 +114,13 @@ pub(in crate::postgres) fn script() -> Vec<String> {
         )
     });
     [MAKE_SCHEMA, MAKE_VERSIONS].map(str::to_owned).into_iter().chain(migrations).collect()
+}
+
+/// Whether there is a place for workers' signs of life.
+pub(super) async fn has_workers(db: &Postgres) -> Result<bool> {
+    let sql = "SELECT pg_catalog.to_regclass('enfold.job_workers') IS NOT NULL";
+    let rows = db.once(Purpose::Own, &db.doing("look for Enfold's job tables in"), sql, &[]).await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
 /// Makes the tables, or brings them to the present version. Run twice, it does nothing.

@@ -12,7 +12,7 @@ use crate::sqlite::error::Doing;
 use crate::sqlite::names::{position, quote};
 use crate::sqlite::schema;
 use crate::sqlite::shape::Shape;
-use crate::store::{Control, JobRecord, JobSpec, Lease, Range};
+use crate::store::{Control, JobRecord, JobSpec, Lease, Order, Range, WorkerSign};
 
 /// A chunk is this many batches: enough that leases cost nothing, few enough that a killed worker leaves little.
 const BATCHES_A_CHUNK: u32 = 16;
@@ -32,8 +32,19 @@ pub(super) fn create(connection: &mut Connection, spec: &JobSpec) -> Result<JobI
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(what)?;
     transaction
         .execute(
-            "INSERT INTO enfold_jobs (goal, target, state, pass, batch_rows, rate, rows_total) VALUES (?1, ?2, 'pending', 1, ?3, ?4, ?5)",
-            params![word(&spec.goal)?, json(&spec.target)?, spec.batch_rows, spec.rate, cut.rows.cast_signed()],
+            "INSERT INTO enfold_jobs (goal, target, state, pass, batch_rows, rate, rows_total, priority, requested_by, reason, created_at, changed_at)
+             VALUES (?1, ?2, 'pending', 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)",
+            params![
+                word(&spec.goal)?,
+                json(&spec.target)?,
+                spec.batch_rows,
+                spec.rate,
+                cut.rows.cast_signed(),
+                spec.order.priority,
+                spec.order.by,
+                spec.order.reason,
+                now(),
+            ],
         )
         .doing(what)?;
     let job = JobId(transaction.last_insert_rowid());
@@ -80,7 +91,7 @@ pub(super) fn finish(connection: &Connection, job: JobId, pass: u32, state: JobS
 
 pub(super) fn read(connection: &Connection, job: JobId) -> Result<JobRecord> {
     require(connection, job)?;
-    let mut found = select(connection, "WHERE id = ?1", &[&job.0])?;
+    let mut found = select(connection, "WHERE id = ?2", &[&job.0])?;
     found.pop().ok_or_else(|| missing(job))
 }
 
@@ -89,6 +100,57 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<JobRecord>> {
         return Ok(Vec::new());
     }
     select(connection, "ORDER BY id", &[])
+}
+
+pub(super) fn open(connection: &Connection) -> Result<Vec<JobRecord>> {
+    all(connection).map(|jobs| jobs.into_iter().filter(|job| !job.state.is_end()).collect())
+}
+
+pub(super) fn set_priority(connection: &mut Connection, job: JobId, priority: i32) -> Result<()> {
+    require(connection, job)?;
+    schema::ensure(connection)?;
+    let found = connection
+        .execute("UPDATE enfold_jobs SET priority = ?2 WHERE id = ?1", params![job.0, priority])
+        .doing(|| format!("change the priority of job {}", job.0))?;
+    if found == 0 { Err(missing(job)) } else { Ok(()) }
+}
+
+pub(super) fn sign_of_life(connection: &mut Connection, sign: &WorkerSign) -> Result<()> {
+    schema::ensure(connection)?;
+    connection
+        .execute(
+            "INSERT INTO enfold_job_workers (worker, version, job, seen_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (worker) DO UPDATE SET version = excluded.version, job = excluded.job, seen_at = excluded.seen_at",
+            params![sign.name, sign.version, sign.job.map(|job| job.0), now()],
+        )
+        .doing(|| "give a worker's sign of life".to_owned())?;
+    Ok(())
+}
+
+pub(super) fn sign_off(connection: &Connection, worker: &str) -> Result<()> {
+    connection
+        .execute("DELETE FROM enfold_job_workers WHERE worker = ?1", [worker])
+        .doing(|| "sign a worker off".to_owned())?;
+    Ok(())
+}
+
+pub(super) fn workers(connection: &Connection, lately: Duration) -> Result<Vec<WorkerSign>> {
+    let what = || "list the workers".to_owned();
+    if schema::version(connection)? < WITH_ORDERS {
+        return Ok(Vec::new());
+    }
+    let since = now().saturating_sub(millis(lately));
+    let sql = "SELECT worker, version, job, seen_at FROM enfold_job_workers WHERE seen_at > ?1 ORDER BY worker";
+    let mut statement = connection.prepare_cached(sql).doing(what)?;
+    let sign = |row: &Row<'_>| {
+        Ok(WorkerSign {
+            name: row.get(0)?,
+            version: row.get(1)?,
+            job: row.get::<_, Option<i64>>(2)?.map(JobId),
+            seen: Duration::from_millis(u64::try_from(now().saturating_sub(row.get(3)?)).unwrap_or(0)),
+        })
+    };
+    statement.query_map([since], sign).and_then(Iterator::collect).doing(what)
 }
 
 pub(super) fn transition(
@@ -247,13 +309,25 @@ const SELECT_JOB: &str = "
            (SELECT coalesce(sum(rows_lost), 0) FROM enfold_job_chunks WHERE job = id),
            (SELECT count(DISTINCT row_label) FROM enfold_job_errors WHERE job = id AND settled = 0),
            (SELECT count(*) FROM enfold_job_chunks c WHERE job = id AND c.pass = enfold_jobs.pass),
-           (SELECT count(*) FROM enfold_job_chunks c WHERE job = id AND c.pass = enfold_jobs.pass AND c.state = 'done')
-      FROM enfold_jobs ";
+           (SELECT count(*) FROM enfold_job_chunks c WHERE job = id AND c.pass = enfold_jobs.pass AND c.state = 'done'),
+           (SELECT count(DISTINCT c.worker) FROM enfold_job_chunks c WHERE job = id AND c.pass = enfold_jobs.pass
+                AND c.state <> 'done' AND c.expires_at > ?1)";
 
+/// The version of the job tables that knows who wants a job, and why.
+const WITH_ORDERS: usize = 3;
+
+/// `rest`: which ones, in which order; its values begin with `?2`.
 fn select(connection: &Connection, rest: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<JobRecord>> {
     let what = || "read the jobs".to_owned();
-    let mut statement = connection.prepare_cached(&format!("{SELECT_JOB}{rest}")).doing(what)?;
-    let mut rows = statement.query(values).doing(what)?;
+    let orders = match schema::version(connection)? {
+        WITH_ORDERS.. => "priority, requested_by, reason, created_at, changed_at",
+        _ => "0, NULL, NULL, 0, 0",
+    };
+    let sql = format!("{SELECT_JOB}, {orders} FROM enfold_jobs {rest}");
+    let mut statement = connection.prepare_cached(&sql).doing(what)?;
+    let now = now();
+    let values: Vec<&dyn rusqlite::ToSql> = std::iter::once(&now as _).chain(values.iter().copied()).collect();
+    let mut rows = statement.query(&values[..]).doing(what)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next().doing(what)? {
         found.push(record(row)?);
@@ -281,6 +355,14 @@ fn record(row: &Row<'_>) -> Result<JobRecord> {
             chunks_total: count(11)?,
             chunks_done: count(12)?,
         },
+        workers: row.get(13).doing(what)?,
+        order: Order {
+            priority: row.get(14).doing(what)?,
+            by: row.get(15).doing(what)?,
+            reason: row.get(16).doing(what)?,
+        },
+        created_ms: row.get(17).doing(what)?,
+        changed_ms: row.get(18).doing(what)?,
     })
 }
 
@@ -289,7 +371,7 @@ fn require(connection: &Connection, job: JobId) -> Result<()> {
 }
 
 fn missing(job: JobId) -> Error {
-    Error::new(Code::Usage, format!("there is no job {}", job.0)).hint("run `enfold status` to see the jobs")
+    Error::new(Code::Usage, format!("there is no job {}", job.0)).hint("`enfold jobs list --all` lists them")
 }
 
 fn unreadable() -> Error {

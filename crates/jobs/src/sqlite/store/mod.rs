@@ -15,7 +15,7 @@ mod write;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enfold::{Code, Error, Result};
+use enfold::{Code, Error, KeyId, Result};
 use rusqlite::Connection;
 
 use self::rows::Reader;
@@ -27,7 +27,7 @@ use super::{Sqlite, sampling, wal_bytes};
 use crate::model::{Goal, JobId, JobState, RowError, Target};
 use crate::store::{
     BATCH_BYTES, Batch, Change, Checkpoint, Control, JobRecord, JobSpec, Lease, Outcome, Pressure, Row, RowVersion,
-    Store,
+    Store, WorkerSign,
 };
 
 /// A write-ahead log longer than this means that some reader keeps it from being folded back.
@@ -56,6 +56,10 @@ impl Store for Sqlite {
         self.pool.read(|c| jobs::all(c)).await
     }
 
+    async fn open_jobs(&self) -> Result<Vec<JobRecord>> {
+        self.pool.read(|c| jobs::open(c)).await
+    }
+
     async fn transition(&self, job: JobId, from: &[JobState], to: JobState, last_error: Option<&str>) -> Result<bool> {
         let (from, last_error) = (from.to_vec(), last_error.map(str::to_owned));
         self.pool.write(move |c| jobs::transition(c, job, &from, to, last_error.as_deref())).await
@@ -67,6 +71,24 @@ impl Store for Sqlite {
 
     async fn set_control(&self, job: JobId, batch_rows: Option<u32>, rate: Option<Option<u32>>) -> Result<()> {
         self.pool.write(move |c| jobs::set_control(c, job, batch_rows, rate)).await
+    }
+
+    async fn set_priority(&self, job: JobId, priority: i32) -> Result<()> {
+        self.pool.write(move |c| jobs::set_priority(c, job, priority)).await
+    }
+
+    async fn sign_of_life(&self, worker: &WorkerSign) -> Result<()> {
+        let worker = worker.clone();
+        self.pool.write(move |c| jobs::sign_of_life(c, &worker)).await
+    }
+
+    async fn sign_off(&self, worker: &str) -> Result<()> {
+        let worker = worker.to_owned();
+        self.pool.write(move |c| jobs::sign_off(c, &worker)).await
+    }
+
+    async fn workers(&self, lately: Duration) -> Result<Vec<WorkerSign>> {
+        self.pool.read(move |c| jobs::workers(c, lately)).await
     }
 
     async fn lease(&self, job: JobId, worker: &str, ttl: Duration) -> Result<Option<Lease>> {
@@ -99,6 +121,11 @@ impl Store for Sqlite {
         let (lease, target, changes, checkpoint) =
             (lease.clone(), target.clone(), changes.to_vec(), checkpoint.clone());
         self.pool.write(move |c| write::write(c, &lease, &target, &changes, &checkpoint)).await
+    }
+
+    async fn count_under(&self, target: &Target, keys: &[KeyId]) -> Result<u64> {
+        let (target, keys) = (target.clone(), keys.iter().copied().collect());
+        self.pool.read(move |c| census::under(c, &target, &keys)).await
     }
 
     async fn remaining(&self, goal: Goal, target: &Target) -> Result<u64> {

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::*;
 use crate::model::{Progress, Storage, TableName, TargetColumn, TargetIndex};
 use crate::sqlite::SqliteOptions;
-use crate::store::{Cell, JobSpec};
+use crate::store::{Cell, JobSpec, Order};
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -41,6 +41,7 @@ fn fixture_with(schema: &str, settings: &str) -> Fixture {
         tenant: Some("org".to_owned()),
         row_key: vec!["id".to_owned()],
         key: vec!["id".to_owned()],
+        leaving: enfold::Leaving::default(),
     };
     Fixture { _folder: folder, path, app, db, target }
 }
@@ -50,7 +51,14 @@ const PLAIN_TABLE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, org TEXT, emai
 
 impl Fixture {
     async fn job(&self, batch_rows: u32) -> JobId {
-        let spec = JobSpec { goal: Goal::Protect, target: self.target.clone(), batch_rows, rate: None, lease: TTL };
+        let spec = JobSpec {
+            goal: Goal::Protect,
+            target: self.target.clone(),
+            batch_rows,
+            rate: None,
+            lease: TTL,
+            order: Order::default(),
+        };
         self.db.create_job(&spec).await.unwrap()
     }
 
@@ -422,7 +430,14 @@ async fn rows_are_found_where_columns_take_the_row_ids_names() {
 #[tokio::test]
 async fn what_cannot_be_swept_is_refused_by_name() {
     let f = fixture("CREATE TABLE t(id TEXT PRIMARY KEY, org TEXT, email TEXT) WITHOUT ROWID;");
-    let spec = JobSpec { goal: Goal::Protect, target: f.target.clone(), batch_rows: 9, rate: None, lease: TTL };
+    let spec = JobSpec {
+        goal: Goal::Protect,
+        target: f.target.clone(),
+        batch_rows: 9,
+        rate: None,
+        lease: TTL,
+        order: Order::default(),
+    };
     let error = f.db.create_job(&spec).await.unwrap_err();
     assert_eq!(error.code(), Code::PlanRefused);
     assert!(error.hints().next().unwrap().contains("WITHOUT ROWID"));

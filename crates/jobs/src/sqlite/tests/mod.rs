@@ -59,6 +59,7 @@ fn target(columns: &[&str]) -> Target {
         tenant: None,
         row_key: Vec::new(),
         key: Vec::new(),
+        leaving: enfold::Leaving::default(),
     }
 }
 

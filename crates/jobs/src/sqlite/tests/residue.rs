@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::database::{Probe, Residue, SchemaStep};
 use crate::model::{Goal, JobId};
-use crate::store::{Cell, Change, Checkpoint, JobSpec, Outcome, Store};
+use crate::store::{Cell, Change, Checkpoint, JobSpec, Order, Outcome, Store};
 
 /// Thousands of values with everything that keeps copies: an old index, statistics of it, rows deleted without
 /// secure_delete, rows updated, values over many pages.
@@ -61,6 +61,7 @@ async fn protect(f: &Fixture, target: &Target) {
         batch_rows: 500,
         rate: None,
         lease: Duration::from_secs(60),
+        order: Order::default(),
     };
     let job: JobId = f.db.create_job(&spec).await.unwrap();
     let mut n = 0;

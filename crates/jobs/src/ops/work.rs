@@ -1,0 +1,232 @@
+//! A worker: takes the jobs that wait in the database, as one of any number on any machines.
+//!
+//! It works in turns. Before each it looks which jobs there are and takes the most urgent one that still has a range to give;
+//! among equals the one with the fewest workers, then the one that it left alone longest. So an emergency is begun within a
+//! turn, and no job waits for another of its priority to end. What holds a worker to a job is its lease alone: when it dies,
+//! others take the range when the lease has run out.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use enfold::error::Retry;
+use enfold::{Code, Error, Result};
+use futures_util::future::{Either, select};
+use serde::{Deserialize, Serialize};
+
+use super::observer::{Observer, SweepEvent};
+use super::session::Session;
+use crate::model::{Goal, JobId, JobState, Progress};
+use crate::store::{JobRecord, WorkerSign};
+use crate::sweep::{SweepEnd, SweepOptions, Watch, sweep};
+
+/// How long a worker stays with a job before it looks again.
+const TURN: Duration = Duration::from_secs(5);
+
+/// How often a worker says that it is there.
+const SIGN_EVERY: Duration = Duration::from_secs(5);
+
+/// Workers that were silent for longer are taken for gone.
+pub const ALIVE: Duration = Duration::from_secs(30);
+
+/// How often a worker that has nothing to do looks for a job.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How a worker goes about it.
+#[derive(Clone, Debug)]
+pub struct WorkOptions {
+    /// Distinct for each process and task.
+    pub name: String,
+    /// Of the program.
+    pub version: String,
+    /// End when no job is left to work on, instead of waiting for the next.
+    pub until_idle: bool,
+}
+
+/// What a worker has done.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WorkReport {
+    /// Jobs that came to their end while this worker was at them, and how.
+    pub ended: Vec<(JobId, JobState)>,
+    /// Jobs that failed in them, with the error's line.
+    pub failed: Vec<(JobId, String)>,
+}
+
+/// Works until the observer asks to stop or, with `until_idle`, nothing is left to do.
+///
+/// A job that fails is set aside and reported; the others go on. While the database does not answer the worker waits.
+///
+/// # Errors
+/// What will not pass by itself: no right to the job tables, for one.
+pub async fn work(session: &Session, options: &WorkOptions, observer: &dyn Observer) -> Result<WorkReport> {
+    let worker = Worker { session, options, observer, present: Mutex::default(), served: Mutex::default() };
+    let signs = Box::pin(worker.give_signs());
+    let turns = Box::pin(worker.turns());
+    let ended = match select(turns, signs).await {
+        Either::Left((ended, _)) | Either::Right((ended, _)) => ended,
+    };
+    // Whoever cannot be told finds out by its silence.
+    session.db.store().sign_off(&options.name).await.ok();
+    ended
+}
+
+/// Has workers try again what failed: a job that failed goes on where it stood; one that completed with errors looks at its
+/// table once more.
+///
+/// # Errors
+/// `Usage` for a job in any other state.
+pub async fn retry(session: &Session, job: JobId) -> Result<()> {
+    let store = session.db.store();
+    let record = store.job(job).await?;
+    let taken_up = match record.state {
+        JobState::Failed => store.transition(job, &[JobState::Failed], JobState::Pending, None).await?,
+        // Between the two a worker may begin that pass itself, which is as good.
+        JobState::CompletedWithErrors => {
+            let moved = store.transition(job, &[JobState::CompletedWithErrors], JobState::Running, None).await?;
+            moved && (store.begin_pass(job, record.pass + 1).await? || store.job(job).await?.pass > record.pass)
+        }
+        _ => false,
+    };
+    if taken_up {
+        return Ok(());
+    }
+    Err(Error::new(Code::Usage, format!("job {} has nothing to try again", job.0))
+        .cause("only what failed, or completed with errors, is tried again")
+        .hint(format!("`enfold jobs show {}` says how it stands", job.0)))
+}
+
+struct Worker<'a> {
+    session: &'a Session,
+    options: &'a WorkOptions,
+    observer: &'a dyn Observer,
+    /// The job at hand.
+    present: Mutex<Option<JobId>>,
+    served: Mutex<HashMap<JobId, Instant>>,
+}
+
+impl Worker<'_> {
+    async fn give_signs(&self) -> Result<WorkReport> {
+        let store = self.session.db.store();
+        loop {
+            let sign = WorkerSign {
+                name: self.options.name.clone(),
+                version: self.options.version.clone(),
+                job: self.present.lock().map_or(None, |job| *job),
+                seen: Duration::ZERO,
+            };
+            if let Err(error) = store.sign_of_life(&sign).await {
+                self.outlast(error)?;
+            }
+            store.pause(SIGN_EVERY).await;
+        }
+    }
+
+    async fn turns(&self) -> Result<WorkReport> {
+        let store = self.session.db.store();
+        let mut report = WorkReport::default();
+        while !self.observer.stop_requested() {
+            let job = match store.open_jobs().await {
+                Ok(jobs) => self.choose(jobs),
+                Err(error) => {
+                    self.outlast(error)?;
+                    store.pause(LOOK_EVERY).await;
+                    continue;
+                }
+            };
+            let Some(job) = job else {
+                if self.options.until_idle {
+                    break;
+                }
+                store.pause(LOOK_EVERY).await;
+                continue;
+            };
+            self.hold(Some(job.id));
+            self.turn(&job, &mut report).await;
+            self.hold(None);
+        }
+        Ok(report)
+    }
+
+    /// The job to work on next.
+    fn choose(&self, jobs: Vec<JobRecord>) -> Option<JobRecord> {
+        let served = self.served.lock().ok()?;
+        let taken = |job: &JobRecord| {
+            let left = job.progress.chunks_total.saturating_sub(job.progress.chunks_done);
+            // The last of them to end its range closes the pass, and begins the next.
+            u64::from(job.workers) >= left && job.workers > 0
+        };
+        let ours =
+            |job: &JobRecord| job.goal == Goal::Reencrypt && matches!(job.state, JobState::Pending | JobState::Running);
+        let rank = |job: &JobRecord| {
+            (taken(job), std::cmp::Reverse(job.order.priority), job.workers, served.get(&job.id).copied(), job.id)
+        };
+        jobs.into_iter().filter(ours).min_by_key(rank)
+    }
+
+    async fn turn(&self, job: &JobRecord, report: &mut WorkReport) {
+        let mut options = SweepOptions::new(self.options.name.clone());
+        options.lease = self.session.policy.jobs.lease;
+        options.patience = self.session.policy.jobs.patience;
+        options.takes_up = &[JobState::Pending];
+        // The rate is the job's: every worker has its share.
+        options.workers = job.workers + 1;
+        let turn = Turn { worker: self, job, began: Instant::now() };
+        let codec = self.session.keys.codec();
+        match sweep(self.session.db.store(), codec, job.id, &options, &turn).await {
+            Ok(swept) if swept.end == SweepEnd::Finished => report.ended.push((job.id, swept.state)),
+            Ok(_) => {}
+            // A key service that is out, for one: the job waits with the worker.
+            Err(error) if error.code().retry() != Retry::Never => {
+                self.observer.waiting(&format!("job {}: {error}", job.id.0));
+                let store = self.session.db.store();
+                store.transition(job.id, &[JobState::Failed], JobState::Pending, None).await.ok();
+                store.pause(LOOK_EVERY).await;
+            }
+            Err(error) => {
+                let line = error.to_string();
+                self.observer.waiting(&format!("job {} failed: {line}", job.id.0));
+                report.failed.push((job.id, line));
+            }
+        }
+        if let Ok(mut served) = self.served.lock() {
+            served.insert(job.id, Instant::now());
+        }
+    }
+
+    fn hold(&self, job: Option<JobId>) {
+        if let Ok(mut present) = self.present.lock() {
+            *present = job;
+        }
+    }
+
+    /// Says what a worker waits for; an error that will not pass is handed back.
+    fn outlast(&self, error: Error) -> Result<()> {
+        if error.code().retry() == Retry::Never {
+            return Err(error);
+        }
+        self.observer.waiting(&error.to_string());
+        Ok(())
+    }
+}
+
+/// Looks on while a worker has its turn with a job, and ends it.
+struct Turn<'a> {
+    worker: &'a Worker<'a>,
+    job: &'a JobRecord,
+    began: Instant,
+}
+
+impl Watch for Turn<'_> {
+    fn progress(&self, progress: &Progress) {
+        let table = self.job.target.policy_table.clone();
+        self.worker.observer.progress(&SweepEvent { table, goal: self.job.goal, progress: progress.clone() });
+    }
+
+    fn waiting(&self, reason: &str) {
+        self.worker.observer.waiting(reason);
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.began.elapsed() >= TURN || self.worker.observer.stop_requested()
+    }
+}
