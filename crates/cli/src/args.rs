@@ -1,8 +1,12 @@
 //! The command line: what may be typed. Secrets never are; they come by file, standard input or environment.
 
+mod reencrypt;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use reencrypt::{JobSet, Jobs, Reencrypt, Rotate, Switch, Worker};
 
 /// A build on the FIPS module says so.
 const VERSION: &str =
@@ -70,9 +74,16 @@ pub(crate) enum Command {
     Seal(Value),
     /// Open an envelope read from standard input, or many.
     Open(Value),
-    /// Look at the data keys.
+    /// Look at the data keys, and rotate them.
     #[command(subcommand)]
     Keys(Keys),
+    /// Have workers bring what is under former data keys under those of now.
+    Reencrypt(Reencrypt),
+    /// Look at jobs, and steer them.
+    #[command(subcommand)]
+    Jobs(Jobs),
+    /// Work on jobs that wait, as one of any number on any machines.
+    Worker(Worker),
     /// Check configuration, database rights and keys.
     Doctor,
     /// Change the passphrase of a `local:` root key, and not the key.
@@ -299,6 +310,12 @@ pub(crate) enum Keys {
     Wraps(Wraps),
     /// Show which tenants hold a root key of their own, and have the operators sign it.
     Customers(Customers),
+    /// Have new versions of a ring's data keys seal from now on; the former ones open as before. Needs the operators' key.
+    Rotate(Rotate),
+    /// The kill switch: no process opens or seals under a data key any more, within a second. Needs the operators' key.
+    Disable(Switch),
+    /// Take a disable back. Needs the operators' key.
+    Enable(Switch),
 }
 
 #[derive(Args, Debug)]

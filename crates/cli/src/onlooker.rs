@@ -58,6 +58,7 @@ impl Observer for Onlooker<'_> {
             Goal::Unprotect => "opening",
             Goal::Index => "indexing",
             Goal::Verify => "verifying",
+            Goal::Reencrypt => "re-encrypting",
         };
         let title = format!("{what} {}", event.table);
         let Ok(mut sweep) = self.sweep.lock() else { return };

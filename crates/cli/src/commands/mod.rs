@@ -12,14 +12,17 @@ pub(crate) mod enforce;
 pub(crate) mod explain;
 pub(crate) mod init;
 pub(crate) mod inspect;
+pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod passphrase;
 pub(crate) mod plan;
+pub(crate) mod reencrypt;
 pub(crate) mod rollback;
 pub(crate) mod status;
 pub(crate) mod value;
 mod values;
 pub(crate) mod verify;
+pub(crate) mod worker;
 
 use std::path::Path;
 
@@ -62,11 +65,19 @@ impl Context<'_> {
 
     /// Does `work` with the policy, its database and its keys, and writes down the events as [`Self::with_keys`] does.
     pub(crate) async fn with_session<T>(&self, work: impl AsyncFnOnce(&Session) -> Result<T>) -> Result<T> {
+        self.with_session_and_keys(async |session, _| work(session).await).await
+    }
+
+    /// As [`Self::with_session`], for what looks at the keys themselves as well.
+    pub(crate) async fn with_session_and_keys<T>(
+        &self,
+        work: impl AsyncFnOnce(&Session, &Enfold) -> Result<T>,
+    ) -> Result<T> {
         let policy = self.policy()?;
         let database = enfold_jobs::connect(&policy.database, Some(&policy.jobs)).await?;
         self.with_keys(policy, async |enfold| {
             let session = Session::over(enfold.clone(), database, &self.call(None))?;
-            work(&session).await
+            work(&session, enfold).await
         })
         .await
     }
@@ -130,6 +141,9 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         Command::Seal(args) => value::seal(context, &args).await,
         Command::Open(args) => value::open(context, &args).await,
         Command::Keys(args) => keys::run(context, &args).await,
+        Command::Reencrypt(args) => reencrypt::run(context, &args).await,
+        Command::Jobs(args) => jobs::run(context, &args).await,
+        Command::Worker(args) => worker::run(context, &args).await,
         Command::Doctor => doctor::run(context).await,
         #[cfg(feature = "sqlite")]
         Command::Demo(args) => demo::run(context, &args).await,

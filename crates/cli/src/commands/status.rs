@@ -133,6 +133,6 @@ fn write(context: &Context<'_>, report: &Report, out: &mut String) {
 }
 
 /// The word under which a state or a goal stands in JSON.
-fn word<T: Serialize>(value: &T) -> String {
+pub(super) fn word<T: Serialize>(value: &T) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }

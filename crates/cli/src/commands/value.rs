@@ -90,7 +90,7 @@ pub(super) fn place(args: &Value) -> Result<(Option<OwnedPart>, Vec<OwnedPart>)>
 }
 
 /// `int:7` is a number and `7` a text: they bind differently.
-fn part(text: &str) -> Result<OwnedPart> {
+pub(super) fn part(text: &str) -> Result<OwnedPart> {
     let wrong = |what: &str| {
         Error::new(Code::Usage, format!("`{text}` is not {what}")).hint("spell it `int:7`, `uuid:…`, or as plain text")
     };

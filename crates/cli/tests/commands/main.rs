@@ -24,6 +24,7 @@ mod pkcs11;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod rights;
+mod rotation;
 #[cfg(feature = "vault")]
 mod vault;
 mod way;

@@ -1,6 +1,8 @@
 //! `enfold keys`: the data keys, and what they hang on. A file for each thing that is done with them.
 
 mod customers;
+mod rotate;
+mod switch;
 mod wraps;
 
 use enfold::Result;
@@ -9,11 +11,20 @@ use super::Context;
 use crate::args::Keys;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Keys) -> Result<()> {
+    // Its jobs are in the policy's database.
+    if let Keys::Rotate(args) = args
+        && args.reencrypt
+    {
+        return rotate::and_reencrypt(context, args).await;
+    }
     let policy = context.policy()?;
     match args {
         Keys::Wraps(args) => context.with_keys(policy, async |enfold| wraps::wraps(context, args, enfold).await).await,
         Keys::Customers(args) => {
             context.with_keys(policy, async |enfold| customers::customers(context, args, enfold).await).await
         }
+        Keys::Rotate(args) => context.with_keys(policy, async |enfold| rotate::run(context, args, enfold).await).await,
+        Keys::Disable(args) => context.with_keys(policy, async |enfold| switch::off(context, args, enfold).await).await,
+        Keys::Enable(args) => context.with_keys(policy, async |enfold| switch::on(context, args, enfold).await).await,
     }
 }

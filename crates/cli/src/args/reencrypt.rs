@@ -1,0 +1,142 @@
+//! What may be typed after `keys rotate`, `keys disable`, `keys enable`, `reencrypt`, `jobs` and `worker`.
+
+use clap::{Args, Subcommand};
+
+#[derive(Args, Debug)]
+pub(crate) struct Rotate {
+    /// The ring, as the policy calls it.
+    #[arg(value_name = "RING")]
+    pub(crate) ring: String,
+    /// A tenant whose data key is rotated, in a ring of scope `tenant`: text, or `int:7`, or `uuid:…`. May be given more
+    /// than once.
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Vec<String>,
+    /// The data keys of all tenants.
+    #[arg(long, conflicts_with = "tenant")]
+    pub(crate) all_tenants: bool,
+    /// Why: it goes into the log of events, and to the jobs.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Then have workers re-encrypt what is under the former data keys.
+    #[arg(long)]
+    pub(crate) reencrypt: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Switch {
+    /// The ring, as the policy calls it.
+    #[arg(value_name = "RING")]
+    pub(crate) ring: String,
+    /// The data key's id.
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// Why: it goes into the log of events.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Reencrypt {
+    /// Only columns of this ring.
+    #[arg(value_name = "RING")]
+    pub(crate) ring: Option<String>,
+    /// Only this table of the policy. May be given more than once.
+    #[arg(long, value_name = "TABLE", conflicts_with = "column")]
+    pub(crate) table: Vec<String>,
+    /// Only this column, as `table.column`. May be given more than once.
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) column: Vec<String>,
+    /// Only columns of this class.
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) class: Option<String>,
+    /// Only values of this tenant, in a ring of scope `tenant`: text, or `int:7`, or `uuid:…`. May be given more than once.
+    #[arg(long, value_name = "TENANT", requires = "ring")]
+    pub(crate) tenant: Vec<String>,
+    /// Only values under this version of their data key. They always come under the version that seals now.
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) from_version: Option<u32>,
+    /// Only values under data keys that were made before this moment (`2026-03-01` or RFC 3339), which is where everything is
+    /// that was sealed before it, if the key was rotated since.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) sealed_before: Option<String>,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Why: it goes into the log of events, and to the jobs.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Workers take jobs of a higher priority first.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) priority: i32,
+    /// At most this many rows a second, over all workers; the policy's unless given.
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) rate: Option<u32>,
+    /// At most this many rows at once; the policy's unless given.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: Option<u32>,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Jobs {
+    /// List the jobs that are not at their end; with `--all` every job on record.
+    List(JobList),
+    /// Show one job, its errors row by row.
+    Show(JobId),
+    /// Follow a job to its end.
+    Watch(JobId),
+    /// Have workers leave a job alone until it is resumed.
+    Pause(JobId),
+    /// Have workers go on with a paused job.
+    Resume(JobId),
+    /// End a job; what it did stays.
+    Cancel(JobId),
+    /// Have workers try again what failed.
+    Retry(JobId),
+    /// Change how fast and how urgent a job is, while it runs.
+    Set(JobSet),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JobList {
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JobId {
+    /// The job's number.
+    #[arg(value_name = "JOB")]
+    pub(crate) job: i64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JobSet {
+    /// The job's number.
+    #[arg(value_name = "JOB")]
+    pub(crate) job: i64,
+    /// At most this many rows a second, over all workers; 0 for no limit.
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) rate: Option<u32>,
+    /// At most this many rows at once.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: Option<u32>,
+    /// Workers take jobs of a higher priority first.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) priority: Option<i32>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Worker {
+    /// End when no job is left to work on, instead of waiting for the next.
+    #[arg(long)]
+    pub(crate) until_idle: bool,
+}

@@ -1,0 +1,95 @@
+//! Rotation, re-encryption and the kill switch, command by command.
+
+use crate::harness::Sandbox;
+
+/// The ring that `init` makes.
+const RING: &str = "main";
+
+fn first_email(shop: &Sandbox) -> String {
+    shop.database().query_row("SELECT email FROM users WHERE id = 1", [], |row| row.get(0)).expect("Ada's e-mail")
+}
+
+/// The data key that an envelope names.
+fn key_of(shop: &Sandbox, envelope: &str) -> String {
+    let shown = shop.pipe(&["inspect", "--json"], envelope.as_bytes());
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    shown["key_id"].as_str().expect("the key's id").to_owned()
+}
+
+#[test]
+fn data_keys_are_rotated_and_every_value_follows() {
+    let shop = Sandbox::protected();
+    let before = first_email(&shop);
+    shop.run(&["keys", "rotate", RING, "--reason", "yearly"]).snapshot("rotate_unconfirmed");
+    shop.run(&["keys", "rotate", RING, "--reason", "yearly", "--yes"]).snapshot("rotate");
+    let open = |envelope: &str| shop.pipe(&["open", "users.email"], envelope.as_bytes()).stdout().to_owned();
+    assert_eq!(open(&before), "ada@example.com", "the former key opens as before");
+
+    shop.run(&["reencrypt", RING, "--dry-run"]).snapshot("reencrypt_dry_run");
+    assert_eq!(first_email(&shop), before);
+    shop.run(&["reencrypt", RING]).snapshot("reencrypt_unconfirmed");
+    shop.run(&["reencrypt", RING, "--reason", "yearly", "--yes"]).snapshot("reencrypt");
+    shop.run(&["jobs", "list"]).snapshot("jobs_waiting");
+    shop.run(&["worker", "--until-idle"]).snapshot("worker");
+    let after = first_email(&shop);
+    assert_ne!(key_of(&shop, &after), key_of(&shop, &before));
+    assert_eq!(open(&after), "ada@example.com");
+    shop.run(&["jobs", "list", "--all", "--json"]).snapshot("jobs_json");
+    shop.run(&["reencrypt", RING, "--yes"]).snapshot("reencrypt_with_nothing_to_do");
+    shop.ok(&["verify", "--all"]);
+    shop.ok(&["audit", "--full"]);
+}
+
+#[test]
+fn one_command_rotates_and_asks_for_the_rest() {
+    let shop = Sandbox::protected();
+    let arguments = ["keys", "rotate", RING, "--reason", "yearly", "--reencrypt", "--yes"];
+    shop.run(&arguments).snapshot("rotate_and_reencrypt");
+    shop.run(&[&arguments[..], &["--json"]].concat()).snapshot("rotate_and_reencrypt_json");
+    shop.ok(&["worker", "--until-idle"]);
+    shop.ok(&["verify", "--all"]);
+}
+
+#[test]
+fn a_disabled_data_key_opens_nothing_until_it_is_enabled() {
+    let shop = Sandbox::protected();
+    let stored = first_email(&shop);
+    let key = key_of(&shop, &stored);
+    shop.run(&["keys", "disable", RING, &key, "--reason", "lost laptop"]).snapshot("disable_unconfirmed");
+    shop.run(&["keys", "disable", RING, &key, "--reason", "lost laptop", "--yes"]).snapshot("disable");
+    shop.pipe(&["open", "users.email"], stored.as_bytes()).snapshot("open_under_a_disabled_key");
+    shop.run(&["keys", "enable", RING, &key, "--reason", "found it", "--yes"]).snapshot("enable");
+    assert_eq!(shop.pipe(&["open", "users.email"], stored.as_bytes()).stdout(), "ada@example.com");
+    shop.run(&["keys", "disable", RING, "users.email", "--reason", "x", "--yes"]).snapshot("disable_no_key");
+}
+
+#[test]
+fn jobs_are_steered_and_what_cannot_be_is_said() {
+    let shop = Sandbox::protected();
+    shop.ok(&["keys", "rotate", RING, "--reason", "yearly", "--reencrypt", "--yes"]);
+    let job = {
+        let listed = shop.run(&["jobs", "list", "--json"]);
+        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+        listed["jobs"][0]["id"].to_string()
+    };
+    shop.run(&["jobs", "pause", &job]).snapshot("job_paused");
+    shop.ok(&["worker", "--until-idle"]);
+    shop.run(&["jobs", "set", &job, "--rate", "500", "--batch", "10", "--priority", "7"]).snapshot("job_set");
+    shop.run(&["jobs", "set", &job]).snapshot("job_set_nothing");
+    shop.run(&["jobs", "retry", &job]).snapshot("job_retry_refused");
+    shop.run(&["jobs", "resume", &job]).snapshot("job_resumed");
+    shop.ok(&["worker", "--until-idle"]);
+    shop.run(&["jobs", "watch", &job]).snapshot("job_watched");
+    shop.run(&["jobs", "cancel", &job]).snapshot("job_cancel_refused");
+    shop.run(&["jobs", "show", "99"]).snapshot("job_unknown");
+}
+
+#[test]
+fn mistakes_in_what_is_to_be_rotated_or_re_encrypted_are_said() {
+    let shop = Sandbox::protected();
+    shop.run(&["keys", "rotate", "mian", "--reason", "x", "--yes"]).snapshot("rotate_unknown_ring");
+    shop.run(&["keys", "rotate", RING, "--tenant", "acme", "--reason", "x", "--yes"]).snapshot("rotate_no_tenants");
+    shop.run(&["reencrypt", "mian", "--yes"]).snapshot("reencrypt_unknown_ring");
+    shop.run(&["reencrypt", "--class", "medical", "--yes"]).snapshot("reencrypt_unknown_class");
+    shop.run(&["reencrypt", "--sealed-before", "yesterday", "--yes"]).snapshot("reencrypt_no_moment");
+}
