@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use reencrypt::{JobSet, Jobs, Reencrypt, Rotate, Switch, Worker};
+pub(crate) use reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, Uses, Worker};
 
 /// A build on the FIPS module says so.
 const VERSION: &str =
@@ -312,10 +312,13 @@ pub(crate) enum Keys {
     Customers(Customers),
     /// Have new versions of a ring's data keys seal from now on; the former ones open as before. Needs the operators' key.
     Rotate(Rotate),
-    /// The kill switch: no process opens or seals under a data key any more, within a second. Needs the operators' key.
-    Disable(Switch),
+    /// Switch a former data key off that no value needs any more. With `--kill-switch` any data key, at once: no process opens
+    /// or seals under it within a second. Needs the operators' key.
+    Disable(Disable),
     /// Take a disable back. Needs the operators' key.
-    Enable(Switch),
+    Enable(Enable),
+    /// Say who sealed and opened what under data keys, from the log of events in the catalog.
+    Uses(Uses),
 }
 
 #[derive(Args, Debug)]

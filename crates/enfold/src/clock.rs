@@ -6,6 +6,12 @@ use std::time::{Duration, Instant};
 /// A clock that never goes back. What its zero means is its own.
 pub trait Clock: Send + Sync {
     fn now(&self) -> Duration;
+
+    /// The time of day, in milliseconds since 1970: when a data key was made, and whether it is due to be rotated. It may go
+    /// back.
+    fn unix_ms(&self) -> i64 {
+        jiff::Timestamp::now().as_millisecond()
+    }
 }
 
 /// The machine's monotonic clock.

@@ -134,6 +134,8 @@ codes! {
     KeyNotFound = "key-not-found", Data, exit 4, http 500, Never;
     /// The data key is disabled.
     KeyDisabled = "key-disabled", Operator, exit 1, http 403, Never;
+    /// Values are still under a data key that was to be taken out of use.
+    KeyNeeded = "key-needed", Operator, exit 1, http 409, Never;
     /// The data key was destroyed; its values cannot be read again.
     KeyDestroyed = "key-destroyed", Operator, exit 1, http 410, Never;
     /// The ring's epoch has not been seen for longer than the policy allows.

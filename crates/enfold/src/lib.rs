@@ -73,6 +73,7 @@ pub mod policy;
 mod private_file;
 mod registry;
 mod rotation;
+mod schedule;
 mod shared_cache;
 pub mod state;
 #[cfg(any(feature = "postgres", feature = "http", feature = "redis"))]
@@ -91,6 +92,7 @@ pub use metrics::Metrics;
 pub use operator::{Operator, SignedCustomers};
 pub use oversight::RingEpoch;
 pub use rotation::{Rotated, Whose};
+pub use schedule::{Due, RingSchedule};
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.

@@ -134,32 +134,48 @@ impl Operator {
 
     /// Disables a data key: it neither seals nor opens, in every process within a second, and can come back.
     pub async fn disable(&self, ring: &str, id: KeyId, context: &CallContext) -> Result<()> {
-        self.set_disabled(ring, id, true, context).await
+        self.disable_many(ring, &[id], context).await
+    }
+
+    /// As [`Self::disable`], many in one new state.
+    pub async fn disable_many(&self, ring: &str, ids: &[KeyId], context: &CallContext) -> Result<()> {
+        self.set_disabled(ring, ids, true, context).await
     }
 
     /// Takes a disable back.
     pub async fn enable(&self, ring: &str, id: KeyId, context: &CallContext) -> Result<()> {
-        self.set_disabled(ring, id, false, context).await
+        self.enable_many(ring, &[id], context).await
     }
 
-    async fn set_disabled(&self, ring: &str, id: KeyId, disabled: bool, context: &CallContext) -> Result<()> {
+    /// As [`Self::enable`], many in one new state.
+    pub async fn enable_many(&self, ring: &str, ids: &[KeyId], context: &CallContext) -> Result<()> {
+        self.set_disabled(ring, ids, false, context).await
+    }
+
+    async fn set_disabled(&self, ring: &str, ids: &[KeyId], disabled: bool, context: &CallContext) -> Result<()> {
         let ring = self.enfold.ring(ring)?;
-        let row = ring.catalog.key(ring.id(), id).await?.ok_or_else(|| {
-            Error::new(Code::KeyNotFound, format!("there is no data key `{id}` in ring `{}`", ring.name))
-        })?;
+        let rows = ring.catalog.keys_named(ring.id(), ids).await?;
+        if let Some(id) = ids.iter().find(|id| rows.iter().all(|row| row.id != **id)) {
+            return Err(Error::new(Code::KeyNotFound, format!("there is no data key `{id}` in ring `{}`", ring.name)));
+        }
         self.change(ring, |view| {
             let mut state = view.state.clone();
-            if disabled {
-                state.disabled.insert(KeyRef(id));
-            } else {
-                state.disabled.remove(&KeyRef(id));
+            for id in ids {
+                if disabled {
+                    state.disabled.insert(KeyRef(*id));
+                } else {
+                    state.disabled.remove(&KeyRef(*id));
+                }
             }
-            let status = state.status(&row)?;
-            Ok((state, vec![with_status(view, &row, status)?]))
+            let changed = rows.iter().map(|row| with_status(view, row, state.status(row)?));
+            let changed = changed.collect::<Result<_>>()?;
+            Ok((state, changed))
         })
         .await?;
         let kind = if disabled { EventKind::KeyDisabled } else { EventKind::KeyEnabled };
-        ring.events.emit(Event::new(kind, 1).ring(ring.id()).key(id).context(context));
+        for id in ids {
+            ring.events.emit(Event::new(kind, 1).ring(ring.id()).key(*id).context(context));
+        }
         Ok(())
     }
 

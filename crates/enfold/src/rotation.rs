@@ -1,6 +1,6 @@
 //! Rotation: new data-key versions seal from now on, the ones before open as they did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use enfold_core::{KeyId, Part};
@@ -57,9 +57,16 @@ impl Enfold {
     }
 }
 
+impl Enfold {
+    /// Data keys of a ring that seal no more, narrowed. Nothing is unwrapped.
+    pub async fn former_keys(&self, ring: &str, leaving: &Leaving) -> Result<Arc<HashSet<KeyId>>> {
+        self.ring(ring)?.former(leaving).await
+    }
+}
+
 impl Column {
     /// The data keys that its values are to leave in a re-encryption: former ones of its ring. Nothing is unwrapped.
-    pub async fn former_keys(&self, leaving: &Leaving) -> Result<Arc<std::collections::HashSet<KeyId>>> {
+    pub async fn former_keys(&self, leaving: &Leaving) -> Result<Arc<HashSet<KeyId>>> {
         self.ring().former(leaving).await
     }
 }
@@ -78,7 +85,6 @@ impl Operator {
                 .hint("rotate the root key in its key service: new records are then under its new version"));
         }
         ring.look().await?;
-        let view = ring.view().await?;
         let mut scopes = Vec::new();
         match whose {
             Whose::Everybody => scopes.extend(ring.sealing_scopes().await?),
@@ -88,30 +94,46 @@ impl Operator {
                 }
                 scopes.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
                 scopes.dedup();
-                ring.require_keys(&view, &scopes).await?;
+                ring.require_keys(&*ring.view().await?, &scopes).await?;
             }
         }
-        self.rotate_scopes(ring, &view, &scopes, context).await
+        self.rotate_scopes(ring, &scopes, context).await
     }
 
     /// As [`Self::rotate_many`], one scope, which need not have a data key yet.
     pub async fn rotate(&self, ring: &str, scope: &ScopeId, context: &CallContext) -> Result<Rotated> {
         let ring = self.enfold.ring(ring)?;
         ring.look().await?;
-        let view = ring.view().await?;
-        let mut rotated = self.rotate_scopes(ring, &view, std::slice::from_ref(scope), context).await?;
+        let mut rotated = self.rotate_scopes(ring, std::slice::from_ref(scope), context).await?;
         rotated.pop().ok_or_else(|| Error::new(Code::Internal, "a rotation made no data key"))
     }
 
     async fn rotate_scopes(
         &self,
         ring: &Arc<KeyRing>,
-        view: &View,
         scopes: &[ScopeId],
         context: &CallContext,
     ) -> Result<Vec<Rotated>> {
-        let made = stream::iter(scopes.iter().map(|scope| ring.next_version(view, scope)));
-        let rows: Vec<DataKeyRow> = made.buffered(AT_ONCE).try_collect().await?;
+        let view = ring.view().await?;
+        let version = |scope: &ScopeId| view.state.sealing_version(Purpose::Seal, scope.as_str());
+        let scopes: Vec<(ScopeId, u32)> = scopes.iter().map(|scope| (scope.clone(), version(scope))).collect();
+        self.rotate_from(ring, &scopes, context).await
+    }
+
+    /// Rotates scopes, each from the version with which it was found to seal.
+    ///
+    /// # Errors
+    /// `Busy` where one seals with another version by now: then nothing was rotated.
+    pub(crate) async fn rotate_from(
+        &self,
+        ring: &Arc<KeyRing>,
+        scopes: &[(ScopeId, u32)],
+        context: &CallContext,
+    ) -> Result<Vec<Rotated>> {
+        let view = ring.view().await?;
+        let view = &*view;
+        let make: Vec<_> = scopes.iter().map(|(scope, from)| ring.next_version(view, scope, *from)).collect();
+        let rows: Vec<DataKeyRow> = stream::iter(make).buffered(AT_ONCE).try_collect().await?;
         let before = |row: &DataKeyRow| (row.scope.clone(), row.version - 1);
         let wanted: Vec<(String, u32)> = rows.iter().map(before).collect();
         let mut former = BTreeMap::new();
@@ -135,7 +157,7 @@ impl Operator {
             Ok((state, retired.collect::<Result<_>>()?))
         })
         .await?;
-        let rotated = rows.iter().zip(scopes).map(|(row, scope)| {
+        let rotated = rows.iter().zip(scopes).map(|(row, (scope, _))| {
             ring.events.emit(Event::new(EventKind::KeyRotated, 1).ring(ring.id()).key(row.id).context(context));
             Rotated {
                 scope: scope.clone(),
@@ -143,7 +165,7 @@ impl Operator {
                 previous_key: former.get(&row.scope).map(|row| row.id),
                 version: row.version,
                 key: row.id,
-                at_ms: jiff::Timestamp::now().as_millisecond(),
+                at_ms: ring.unix_ms(),
             }
         });
         Ok(rotated.collect())
@@ -153,7 +175,7 @@ impl Operator {
 impl KeyRing {
     /// Scopes in which something seals, in their order.
     async fn sealing_scopes(&self) -> Result<Vec<ScopeId>> {
-        let (mut scopes, mut after) = (std::collections::BTreeSet::new(), None);
+        let (mut scopes, mut after) = (BTreeSet::new(), None);
         while let Some(page) = self.next_rows(&mut after).await? {
             scopes.extend(page.into_iter().filter(|row| row.purpose == Purpose::Seal).map(|row| row.scope));
         }
@@ -179,9 +201,11 @@ impl KeyRing {
 
     /// Stores the next version of a scope's data key. It seals nothing before it is announced; one that was stored and never
     /// announced, by somebody who was interrupted here, is taken up.
-    async fn next_version(&self, view: &View, scope: &ScopeId) -> Result<DataKeyRow> {
-        let former = view.state.sealing_version(Purpose::Seal, scope.as_str());
-        let next = former.checked_add(1).ok_or_else(|| Error::new(Code::Internal, "data-key versions are used up"))?;
+    async fn next_version(&self, view: &View, scope: &ScopeId, from: u32) -> Result<DataKeyRow> {
+        if view.state.sealing_version(Purpose::Seal, scope.as_str()) != from {
+            return Err(rotated_meanwhile(scope.as_str()));
+        }
+        let next = from.checked_add(1).ok_or_else(|| Error::new(Code::Internal, "data-key versions are used up"))?;
         let (row, _) = self.draft(view, Purpose::Seal, scope, next).await?;
         match self.catalog.insert_key(&row).await? {
             Inserted::Made => {
@@ -194,4 +218,9 @@ impl KeyRing {
             }
         }
     }
+}
+
+fn rotated_meanwhile(scope: &str) -> Error {
+    Error::new(Code::Busy, format!("scope `{scope}` was rotated by somebody else"))
+        .hint("nothing was changed here; look at what seals now, and run the command again if it must")
 }

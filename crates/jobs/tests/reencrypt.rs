@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use enfold::clock::{Clock, SystemClock};
 use enfold::policy::{self, Variables};
 use enfold::{CallContext, Code, Column, Enfold, Form, KeyId, Leaving, Part, PayloadType, Place, Whose};
 use enfold_jobs::model::{JobId, JobState};
 use enfold_jobs::ops::{
     ALIVE, ApplyOptions, Observer, PlanOptions, Reencryption, Selection, Session, Silent, WorkOptions, apply, audit,
-    plan, plan_reencryption, request_reencryption, retry, work,
+    keep_schedule, plan, plan_reencryption, request_reencryption, retry, work,
 };
 use enfold_jobs::store::{EMERGENCY, Order, Store};
 use enfold_testkit::postgres::Database;
@@ -37,6 +38,9 @@ url = "DATABASE"
 id = "r1"
 roots = ["local:dev.key"]
 scope = "tenant"
+[rings.main.rotation]
+cadence = "90d"
+reencrypt_batch_size = 50
 [tables."public.users"]
 tenant = "org"
 [tables."public.users".columns.email]
@@ -97,8 +101,11 @@ impl Fixture {
         requested.iter().map(|requested| requested.job).collect()
     }
 
+    /// Does the jobs that there are, and leaves the schedule alone.
     async fn work(&self) {
-        let report = work(&self.session, &worker("only", true), &Silent).await.unwrap();
+        let jobs = self.store().open_jobs().await.unwrap().iter().map(|job| job.id).collect();
+        let options = WorkOptions { only: Some(jobs), ..worker("only", true) };
+        let report = work(&self.session, &options, &Silent).await.unwrap();
         assert!(report.failed.is_empty(), "{:?}", report.failed);
     }
 
@@ -123,7 +130,7 @@ fn context() -> CallContext {
 }
 
 fn worker(name: &str, until_idle: bool) -> WorkOptions {
-    WorkOptions { name: name.to_owned(), version: "test".to_owned(), until_idle }
+    WorkOptions { name: name.to_owned(), version: "test".to_owned(), until_idle, only: None }
 }
 
 fn ids(keys: &BTreeMap<String, u64>) -> Vec<KeyId> {
@@ -256,6 +263,15 @@ async fn a_row_that_does_not_open_is_told_and_is_tried_again_when_it_was_settled
     let errors = fixture.store().row_errors(job, 10).await.unwrap();
     assert_eq!((errors[0].row.as_str(), errors[0].code.as_str()), ("id=1", "open-failed"));
 
+    let sql =
+        "SELECT table_name, columns, state, rows_failed, ended_at IS NOT NULL FROM enfold.encryption_rotation_jobs";
+    let seen = fixture.app.query_one(sql, &[]).await.unwrap();
+    assert_eq!((seen.get::<_, &str>(0), seen.get::<_, Vec<&str>>(1)), ("public.notes", vec!["body"]));
+    assert_eq!(
+        (seen.get::<_, &str>(2), seen.get::<_, i64>(3), seen.get::<_, bool>(4)),
+        ("completed_with_errors", 1, true)
+    );
+
     fixture.app.execute("UPDATE notes SET body = $1 WHERE id = 1", &[&good]).await.unwrap();
     retry(&fixture.session, job).await.unwrap();
     fixture.work().await;
@@ -328,6 +344,52 @@ async fn jobs_wait_for_workers_and_heed_orders_while_they_run() {
     let (worked, ()) = tokio::join!(working, steering);
     assert_eq!(worked.unwrap().ended, [(jobs[0], JobState::Completed)]);
     assert!(store.workers(ALIVE).await.unwrap().is_empty(), "it signed off");
+}
+
+/// The machine's clock, so many days on.
+struct InDays(SystemClock, i64);
+
+impl Clock for InDays {
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+
+    fn unix_ms(&self) -> i64 {
+        self.0.unix_ms() + self.1 * 86_400_000
+    }
+}
+
+fn in_days(days: i64) -> i64 {
+    InDays(SystemClock::new(), days).unix_ms()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_due_is_rotated_once_however_many_look_and_values_follow() {
+    let fixture = Fixture::new().await;
+    let before = fixture.by_key().await;
+    assert!(keep_schedule(&fixture.session, in_days(89), false).await.unwrap().is_empty(), "nothing is due yet");
+    let due = fixture.enfold.schedule().await.unwrap().remove(0);
+    assert_eq!((due.keys.len(), due.due(in_days(89)).len(), due.due(in_days(91)).len()), (4, 0, 4));
+    // Ninety-one days later, four processes look at once, each with keys of its own.
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        let clock = Arc::new(InDays(SystemClock::new(), 91));
+        let enfold = Enfold::builder(fixture.enfold.policy().clone()).clock(clock).build().await.unwrap();
+        sessions.push(Session::over(enfold, Arc::clone(&fixture.session.db), &context()).unwrap());
+    }
+    let looks = sessions.iter().map(|session| keep_schedule(session, in_days(91), false));
+    let acted = futures_util::future::join_all(looks).await;
+    let acted: usize = acted.into_iter().map(|rings| rings.unwrap().len()).sum();
+    assert_eq!(acted, 1, "one of them rotated");
+    let after = fixture.enfold.schedule().await.unwrap().remove(0);
+    assert!(after.keys.iter().all(|key| key.version == 2), "each data key once: {after:?}");
+    assert_eq!(fixture.store().open_jobs().await.unwrap().len(), 2, "and what follows was asked for");
+    fixture.work().await;
+    for (column, keys) in fixture.by_key().await {
+        assert!(keys.keys().all(|key| !before[&column].contains_key(key)), "{column}");
+    }
+    assert!(keep_schedule(&sessions[0], in_days(91), true).await.unwrap().is_empty());
+    assert!(fixture.store().open_jobs().await.unwrap().is_empty(), "nothing is left to ask for");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

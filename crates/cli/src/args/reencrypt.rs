@@ -20,13 +20,49 @@ pub(crate) struct Rotate {
     /// Then have workers re-encrypt what is under the former data keys.
     #[arg(long)]
     pub(crate) reencrypt: bool,
+    /// For data keys that somebody may have: re-encrypt before anything else, here and at once, then disable the former data
+    /// keys when no value needs them any more, and say what they were used for.
+    #[arg(long, conflicts_with = "reencrypt")]
+    pub(crate) emergency: bool,
+    /// With `--emergency`: say what they were used for from this moment on (`2026-03-01` or RFC 3339). 30 days unless given.
+    #[arg(long, value_name = "TIME", requires = "emergency")]
+    pub(crate) since: Option<String>,
     /// Do not ask.
     #[arg(long)]
     pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct Switch {
+pub(crate) struct Disable {
+    /// The ring, as the policy calls it.
+    #[arg(value_name = "RING")]
+    pub(crate) ring: String,
+    /// The data key's id.
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// At once, whatever needs it: values under it cannot be read until it is enabled again.
+    #[arg(long)]
+    pub(crate) kill_switch: bool,
+    /// Why: it goes into the log of events.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Uses {
+    /// Data keys, by their ids.
+    #[arg(value_name = "KEY", required = true)]
+    pub(crate) key: Vec<String>,
+    /// From this moment on (`2026-03-01` or RFC 3339). 30 days unless given.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Enable {
     /// The ring, as the policy calls it.
     #[arg(value_name = "RING")]
     pub(crate) ring: String,

@@ -233,7 +233,7 @@ fn hint(jobs: &[JobRecord], workers: &[WorkerSign], out: &mut String) {
 }
 
 /// RFC 3339, to the second; none where an earlier version did not say.
-fn time(ms: i64) -> Option<String> {
+pub(super) fn time(ms: i64) -> Option<String> {
     let at = (ms > 0).then(|| jiff::Timestamp::from_millisecond(ms).ok())??;
     Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }

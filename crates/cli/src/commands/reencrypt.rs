@@ -41,8 +41,9 @@ pub(super) async fn after_rotation(
     ring: &str,
     leaving: Leaving,
     reason: &str,
+    priority: i32,
 ) -> Result<Asked> {
-    let order = Order { priority: 0, by: context.call(None).actor, reason: Some(reason.to_owned()) };
+    let order = Order { priority, by: context.call(None).actor, reason: Some(reason.to_owned()) };
     let wanted = Reencryption { ring: Some(ring.to_owned()), leaving, order, ..Reencryption::default() };
     let plan = ops::plan_reencryption(session, &wanted).await?;
     ask(session, &wanted, plan).await
@@ -88,7 +89,7 @@ async fn wanted(context: &Context<'_>, args: &Reencrypt, session: &Session, enfo
 }
 
 /// A day is its beginning in UTC.
-fn moment(text: &str) -> Result<i64> {
+pub(super) fn moment(text: &str) -> Result<i64> {
     let moment = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         let day = text.parse::<jiff::civil::Date>().ok()?;
         day.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|day| day.timestamp())

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use enfold::Result;
 use enfold::policy::Mode;
+use enfold::{Result, RingSchedule};
 use enfold_jobs::model::{Census, Goal, JobId, JobState, Progress, RowError};
 use enfold_jobs::ops::{self, Selection};
 use enfold_jobs::ops::{Reader, audit::ColumnAudit};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Context;
 use super::plan::mode;
 use crate::table::Table;
-use crate::words::count;
+use crate::words::{count, some};
 
 /// Rows of each table that are looked at for the counts.
 const SAMPLE: u64 = 10_000;
@@ -24,6 +24,33 @@ struct Report {
     columns: Vec<ColumnStatus>,
     jobs: Vec<Job>,
     readers: Vec<Reader>,
+    rotation: Vec<Rotation>,
+}
+
+/// How a ring stands to its cadence.
+#[derive(Serialize)]
+struct Rotation {
+    ring: String,
+    enabled: bool,
+    data_keys: usize,
+    due: usize,
+    /// Of those, since more than a tenth of the cadence.
+    overdue: usize,
+    /// When the next one is due, or the first one was.
+    next_due_at: Option<String>,
+}
+
+impl Rotation {
+    fn of(schedule: &RingSchedule, now_ms: i64) -> Self {
+        Self {
+            ring: schedule.ring.clone(),
+            enabled: schedule.enabled,
+            data_keys: schedule.keys.len(),
+            due: schedule.due(now_ms).len(),
+            overdue: schedule.overdue(now_ms).len(),
+            next_due_at: schedule.keys.first().and_then(|key| super::jobs::time(key.due_ms)),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -51,7 +78,7 @@ struct Job {
 
 pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
     context
-        .with_session(async |session| {
+        .with_session_and_keys(async |session, enfold| {
             let audit = ops::audit(session.db.as_ref(), &session.policy, &Selection::All, Some(SAMPLE)).await?;
             let names: Vec<String> = audit.columns.iter().map(|c| c.column.clone()).collect();
             let modes = session.keys.modes(&names).await?;
@@ -74,7 +101,10 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                     row_errors,
                 });
             }
-            let report = Report { columns, jobs, readers: session.keys.readers().await? };
+            let now_ms = jiff::Timestamp::now().as_millisecond();
+            let schedule = enfold.schedule().await?;
+            let rotation = schedule.iter().map(|schedule| Rotation::of(schedule, now_ms)).collect();
+            let report = Report { columns, jobs, readers: session.keys.readers().await?, rotation };
             context.screen.result(&report, |out| write(context, &report, out))
         })
         .await
@@ -120,6 +150,7 @@ fn write(context: &Context<'_>, report: &Report, out: &mut String) {
             let _ = writeln!(out, "job {}: row {} {}: {} ({})", j.id.0, e.row, e.column, e.reason, e.code);
         }
     }
+    report.rotation.iter().for_each(|rotation| write_rotation(rotation, out));
     for r in &report.readers {
         let _ = writeln!(
             out,
@@ -130,6 +161,22 @@ fn write(context: &Context<'_>, report: &Report, out: &mut String) {
             r.columns.join(", ")
         );
     }
+}
+
+/// One line for a ring that has a cadence.
+fn write_rotation(rotation: &Rotation, out: &mut String) {
+    let Rotation { ring, enabled, data_keys, due, overdue, next_due_at } = rotation;
+    let says = match (next_due_at, due) {
+        (None, _) => "no data key yet".to_owned(),
+        (Some(at), 0) => format!("none of {} is due before {at}", some(*data_keys, "data key")),
+        (Some(at), due) => {
+            let overdue = if *overdue > 0 { format!(", {overdue} of them overdue") } else { String::new() };
+            let who = if *enabled { "" } else { "; the schedule is off, so somebody must rotate them" };
+            format!("{due} of {} due since {at}{overdue}{who}", some(*data_keys, "data key"))
+        }
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "rotation of ring {ring}: {says}");
 }
 
 /// The word under which a state or a goal stands in JSON.

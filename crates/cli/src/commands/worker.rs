@@ -18,6 +18,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Worker) -> Result<()> {
                 name: format!("{host}:{}", std::process::id()),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 until_idle: args.until_idle,
+                only: None,
             };
             context.screen.say(&format!("Worker {} is ready.", options.name));
             let onlooker = Onlooker::new(context.screen);

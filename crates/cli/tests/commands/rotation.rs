@@ -41,6 +41,19 @@ fn data_keys_are_rotated_and_every_value_follows() {
 }
 
 #[test]
+fn what_is_due_is_shown() {
+    let shop = Sandbox::protected();
+    let policy = shop.read("enfold.toml");
+    shop.write(
+        "enfold.toml",
+        format!("{policy}\n[rings.main.rotation]\ncadence = \"90d\"\nwindow = \"Sat,Sun 02:00-05:00\"\n"),
+    );
+    shop.run(&["status"]).snapshot("status_rotation");
+    shop.write("enfold.toml", format!("{policy}\n[rings.main.rotation]\nwindow = \"at night\"\n"));
+    shop.run(&["status"]).snapshot("window_refused");
+}
+
+#[test]
 fn one_command_rotates_and_asks_for_the_rest() {
     let shop = Sandbox::protected();
     let arguments = ["keys", "rotate", RING, "--reason", "yearly", "--reencrypt", "--yes"];
@@ -55,12 +68,50 @@ fn a_disabled_data_key_opens_nothing_until_it_is_enabled() {
     let shop = Sandbox::protected();
     let stored = first_email(&shop);
     let key = key_of(&shop, &stored);
-    shop.run(&["keys", "disable", RING, &key, "--reason", "lost laptop"]).snapshot("disable_unconfirmed");
-    shop.run(&["keys", "disable", RING, &key, "--reason", "lost laptop", "--yes"]).snapshot("disable");
+    let kill = ["keys", "disable", RING, &key, "--kill-switch", "--reason", "lost laptop"];
+    shop.run(&kill).snapshot("kill_switch_unconfirmed");
+    shop.run(&[&kill[..], &["--yes"]].concat()).snapshot("kill_switch");
     shop.pipe(&["open", "users.email"], stored.as_bytes()).snapshot("open_under_a_disabled_key");
     shop.run(&["keys", "enable", RING, &key, "--reason", "found it", "--yes"]).snapshot("enable");
     assert_eq!(shop.pipe(&["open", "users.email"], stored.as_bytes()).stdout(), "ada@example.com");
     shop.run(&["keys", "disable", RING, "users.email", "--reason", "x", "--yes"]).snapshot("disable_no_key");
+}
+
+#[test]
+fn a_data_key_is_disabled_when_no_value_needs_it_and_not_before() {
+    let shop = Sandbox::protected();
+    let former = key_of(&shop, &first_email(&shop));
+    let disable = ["keys", "disable", RING, &former, "--reason", "yearly", "--yes"];
+    shop.run(&disable).snapshot("disable_one_that_seals");
+    shop.ok(&["keys", "rotate", RING, "--reason", "yearly", "--reencrypt", "--yes"]);
+    shop.run(&disable).snapshot("disable_needed");
+    shop.ok(&["worker", "--until-idle"]);
+    shop.run(&disable[..6]).snapshot("disable_unconfirmed");
+    shop.run(&disable).snapshot("disable");
+    shop.ok(&["verify", "--all"]);
+}
+
+#[test]
+fn an_emergency_ends_with_the_former_keys_switched_off_and_a_report_of_their_uses() {
+    let shop = Sandbox::protected();
+    let policy = shop.read("enfold.toml");
+    let stored = first_email(&shop);
+    let former = key_of(&shop, &stored);
+    shop.write("enfold.toml", policy.replace("catalog = true", "catalog = false"));
+    assert!(shop.run(&["keys", "uses", &former]).stdout().contains("no events written"), "it says what it cannot know");
+    shop.write("enfold.toml", &policy);
+    assert_eq!(
+        shop.pipe(&["open", "users.email", "--reason", "a look"], stored.as_bytes()).stdout(),
+        "ada@example.com"
+    );
+    let emergency = ["keys", "rotate", RING, "--emergency", "--reason", "laptop stolen"];
+    shop.run(&[&emergency[..], &["--yes", "--since", "soon"]].concat()).snapshot("emergency_no_moment");
+    shop.run(&[&emergency[..], &["--yes"]].concat()).snapshot("emergency");
+    shop.pipe(&["open", "users.email"], stored.as_bytes()).snapshot("open_after_an_emergency");
+    let now = first_email(&shop);
+    assert_eq!(shop.pipe(&["open", "users.email"], now.as_bytes()).stdout(), "ada@example.com");
+    shop.run(&["keys", "uses", &key_of(&shop, &now), "--json"]).snapshot("uses_json");
+    shop.ok(&["verify", "--all"]);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use enfold_core::KeyId;
 
 use super::{
-    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, MemoryCatalog, Purpose, RootKey, SignedState,
-    Wrap,
+    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, MemoryCatalog, Purpose, RootKey,
+    SignedState, Wrap,
 };
 use crate::Code;
 use crate::events::{Event, EventKind};
@@ -53,6 +53,7 @@ conformance! {
     wraps_are_added_only_to_the_row_that_was_seen
     an_application_is_there_once_for_each_instance
     events_come_back_newest_first
+    uses_of_a_key_are_summed_by_who_did_it_where
     migrating_again_changes_nothing
 }
 
@@ -248,6 +249,36 @@ async fn an_application_is_there_once_for_each_instance(catalog: Tried) {
     }
     assert_eq!(catalog.applications(0).await.unwrap(), [application("a", "2", 30), application("b", "1", 20)]);
     assert_eq!(catalog.applications(25).await.unwrap(), [application("a", "2", 30)]);
+}
+
+async fn uses_of_a_key_are_summed_by_who_did_it_where(catalog: Tried) {
+    let (key, other) = (KeyId::from_bytes([1; 16]), KeyId::from_bytes([2; 16]));
+    let event = |kind, key, actor: &str, count, at_ms| {
+        let mut event = Event::new(kind, count).ring("r").column("users.email").key(key);
+        (event.actor, event.at_ms) = (Some(actor.to_owned()), at_ms);
+        event
+    };
+    let events = [
+        event(EventKind::Open, key, "ann", 2, 10),
+        event(EventKind::Open, key, "bob", 7, 11),
+        event(EventKind::Open, key, "ann", 3, 15),
+        event(EventKind::Open, other, "ann", 100, 12),
+        event(EventKind::Open, key, "ann", 50, 9),
+        event(EventKind::KeyRotated, key, "ann", 1, 13),
+    ];
+    catalog.append_events(&events).await.unwrap();
+    let used = |actor: &str, count, first_ms, last_ms| KeyUse {
+        key: key.to_string(),
+        kind: "open".to_owned(),
+        column: Some("users.email".to_owned()),
+        actor: Some(actor.to_owned()),
+        source: None,
+        count,
+        first_ms,
+        last_ms,
+    };
+    assert_eq!(catalog.uses(&[key], 10).await.unwrap(), [used("bob", 7, 11, 11), used("ann", 5, 10, 15)]);
+    assert!(catalog.uses(&[], 0).await.unwrap().is_empty());
 }
 
 async fn events_come_back_newest_first(catalog: Tried) {

@@ -1,12 +1,13 @@
 //! The catalog in memory: for tests, and for trying Enfold without a database. It is gone with the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use enfold_core::KeyId;
 
-use super::{Application, Catalog, DataKeyRow, Inserted, Purpose, RootKey, SignedState};
+use super::model::USES;
+use super::{Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootKey, SignedState};
 use crate::Result;
 use crate::events::Event;
 
@@ -144,6 +145,40 @@ impl Catalog for MemoryCatalog {
 
     async fn events(&self, limit: u32) -> Result<Vec<Event>> {
         Ok(self.tables().events.iter().rev().take(limit as usize).cloned().collect())
+    }
+
+    async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>> {
+        let keys: BTreeSet<String> = keys.iter().map(ToString::to_string).collect();
+        let mut uses: Vec<KeyUse> = Vec::new();
+        for event in self.tables().events.iter().filter(|event| event.at_ms >= since_ms) {
+            let kind = event.kind.as_str();
+            let Some(key) = event.key.as_ref().filter(|key| keys.contains(*key) && USES.contains(&kind)) else {
+                continue;
+            };
+            let alike = |found: &&mut KeyUse| {
+                found.key == *key
+                    && (found.kind == kind && found.column == event.column)
+                    && (found.actor == event.actor && found.source == event.source)
+            };
+            match uses.iter_mut().find(alike) {
+                Some(found) => {
+                    found.count += event.count;
+                    (found.first_ms, found.last_ms) = (found.first_ms.min(event.at_ms), found.last_ms.max(event.at_ms));
+                }
+                None => uses.push(KeyUse {
+                    key: key.clone(),
+                    kind: kind.to_owned(),
+                    column: event.column.clone(),
+                    actor: event.actor.clone(),
+                    source: event.source.clone(),
+                    count: event.count,
+                    first_ms: event.at_ms,
+                    last_ms: event.at_ms,
+                }),
+            }
+        }
+        uses.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.cmp(b)));
+        Ok(uses)
     }
 }
 

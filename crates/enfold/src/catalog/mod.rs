@@ -27,7 +27,9 @@ use crate::policy::DatabaseUrl;
 use crate::{Code, Error, Result};
 
 pub use memory::MemoryCatalog;
-pub use model::{Application, CustomerLayer, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap};
+pub use model::{
+    Application, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootKey, SignedState, Wrap,
+};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresCatalog;
 #[cfg(feature = "sqlite")]
@@ -91,6 +93,10 @@ pub trait Catalog: Send + Sync {
 
     /// The newest events, newest first.
     async fn events(&self, limit: u32) -> Result<Vec<Event>>;
+
+    /// What the events since `since_ms` say was sealed, opened and unwrapped under these data keys, summed by who did it where;
+    /// most uses first.
+    async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>>;
 }
 
 /// The schema has no room for a customer's layer yet.

@@ -159,6 +159,27 @@ pub struct Application {
     pub last_seen_ms: i64,
 }
 
+/// Uses of a data key that are alike, as the log of events has them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyUse {
+    /// In hex.
+    pub key: String,
+    /// `seal`, `open` or `key-used`.
+    pub kind: String,
+    /// As the policy spells it.
+    pub column: Option<String>,
+    pub actor: Option<String>,
+    pub source: Option<String>,
+    /// Values, or calls to a key service.
+    pub count: u64,
+    /// The first and the last of them, in milliseconds since 1970.
+    pub first_ms: i64,
+    pub last_ms: i64,
+}
+
+/// The kinds of events that are uses of a data key.
+pub(super) const USES: [&str; 3] = ["seal", "open", "key-used"];
+
 /// A word in a row that this program does not know: refused, as everything unknown.
 pub(super) fn unknown_word(what: &str) -> Error {
     Error::new(Code::StateTampered, format!("the catalog holds a {what} that this program does not know"))

@@ -16,8 +16,9 @@ use tokio_postgres::{Client, Row};
 use self::keys::{
     GROUP_KEY, SELECT_KEY, data_key, find, insert_row, insert_wraps, one, reading, several, takes_customer_layers,
 };
+use super::model::USES;
 use super::words::{mode_word, parse_mode};
-use super::{Application, Catalog, DataKeyRow, Inserted, Purpose, RootKey, SignedState};
+use super::{Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootKey, SignedState};
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, failure};
 use crate::events::Event;
@@ -372,6 +373,33 @@ impl Catalog for PostgresCatalog {
                 .await
                 .map_err(|e| failure(doing, &e))?;
             rows.iter().map(|r| Event::from_json(r.get(0))).collect()
+        })
+        .await
+    }
+
+    async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>> {
+        let doing = "cannot read from the catalog what a data key was used for";
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let kinds: Vec<&str> = USES.to_vec();
+        self.with(doing, async |c| {
+            let sql = "SELECT e ->> 'key', e ->> 'kind', e ->> 'column', e ->> 'actor', e ->> 'source', \
+                              sum((e ->> 'count')::bigint)::bigint AS n, min(at_ms), max(at_ms) \
+                       FROM (SELECT event::jsonb AS e, at_ms FROM enfold.events WHERE at_ms >= $3) events \
+                       WHERE e ->> 'key' = ANY ($1) AND e ->> 'kind' = ANY ($2) \
+                       GROUP BY 1, 2, 3, 4, 5 ORDER BY n DESC, 1, 2, 3, 4, 5";
+            let params: [Param<'_>; 3] = [(&keys, Type::TEXT_ARRAY), (&kinds, Type::TEXT_ARRAY), number(&since_ms)];
+            let rows = c.query_typed(sql, &params).await.map_err(|e| failure(doing, &e))?;
+            let used = |r: &Row| KeyUse {
+                key: r.get(0),
+                kind: r.get(1),
+                column: r.get(2),
+                actor: r.get(3),
+                source: r.get(4),
+                count: r.get::<_, i64>(5).unsigned_abs(),
+                first_ms: r.get(6),
+                last_ms: r.get(7),
+            };
+            Ok(rows.iter().map(used).collect())
         })
         .await
     }

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use enfold_core::KeyId;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
+use super::model::USES;
 use super::words::{mode_word, parse_mode};
 use super::{
-    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, Purpose, RootKey, SignedState, Wrap,
+    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootKey, SignedState, Wrap,
     too_old_for_customers,
 };
 use crate::Result;
@@ -308,6 +309,39 @@ impl Catalog for SqliteCatalog {
             };
             let rows = read().map_err(|e| failure("cannot read events from the catalog", &e))?;
             rows.iter().map(|json| Event::from_json(json)).collect()
+        })
+        .await
+    }
+
+    async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>> {
+        let named = |words: &mut dyn Iterator<Item = String>| format!("[{}]", words.collect::<Vec<_>>().join(","));
+        let keys = named(&mut keys.iter().map(|key| format!("\"{key}\"")));
+        let kinds = named(&mut USES.iter().map(|kind| format!("\"{kind}\"")));
+        self.with(move |c| {
+            let read = || -> rusqlite::Result<Vec<KeyUse>> {
+                c.prepare_cached(
+                    "SELECT event ->> 'key', event ->> 'kind', event ->> 'column', event ->> 'actor', event ->> 'source',
+                            sum(event ->> 'count') AS n, min(at_ms), max(at_ms)
+                       FROM enfold_events
+                      WHERE event ->> 'key' IN (SELECT value FROM json_each(?1))
+                        AND event ->> 'kind' IN (SELECT value FROM json_each(?2)) AND at_ms >= ?3
+                      GROUP BY 1, 2, 3, 4, 5 ORDER BY n DESC, 1, 2, 3, 4, 5",
+                )?
+                .query_map((keys, kinds, since_ms), |r| {
+                    Ok(KeyUse {
+                        key: r.get(0)?,
+                        kind: r.get(1)?,
+                        column: r.get(2)?,
+                        actor: r.get(3)?,
+                        source: r.get(4)?,
+                        count: r.get::<_, i64>(5)?.unsigned_abs(),
+                        first_ms: r.get(6)?,
+                        last_ms: r.get(7)?,
+                    })
+                })?
+                .collect()
+            };
+            read().map_err(|e| failure("cannot read from the catalog what a data key was used for", &e))
         })
         .await
     }

@@ -49,6 +49,23 @@ pub enum EventKind {
     Lost,
 }
 
+impl EventKind {
+    /// The word that stands in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Seal => "seal",
+            Self::Open => "open",
+            Self::KeyMade => "key-made",
+            Self::KeyUsed => "key-used",
+            Self::KeyRotated => "key-rotated",
+            Self::KeyDisabled => "key-disabled",
+            Self::KeyEnabled => "key-enabled",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Who calls, why, and on whose behalf. All parts are the caller's word; a policy can require them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallContext {

@@ -93,7 +93,7 @@ impl KeyRing {
             scope: scope.to_string(),
             version,
             status: KeyStatus::Active,
-            created_ms: jiff::Timestamp::now().as_millisecond(),
+            created_ms: self.seen.unix_ms(),
             wraps: Vec::new(),
             customer: None,
             mac: Vec::new(),

@@ -194,6 +194,11 @@ impl KeyRing {
         Ok(after.map(|_| page))
     }
 
+    /// The time of day, in milliseconds since 1970.
+    pub(crate) fn unix_ms(&self) -> i64 {
+        self.seen.unix_ms()
+    }
+
     pub(crate) fn metrics(&self) -> RingMetrics {
         RingMetrics { ring: self.name.clone(), data_keys: self.keys.metrics(), scopes: self.pointers.metrics() }
     }

@@ -82,6 +82,10 @@ impl Seen {
         self.clock.now()
     }
 
+    pub(super) fn unix_ms(&self) -> i64 {
+        self.clock.unix_ms()
+    }
+
     /// Whether this view is still the one that [`KeyRing::view`] would give without a look.
     pub(super) fn still_holds(&self, serial: u64, now: Duration) -> bool {
         // The time first: whoever reads a time that is still to come reads a serial no older than it.

@@ -12,6 +12,7 @@ mod model;
 mod raw;
 pub mod reference;
 mod resolve;
+mod rotation;
 mod schema;
 mod shared_cache;
 mod source;
@@ -28,6 +29,7 @@ use crate::{Code, Error, Result};
 
 pub use draft::{ColumnDraft, IndexDraft, PolicyDraft, RingDraft};
 pub use model::*;
+pub use rotation::{RotationPolicy, Window};
 pub use url::{DatabaseUrl, Scheme};
 pub use variables::Variables;
 pub use words::{

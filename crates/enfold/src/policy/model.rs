@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::raw::RawJobs;
+use super::rotation::RotationPolicy;
 use super::url::DatabaseUrl;
 use crate::kms::{KeyUri, PassphraseSource};
 
@@ -353,7 +354,7 @@ pub struct RingPolicy {
     pub record_wrap: RecordWrap,
     /// Go into the key service's encryption context, so into its log.
     pub labels: BTreeMap<String, String>,
-    pub cadence: Option<Duration>,
+    pub rotation: RotationPolicy,
     pub cache: CachePolicy,
     pub allow_local_in_production: bool,
     /// Epochs below this are refused, and so is a missing state: the greater of the ring's own and that of [`Trust`].

@@ -17,6 +17,7 @@ pub(super) use self::key_services::{
     RawAws, RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
 };
 use super::model::{Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice};
+use super::rotation::RawRotation;
 
 /// Bits of a whole HMAC-SHA-256.
 pub(super) const ALL_BITS: u16 = 256;
@@ -199,9 +200,8 @@ pub(super) struct RawRing {
     pub record_wrap: RecordWrap,
     /// Labels that go into the key service's encryption context, so into its log: never anything secret.
     pub labels: BTreeMap<String, String>,
-    /// How often a new data key is made. None: only when asked to.
-    #[schemars(extend("x-minimum" = "1h"))]
-    pub cadence: Option<DurationText>,
+    /// When data keys are rotated by themselves, and what follows.
+    pub rotation: RawRotation,
     /// The data-key cache of a process.
     pub cache: RawCache,
     /// Accept `local:` root keys where the environment is production. Whoever can read the key file then reads every

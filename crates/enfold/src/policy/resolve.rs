@@ -228,6 +228,7 @@ impl Resolver<'_> {
                            stand in no row that is authenticated: use `ring`, or root keys elsewhere";
             self.report(&at("record_wrap"), message);
         }
+        let rotation = super::rotation::resolve(self, name, raw.rotation);
         for label in raw.labels.keys() {
             let sound = !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
             if !sound || label.starts_with("enfold") {
@@ -242,7 +243,7 @@ impl Resolver<'_> {
             scope: scope?,
             record_wrap: raw.record_wrap,
             labels: raw.labels,
-            cadence: raw.cadence.as_ref().map(duration),
+            rotation,
             cache: cache(&raw.cache),
             allow_local_in_production: raw.allow_local_in_production,
             min_epoch: raw.min_epoch,

@@ -31,6 +31,10 @@ pub trait Keys: Send + Sync {
     /// Applications seen lately.
     async fn readers(&self) -> Result<Vec<Reader>>;
 
+    /// Rotates what is due at this moment (milliseconds since 1970) by the policy's schedule, where the operators' key is at
+    /// hand, and says in which rings something was. Any number of processes may try.
+    async fn rotate_due(&self, now_ms: i64) -> Result<Vec<String>>;
+
     /// Seals and opens the policy's columns.
     fn codec(&self) -> &dyn Codec;
 }

@@ -70,6 +70,20 @@ impl Keys for PolicyKeys {
         Ok(applications.into_iter().map(reader).collect())
     }
 
+    async fn rotate_due(&self, now_ms: i64) -> Result<Vec<String>> {
+        // A worker without the key may well stand beside one that has it; `status` says what stays due.
+        if !self.enfold.has_operator_key() {
+            return Ok(Vec::new());
+        }
+        let context = CallContext::new("schedule", "due by the policy's cadence");
+        match self.enfold.operator()?.rotate_due(now_ms, &context).await {
+            Ok(rotated) => Ok(rotated.into_iter().map(|(ring, _)| ring).collect()),
+            // Another worker was quicker: what it has left is seen at the next look.
+            Err(error) if error.code() == Code::Busy => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn codec(&self) -> &dyn Codec {
         &self.codec
     }

@@ -4,6 +4,10 @@
 //! among equals the one with the fewest workers, then the one that it left alone longest. So an emergency is begun within a
 //! turn, and no job waits for another of its priority to end. What holds a worker to a job is its lease alone: when it dies,
 //! others take the range when the lease has run out.
+//!
+//! Between turns it looks at the policy's schedule: what is due is rotated, and what is then under former data keys is asked
+//! for like any other job. That many workers look at once does no harm, for a data key is rotated from the version that was
+//! found due.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,9 +19,10 @@ use futures_util::future::{Either, select};
 use serde::{Deserialize, Serialize};
 
 use super::observer::{Observer, SweepEvent};
+use super::reencrypt::{Reencryption, plan_reencryption, request_reencryption};
 use super::session::Session;
 use crate::model::{Goal, JobId, JobState, Progress};
-use crate::store::{JobRecord, WorkerSign};
+use crate::store::{JobRecord, Order, WorkerSign};
 use crate::sweep::{SweepEnd, SweepOptions, Watch, sweep};
 
 /// How long a worker stays with a job before it looks again.
@@ -32,6 +37,9 @@ pub const ALIVE: Duration = Duration::from_secs(30);
 /// How often a worker that has nothing to do looks for a job.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often it looks at the policy's schedule.
+const SCHEDULE_EVERY: Duration = Duration::from_secs(60);
+
 /// How a worker goes about it.
 #[derive(Clone, Debug)]
 pub struct WorkOptions {
@@ -41,6 +49,8 @@ pub struct WorkOptions {
     pub version: String,
     /// End when no job is left to work on, instead of waiting for the next.
     pub until_idle: bool,
+    /// These jobs and no others, nor the policy's schedule.
+    pub only: Option<Vec<JobId>>,
 }
 
 /// What a worker has done.
@@ -68,6 +78,40 @@ pub async fn work(session: &Session, options: &WorkOptions, observer: &dyn Obser
     // Whoever cannot be told finds out by its silence.
     session.db.store().sign_off(&options.name).await.ok();
     ended
+}
+
+/// Rotates what is due at a moment (milliseconds since 1970) by the policy's schedule, and asks for the re-encryptions that
+/// follow from it; with `all`, for those of every ring with a cadence, whoever rotated it: a worker that rotated and died before
+/// it asked is made up for when the next one starts. Returns the rings in which something was rotated.
+pub async fn keep_schedule(session: &Session, now_ms: i64, all: bool) -> Result<Vec<String>> {
+    let rotated = session.keys.rotate_due(now_ms).await?;
+    for (name, ring) in &session.policy.rings {
+        let rotation = &ring.rotation;
+        let asks = rotation.cadence.is_some() && rotation.enabled && rotation.auto_reencrypt;
+        if !asks || !(all || rotated.contains(name)) {
+            continue;
+        }
+        let reason = Some("due by the policy's cadence".to_owned());
+        let wanted = Reencryption {
+            ring: Some(name.clone()),
+            order: Order { by: Some("schedule".to_owned()), reason, ..Order::default() },
+            rate: rotation.reencrypt_rate,
+            batch_rows: Some(rotation.reencrypt_batch_size),
+            ..Reencryption::default()
+        };
+        match plan_reencryption(session, &wanted).await {
+            Ok(plan) => request_reencryption(session, &wanted, &plan).await.map(|_| ())?,
+            // A ring for values that live in no column.
+            Err(error) if error.code() == Code::UnknownColumn => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(rotated)
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Has workers try again what failed: a job that failed goes on where it stood; one that completed with errors looks at its
@@ -124,7 +168,15 @@ impl Worker<'_> {
     async fn turns(&self) -> Result<WorkReport> {
         let store = self.session.db.store();
         let mut report = WorkReport::default();
+        let mut looked: Option<Instant> = None;
         while !self.observer.stop_requested() {
+            if self.options.only.is_none() && looked.is_none_or(|at| at.elapsed() >= SCHEDULE_EVERY) {
+                let first = looked.replace(Instant::now()).is_none();
+                // What could not be done now is due at the next look as well.
+                if let Err(error) = keep_schedule(self.session, now_ms(), first).await {
+                    self.observer.waiting(&error.to_string());
+                }
+            }
             let job = match store.open_jobs().await {
                 Ok(jobs) => self.choose(jobs),
                 Err(error) => {
@@ -155,8 +207,10 @@ impl Worker<'_> {
             // The last of them to end its range closes the pass, and begins the next.
             u64::from(job.workers) >= left && job.workers > 0
         };
-        let ours =
-            |job: &JobRecord| job.goal == Goal::Reencrypt && matches!(job.state, JobState::Pending | JobState::Running);
+        let ours = |job: &JobRecord| {
+            let meant = self.options.only.as_ref().is_none_or(|only| only.contains(&job.id));
+            meant && job.goal == Goal::Reencrypt && matches!(job.state, JobState::Pending | JobState::Running)
+        };
         let rank = |job: &JobRecord| {
             (taken(job), std::cmp::Reverse(job.order.priority), job.workers, served.get(&job.id).copied(), job.id)
         };

@@ -108,7 +108,15 @@ const USES_KEYS: &[Duty] = &[Duty::Worker, Duty::Application];
 const EVERYBODY: &[Duty] = &[Duty::Worker, Duty::Application, Duty::Audit];
 
 pub(super) fn jobs() -> Vec<Need> {
-    const ALL: &[&str] = &["job_schema", "jobs", "job_chunks", "job_errors", "job_workers", "dropped_indexes"];
+    const ALL: &[&str] = &[
+        "job_schema",
+        "jobs",
+        "job_chunks",
+        "job_errors",
+        "job_workers",
+        "dropped_indexes",
+        "encryption_rotation_jobs",
+    ];
     const WRITTEN: &[&str] = &["jobs", "job_chunks", "job_errors", "job_workers", "dropped_indexes"];
     vec![
         Need { duties: &[Duty::Owner], privileges: &["OWNER"], object: Object::Ownership },

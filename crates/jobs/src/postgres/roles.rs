@@ -103,7 +103,7 @@ fn belongs(names: &RoleNames) -> String {
     let owner = literal(&names.owner);
     block(&format!(
         "DECLARE t regclass; BEGIN EXECUTE pg_catalog.format('ALTER SCHEMA enfold OWNER TO %I', {owner}); \
-         FOR t IN SELECT oid FROM pg_catalog.pg_class WHERE relnamespace = 'enfold'::regnamespace AND relkind = 'r' LOOP \
+         FOR t IN SELECT oid FROM pg_catalog.pg_class WHERE relnamespace = 'enfold'::regnamespace AND relkind IN ('r', 'v') LOOP \
          EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO %I', t, {owner}); END LOOP; END;"
     ))
 }

@@ -3,11 +3,12 @@
 //! by a crash twice, and the worker's connections are cut, while an application inserts, updates, moves and deletes at
 //! full speed, in the clear until the signed mode says otherwise. Afterwards every row equals what its last writer
 //! wrote, none is plain, none was sealed twice, every blind index is that of its value, the database refuses plaintext,
-//! the application was refused nothing, and the server saw no deadlock. Then a rollback gives back every value, and the
-//! next round begins.
+//! the application was refused nothing, and the server saw no deadlock. Then the data keys are rotated and workers that are
+//! killed as well re-encrypt every value (`reencrypt.rs`), a rollback gives all of them back, and the next round begins.
 //!
 //! `ENFOLD_KILL_SEED` replays a run's choices (not the kernel's).
 #![allow(clippy::print_stdout, reason = "a test without a harness tells how it went")]
+mod reencrypt;
 mod table;
 mod worker;
 mod writer;
@@ -52,6 +53,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--as-worker", folder, url] => runtime.block_on(worker::work(Path::new(folder), url)),
+        ["--as-reencrypter", folder, url] => runtime.block_on(reencrypt::as_worker(Path::new(folder), url)),
         _ => own_main::run("an_apply_killed_at_any_moment_loses_nothing", |seed| runtime.block_on(kill(seed))),
     }
 }
@@ -64,8 +66,11 @@ struct Scene {
     proxy: FaultProxy,
     folder: tempfile::TempDir,
     table: Table,
+    enfold: Enfold,
     session: Session,
     killed: usize,
+    /// Of workers that re-encrypted.
+    reencrypters: usize,
     /// Kills by the step that was under way.
     under_way: BTreeMap<String, usize>,
     /// Of workers that were in the sweep that seals, and had committed sealed rows themselves.
@@ -96,8 +101,20 @@ async fn kill(seed: u64) {
         writer.fill(ROWS_OF_A_WRITER).await;
         writers.push(writer);
     }
-    let mut scene =
-        Scene { seed, random, server, proxy, folder, table, session, killed: 0, under_way: BTreeMap::new(), busy: 0 };
+    let mut scene = Scene {
+        seed,
+        random,
+        server,
+        proxy,
+        folder,
+        table,
+        enfold,
+        session,
+        killed: 0,
+        reencrypters: 0,
+        under_way: BTreeMap::new(),
+        busy: 0,
+    };
     let mut rows = 0;
     for _ in 0..ROUNDS {
         (writers, rows) = scene.round(writers).await;
@@ -112,9 +129,11 @@ async fn kill(seed: u64) {
     assert!(busy * 3 >= KILLS, "only {busy} of {KILLS} were sealing rows when they were killed; seed {seed}");
     let writes: u64 = writers.iter().map(Writer::writes).sum();
     println!(
-        "{} kills in {ROUNDS} conversions ({busy} of workers that were sealing rows), 2 restarts, {writes} writes, {rows} \
-         rows as their last writer left them",
-        scene.killed
+        "{} kills in {ROUNDS} conversions ({busy} of workers that were sealing rows), {} in {ROUNDS} re-encryptions, {} \
+         restarts, {writes} writes, {rows} rows as their last writer left them",
+        scene.killed,
+        scene.reencrypters,
+        RESTARTS_AT.len() + ROUNDS
     );
 }
 
@@ -149,8 +168,14 @@ impl Scene {
         let client = postgres::connect(&self.server.config()).await;
         let rows = compare(journals(), self.table.sealed(&client).await);
         refuses_plaintext(&client).await;
+        let killed;
+        (writers, killed) = self.reencrypt(writers).await;
+        self.reencrypters += killed;
+        // The server was restarted meanwhile.
+        let client = postgres::connect(&self.server.config()).await;
+        compare(writers.iter().map(|writer| writer.journal().clone()), self.table.sealed(&client).await);
         rollback(&self.session, &Selection::All, &Pace::default(), &Silent).await.expect("goes back");
-        compare(journals(), self.table.plain(&client).await);
+        compare(writers.iter().map(|writer| writer.journal().clone()), self.table.plain(&client).await);
         (writers, rows)
     }
 

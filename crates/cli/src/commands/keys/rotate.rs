@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::Rotate;
 use crate::commands::Context;
+use crate::commands::jobs::time;
 use crate::commands::reencrypt::{self, Asked};
 use crate::commands::value::part;
 use crate::table::Table;
@@ -26,14 +27,14 @@ pub(super) async fn and_reencrypt(context: &Context<'_>, args: &Rotate) -> Resul
         .with_session_and_keys(async |session, enfold| {
             let rotated = rotate(context, args, enfold).await?;
             let leaving = Leaving { tenants: tenants(args, enfold).await?, ..Leaving::default() };
-            let asked = reencrypt::after_rotation(context, session, &args.ring, leaving, &args.reason).await?;
+            let asked = reencrypt::after_rotation(context, session, &args.ring, leaving, &args.reason, 0).await?;
             let document = document(context, args, &rotated, Some(&asked));
             context.screen.result(&document, |out| write(context, args, &rotated, Some(&asked), out))
         })
         .await
 }
 
-async fn rotate(context: &Context<'_>, args: &Rotate, enfold: &Enfold) -> Result<Vec<Rotated>> {
+pub(super) async fn rotate(context: &Context<'_>, args: &Rotate, enfold: &Enfold) -> Result<Vec<Rotated>> {
     let operator = enfold.operator()?;
     let tenants: Vec<OwnedPart> = args.tenant.iter().map(|text| part(text)).collect::<Result<_>>()?;
     let tenants: Vec<_> = tenants.iter().map(OwnedPart::as_part).collect();
@@ -51,11 +52,11 @@ async fn rotate(context: &Context<'_>, args: &Rotate, enfold: &Enfold) -> Result
 }
 
 /// The tags of the tenants that were named.
-async fn tenants(args: &Rotate, enfold: &Enfold) -> Result<std::collections::BTreeSet<String>> {
+pub(super) async fn tenants(args: &Rotate, enfold: &Enfold) -> Result<std::collections::BTreeSet<String>> {
     reencrypt::tags(enfold, &args.ring, &args.tenant).await
 }
 
-fn document(context: &Context<'_>, args: &Rotate, rotated: &[Rotated], asked: Option<&Asked>) -> Value {
+pub(super) fn document(context: &Context<'_>, args: &Rotate, rotated: &[Rotated], asked: Option<&Asked>) -> Value {
     let keys: Vec<Value> = rotated
         .iter()
         .map(|key| {
@@ -87,21 +88,7 @@ fn write(context: &Context<'_>, args: &Rotate, rotated: &[Rotated], asked: Optio
         let _ = writeln!(out, "Ring {} has no data key yet: its first value makes one.", args.ring);
         return;
     }
-    let mut table = Table::new(&["scope", "from", "to", "data key", "former data key"]);
-    for key in rotated.iter().take(SHOWN) {
-        table.row([
-            key.scope.to_string(),
-            key.previous_version.to_string(),
-            key.version.to_string(),
-            key.key.to_string(),
-            key.previous_key.map_or("none".to_owned(), |id| id.to_string()),
-        ]);
-    }
-    table.write(context.screen, out);
-    // Writing to a String cannot fail.
-    if rotated.len() > SHOWN {
-        let _ = writeln!(out, "and {} more (`--json` lists them)", rotated.len() - SHOWN);
-    }
+    write_table(context, rotated, out);
     let _ = writeln!(
         out,
         "\nRotated {} of ring {}: the new versions seal in every process within a second, the former ones open as before.",
@@ -119,8 +106,21 @@ fn write(context: &Context<'_>, args: &Rotate, rotated: &[Rotated], asked: Optio
     }
 }
 
-/// RFC 3339, to the second.
-fn time(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms)
-        .map_or_else(|_| String::new(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+/// The data keys that were rotated.
+pub(super) fn write_table(context: &Context<'_>, rotated: &[Rotated], out: &mut String) {
+    let mut table = Table::new(&["scope", "from", "to", "data key", "former data key"]);
+    for key in rotated.iter().take(SHOWN) {
+        table.row([
+            key.scope.to_string(),
+            key.previous_version.to_string(),
+            key.version.to_string(),
+            key.key.to_string(),
+            key.previous_key.map_or("none".to_owned(), |id| id.to_string()),
+        ]);
+    }
+    table.write(context.screen, out);
+    // Writing to a String cannot fail.
+    if rotated.len() > SHOWN {
+        let _ = writeln!(out, "and {} more (`--json` lists them)", rotated.len() - SHOWN);
+    }
 }

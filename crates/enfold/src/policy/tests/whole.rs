@@ -39,7 +39,9 @@ fn the_example_loads_whole() {
     let ring = &policy.rings["customers"];
     assert_eq!((ring.id.as_str(), ring.scope, ring.roots.len()), ("customers", Scope::Tenant, 2));
     assert_eq!(ring.labels["data_class"], "personal");
-    assert_eq!(ring.cadence, Some(Duration::from_secs(90 * 86_400)));
+    let rotation = &ring.rotation;
+    assert_eq!((rotation.cadence, rotation.enabled), (Some(Duration::from_secs(90 * 86_400)), true));
+    assert_eq!((rotation.reencrypt_batch_size, rotation.reencrypt_rate), (1_000, Some(17)));
     assert_eq!(ring.cache.stale_if_error, Duration::from_secs(1_800));
     assert!(ring.tenants["0f8fad5b-d9cb-469f-a165-70867728950e"].customer_key.starts_with("aws-kms://arn:aws:kms:"));
     assert_eq!(policy.rings["records"].record_wrap, RecordWrap::Ring);
@@ -151,7 +153,7 @@ proptest! {
     #[test]
     fn random_values_never_panic(
         table in prop_oneof!["database", "catalog", "trust", "log", "log.levels", "events", "rings.a", "rings.a.cache",
-            "rings.a.labels", "tables.t", "tables.t.columns.c", "tables.t.columns.c.indexes.i", "tables.t.indexes.i",
+            "rings.a.labels", "rings.a.rotation", "tables.t", "tables.t.columns.c", "tables.t.columns.c.indexes.i", "tables.t.indexes.i",
             "values.v", "jobs"],
         key in prop_oneof!["url", "operator_key", "level", "kms", "id", "roots", "scope", "cadence", "ttl", "tenant",
             "row_key", "ring", "mode", "same_as", "padding", "over", "column", "normalise", "bits", "rate", "lease"],

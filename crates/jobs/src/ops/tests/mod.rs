@@ -84,6 +84,10 @@ impl Keys for TestKeys {
         Ok(self.readers.lock().unwrap().clone())
     }
 
+    async fn rotate_due(&self, _: i64) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn codec(&self) -> &dyn Codec {
         &self.codec
     }

@@ -92,6 +92,17 @@ CREATE TABLE enfold.job_workers (
     job bigint,
     seen_at timestamptz NOT NULL
 );
+-- For people who look with psql.
+CREATE VIEW enfold.encryption_rotation_jobs AS
+SELECT j.id, j.target ->> 'policy_table' AS table_name,
+       ARRAY(SELECT c ->> 'name' FROM jsonb_array_elements(j.target -> 'columns') c) AS columns,
+       j.state, j.priority, j.requested_by, j.reason, j.rows_total,
+       coalesce(sum(c.rows_seen), 0)::bigint AS rows_seen, coalesce(sum(c.rows_changed), 0)::bigint AS rows_changed,
+       (SELECT count(DISTINCT e.row_label) FROM enfold.job_errors e WHERE e.job = j.id AND NOT e.settled) AS rows_failed,
+       j.last_error, j.created_at, j.changed_at,
+       CASE WHEN j.state IN ('completed', 'completed_with_errors', 'cancelled') THEN j.changed_at END AS ended_at
+FROM enfold.jobs j LEFT JOIN enfold.job_chunks c ON c.job = j.id
+WHERE j.goal = 'reencrypt' GROUP BY j.id;
 ",
 ];
 

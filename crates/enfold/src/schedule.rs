@@ -1,0 +1,120 @@
+//! The policy's schedule: which data keys are due to be rotated, and rotating them once whoever else tries.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::catalog::Purpose;
+use crate::events::CallContext;
+use crate::handle::Enfold;
+use crate::keyring::{KeyRing, ScopeId};
+use crate::operator::Operator;
+use crate::rotation::Rotated;
+
+/// When a data key is due, by its ring's cadence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Due {
+    /// The scope, as the catalog spells it.
+    pub scope: String,
+    /// The version that seals.
+    pub version: u32,
+    /// Milliseconds since 1970.
+    pub due_ms: i64,
+}
+
+/// What the schedule says of one ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RingSchedule {
+    /// The policy's name of the ring.
+    pub ring: String,
+    /// Whether workers act on it.
+    pub enabled: bool,
+    /// How old a data key becomes before it is due, in milliseconds.
+    pub cadence_ms: i64,
+    /// Data keys that seal, and when each is due; soonest first.
+    pub keys: Vec<Due>,
+}
+
+impl RingSchedule {
+    /// Those that are due at this moment, in milliseconds since 1970.
+    pub fn due(&self, now_ms: i64) -> &[Due] {
+        &self.keys[..self.keys.partition_point(|key| key.due_ms <= now_ms)]
+    }
+
+    /// Those of them that have been due for longer than a tenth of the cadence: nobody seems to see to it.
+    pub fn overdue(&self, now_ms: i64) -> &[Due] {
+        self.due(now_ms.saturating_sub(self.cadence_ms / 10))
+    }
+}
+
+impl Enfold {
+    /// Every ring that has a cadence, with the data keys that seal there. No key service is asked.
+    pub async fn schedule(&self) -> Result<Vec<RingSchedule>> {
+        let mut rings = Vec::new();
+        for (name, ring) in &self.0.rings {
+            let Some(cadence) = ring.policy.rotation.cadence else { continue };
+            let cadence = i64::try_from(cadence.as_millis()).unwrap_or(i64::MAX);
+            let made = ring.sealing_versions().await?;
+            let due = |(scope, (version, made)): (String, (u32, i64))| Due {
+                scope,
+                version,
+                due_ms: made.saturating_add(cadence),
+            };
+            let mut keys: Vec<Due> = made.into_iter().map(due).collect();
+            keys.sort_by(|a, b| (a.due_ms, &a.scope).cmp(&(b.due_ms, &b.scope)));
+            let enabled = ring.policy.rotation.enabled;
+            rings.push(RingSchedule { ring: name.clone(), enabled, cadence_ms: cadence, keys });
+        }
+        Ok(rings)
+    }
+
+    /// Whether the operators' key is at hand.
+    pub fn has_operator_key(&self) -> bool {
+        self.operator().is_ok()
+    }
+}
+
+impl Operator {
+    /// Rotates what is due at `now_ms` (milliseconds since 1970), where the ring's schedule is enabled and its window holds
+    /// the moment. Ring by ring, with what was rotated there.
+    ///
+    /// Any number of processes may try: a data key is rotated once, because each names the version that it found due.
+    ///
+    /// # Errors
+    /// `Busy` where another process was quicker with the ring that comes next.
+    pub async fn rotate_due(&self, now_ms: i64, context: &CallContext) -> Result<Vec<(String, Vec<Rotated>)>> {
+        let mut all = Vec::new();
+        for schedule in self.enfold.schedule().await? {
+            let ring = self.enfold.ring(&schedule.ring)?;
+            let open = ring.policy.rotation.window.is_none_or(|window| window.holds(now_ms));
+            let due = schedule.due(now_ms);
+            if !schedule.enabled || !open || due.is_empty() {
+                continue;
+            }
+            let mut scopes: Vec<(ScopeId, u32)> = Vec::with_capacity(due.len());
+            for key in due {
+                scopes.push((key.scope.parse()?, key.version));
+            }
+            all.push((schedule.ring.clone(), self.rotate_from(ring, &scopes, context).await?));
+        }
+        Ok(all)
+    }
+}
+
+impl KeyRing {
+    /// Of each scope the version that seals, and when it was made. A version that was stored and not announced is none of
+    /// them.
+    async fn sealing_versions(&self) -> Result<BTreeMap<String, (u32, i64)>> {
+        let view = self.view().await?;
+        let (mut sealing, mut after) = (BTreeMap::new(), None);
+        while let Some(page) = self.next_rows(&mut after).await? {
+            for row in page.into_iter().filter(|row| row.purpose == Purpose::Seal) {
+                if view.state.sealing_version(Purpose::Seal, &row.scope) == row.version {
+                    sealing.insert(row.scope, (row.version, row.created_ms));
+                }
+            }
+        }
+        Ok(sealing)
+    }
+}
