@@ -37,6 +37,10 @@ pub enum EventKind {
     KeyMade,
     /// A data key was unwrapped: a key service was asked.
     KeyUsed,
+    /// Data keys were given other wraps; `count` says how many.
+    KeysRewrapped,
+    /// A root key was registered, rotated, retired, disabled, taken back or restored; `detail` says which and what.
+    RootKey,
     /// Something was refused; `code` says why.
     Refused,
     /// Events were lost because sinks could not keep up; `count` says how many.
@@ -80,7 +84,7 @@ pub struct Event {
     /// The error's code, where something was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// The error's line, which holds no value.
+    /// The error's line or what was done, which holds no value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,6 +127,13 @@ impl Event {
     #[must_use]
     pub fn ring(mut self, ring: &str) -> Self {
         self.ring = Some(ring.to_owned());
+        self
+    }
+
+    /// What was done, in words that hold no value.
+    #[must_use]
+    pub fn detail(mut self, says: impl Into<String>) -> Self {
+        self.detail = Some(says.into());
         self
     }
 

@@ -98,12 +98,12 @@ fn roles(names: &RoleNames) -> Vec<String> {
     make.to_vec()
 }
 
-/// Schema `enfold` and every table in it are the owner's.
+/// Schema `enfold` and every table and view in it are the owner's.
 fn belongs(names: &RoleNames) -> String {
     let owner = literal(&names.owner);
     block(&format!(
         "DECLARE t regclass; BEGIN EXECUTE pg_catalog.format('ALTER SCHEMA enfold OWNER TO %I', {owner}); \
-         FOR t IN SELECT oid FROM pg_catalog.pg_class WHERE relnamespace = 'enfold'::regnamespace AND relkind = 'r' LOOP \
+         FOR t IN SELECT oid FROM pg_catalog.pg_class WHERE relnamespace = 'enfold'::regnamespace AND relkind IN ('r', 'v') LOOP \
          EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO %I', t, {owner}); END LOOP; END;"
     ))
 }
