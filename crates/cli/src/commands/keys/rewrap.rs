@@ -159,20 +159,20 @@ fn write(outcome: &Rewrapped, left: &RewrapPlan, started: Instant, out: &mut Str
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "Rewrapped {} data keys: {} new wraps, {} removed, in {:.1} s. Each new wrap was opened and compared. No row was read.",
+        "Rewrapped {} data keys: {} new wraps, {} removed, in {:.1} s. Each wrap that is relied on was opened and compared. No row was read.",
         count(outcome.done),
         count(outcome.wrapped),
         count(outcome.dropped),
         started.elapsed().as_secs_f64()
     );
-    if outcome.overtaken > 0 {
-        let _ = writeln!(out, "{} were changed by others meanwhile and left to them.", count(outcome.overtaken));
-    }
-    if outcome.failed > 0 {
-        let _ = writeln!(out, "{} stay as they were.", count(outcome.failed));
-    }
-    if left.to_do > 0 {
-        let _ = writeln!(out, "{} are still to do.", count(left.to_do));
+    for (says, keys) in [
+        ("Changed by others meanwhile and left to them", outcome.overtaken),
+        ("Refused and left as they were", outcome.failed),
+        ("Still to do", left.to_do.saturating_sub(outcome.failed)),
+    ] {
+        if keys > 0 {
+            let _ = writeln!(out, "{says}: {} data key{}.", count(keys), if keys == 1 { "" } else { "s" });
+        }
     }
 }
 
