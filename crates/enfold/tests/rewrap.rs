@@ -329,7 +329,7 @@ async fn a_run_that_is_told_to_end_says_where_and_another_goes_on_from_there() {
     scene.world.kms.retire_old_versions();
     scene.all_open(&scene.process(&[OLD]).await).await;
     let rest = rewrap(&enfold, &RewrapOptions { after: Some(before[2].id), ..renew }).await.unwrap();
-    assert_eq!(rest.done as usize, before.len() - 3);
+    assert_eq!(rest.done, before.len() as u64 - 3);
 }
 
 #[tokio::test]
