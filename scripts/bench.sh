@@ -12,6 +12,8 @@ cargo bench --locked -p enfold --bench keyring | tee -a $out
 scripts/services.sh start aws >/dev/null
 scripts/services.sh start openbao >/dev/null
 cargo bench --locked -p enfold --features aws,vault --bench cold_start | tee -a $out
+scripts/services.sh start postgres >/dev/null
+cargo bench --locked -p enfold --features aws,vault --bench rewrap | tee -a $out
 cargo bench --locked -p enfold-jobs --bench protect | tee -a $out
 python3 - <<'PY'
 import json

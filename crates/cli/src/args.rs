@@ -1,12 +1,14 @@
 //! The command line: what may be typed. Secrets never are; they come by file, standard input or environment.
 
 mod reencrypt;
+mod root_keys;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, Uses, Worker};
+pub(crate) use self::reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, Uses, Worker};
+pub(crate) use self::root_keys::{ImportKey, ListKeys, Register, Rewrap, RootStateArg, RotateRoot, SetRoot, ShowKey};
 
 /// A build on the FIPS module says so.
 const VERSION: &str =
@@ -74,7 +76,7 @@ pub(crate) enum Command {
     Seal(Value),
     /// Open an envelope read from standard input, or many.
     Open(Value),
-    /// Look at the data keys, and rotate them.
+    /// Look at data keys and root keys, rotate them, and move data keys from one root key to another.
     #[command(subcommand)]
     Keys(Keys),
     /// Have workers bring what is under former data keys under those of now.
@@ -319,6 +321,22 @@ pub(crate) enum Keys {
     Enable(Enable),
     /// Say who sealed and opened what under data keys, from the log of events in the catalog.
     Uses(Uses),
+    /// Show data keys, a page at a time, or root keys.
+    List(ListKeys),
+    /// Show a data key or a root key.
+    Show(ShowKey),
+    /// Ask a root key's service about it, and write down what it says and what people call the key.
+    Register(Register),
+    /// Restore the record of a root key that was deleted, from what `show --json` printed.
+    Import(ImportKey),
+    /// Ask the services about all root keys, and have every running process look at its keys again.
+    Refresh,
+    /// Retire or disable a root key, or take that back. Needs the operators' key.
+    SetRoot(SetRoot),
+    /// Have a root key's service make a new version.
+    RotateRoot(RotateRoot),
+    /// Wrap data keys again, by the root keys that the policy names now and by their newest versions. Reads no row.
+    Rewrap(Rewrap),
 }
 
 #[derive(Args, Debug)]

@@ -10,18 +10,17 @@ fn markdown() -> String {
     root.build();
     let mut out = String::from("# The command\n\nGenerated from the program; `make bless` rewrites it.\n");
     section(&mut root, "enfold", &mut out);
-    let names: Vec<String> = root.get_subcommands().map(|c| c.get_name().to_owned()).collect();
-    for name in names.iter().filter(|n| *n != "help") {
-        if let Some(command) = root.find_subcommand_mut(name) {
-            section(command, &format!("enfold {name}"), &mut out);
-        }
-    }
     out
 }
 
+/// A command, and those below it.
 fn section(command: &mut clap::Command, title: &str, out: &mut String) {
     let help = command.render_long_help().to_string();
     out.push_str(&format!("\n## `{title}`\n\n```text\n{}\n```\n", help.trim_end()));
+    for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+        let title = format!("{title} {}", below.get_name());
+        section(below, &title, out);
+    }
 }
 
 #[test]

@@ -157,7 +157,12 @@ impl Screen {
     }
 
     pub(crate) fn progress(&self, what: &str) -> Progress {
-        Progress::new(what, !self.json, io::stderr().is_terminal())
+        self.progress_of(what, "rows")
+    }
+
+    /// As [`Self::progress`], of something else than rows.
+    pub(crate) fn progress_of(&self, what: &str, noun: &'static str) -> Progress {
+        Progress::new(what, noun, !self.json, io::stderr().is_terminal())
     }
 }
 
@@ -230,6 +235,7 @@ pub(crate) struct Progress {
     bar: Option<indicatif::ProgressBar>,
     lines: Option<std::sync::Mutex<Lines>>,
     what: String,
+    noun: &'static str,
 }
 
 struct Lines {
@@ -241,13 +247,13 @@ struct Lines {
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Progress {
-    fn new(what: &str, shown: bool, terminal: bool) -> Self {
+    fn new(what: &str, noun: &'static str, shown: bool, terminal: bool) -> Self {
         let now = Instant::now();
         let bar = (shown && terminal).then(|| {
             let bar = indicatif::ProgressBar::new(0);
-            let style = indicatif::ProgressStyle::with_template(
-                "{msg:24!} {bar:30} {human_pos}/{human_len} rows, {per_sec}, {eta} left",
-            );
+            let template =
+                format!("{{msg:24!}} {{bar:30}} {{human_pos}}/{{human_len}} {noun}, {{per_sec}}, {{eta}} left");
+            let style = indicatif::ProgressStyle::with_template(&template);
             if let Ok(style) = style {
                 bar.set_style(style);
             }
@@ -255,7 +261,7 @@ impl Progress {
             bar
         });
         let lines = (shown && !terminal).then(|| std::sync::Mutex::new(Lines { started: now, printed: now }));
-        Self { bar, lines, what: what.to_owned() }
+        Self { bar, lines, what: what.to_owned(), noun }
     }
 
     pub(crate) fn set(&self, done: u64, total: u64) {
@@ -273,7 +279,8 @@ impl Progress {
         let seconds = now.duration_since(lines.started).as_secs_f64();
         let rate = done as f64 / seconds.max(0.001);
         let left = (total.saturating_sub(done)) as f64 / rate.max(0.001);
-        talk(&format!("{}: {done} of {total} rows, {rate:.0} rows/s, {left:.0} s left\n", self.what));
+        let (what, noun) = (&self.what, self.noun);
+        talk(&format!("{what}: {done} of {total} {noun}, {rate:.0} {noun}/s, {left:.0} s left\n"));
     }
 
     pub(crate) fn finish(&self) {

@@ -340,6 +340,11 @@ where
         }
     }
 
+    /// What it holds a value of.
+    pub(crate) fn held(&self) -> Vec<K> {
+        self.lock().slots.iter().filter(|(_, slot)| slot.held.is_some()).map(|(key, _)| key.clone()).collect()
+    }
+
     /// Throws everything away: for a hook that runs after a VM snapshot was restored, and when an epoch was refused.
     pub(crate) fn clear(&self) {
         self.lock().slots.clear();

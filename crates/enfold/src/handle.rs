@@ -349,8 +349,8 @@ impl Builder {
         for (name, ring) in &self.policy.rings {
             let mut providers = Vec::with_capacity(ring.roots.len());
             for root in &ring.roots {
-                let (id, kms) = known(&registry, &**catalog, root).await?;
-                providers.push(Provider::new(id, kms));
+                let (ids, kms) = known(&registry, &**catalog, root).await?;
+                providers.push(Provider::new(ids, kms));
             }
             let mut customers = Vec::with_capacity(ring.tenants.len());
             for (tenant, policy) in &ring.tenants {
@@ -407,16 +407,16 @@ fn operator_key_file(policy: &Policy) -> PathBuf {
     }
 }
 
-/// The provider of a root key, and the id by which the catalog knows it.
+/// The provider of a root key, and the ids by which the catalog knows it.
 async fn known(
     registry: &Registry,
     catalog: &dyn Catalog,
     root: &str,
-) -> Result<(KeyId, Arc<dyn KeyManagementService>)> {
+) -> Result<(Vec<KeyId>, Arc<dyn KeyManagementService>)> {
     let kms = Arc::clone(registry.get(&root.parse::<KeyUri>()?)?);
     let id = KeyId::random().map_err(|e| crate::core_error(e, "cannot name a root key"))?;
-    let entered = catalog.ensure_root(&RootKey { id, uri: kms.uri().to_string() }).await?;
-    Ok((entered.id, kms))
+    let entered = catalog.ensure_root(&RootKey::new(id, kms.uri().as_str())).await?;
+    Ok((entered.ids(), kms))
 }
 
 /// Local root keys that there never were are made, where a policy may use them at all. One that the catalog knows has

@@ -58,6 +58,7 @@ mod cache;
 pub mod catalog;
 pub mod clock;
 mod column;
+mod data_keys;
 pub mod db;
 pub mod error;
 pub mod events;
@@ -72,6 +73,7 @@ mod oversight;
 pub mod policy;
 mod private_file;
 mod registry;
+mod root_keys;
 mod rotation;
 mod schedule;
 mod shared_cache;
@@ -81,16 +83,19 @@ mod tls;
 mod watch;
 
 pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, SealRequest, Source};
+pub use data_keys::{DataKeyRecord, WrapRecord};
 pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;
 pub use handle::{Builder, Enfold};
 pub use keyring::{
-    Concern, ConcernAbout, CustomerWraps, Leaving, Repaired, RingWraps, RootHealth, RootWraps, ScopeId, SelfTest, Tried,
+    Concern, ConcernAbout, CustomerWraps, Leaving, Repaired, RewrapOptions, RewrapPlan, Rewrapped, RingWraps,
+    RootCalls, RootHealth, RootWraps, ScopeId, SelfTest, Tried,
 };
 pub use metrics::Metrics;
 pub use operator::{Operator, SignedCustomers};
 pub use oversight::RingEpoch;
+pub use root_keys::{RootProof, RootRecord};
 pub use rotation::{Rotated, Whose};
 pub use schedule::{Due, RingSchedule};
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};

@@ -3,6 +3,8 @@
 //! Every change is a new state: the one that is there is verified first, changed, given the next epoch, signed and
 //! published together with the rows that it concerns. If somebody else published meanwhile, it is done again on theirs.
 
+mod roots;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -201,13 +203,16 @@ impl Operator {
     }
 
     pub(crate) async fn change(&self, ring: &Arc<KeyRing>, change: impl Fn(&View) -> Result<Changed>) -> Result<()> {
+        let changed = |view: &View| Ok(Some(change(view)?).filter(|(state, _)| *state != view.state));
+        self.publish(ring, changed).await
+    }
+
+    /// Nothing is published where there is no state to publish.
+    async fn publish(&self, ring: &Arc<KeyRing>, next: impl Fn(&View) -> Result<Option<Changed>>) -> Result<()> {
         for _ in 0..TRIES {
             ring.look().await?;
             let view = ring.view().await?;
-            let (mut state, rows) = change(&view)?;
-            if state == view.state {
-                return Ok(());
-            }
+            let Some((mut state, rows)) = next(&view)? else { return Ok(()) };
             state.epoch = view.state.epoch + 1;
             let signed = self.key.sign(&state)?;
             if ring.catalog.publish(&signed, Some(view.state.epoch), &rows).await? {

@@ -9,7 +9,7 @@ use crate::handle::{Enfold, Inner};
 const EVERY: Duration = Duration::from_millis(500);
 /// How often an application says that it still runs, in looks.
 const SIGN_OF_LIFE: u32 = 60;
-/// How often wraps that are missing are tried again, in looks.
+/// How often wraps that are missing are tried again, and the ids of root keys read, in looks.
 const REPAIR: u32 = 60;
 
 /// Begins to look where a tokio runtime is current; without one, each use looks when it must. Ends with the last handle.
@@ -31,6 +31,11 @@ async fn look_until_gone(inner: Weak<Inner>) {
                 && let Err(error) = ring.repair_if_due().await
             {
                 tracing::warn!(target: "enfold::keyring", ring = ring.name, "cannot complete the wraps of data keys: {error}");
+            }
+            if looks.is_multiple_of(REPAIR)
+                && let Err(error) = ring.refresh_names().await
+            {
+                tracing::debug!(target: "enfold::keyring", ring = ring.name, "cannot read the ids of root keys: {error}");
             }
         }
         let enfold = Enfold(inner);

@@ -223,6 +223,9 @@ cut_off! {
     fn takes_customer_layers(&self) -> ();
     fn ensure_root(&self, root: &enfold::catalog::RootKey) -> enfold::catalog::RootKey;
     fn roots(&self) -> Vec<enfold::catalog::RootKey>;
+    fn describe_root(&self, uri: &str, about: &enfold::catalog::RootAbout) -> ();
+    fn restore_root(&self, uri: &str, id: enfold::KeyId) -> enfold::catalog::RootKey;
+    fn swap_wraps(&self, ring: &str, swaps: &[enfold::catalog::Swap]) -> Vec<bool>;
     fn insert_key(&self, key: &enfold::catalog::DataKeyRow) -> enfold::catalog::Inserted;
     fn key(&self, ring: &str, id: enfold::KeyId) -> Option<enfold::catalog::DataKeyRow>;
     fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Option<enfold::catalog::DataKeyRow>;
@@ -236,6 +239,7 @@ cut_off! {
     fn applications(&self, since_ms: i64) -> Vec<enfold::catalog::Application>;
     fn append_events(&self, events: &[enfold::events::Event]) -> ();
     fn events(&self, limit: u32) -> Vec<enfold::events::Event>;
+    fn uses(&self, keys: &[enfold::KeyId], since_ms: i64) -> Vec<enfold::catalog::KeyUse>;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use enfold::kms::{
     WrappedKey,
 };
 use enfold::policy::{Mode, Policy};
+use enfold::state::RootState;
 use enfold::{Code, Enfold, Part, Place, Result, RingWraps, RootWraps, Tried};
 
 const ACME: Place<'static> = Place::tenant(Part::Text("acme"));
@@ -65,8 +66,14 @@ async fn sealing_goes_on_while_one_of_two_does_not_answer_and_the_missing_wraps_
     let on = async || wraps_of_main(&two.process("").await).await;
     // Two of the ring itself, made while both answered, and the one of this column.
     let all = two.rows().await.len() as u64;
-    let root =
-        |root: &str, keys, alone| RootWraps { root: root.to_owned(), in_policy: true, keys, alone, by_key: [].into() };
+    let root = |root: &str, keys, alone| RootWraps {
+        root: root.to_owned(),
+        in_policy: true,
+        state: RootState::Active,
+        keys,
+        alone,
+        by_key: [].into(),
+    };
     let wraps = on().await;
     assert_eq!((wraps.keys, wraps.incomplete, wraps.closed), (all, 1, 0));
     assert_eq!(wraps.roots, [root("memory:root", all, 1), root("memory:second", all - 1, 0)]);
@@ -263,6 +270,7 @@ async fn wraps_by_a_root_key_that_the_policy_dropped_open_nothing_and_are_counte
     let root = |root: &str, in_policy, keys, alone| RootWraps {
         root: root.to_owned(),
         in_policy,
+        state: RootState::Active,
         keys,
         alone,
         by_key: [].into(),

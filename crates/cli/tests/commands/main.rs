@@ -17,6 +17,9 @@ mod harness;
 #[cfg(feature = "postgres")]
 mod index_build;
 mod interrupt;
+mod keys;
+#[cfg(all(feature = "vault", feature = "postgres"))]
+mod keys_killed;
 mod local_key;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;

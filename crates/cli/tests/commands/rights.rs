@@ -101,6 +101,38 @@ async fn each_role_that_is_printed_has_every_right_of_its_duty_and_the_others_ar
 }
 
 #[tokio::test]
+async fn a_worker_may_move_data_keys_an_application_may_not_and_who_looks_may_look() {
+    let mut scene = Scene::new().await;
+    scene.policy = scene.policy.replace("[\"local:root.key\"]", "[\"local:second.key\", \"local:root.key\"]");
+    let (rewrap, register) =
+        (["keys", "rewrap", "main", "--yes"], ["keys", "register", "local:root.key", "--alias", "a"]);
+    scene.become_role("app");
+    for args in [&rewrap[..], &register] {
+        let ran = scene.shop.run(args);
+        assert!(ran.code == 1 && ran.stderr.contains("code: database-denied"), "{args:?}: {}", ran.stderr);
+    }
+    scene.become_role("worker");
+    scene.shop.ok(&register);
+    scene.shop.ok(&rewrap);
+    scene.shop.ok(&["keys", "set-root", "local:root.key", "retired", "--yes"]);
+    scene.shop.ok(&["keys", "rewrap", "main", "--from", "local:root.key", "--drop", "--yes"]);
+    scene.become_role("audit");
+    scene.shop.ok(&["keys", "wraps"]);
+    for role in ["worker", "audit"] {
+        scene.sql(&format!("SET ROLE NAME_the_{role}")).await;
+        let sql = "SELECT count(*) FILTER (WHERE kind = 'data' AND wraps = 1), count(*) FILTER (WHERE root_alias = 'a') \
+                   FROM enfold.encryption_keys";
+        let seen = scene.admin.query_one(sql, &[]).await.expect("the view");
+        assert!(seen.get::<_, i64>(0) > 0 && seen.get::<_, i64>(1) == 1, "{seen:?}");
+        scene.sql("RESET ROLE").await;
+    }
+    scene.sql("SET ROLE NAME_the_app").await;
+    assert!(scene.admin.query_one("SELECT count(*) FROM enfold.encryption_keys", &[]).await.is_err());
+    scene.sql("RESET ROLE").await;
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn a_right_that_was_taken_from_a_role_is_named_with_the_statement_that_gives_it_back() {
     let scene = Scene::new().await;
     let hidden = scene.hidden();

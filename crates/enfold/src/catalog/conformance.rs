@@ -5,8 +5,8 @@ use std::sync::Arc;
 use enfold_core::KeyId;
 
 use super::{
-    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, MemoryCatalog, Purpose, RootKey,
-    SignedState, Wrap,
+    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, MemoryCatalog, Purpose, RootAbout,
+    RootKey, SignedState, Swap, Wrap,
 };
 use crate::Code;
 use crate::events::{Event, EventKind};
@@ -41,6 +41,8 @@ macro_rules! conformance {
 
 conformance! {
     a_root_key_has_one_id_for_ever
+    what_is_known_of_a_root_key_comes_back_and_is_replaced
+    a_root_key_gets_its_former_id_back_and_keeps_the_one_it_had_since
     a_data_key_comes_back_as_it_was_stored
     a_customers_layer_comes_back_as_it_was_stored
     the_second_maker_of_a_version_gets_the_first_ones_key
@@ -51,6 +53,8 @@ conformance! {
     of_concurrent_publications_one_wins
     a_publication_changes_keys_with_the_state_or_not_at_all
     wraps_are_added_only_to_the_row_that_was_seen
+    wraps_are_replaced_only_in_rows_that_were_seen
+    of_two_who_replace_the_same_wraps_each_row_takes_one
     an_application_is_there_once_for_each_instance
     events_come_back_newest_first
     uses_of_a_key_are_summed_by_who_did_it_where
@@ -92,11 +96,47 @@ fn state(epoch: u64) -> SignedState {
 }
 
 async fn a_root_key_has_one_id_for_ever(catalog: Tried) {
-    let first = RootKey { id: id(1), uri: "aws-kms://eu/alias/a".into() };
-    let second = RootKey { id: id(2), uri: first.uri.clone() };
-    assert_eq!(catalog.ensure_root(&first).await.unwrap(), first);
-    assert_eq!(catalog.ensure_root(&second).await.unwrap(), first);
-    assert_eq!(catalog.roots().await.unwrap(), [first]);
+    let first = RootKey::new(id(1), "aws-kms://eu/alias/a");
+    let second = RootKey::new(id(2), first.uri.clone());
+    let made = catalog.ensure_root(&first).await.unwrap();
+    assert_eq!((made.id, &made.uri), (first.id, &first.uri));
+    assert_eq!(catalog.ensure_root(&second).await.unwrap(), made);
+    assert!(made.about.created_ms.is_some());
+    assert_eq!(catalog.roots().await.unwrap(), [made]);
+}
+
+async fn what_is_known_of_a_root_key_comes_back_and_is_replaced(catalog: Tried) {
+    let root = catalog.ensure_root(&RootKey::new(id(1), "aws-kms://eu/alias/a")).await.unwrap();
+    let about = RootAbout {
+        alias: Some("orders".into()),
+        description: Some("of the shop".into()),
+        resolved: Some("arn:aws:kms:eu:1:key/2".into()),
+        service_state: Some("enabled".into()),
+        version: Some(3),
+        created_ms: Some(1),
+        described_ms: Some(1_700_000_000_123),
+        rotated_ms: Some(1_700_000_000_000),
+    };
+    catalog.describe_root(&root.uri, &about).await.unwrap();
+    let kept = RootAbout { created_ms: root.about.created_ms, ..about };
+    assert_eq!(catalog.roots().await.unwrap(), [RootKey { about: kept, ..root.clone() }]);
+    catalog.describe_root(&root.uri, &RootAbout::default()).await.unwrap();
+    assert_eq!(catalog.roots().await.unwrap(), std::slice::from_ref(&root));
+    catalog.describe_root("local:other", &RootAbout::default()).await.unwrap();
+    assert_eq!(catalog.roots().await.unwrap(), [root], "nothing was made");
+}
+
+async fn a_root_key_gets_its_former_id_back_and_keeps_the_one_it_had_since(catalog: Tried) {
+    let made = catalog.restore_root("local:a", id(1)).await.unwrap();
+    assert_eq!((made.id, made.other_ids), (id(1), vec![]), "there was no record");
+    catalog.ensure_root(&RootKey::new(id(2), "local:b")).await.unwrap();
+    for _ in 0..2 {
+        let restored = catalog.restore_root("local:b", id(3)).await.unwrap();
+        assert_eq!((restored.id, restored.other_ids), (id(3), vec![id(2)]));
+    }
+    let again = catalog.restore_root("local:b", id(4)).await.unwrap();
+    assert_eq!((again.id, again.other_ids.clone()), (id(4), vec![id(3), id(2)]));
+    assert!(catalog.roots().await.unwrap().contains(&again));
 }
 
 async fn a_data_key_comes_back_as_it_was_stored(catalog: Tried) {
@@ -235,6 +275,49 @@ async fn wraps_are_added_only_to_the_row_that_was_seen(catalog: Tried) {
     assert!(catalog.key("ring", id(2)).await.unwrap() == Some(key(2, "ring", 2)));
 }
 
+fn swap(byte: u8, by: u8) -> Swap {
+    let before = key(byte, "ring", u32::from(byte));
+    let wraps =
+        vec![Wrap { root: "local:a_".into(), wrapped: vec![by] }, Wrap { root: "vault://n".into(), wrapped: vec![by] }];
+    Swap { key: DataKeyRow { wraps, mac: vec![by; 32], ..before.clone() }, expected: before.mac }
+}
+
+async fn wraps_are_replaced_only_in_rows_that_were_seen(catalog: Tried) {
+    for byte in 1..=3 {
+        catalog.insert_key(&key(byte, "ring", u32::from(byte))).await.unwrap();
+    }
+    let (done, mut late, gone) = (swap(3, 9), swap(1, 9), swap(4, 9));
+    late.expected = vec![8; 32];
+    let swapped = catalog.swap_wraps("ring", &[done.clone(), late, gone]).await.unwrap();
+    assert_eq!(swapped, [true, false, false]);
+    assert!(catalog.keys("ring", None, 9).await.unwrap() == [key(1, "ring", 1), key(2, "ring", 2), done.key.clone()]);
+    assert_eq!(catalog.swap_wraps("ring", std::slice::from_ref(&done)).await.unwrap(), [false], "once is enough");
+    assert_eq!(catalog.swap_wraps("other", &[swap(1, 9)]).await.unwrap(), [false]);
+    assert!(catalog.swap_wraps("ring", &[]).await.unwrap().is_empty());
+}
+
+async fn of_two_who_replace_the_same_wraps_each_row_takes_one(catalog: Tried) {
+    for byte in 1..=50 {
+        catalog.insert_key(&key(byte, "ring", u32::from(byte))).await.unwrap();
+    }
+    let one = |by: u8, backwards: bool| {
+        let catalog = Arc::clone(&catalog);
+        let mut swaps: Vec<_> = (1..=50).map(|byte| swap(byte, by)).collect();
+        if backwards {
+            swaps.reverse();
+        }
+        tokio::spawn(async move {
+            let swapped = catalog.swap_wraps("ring", &swaps).await.unwrap();
+            swapped.into_iter().filter(|swapped| *swapped).count()
+        })
+    };
+    let (a, b) = (one(101, false), one(102, true));
+    assert_eq!(a.await.unwrap() + b.await.unwrap(), 50);
+    for row in catalog.keys("ring", None, 100).await.unwrap() {
+        assert!(row.wraps.len() == 2 && row.wraps.iter().all(|wrap| wrap.wrapped == row.mac[..1]), "{}", row.id);
+    }
+}
+
 async fn an_application_is_there_once_for_each_instance(catalog: Tried) {
     let application = |instance: &str, version: &str, last_seen_ms| Application {
         name: "shop".into(),
@@ -307,7 +390,7 @@ async fn a_catalog_without_tables_and_one_of_a_newer_program_are_refused() {
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute(
-            "INSERT INTO enfold_migrations (series, version, name, checksum) VALUES ('catalog', 3, 'x', x'00')",
+            "INSERT INTO enfold_migrations (series, version, name, checksum) VALUES ('catalog', 4, 'x', x'00')",
             [],
         )
         .unwrap();
@@ -325,6 +408,14 @@ async fn on_the_earlier_schema(catalog: &dyn Catalog) {
     let refused = catalog.insert_key(&layered(2, "tenant@ab", 1)).await.err().unwrap();
     assert_eq!(refused.code(), Code::CatalogVersion);
     assert_eq!(catalog.takes_customer_layers().await.unwrap_err().code(), Code::CatalogVersion);
+    let root = RootKey::new(id(3), "local:a");
+    assert_eq!(catalog.ensure_root(&root).await.unwrap(), root);
+    assert_eq!(catalog.roots().await.unwrap(), [root]);
+    let described = catalog.describe_root("local:a", &RootAbout::default()).await;
+    assert_eq!(described.unwrap_err().code(), Code::CatalogVersion);
+    assert_eq!(catalog.restore_root("local:a", id(4)).await.unwrap_err().code(), Code::CatalogVersion);
+    assert_eq!(catalog.swap_wraps("ring", &[swap(1, 1)]).await.unwrap(), [true]);
+    catalog.swap_wraps("ring", &[Swap { key: key(1, "ring", 1), expected: vec![1; 32] }]).await.unwrap();
     assert!(catalog.key("ring", id(2)).await.unwrap().is_none(), "nothing was written");
 }
 
@@ -394,7 +485,7 @@ async fn a_role_that_may_only_read_finds_the_root_keys_that_are_there() {
     let endpoint = crate::db::postgres::Endpoint::parse_text(&database.url()).unwrap();
     let catalog = super::PostgresCatalog::connect(endpoint).await.unwrap();
     catalog.migrate().await.unwrap();
-    let root = RootKey { id: KeyId::from_bytes([1; 16]), uri: "local:a".to_owned() };
+    let root = RootKey::new(KeyId::from_bytes([1; 16]), "local:a");
     catalog.ensure_root(&root).await.unwrap();
     let admin = database.connect().await;
     let name: String = admin.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
@@ -408,9 +499,9 @@ async fn a_role_that_may_only_read_finds_the_root_keys_that_are_there() {
     let reader = super::PostgresCatalog::connect(crate::db::postgres::Endpoint::parse_text(&url).unwrap()).await;
     let reader = reader.unwrap();
     let found = reader.ensure_root(&root).await;
-    let new = RootKey { id: KeyId::from_bytes([2; 16]), uri: "local:b".to_owned() };
+    let new = RootKey::new(KeyId::from_bytes([2; 16]), "local:b");
     let refused = reader.ensure_root(&new).await;
     admin.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
-    assert_eq!(found.unwrap(), root);
+    assert_eq!(found.unwrap().id, root.id);
     assert_eq!(refused.unwrap_err().code(), Code::DatabaseDenied);
 }

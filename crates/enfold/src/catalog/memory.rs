@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use enfold_core::KeyId;
 
 use super::model::USES;
-use super::{Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootKey, SignedState};
+use super::{
+    Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState, Swap, restored,
+};
 use crate::Result;
 use crate::events::Event;
 
@@ -52,12 +54,32 @@ impl Catalog for MemoryCatalog {
         if let Some(known) = tables.roots.iter().find(|r| r.uri == root.uri) {
             return Ok(known.clone());
         }
-        tables.roots.push(root.clone());
-        Ok(root.clone())
+        let mut made = root.clone();
+        made.about.created_ms = Some(jiff::Timestamp::now().as_millisecond());
+        tables.roots.push(made.clone());
+        Ok(made)
     }
 
     async fn roots(&self) -> Result<Vec<RootKey>> {
         Ok(self.tables().roots.clone())
+    }
+
+    async fn describe_root(&self, uri: &str, about: &RootAbout) -> Result<()> {
+        if let Some(root) = self.tables().roots.iter_mut().find(|root| root.uri == uri) {
+            root.about = RootAbout { created_ms: root.about.created_ms, ..about.clone() };
+        }
+        Ok(())
+    }
+
+    async fn restore_root(&self, uri: &str, id: KeyId) -> Result<RootKey> {
+        let mut tables = self.tables();
+        let mut root = match tables.roots.iter().position(|root| root.uri == uri) {
+            Some(at) => tables.roots.remove(at),
+            None => RootKey::new(id, uri),
+        };
+        (root.id, root.other_ids) = restored(&root, id);
+        tables.roots.push(root.clone());
+        Ok(root)
     }
 
     async fn takes_customer_layers(&self) -> Result<()> {
@@ -126,6 +148,19 @@ impl Catalog for MemoryCatalog {
         row.wraps.clone_from(&key.wraps);
         row.mac.clone_from(&key.mac);
         Ok(true)
+    }
+
+    async fn swap_wraps(&self, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>> {
+        let mut tables = self.tables();
+        let mut swap = |swap: &Swap| {
+            let row = tables.keys.get_mut(&(ring.to_owned(), swap.key.id)).filter(|row| row.mac == swap.expected);
+            row.is_some_and(|row| {
+                row.wraps.clone_from(&swap.key.wraps);
+                row.mac.clone_from(&swap.key.mac);
+                true
+            })
+        };
+        Ok(swaps.iter().map(&mut swap).collect())
     }
 
     async fn register(&self, application: &Application) -> Result<()> {

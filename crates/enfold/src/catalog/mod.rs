@@ -28,7 +28,8 @@ use crate::{Code, Error, Result};
 
 pub use memory::MemoryCatalog;
 pub use model::{
-    Application, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootKey, SignedState, Wrap,
+    Application, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootAbout, RootKey, SignedState,
+    Swap, Wrap,
 };
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresCatalog;
@@ -50,6 +51,14 @@ pub trait Catalog: Send + Sync {
     async fn ensure_root(&self, root: &RootKey) -> Result<RootKey>;
 
     async fn roots(&self) -> Result<Vec<RootKey>>;
+
+    /// Writes down what was learned of the root key of this URI, in place of what was known; `created_ms` stays.
+    /// `CatalogVersion` where the schema has no room for it.
+    async fn describe_root(&self, uri: &str, about: &RootAbout) -> Result<()>;
+
+    /// Gives the root key of this URI its former id back. One that it was given since then stands for it as well. The
+    /// record is made where there is none.
+    async fn restore_root(&self, uri: &str, id: KeyId) -> Result<RootKey>;
 
     /// Whether a data key with a customer's layer can be stored: `CatalogVersion` where the schema is of an earlier version.
     async fn takes_customer_layers(&self) -> Result<()>;
@@ -82,6 +91,10 @@ pub trait Catalog: Send + Sync {
     /// false, and nothing written, if not: somebody else changed the row.
     async fn add_wraps(&self, key: &DataKeyRow, expected: &[u8]) -> Result<bool>;
 
+    /// Replaces the wraps of data keys, each with its MAC and whole or not at all, where the row is still the one that was
+    /// seen. True for those that were written, in order. One that somebody else is changing may be left alone.
+    async fn swap_wraps(&self, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>>;
+
     /// Says that an application runs, what it reads and which mode it is ready for. The last word for each
     /// (name, instance) counts.
     async fn register(&self, application: &Application) -> Result<()>;
@@ -105,6 +118,30 @@ fn too_old_for_customers() -> Error {
     Error::new(Code::CatalogVersion, "the catalog cannot hold data keys that need a customer's root key")
         .cause("its schema has version 1, and they came with version 2")
         .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
+}
+
+/// The schema has no room for what is known of root keys yet.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn too_old_for_roots() -> Error {
+    Error::new(Code::CatalogVersion, "the catalog cannot hold what is known of root keys")
+        .cause("its schema is of before version 3, with which that came")
+        .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
+}
+
+/// Ids behind each other, as they are stored.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn ids_from(stored: Option<Vec<u8>>) -> Vec<KeyId> {
+    stored.unwrap_or_default().as_chunks().0.iter().map(|id| KeyId::from_bytes(*id)).collect()
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn ids_stored(ids: &[KeyId]) -> Vec<u8> {
+    ids.iter().flat_map(|id| *id.as_bytes()).collect()
+}
+
+/// The ids of a root key that gets its former one back: that one, and those besides.
+fn restored(known: &RootKey, id: KeyId) -> (KeyId, Vec<KeyId>) {
+    (id, known.ids().into_iter().filter(|other| *other != id).collect())
 }
 
 /// Opens the catalog that a URL names. Nothing is created in it: see [`Catalog::migrate`].

@@ -78,6 +78,49 @@ pub struct RootKey {
     pub id: KeyId,
     /// Spelled as in the policy. Only URIs of the policy are ever called.
     pub uri: String,
+    /// Ids that it had besides: its record was deleted, made anew, and restored.
+    pub other_ids: Vec<KeyId>,
+    pub about: RootAbout,
+}
+
+/// What was learned of a root key, for people. Nothing of it is believed: it decides nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootAbout {
+    /// What operators call it.
+    pub alias: Option<String>,
+    /// Why it is there, in the operators' words.
+    pub description: Option<String>,
+    /// The key itself, as its service names it: an ARN on AWS.
+    pub resolved: Option<String>,
+    /// As its service last said it.
+    pub service_state: Option<String>,
+    /// The version that wraps, where its service numbers them.
+    pub version: Option<u32>,
+    /// Milliseconds since 1970, as all that follow: when its record was made, if that is known.
+    pub created_ms: Option<i64>,
+    /// When its service was last asked about it.
+    pub described_ms: Option<i64>,
+    /// When Enfold last had its service make a version.
+    pub rotated_ms: Option<i64>,
+}
+
+impl RootKey {
+    /// One of which no more is known.
+    pub fn new(id: KeyId, uri: impl Into<String>) -> Self {
+        Self { id, uri: uri.into(), other_ids: Vec::new(), about: RootAbout::default() }
+    }
+
+    /// Every id that stands for it; the one that is written first.
+    pub(crate) fn ids(&self) -> Vec<KeyId> {
+        std::iter::once(self.id).chain(self.other_ids.iter().copied()).collect()
+    }
+}
+
+/// A data key with other wraps, and the MAC of the row that they were made for.
+#[derive(Clone)]
+pub struct Swap {
+    pub key: DataKeyRow,
+    pub expected: Vec<u8>,
 }
 
 /// A data key wrapped under one root key.

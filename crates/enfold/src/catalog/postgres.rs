@@ -4,6 +4,7 @@
 //! transaction mode may stand between.
 
 mod keys;
+mod roots;
 
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use self::keys::{
-    GROUP_KEY, SELECT_KEY, data_key, find, insert_row, insert_wraps, one, reading, several, takes_customer_layers,
+    GROUP_KEY, SELECT_KEY, data_key, find, insert_row, insert_wraps, one, reading, several, swap, takes_customer_layers,
 };
 use super::model::USES;
 use super::words::{mode_word, parse_mode};
-use super::{Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootKey, SignedState};
+use super::{Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState, Swap};
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, failure};
 use crate::events::Event;
@@ -28,6 +29,7 @@ pub(super) const SERIES: &str = "catalog";
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "catalog", sql: include_str!("sql/postgres_1.sql") },
     Migration { version: 2, name: "customers' root keys", sql: include_str!("sql/postgres_2.sql") },
+    Migration { version: 3, name: "root keys", sql: include_str!("sql/postgres_3.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -97,35 +99,19 @@ impl Catalog for PostgresCatalog {
     }
 
     async fn ensure_root(&self, root: &RootKey) -> Result<RootKey> {
-        let doing = "cannot enter a root key in the catalog";
-        self.with(doing, async |c| {
-            let look = "SELECT id, uri FROM enfold.root_keys WHERE uri = $1";
-            // Looked for first: every start comes by here, and one that only reads needs no right to write.
-            let there = c.query_typed_opt(look, &[text(&root.uri)]).await.map_err(|e| failure(doing, &e))?;
-            if let Some(row) = there {
-                return root_key(&row);
-            }
-            let id = root.id.as_bytes().as_slice();
-            c.execute_typed(
-                "INSERT INTO enfold.root_keys (id, uri) VALUES ($1, $2) ON CONFLICT (uri) DO NOTHING",
-                &[bytes(&id), text(&root.uri)],
-            )
-            .await
-            .map_err(|e| failure(doing, &e))?;
-            // Read again: another start may have been first.
-            let row = c.query_typed_one(look, &[text(&root.uri)]).await.map_err(|e| failure(doing, &e))?;
-            root_key(&row)
-        })
-        .await
+        self.with(roots::ENTERING, async |c| roots::ensure(c, root).await).await
     }
 
     async fn roots(&self) -> Result<Vec<RootKey>> {
-        let doing = "cannot read root keys from the catalog";
-        self.with(doing, async |c| {
-            let rows = c.query_typed("SELECT id, uri FROM enfold.root_keys ORDER BY uri", &[]).await;
-            rows.map_err(|e| failure(doing, &e))?.iter().map(root_key).collect()
-        })
-        .await
+        self.with(roots::READING, async |c| roots::all(c).await).await
+    }
+
+    async fn describe_root(&self, uri: &str, about: &RootAbout) -> Result<()> {
+        self.with(roots::ENTERING, async |c| roots::describe(c, uri, about).await).await
+    }
+
+    async fn restore_root(&self, uri: &str, id: KeyId) -> Result<RootKey> {
+        self.with(roots::ENTERING, async |c| roots::restore(c, uri, id).await).await
     }
 
     async fn takes_customer_layers(&self) -> Result<()> {
@@ -297,6 +283,11 @@ impl Catalog for PostgresCatalog {
         .await
     }
 
+    async fn swap_wraps(&self, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>> {
+        self.with(&format!("cannot replace wraps of data keys of ring `{ring}`"), async |c| swap(c, ring, swaps).await)
+            .await
+    }
+
     async fn register(&self, application: &Application) -> Result<()> {
         let a = application;
         let doing = format!("cannot register the application `{}`", a.name);
@@ -418,10 +409,6 @@ fn bytes<'a>(value: &'a (impl ToSql + Sync)) -> Param<'a> {
 
 fn number<'a>(value: &'a (impl ToSql + Sync)) -> Param<'a> {
     (value, Type::INT8)
-}
-
-fn root_key(row: &Row) -> Result<RootKey> {
-    Ok(RootKey { id: key_id(row.get(0))?, uri: row.get(1) })
 }
 
 fn key_id(bytes: &[u8]) -> Result<KeyId> {

@@ -1,5 +1,8 @@
 //! The catalog in a SQLite file, in tables whose names begin with `enfold_`.
 
+mod roots;
+mod wraps;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,8 +13,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use super::model::USES;
 use super::words::{mode_word, parse_mode};
 use super::{
-    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootKey, SignedState, Wrap,
-    too_old_for_customers,
+    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootAbout, RootKey,
+    SignedState, Swap, Wrap, too_old_for_customers,
 };
 use crate::Result;
 use crate::db::blocking;
@@ -23,6 +26,7 @@ pub(super) const SERIES: &str = "catalog";
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "catalog", sql: include_str!("sql/sqlite_1.sql") },
     Migration { version: 2, name: "customers' root keys", sql: include_str!("sql/sqlite_2.sql") },
+    Migration { version: 3, name: "root keys", sql: include_str!("sql/sqlite_3.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -69,30 +73,21 @@ impl Catalog for SqliteCatalog {
 
     async fn ensure_root(&self, root: &RootKey) -> Result<RootKey> {
         let root = root.clone();
-        self.with(move |c| {
-            let write = || {
-                c.execute(
-                    "INSERT INTO enfold_root_keys (id, uri) VALUES (?1, ?2) ON CONFLICT (uri) DO NOTHING",
-                    params![root.id.as_bytes(), root.uri],
-                )?;
-                c.query_row("SELECT id FROM enfold_root_keys WHERE uri = ?1", [&root.uri], |r| r.get(0))
-            };
-            let id: [u8; 16] = write().map_err(|e| failure("cannot enter a root key in the catalog", &e))?;
-            Ok(RootKey { id: KeyId::from_bytes(id), uri: root.uri.clone() })
-        })
-        .await
+        self.with(move |c| roots::ensure(c, &root)).await
     }
 
     async fn roots(&self) -> Result<Vec<RootKey>> {
-        self.with(|c| {
-            let read = || -> rusqlite::Result<Vec<RootKey>> {
-                c.prepare_cached("SELECT id, uri FROM enfold_root_keys ORDER BY uri")?
-                    .query_map([], |r| Ok(RootKey { id: KeyId::from_bytes(r.get(0)?), uri: r.get(1)? }))?
-                    .collect()
-            };
-            read().map_err(|e| failure("cannot read root keys from the catalog", &e))
-        })
-        .await
+        self.with(|c| roots::all(c)).await
+    }
+
+    async fn describe_root(&self, uri: &str, about: &RootAbout) -> Result<()> {
+        let (uri, about) = (uri.to_owned(), about.clone());
+        self.with(move |c| roots::describe(c, &uri, &about)).await
+    }
+
+    async fn restore_root(&self, uri: &str, id: KeyId) -> Result<RootKey> {
+        let uri = uri.to_owned();
+        self.with(move |c| roots::restore(c, &uri, id)).await
     }
 
     async fn takes_customer_layers(&self) -> Result<()> {
@@ -122,21 +117,22 @@ impl Catalog for SqliteCatalog {
         let ring = ring.to_owned();
         self.with(move |c| {
             let sql = format!("{SELECT_KEY} WHERE ring = ?1 AND id = ?2");
-            one(c, &sql, params![ring, id.as_bytes()], &ring)
+            one(&*at_once(c, &ring)?, &sql, params![ring, id.as_bytes()], &ring)
         })
         .await
     }
 
     async fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Result<Option<DataKeyRow>> {
         let (ring, scope) = (ring.to_owned(), scope.to_owned());
-        self.with(move |c| find(c, &ring, purpose, &scope, version)).await
+        self.with(move |c| find(&*at_once(c, &ring)?, &ring, purpose, &scope, version)).await
     }
 
     async fn keys_named(&self, ring: &str, ids: &[KeyId]) -> Result<Vec<DataKeyRow>> {
         let (ring, ids) = (ring.to_owned(), ids.to_vec());
         self.with(move |c| {
             let sql = format!("{SELECT_KEY} WHERE ring = ?1 AND id = ?2");
-            ids.iter().filter_map(|id| one(c, &sql, params![ring, id.as_bytes()], &ring).transpose()).collect()
+            let c = at_once(c, &ring)?;
+            ids.iter().filter_map(|id| one(&c, &sql, params![ring, id.as_bytes()], &ring).transpose()).collect()
         })
         .await
     }
@@ -144,7 +140,8 @@ impl Catalog for SqliteCatalog {
     async fn key_versions(&self, ring: &str, purpose: Purpose, wanted: &[(String, u32)]) -> Result<Vec<DataKeyRow>> {
         let (ring, wanted) = (ring.to_owned(), wanted.to_vec());
         self.with(move |c| {
-            wanted.iter().filter_map(|(scope, version)| find(c, &ring, purpose, scope, *version).transpose()).collect()
+            let c = at_once(c, &ring)?;
+            wanted.iter().filter_map(|(scope, version)| find(&c, &ring, purpose, scope, *version).transpose()).collect()
         })
         .await
     }
@@ -153,12 +150,13 @@ impl Catalog for SqliteCatalog {
         let ring = ring.to_owned();
         self.with(move |c| {
             let after = after.map(|a| a.as_bytes().to_vec()).unwrap_or_default();
+            let c = at_once(c, &ring)?;
             let sql = format!("{SELECT_KEY} WHERE ring = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
             let read = || -> rusqlite::Result<Vec<Raw>> {
                 c.prepare_cached(&sql)?.query_map(params![ring, after, limit], raw)?.collect()
             };
             let rows = read().map_err(|e| failure(format!("cannot read data keys of ring `{ring}`"), &e))?;
-            rows.into_iter().map(|r| complete(c, &ring, r)).collect()
+            rows.into_iter().map(|r| complete(&c, &ring, r)).collect()
         })
         .await
     }
@@ -241,6 +239,11 @@ impl Catalog for SqliteCatalog {
             Ok(done)
         })
         .await
+    }
+
+    async fn swap_wraps(&self, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>> {
+        let (ring, swaps) = (ring.to_owned(), swaps.to_vec());
+        self.with(move |c| wraps::swap(c, &ring, &swaps)).await
     }
 
     async fn register(&self, application: &Application) -> Result<()> {
@@ -345,6 +348,11 @@ impl Catalog for SqliteCatalog {
         })
         .await
     }
+}
+
+/// A row and its wraps are read by two statements: by this, as they were at one time.
+fn at_once<'a>(c: &'a mut Connection, ring: &str) -> Result<Transaction<'a>> {
+    c.transaction().map_err(|e| failure(format!("cannot read data keys of ring `{ring}`"), &e))
 }
 
 /// All columns, by name: a catalog of the earlier schema has fewer.

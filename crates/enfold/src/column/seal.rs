@@ -197,15 +197,16 @@ impl<'a> Batch<'a> {
             items.iter().map(|_| DataKey::generate()).collect::<Result<_, _>>().map_err(|e| self.failed(e))?;
         let materials = keys.iter().map(material).collect::<Vec<_>>();
         let wanted = materials.iter().map(|key| WrapRequest { key, context: &context }).collect::<Vec<_>>();
-        let root = ring.roots.first();
+        let root = ring.roots.first()?;
+        let id = root.id();
         let wrapped = root.kms.wrap(&wanted).await;
         let seal = |((at, key), wrapped): ((&usize, &DataKey), Result<crate::kms::WrappedKey>)| {
             let wrapped = wrapped?;
-            record::seal_with(key, root.id, wrapped.as_bytes(), &self.item(*at)).map_err(|e| self.failed(e))
+            record::seal_with(key, id, wrapped.as_bytes(), &self.item(*at)).map_err(|e| self.failed(e))
         };
         let sealed = items.iter().zip(&keys).zip(wrapped).map(seal).collect::<Vec<_>>();
         let count = sealed.iter().filter(|r| r.is_ok()).count();
-        self.column.done(EventKind::Seal, count, Some(root.id), self.context);
+        self.column.done(EventKind::Seal, count, Some(id), self.context);
         Ok(sealed)
     }
 

@@ -43,6 +43,10 @@ pub enum EventKind {
     KeyDisabled,
     /// It was enabled again.
     KeyEnabled,
+    /// Data keys were given other wraps; `count` says how many.
+    KeysRewrapped,
+    /// A root key was registered, rotated, retired, disabled, taken back or restored; `detail` says which and what.
+    RootKey,
     /// Something was refused; `code` says why.
     Refused,
     /// Events were lost because sinks could not keep up; `count` says how many.
@@ -60,6 +64,8 @@ impl EventKind {
             Self::KeyRotated => "key-rotated",
             Self::KeyDisabled => "key-disabled",
             Self::KeyEnabled => "key-enabled",
+            Self::KeysRewrapped => "keys-rewrapped",
+            Self::RootKey => "root-key",
             Self::Refused => "refused",
             Self::Lost => "lost",
         }
@@ -103,7 +109,7 @@ pub struct Event {
     /// The error's code, where something was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// The error's line, which holds no value.
+    /// The error's line or what was done, which holds no value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +152,13 @@ impl Event {
     #[must_use]
     pub fn ring(mut self, ring: &str) -> Self {
         self.ring = Some(ring.to_owned());
+        self
+    }
+
+    /// What was done, in words that hold no value.
+    #[must_use]
+    pub fn detail(mut self, says: impl Into<String>) -> Self {
+        self.detail = Some(says.into());
         self
     }
 

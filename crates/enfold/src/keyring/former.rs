@@ -72,7 +72,7 @@ impl KeyRing {
             }
         }
         if leaving.is_all() && (self.policy.scope, self.policy.record_wrap) == (Scope::Record, RecordWrap::Kms) {
-            let now = self.roots.first().id;
+            let now = self.roots.first()?.id();
             keys.extend(self.catalog.roots().await?.into_iter().map(|root| root.id).filter(|id| *id != now));
         }
         let keys = Arc::new(keys);

@@ -2,7 +2,11 @@
 //!
 //! Asked first is the one that answered last time and is nearest, by how long its calls took lately; the policy's order
 //! decides between those that are about equally near, and among those of which nothing is known.
+//!
+//! One that the operators retired still unwraps and wraps nothing new; one that they disabled is not called.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,13 +14,14 @@ use futures_util::future::join_all;
 
 use enfold_core::{DataKey, KeyId, danger};
 
-use crate::catalog::Wrap;
+use crate::catalog::{RootKey, Wrap};
 use crate::clock::Clock;
 use crate::error::Retry;
 use crate::kms::{
-    self, EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, UnwrapRequest, WrappedKey,
-    recorded,
+    self, EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, UnwrapRequest, WrapRequest,
+    WrappedKey, recorded,
 };
+use crate::state::RootState;
 use crate::{Code, Error, Result};
 
 /// How long a measured latency is believed: then the root key is taken for near once more, and measured by the call.
@@ -32,9 +37,11 @@ pub(crate) struct Roots {
 }
 
 pub(crate) struct Provider {
-    /// The catalog's id of the root key, which inline envelopes carry.
-    pub(crate) id: KeyId,
+    /// The catalog's ids of the root key, which inline envelopes carry: the one that is written, then others that open.
+    ids: Mutex<Vec<KeyId>>,
     pub(crate) kms: Arc<dyn KeyManagementService>,
+    /// What the operators signed, as the newest state that was seen has it: a [`RootState`].
+    state: AtomicU8,
     seen: Mutex<Seen>,
 }
 
@@ -55,12 +62,29 @@ pub(crate) struct Wrapped {
 }
 
 impl Provider {
-    pub(crate) fn new(id: KeyId, kms: Arc<dyn KeyManagementService>) -> Self {
-        Self { id, kms, seen: Mutex::default() }
+    pub(crate) fn new(ids: Vec<KeyId>, kms: Arc<dyn KeyManagementService>) -> Self {
+        Self { ids: Mutex::new(ids), kms, state: AtomicU8::new(RootState::Active as u8), seen: Mutex::default() }
     }
 
     pub(crate) fn uri(&self) -> &str {
         self.kms.uri().as_str()
+    }
+
+    pub(crate) fn id(&self) -> KeyId {
+        // The catalog gives every root key one.
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)[0]
+    }
+
+    fn is_called(&self, id: KeyId) -> bool {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    pub(crate) fn state(&self) -> RootState {
+        match self.state.load(Ordering::Relaxed) {
+            state if state == RootState::Active as u8 => RootState::Active,
+            state if state == RootState::Retired as u8 => RootState::Retired,
+            _ => RootState::Disabled,
+        }
     }
 
     fn seen(&self) -> Seen {
@@ -75,9 +99,18 @@ impl Provider {
         answer
     }
 
+    /// As [`KeyManagementService::wrap`], an answer for each.
+    pub(super) async fn wrap_many(&self, requests: &[WrapRequest<'_>]) -> Vec<Result<WrappedKey>> {
+        let answers = self.kms.wrap(requests).await;
+        if answers.len() == requests.len() {
+            return answers;
+        }
+        requests.iter().map(|_| Err(kms::wrong_count(self.kms.uri()))).collect()
+    }
+
     /// As [`KeyManagementService::unwrap`], an answer for each, and remembers what the call was like. How long a batch takes
     /// says nothing of how near the root key is.
-    async fn unwrap(&self, clock: &dyn Clock, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
+    pub(super) async fn unwrap(&self, clock: &dyn Clock, requests: &[UnwrapRequest<'_>]) -> Vec<Result<KeyMaterial>> {
         if let [request] = requests {
             return vec![self.call(clock, self.kms.unwrap_one(request.wrapped, request.context)).await];
         }
@@ -115,8 +148,21 @@ impl Roots {
     /// out, if there are `min_wraps` without them: sealing survives the outage of a key service. A root key that refuses
     /// is an error, because it would be missed later.
     pub(crate) async fn wrap(&self, key: &DataKey, context: &EncryptionContext) -> Result<Wrapped> {
-        let (wraps, missed) = self.wrap_under(self.providers.iter().collect(), key, context).await?;
+        let active = self.active();
+        if active.is_empty() {
+            return Err(Error::new(Code::KmsKeyDisabled, self.doing("wrap"))
+                .cause("the operators retired or disabled every root key of the ring")
+                .hint("`enfold keys set-root URI active` takes it back, where the operators' key is"));
+        }
+        let (wraps, missed) = self.wrap_under(active, key, context).await?;
         if wraps.len() < self.min_wraps {
+            if missed.is_empty() {
+                return Err(Error::new(Code::KmsKeyDisabled, self.doing("wrap")).cause(format!(
+                    "{} of its root keys are active, and `min_wraps` is {}",
+                    wraps.len(),
+                    self.min_wraps
+                )));
+            }
             let error = self.nobody("wrap", missed);
             return Err(match wraps.len() {
                 0 => error,
@@ -130,11 +176,11 @@ impl Roots {
         Ok(Wrapped { wraps, missing })
     }
 
-    /// Wraps by those root keys of the policy that have not wrapped a data key yet; `None` where none is missing. Gives
+    /// Wraps by those active root keys of the policy that have not wrapped a data key yet; `None` where none is missing. Gives
     /// all wraps, old and new, and how many are still missing.
     pub(crate) async fn complete(&self, wraps: &[Wrap], context: &EncryptionContext) -> Result<Option<Wrapped>> {
         let missing: Vec<&Provider> =
-            self.providers.iter().filter(|p| !wraps.iter().any(|wrap| wrap.root == p.uri())).collect();
+            self.active().into_iter().filter(|p| !wraps.iter().any(|wrap| wrap.root == p.uri())).collect();
         if missing.is_empty() {
             return Ok(None);
         }
@@ -202,10 +248,20 @@ impl Roots {
                 }
             }
         }
-        keys.into_iter().zip(failed).map(|(key, failed)| key.ok_or_else(|| self.not_unwrapped(failed))).collect()
+        let results = keys.into_iter().zip(failed).zip(wanted);
+        results.map(|((key, failed), wanted)| key.ok_or_else(|| self.not_unwrapped(failed, wanted.wraps))).collect()
     }
 
-    fn not_unwrapped(&self, failed: Vec<Error>) -> Error {
+    fn not_unwrapped(&self, failed: Vec<Error>, wraps: &[Wrap]) -> Error {
+        let disabled = |wrap: &&Wrap| self.by_uri(&wrap.root).is_some_and(|p| p.state() == RootState::Disabled);
+        if let Some(wrap) = wraps.iter().find(disabled).filter(|_| failed.is_empty()) {
+            return Error::new(Code::KmsKeyDisabled, self.doing("unwrap"))
+                .cause(format!("the operators disabled the root key `{}` of the ring", wrap.root))
+                .hint(format!(
+                    "`enfold keys set-root {} active` takes it back, where the operators' key is",
+                    wrap.root
+                ));
+        }
         if failed.is_empty() {
             return Error::new(Code::KmsKeyNotFound, self.doing("unwrap"))
                 .cause("none of its wraps is by a root key of the policy")
@@ -224,7 +280,7 @@ impl Roots {
             }
             _ => 0,
         };
-        let mut order: Vec<&Provider> = self.providers.iter().collect();
+        let mut order: Vec<&Provider> = self.called().collect();
         // A stable sort: the policy's order remains where nothing else decides.
         order.sort_by_cached_key(|provider| {
             let seen = provider.seen();
@@ -242,14 +298,48 @@ impl Roots {
         &self.providers
     }
 
-    /// The first root key, which wraps the data keys of records.
-    pub(crate) fn first(&self) -> &Provider {
-        // The policy's loader refuses a ring without root keys.
-        &self.providers[0]
+    /// Those that wrap new data keys, in the policy's order.
+    pub(crate) fn active(&self) -> Vec<&Provider> {
+        self.providers.iter().filter(|p| p.state() == RootState::Active).collect()
     }
 
+    /// Those that may be called at all.
+    pub(super) fn called(&self) -> impl Iterator<Item = &Provider> {
+        self.providers.iter().filter(|p| p.state() != RootState::Disabled)
+    }
+
+    pub(super) fn by_uri(&self, uri: &str) -> Option<&Provider> {
+        self.providers.iter().find(|p| p.uri() == uri)
+    }
+
+    /// The first active root key, which wraps the data keys of records.
+    pub(crate) fn first(&self) -> Result<&Provider> {
+        self.active().into_iter().next().ok_or_else(|| {
+            Error::new(Code::KmsKeyDisabled, self.doing("wrap"))
+                .cause("the operators retired or disabled every root key of the ring")
+        })
+    }
+
+    /// The root key that an inline envelope names, if it may be called.
     pub(crate) fn by_id(&self, id: KeyId) -> Option<&Provider> {
-        self.providers.iter().find(|p| p.id == id)
+        self.called().find(|p| p.is_called(id))
+    }
+
+    /// Takes in what the operators signed.
+    pub(super) fn stand(&self, signed: &BTreeMap<String, RootState>) {
+        for provider in &self.providers {
+            let state = signed.get(provider.uri()).copied().unwrap_or_default();
+            provider.state.store(state as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes in by which ids the catalog knows them.
+    pub(super) fn name(&self, known: &[RootKey]) {
+        for provider in &self.providers {
+            if let Some(root) = known.iter().find(|root| root.uri == provider.uri()) {
+                *provider.ids.lock().unwrap_or_else(PoisonError::into_inner) = root.ids();
+            }
+        }
     }
 
     fn doing(&self, what: &str) -> String {

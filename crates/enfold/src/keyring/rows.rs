@@ -44,6 +44,15 @@ impl RowKey {
         TenantTag::compute(&self.tenants, Binding::new("", "").tenant(Some(tenant)).encoded())
     }
 
+    /// Says that a root key has this id, for a description that is kept outside of the catalog.
+    pub(crate) fn tag_root(&self, ring: &str, root: &str, id: KeyId) -> [u8; 32] {
+        self.mac.tag(&root_fields(ring, root, id))
+    }
+
+    pub(crate) fn is_tag_of_root(&self, ring: &str, root: &str, id: KeyId, tag: &[u8]) -> bool {
+        self.mac.verify(&root_fields(ring, root, id), tag).is_ok()
+    }
+
     pub(crate) fn tag(&self, row: &mut DataKeyRow) {
         row.mac = self.mac.tag(&fields(row)).to_vec();
     }
@@ -55,6 +64,11 @@ impl RowKey {
                 .hint("restore the row from a backup of the catalog; `enfold doctor` lists every such row")
         })
     }
+}
+
+/// Begins with words that no row begins with.
+fn root_fields<'a>(ring: &'a str, root: &'a str, id: KeyId) -> [Part<'a>; 4] {
+    [Part::Text("root key"), Part::Text(ring), Part::Text(root), Part::Uuid(*id.as_bytes())]
 }
 
 /// Everything in a row but the MAC. Versions and lengths cannot be confused: each field is typed and has its length. A row

@@ -171,6 +171,7 @@ impl KeyRing {
         let states = self.catalog.states().await?;
         let stored = states.into_iter().find(|s| s.ring == self.id());
         let outcome = self.take_in(stored).await;
+        self.name_again(&outcome).await;
         let now = self.seen.now();
         let mut last = self.seen.last();
         match outcome {
@@ -199,6 +200,17 @@ impl KeyRing {
         }
     }
 
+    /// Operators publish a state when they changed something about keys. Where what they changed cannot be read now, the
+    /// background look reads it later.
+    async fn name_again(&self, outcome: &Result<Arc<View>>) {
+        let is_new = |view: &Arc<View>| self.seen.last().view.as_ref().is_some_and(|held| held.serial != view.serial);
+        if outcome.as_ref().is_ok_and(is_new)
+            && let Err(error) = self.refresh_names().await
+        {
+            tracing::info!(target: "enfold::keyring", ring = self.name, "cannot read the ids of root keys: {error}");
+        }
+    }
+
     async fn take_in(&self, stored: Option<SignedState>) -> Result<Arc<View>> {
         let (held, high) = {
             let last = self.seen.last();
@@ -215,6 +227,8 @@ impl KeyRing {
         }
         let trusted = &self.seen.trusted;
         let state = RingState::verify(&stored, self.id(), &trusted.operator_key, high.max(self.policy.min_epoch))?;
+        // Before a root key is asked for anything under this state.
+        self.roots.stand(&state.roots);
         let (rows, tenants) = match held {
             Some(view) if view.rows.is(&state.rows) => (Arc::clone(&view.rows), Arc::clone(&view.tenants)),
             _ => {

@@ -8,6 +8,7 @@ use super::{CustomerKey, KeyRing, tenant_tag};
 use crate::Result;
 use crate::catalog::{DataKeyRow, KeyStatus};
 use crate::kms::recorded;
+use crate::state::RootState;
 
 /// The data keys of one ring by the root keys that can open them. Destroyed ones are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub struct RingWraps {
     /// The ring's name.
     pub ring: String,
     pub keys: u64,
-    /// Those that lack a wrap by a root key of the policy.
+    /// Those that lack a wrap by an active root key of the policy.
     pub incomplete: u64,
     /// Those that no root key of the policy has wrapped: nothing opens them as the policy is.
     pub closed: u64,
@@ -32,6 +33,8 @@ pub struct RootWraps {
     pub root: String,
     /// Only the policy's root keys are ever called.
     pub in_policy: bool,
+    /// What the operators signed of it.
+    pub state: RootState,
     /// Data keys with a wrap by it.
     pub keys: u64,
     /// Those among them that no other root key of the policy has wrapped: without it they do not open.
@@ -58,7 +61,7 @@ pub struct CustomerWraps {
 
 impl KeyRing {
     pub(crate) async fn count_wraps(&self) -> Result<RingWraps> {
-        let of_policy = self.roots.all().iter().map(|provider| RootWraps::new(provider.uri(), true));
+        let of_policy = self.roots.all().iter().map(|provider| RootWraps::new(provider.uri(), true, provider.state()));
         let mut counted = RingWraps {
             ring: self.name.clone(),
             keys: 0,
@@ -95,13 +98,15 @@ impl RingWraps {
         }
         let wrapped = |root: &RootWraps| row.wraps.iter().any(|wrap| wrap.root == root.root);
         let of_policy = self.roots.iter().filter(|root| root.in_policy);
-        let (has, all) = (of_policy.clone().filter(|root| wrapped(root)).count(), of_policy.count());
+        let is_missed = |root: &RootWraps| root.state == RootState::Active && !wrapped(root);
+        let (has, incomplete) =
+            (of_policy.clone().filter(|root| wrapped(root)).count(), of_policy.clone().any(is_missed));
         self.keys += 1;
-        self.incomplete += u64::from(has < all);
+        self.incomplete += u64::from(incomplete);
         self.closed += u64::from(has == 0);
         for wrap in &row.wraps {
             if !self.roots.iter().any(|root| root.root == wrap.root) {
-                self.roots.push(RootWraps::new(&wrap.root, false));
+                self.roots.push(RootWraps::new(&wrap.root, false, RootState::Active));
             }
             let root = self.roots.iter_mut().find(|root| root.root == wrap.root);
             if let (Some(root), (Some(key), _)) = (root, recorded::read(&wrap.wrapped)) {
@@ -123,7 +128,7 @@ impl CustomerWraps {
 }
 
 impl RootWraps {
-    fn new(root: &str, in_policy: bool) -> Self {
-        Self { root: root.to_owned(), in_policy, keys: 0, alone: 0, by_key: BTreeMap::new() }
+    fn new(root: &str, in_policy: bool, state: RootState) -> Self {
+        Self { root: root.to_owned(), in_policy, state, keys: 0, alone: 0, by_key: BTreeMap::new() }
     }
 }

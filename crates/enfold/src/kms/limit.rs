@@ -12,6 +12,7 @@ use crate::metrics::Counter;
 /// Lets requests through at a rate; each item of a batch counts. Whoever comes too early waits, in the order of arrival.
 pub struct Limit {
     inner: Arc<dyn KeyManagementService>,
+    per_second: NonZeroU32,
     bucket: Mutex<Bucket>,
     waits: Counter,
     waited_us: Counter,
@@ -21,7 +22,12 @@ impl Limit {
     /// `per_second` requests in the long run, and as many at once after a second of rest.
     pub fn new(inner: Arc<dyn KeyManagementService>, per_second: NonZeroU32) -> Self {
         let bucket = Mutex::new(Bucket::new(per_second, Instant::now()));
-        Self { inner, bucket, waits: Counter::default(), waited_us: Counter::default() }
+        Self { inner, per_second, bucket, waits: Counter::default(), waited_us: Counter::default() }
+    }
+
+    /// Requests, in the long run.
+    pub fn per_second(&self) -> NonZeroU32 {
+        self.per_second
     }
 
     /// Calls that were held back.

@@ -9,6 +9,7 @@
 //! one. Calls are logged under the target `enfold::kms`, with names and counts only.
 
 pub(crate) mod aead;
+mod age;
 mod around;
 #[cfg(feature = "aws")]
 mod aws;
@@ -68,6 +69,7 @@ mod uri;
 #[cfg(feature = "vault")]
 mod vault;
 
+pub(crate) use age::{Age, age, made_by};
 #[cfg(feature = "aws")]
 pub use aws::{AwsKms, AwsOptions, StaticCredentials};
 #[cfg(feature = "azure")]

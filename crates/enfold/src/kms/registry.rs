@@ -90,6 +90,11 @@ impl Registry {
         self.find(uri).map(|root| &root.meter)
     }
 
+    /// How many requests a second that root key's service is sent at most; none: as many as it takes.
+    pub fn per_second(&self, uri: &KeyUri) -> Result<Option<NonZeroU32>> {
+        Ok(self.find(uri)?.limit.as_ref().map(|limit| limit.per_second()))
+    }
+
     /// Whether that root key's service is asked at present.
     pub fn breaker(&self, uri: &KeyUri) -> Result<&Arc<Breaker>> {
         self.find(uri).map(|root| &root.breaker)

@@ -39,9 +39,9 @@ pub(super) struct RawPolicy {
     pub context: RawContext,
     /// What the command logs. A program that uses the library sets up its own logging.
     pub log: RawLog,
-    /// Where events (seal, open, key made, key used, refused) are written. Values that one caller seals or opens one at a
-    /// time, in one column and under one data key, are counted: one event a second, or a few where threads share the work,
-    /// with their number in `count`.
+    /// Where events (seal, open, key made, key used, keys rewrapped, root key, refused) are written. Values that one caller
+    /// seals or opens one at a time, in one column and under one data key, are counted: one event a second, or a few where
+    /// threads share the work, with their number in `count`.
     pub events: RawEvents,
     /// How key services are reached, besides what the URIs of root keys say.
     pub key_services: RawKeyServices,

@@ -54,6 +54,33 @@ pub struct RingState {
     /// programs of before write it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub customers: BTreeMap<String, CustomerState>,
+    /// Root keys of the ring that are not active, by their URIs. Left out where there are none, as programs of before
+    /// write it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub roots: BTreeMap<String, RootState>,
+}
+
+/// What a ring does with one of its root keys, whatever the key service would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootState {
+    /// Wraps new data keys, and unwraps.
+    #[default]
+    Active,
+    /// Unwraps, wraps no more.
+    Retired,
+    /// Does neither: it is not called.
+    Disabled,
+}
+
+impl RootState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Retired => "retired",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 /// The root key that a tenant holds: every data key of the tenant needs it besides ours.
@@ -107,7 +134,13 @@ impl RingState {
             disabled: BTreeSet::new(),
             destroyed: BTreeSet::new(),
             customers: BTreeMap::new(),
+            roots: BTreeMap::new(),
         }
+    }
+
+    /// What the ring does with a root key of its policy.
+    pub fn root(&self, uri: &str) -> RootState {
+        self.roots.get(uri).copied().unwrap_or_default()
     }
 
     /// The mode of a column that the policy says has this id. Refuses when the operators signed another id for it.
@@ -345,6 +378,16 @@ mod tests {
         assert!(document.ends_with("\"disabled\":[],\"destroyed\":[]}"), "{document}");
         let empty = document.replacen("\"destroyed\":[]", "\"destroyed\":[],\"customers\":{}", 1);
         assert_eq!(RingState::decode(empty.as_bytes()), None, "a second spelling");
+    }
+
+    #[test]
+    fn a_state_whose_root_keys_are_all_active_is_spelled_as_before_and_one_that_is_not_comes_back() {
+        let mut state = state();
+        assert!(!String::from_utf8(state.encode().unwrap()).unwrap().contains("roots"));
+        state.roots.insert("aws-kms://eu/alias/a".into(), RootState::Retired);
+        let again = RingState::decode(&state.encode().unwrap()).unwrap();
+        assert_eq!(again.root("aws-kms://eu/alias/a"), RootState::Retired);
+        assert_eq!(again.root("vault://h/t/k"), RootState::Active);
     }
 
     #[test]

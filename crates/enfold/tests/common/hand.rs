@@ -43,6 +43,39 @@ impl Hand {
         }
     }
 
+    /// Every row of an answer, as text.
+    pub async fn ask(&self, sql: &str) -> Vec<Vec<String>> {
+        match self {
+            Self::Sqlite(c) => {
+                let mut statement = c.prepare(&sql.replace('@', "enfold_")).unwrap();
+                let columns = statement.column_count();
+                let truth = (0..columns).map(|at| statement.column_name(at).unwrap().contains("IS NOT NULL"));
+                let truth: Vec<bool> = truth.collect();
+                let text = |row: &rusqlite::Row<'_>, at: usize| match row.get_ref(at).unwrap() {
+                    rusqlite::types::ValueRef::Null => String::new(),
+                    rusqlite::types::ValueRef::Integer(n) if truth[at] => (n == 1).to_string(),
+                    rusqlite::types::ValueRef::Integer(n) => n.to_string(),
+                    other => other.as_str().unwrap().to_owned(),
+                };
+                let rows = statement.query_map([], |row| Ok((0..columns).map(|at| text(row, at)).collect()));
+                rows.unwrap().map(|row| row.unwrap()).collect()
+            }
+            Self::Postgres(both) => {
+                let messages = both.0.simple_query(&sql.replace('@', "enfold.")).await.unwrap();
+                let rows = messages.iter().filter_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+                    _ => None,
+                });
+                let cell = |cell: Option<&str>| match cell {
+                    Some("t") => "true".to_owned(),
+                    Some("f") => "false".to_owned(),
+                    cell => cell.unwrap_or_default().to_owned(),
+                };
+                rows.map(|row| (0..row.len()).map(|at| cell(row.get(at))).collect()).collect()
+            }
+        }
+    }
+
     pub fn hex(&self, bytes: &[u8]) -> String {
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         match self {

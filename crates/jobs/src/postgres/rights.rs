@@ -133,14 +133,19 @@ pub(super) fn jobs() -> Vec<Need> {
 pub(super) fn catalog() -> Vec<Need> {
     const ALL: &[&str] =
         &["migrations", "root_keys", "data_keys", "data_key_wraps", "ring_states", "applications", "events"];
+    // For people: a program reads none of them.
+    const VIEWS: &[&str] = &["encryption_keys"];
     const MADE: &[&str] = &["root_keys", "data_keys", "data_key_wraps", "events"];
     vec![
         Need { duties: EVERYBODY, privileges: &["USAGE"], object: Object::Schema("enfold".to_owned()) },
         Need { duties: EVERYBODY, privileges: &["SELECT"], object: Object::Own(ALL) },
+        Need { duties: LOOKS, privileges: &["SELECT"], object: Object::Own(VIEWS) },
         Need { duties: USES_KEYS, privileges: &["INSERT"], object: Object::Own(MADE) },
         Need { duties: USES_KEYS, privileges: &["INSERT", "UPDATE"], object: Object::Own(&["applications"]) },
         Need { duties: WORKS, privileges: &["INSERT", "UPDATE"], object: Object::Own(&["ring_states"]) },
         Need { duties: WORKS, privileges: &["UPDATE"], object: Object::OwnColumns("data_keys", &["status", "mac"]) },
+        // What is known of a root key, and its former id where its record was deleted.
+        Need { duties: WORKS, privileges: &["UPDATE"], object: Object::Own(&["root_keys"]) },
         Need { duties: WORKS, privileges: &["DELETE"], object: Object::Own(&["data_key_wraps"]) },
     ]
 }
@@ -313,7 +318,7 @@ impl Present<'_> {
     async fn ownership(&self) -> Result<(bool, Vec<Lack>)> {
         let sql = "SELECT pg_get_userbyid(o.owner)::text, pg_has_role(o.owner, 'USAGE') FROM ( \
                      SELECT nspowner FROM pg_namespace WHERE nspname = 'enfold' \
-                     UNION SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('enfold') AND relkind = 'r') o (owner) \
+                     UNION SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('enfold') AND relkind IN ('r', 'v')) o (owner) \
                    ORDER BY 1";
         let rows = self.ask.rows(sql, &[]).await?;
         if rows.is_empty() && !self.may_make {

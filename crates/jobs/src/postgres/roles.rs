@@ -98,7 +98,7 @@ fn roles(names: &RoleNames) -> Vec<String> {
     make.to_vec()
 }
 
-/// Schema `enfold` and every table in it are the owner's.
+/// Schema `enfold` and every table and view in it are the owner's.
 fn belongs(names: &RoleNames) -> String {
     let owner = literal(&names.owner);
     block(&format!(

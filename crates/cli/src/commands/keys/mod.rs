@@ -2,12 +2,18 @@
 
 mod customers;
 mod emergency;
+mod import;
+mod list;
+mod prices;
+mod rewrap;
+mod roots;
 mod rotate;
+mod show;
 mod switch;
 mod uses;
 mod wraps;
 
-use enfold::Result;
+use enfold::{Code, Enfold, Error, KeyId, Result};
 
 use super::Context;
 use crate::args::Keys;
@@ -30,16 +36,67 @@ pub(crate) async fn run(context: &Context<'_>, args: &Keys) -> Result<()> {
         return switch::when_unneeded(context, args).await;
     }
     let policy = context.policy()?;
-    match args {
-        Keys::Wraps(args) => context.with_keys(policy, async |enfold| wraps::wraps(context, args, enfold).await).await,
-        Keys::Customers(args) => {
-            context.with_keys(policy, async |enfold| customers::customers(context, args, enfold).await).await
-        }
-        Keys::Rotate(args) => context.with_keys(policy, async |enfold| rotate::run(context, args, enfold).await).await,
-        Keys::Disable(args) => {
-            context.with_keys(policy, async |enfold| switch::kill(context, args, enfold).await).await
-        }
-        Keys::Uses(args) => context.with_keys(policy, async |enfold| uses::run(context, args, enfold).await).await,
-        Keys::Enable(args) => context.with_keys(policy, async |enfold| switch::on(context, args, enfold).await).await,
+    let policy = if let Keys::Rewrap(args) = args { rewrap::paced(policy, args) } else { policy };
+    let work = async |enfold: &Enfold| match args {
+        Keys::Wraps(args) => wraps::wraps(context, args, enfold).await,
+        Keys::Customers(args) => customers::customers(context, args, enfold).await,
+        Keys::List(args) => list::list(context, args, enfold).await,
+        Keys::Show(args) => show::show(context, args, enfold).await,
+        Keys::Register(args) => roots::register(context, args, enfold).await,
+        Keys::Import(args) => import::import(context, args, enfold).await,
+        Keys::Refresh => roots::refresh(context, enfold).await,
+        Keys::SetRoot(args) => roots::set_root(context, args, enfold).await,
+        Keys::RotateRoot(args) => roots::rotate_root(context, args, enfold).await,
+        Keys::Rewrap(args) => rewrap::rewrap(context, args, enfold).await,
+        Keys::Rotate(args) => rotate::run(context, args, enfold).await,
+        Keys::Disable(args) => switch::kill(context, args, enfold).await,
+        Keys::Enable(args) => switch::on(context, args, enfold).await,
+        Keys::Uses(args) => uses::run(context, args, enfold).await,
+    };
+    context.with_keys(policy, work).await
+}
+
+/// Has every running process look at its keys again at once, where the operators' key is; whether it was.
+async fn look_again(enfold: &Enfold) -> Result<bool> {
+    let operator = match enfold.operator() {
+        Err(error) if error.code() == Code::OperatorKeyMissing => return Ok(false),
+        operator => operator?,
+    };
+    for ring in enfold.policy().rings.keys() {
+        operator.refresh(ring).await?;
     }
+    Ok(true)
+}
+
+/// What [`look_again`] came to, in words.
+fn when(published: bool) -> &'static str {
+    match published {
+        true => "Published: every running process takes it in within a second.\n",
+        false => {
+            "The operators' key is not here, so nothing was published: running processes take it in within half a minute.\n"
+        }
+    }
+}
+
+fn key_id(text: &str) -> Result<KeyId> {
+    text.parse().map_err(|_| {
+        Error::new(Code::Usage, format!("`{text}` is no id of a key"))
+            .cause("it has 32 digits of hexadecimal")
+            .hint("`enfold keys list` shows ids")
+    })
+}
+
+/// In UTC, to the millisecond at most.
+fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "unknown".to_owned(), |at| at.to_string())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().as_chunks::<2>();
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    if pairs.1.is_empty() { pairs.0.iter().map(byte).collect() } else { None }
 }

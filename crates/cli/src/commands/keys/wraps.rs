@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use enfold::state::RootState;
 use enfold::{Code, Enfold, Error, Repaired, Result, RingWraps, RootWraps};
 use serde_json::{Value, json};
 
@@ -67,7 +68,13 @@ fn of_ring(ring: &RingWraps) -> Value {
 }
 
 fn of_root(root: &RootWraps) -> Value {
-    let mut value = json!({ "root": root.root, "in_policy": root.in_policy, "keys": root.keys, "alone": root.alone });
+    let mut value = json!({
+        "root": root.root,
+        "in_policy": root.in_policy,
+        "state": root.in_policy.then(|| root.state.as_str()),
+        "keys": root.keys,
+        "alone": root.alone,
+    });
     if !root.by_key.is_empty() {
         value["by_key"] = json!(root.by_key);
     }
@@ -78,7 +85,11 @@ fn table(rings: &[RingWraps]) -> Table {
     let mut table = Table::new(&["ring", "root key", "data keys", "on it alone"]);
     for ring in rings {
         for root in &ring.roots {
-            let alone = if root.in_policy { count(root.alone) } else { "not in the policy".to_owned() };
+            let alone = match root.state {
+                _ if !root.in_policy => "not in the policy".to_owned(),
+                RootState::Active => count(root.alone),
+                state => format!("{} ({})", count(root.alone), state.as_str()),
+            };
             let keys = format!("{} of {}", count(root.keys), count(ring.keys));
             table.row([ring.ring.clone(), root.root.clone(), keys, alone]);
             for (key, wrapped) in &root.by_key {

@@ -1,11 +1,13 @@
 //! Rows of data keys, with their wraps.
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Row, Transaction};
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
 use super::{Param, bytes, key_id, number, out_of_range, text};
 use crate::Result;
-use crate::catalog::{CustomerLayer, DataKeyRow, KeyStatus, Purpose, Wrap, too_old_for_customers};
+use crate::catalog::{CustomerLayer, DataKeyRow, KeyStatus, Purpose, Swap, Wrap, too_old_for_customers};
 use crate::db::postgres::failure;
 
 /// All columns, by name: a catalog of the earlier schema has fewer.
@@ -135,4 +137,52 @@ pub(super) async fn insert_wraps(tx: &Transaction<'_>, key: &DataKeyRow, doing: 
     .await
     .map_err(|e| failure(doing, &e))?;
     Ok(())
+}
+
+/// Rows are locked in the order of their ids, so that two who do this wait for each other and for nothing else. Who comes
+/// second finds another MAC, and nothing to do.
+pub(super) async fn swap(c: &mut Client, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>> {
+    let doing = || format!("cannot replace wraps of data keys of ring `{ring}`");
+    let tx = c.transaction().await.map_err(|e| failure(doing(), &e))?;
+    let ids = swaps.iter().map(|swap| swap.key.id.as_bytes().as_slice()).collect::<Vec<_>>();
+    let expected = swaps.iter().map(|swap| swap.expected.as_slice()).collect::<Vec<_>>();
+    let macs = swaps.iter().map(|swap| swap.key.mac.as_slice()).collect::<Vec<_>>();
+    let changed = tx
+        .query_typed(
+            "WITH seen AS (
+                 SELECT k.id, u.mac FROM enfold.data_keys k
+                 JOIN unnest($2::bytea[], $3::bytea[], $4::bytea[]) AS u (id, expected, mac) ON k.id = u.id
+                 WHERE k.ring = $1 AND k.mac = u.expected ORDER BY k.id FOR UPDATE OF k)
+             UPDATE enfold.data_keys k SET mac = seen.mac FROM seen WHERE k.ring = $1 AND k.id = seen.id RETURNING k.id",
+            &[
+                text(&ring),
+                (&ids, Type::BYTEA_ARRAY),
+                (&expected, Type::BYTEA_ARRAY),
+                (&macs, Type::BYTEA_ARRAY),
+            ],
+        )
+        .await
+        .map_err(|e| failure(doing(), &e))?;
+    let changed = changed.iter().map(|row| key_id(row.get(0))).collect::<Result<BTreeSet<_>>>()?;
+    let mut ids = Vec::with_capacity(changed.len());
+    let (mut keys, mut roots, mut wrapped) = (Vec::new(), Vec::new(), Vec::new());
+    for key in swaps.iter().map(|swap| &swap.key).filter(|key| changed.contains(&key.id)) {
+        ids.push(key.id.as_bytes().as_slice());
+        for wrap in &key.wraps {
+            keys.push(key.id.as_bytes().as_slice());
+            roots.push(wrap.root.as_str());
+            wrapped.push(wrap.wrapped.as_slice());
+        }
+    }
+    let delete = "DELETE FROM enfold.data_key_wraps WHERE ring = $1 AND key_id = ANY($2)";
+    tx.execute_typed(delete, &[text(&ring), (&ids, Type::BYTEA_ARRAY)]).await.map_err(|e| failure(doing(), &e))?;
+    tx.execute_typed(
+        "INSERT INTO enfold.data_key_wraps (ring, key_id, root, wrapped)
+         SELECT $1, * FROM unnest($2::bytea[], $3::text[], $4::bytea[])",
+        &[text(&ring), (&keys, Type::BYTEA_ARRAY), (&roots, Type::TEXT_ARRAY), (&wrapped, Type::BYTEA_ARRAY)],
+    )
+    .await
+    .map_err(|e| failure(doing(), &e))?;
+    tx.commit().await.map_err(|e| failure(doing(), &e))?;
+    Ok(swaps.iter().map(|swap| changed.contains(&swap.key.id)).collect())
 }
