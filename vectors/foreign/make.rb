@@ -60,7 +60,7 @@ tell("lockbox_master_key", made_by, reader, [master], [other], TEXTS.map { |t| t
 padded = TEXTS.map { |t| text(box.(master, padding: true).encrypt(t), t) }
 tell("lockbox_padded", made_by, reader.merge(pad_to: 16), [master], [other], padded)
 raw = TEXTS.map { |t| { form: "bytes", stored_hex: Lockbox.new(key: master).encrypt(t).unpack1("H*"), plaintext: t } }
-tell("lockbox_bytes", made_by, { format: "lockbox" }, [master], [other], raw)
+tell("lockbox_bytes", made_by, { format: "lockbox", encoding: "raw" }, [master], [other], raw)
 context = TEXTS.map { |t| text(Lockbox.new(key: master, encode: true).encrypt(t, associated_data: "context"), t) }
 tell("lockbox_associated_data", made_by, { format: "lockbox", associated_data: "context" }, [master], [other], context)
 # test/lockbox_test.rb, test_decrypt_not_broken, and docs/Compatibility.md.

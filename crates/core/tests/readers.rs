@@ -254,7 +254,7 @@ fn case(path: &Path) -> Case {
         Stored { form, stored: bytes(entry, "stored"), plaintext: bytes(entry, "plaintext") }
     });
     let values: Vec<Stored> = values.collect();
-    let format = format(&json["reader"], values[0].form);
+    let format = format(&json["reader"]);
     let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
     Case { name, format, keys: list("keys"), wrong_keys: list("wrong_keys"), values }
 }
@@ -273,7 +273,7 @@ fn bytes(entry: &Json, name: &str) -> Vec<u8> {
 }
 
 /// The format that a reader's settings mean, as the policy reads them.
-fn format(settings: &Json, form: Form) -> Box<dyn Format> {
+fn format(settings: &Json) -> Box<dyn Format> {
     let text = |name: &str| settings[name].as_str().unwrap_or_default().to_owned();
     let salt = text("salt").into_bytes();
     match text("format").as_str() {
@@ -300,7 +300,7 @@ fn format(settings: &Json, form: Form) -> Box<dyn Format> {
             attribute: settings["table"].as_str().map(|table| (table.to_owned(), text("attribute"))),
             pad_to: settings["pad_to"].as_u64().map(|block| block.try_into().unwrap()),
             associated_data: text("associated_data").into_bytes(),
-            encoded: form == Form::Text,
+            encoded: text("encoding") != "raw",
         }),
         "pgcrypto" => Box::new(Pgcrypto {
             wrapping: match text("encoding").as_str() {

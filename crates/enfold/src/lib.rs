@@ -71,6 +71,7 @@ mod operator;
 mod oversight;
 pub mod policy;
 mod private_file;
+mod readers;
 mod registry;
 mod shared_cache;
 pub mod state;

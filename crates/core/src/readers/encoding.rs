@@ -26,7 +26,9 @@ const STANDARD_ANY: GeneralPurpose = engine(&STANDARD, DecodePaddingMode::Indiff
 const URL_SAFE_ANY: GeneralPurpose = engine(&URL_SAFE, DecodePaddingMode::Indifferent);
 
 impl Encoding {
-    pub(super) fn decode(self, text: &[u8]) -> Result<Vec<u8>> {
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn decode(self, text: &[u8]) -> Result<Vec<u8>> {
         match self {
             Self::Raw => Ok(text.to_vec()),
             Self::Hex => hex(text),

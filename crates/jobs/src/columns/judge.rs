@@ -41,7 +41,8 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
     Ok(judged.into_iter().map(Judged::verdict).collect())
 }
 
-/// Learns the value of every cell of a column, and returns which rows hold it as plaintext.
+/// Learns the value of every cell of a column, and returns which rows hold it in another form than an envelope: as
+/// plaintext, or as another product encrypted it.
 async fn read(
     protected: &Protected,
     goal: Goal,
@@ -49,18 +50,29 @@ async fn read(
     judged: &mut [Judged<'_>],
 ) -> Result<Vec<usize>> {
     let form = column.storage.form();
-    let (mut plain, mut sealed) = (Vec::new(), Vec::new());
+    let (mut plain, mut sealed, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
     for (n, row) in judged.iter_mut().enumerate() {
         let Some(cell) = row.row.cells[at].as_deref() else { continue };
+        let reader = || protected.cells.reader_of(form, cell);
         match detect(form, cell) {
+            Stored::Plain if reader().is_some() => foreign.push(n),
             Stored::Plain => plain.push(n),
             Stored::Envelope(_) => sealed.push(n),
             // What a newer program wrote is no text of a user's, whatever the policy says of lookalikes.
             Stored::Lookalike(error @ Core::NewerVersion { .. }) => row.fail((at, column), Code::EnvelopeNewer, &error),
-            Stored::Lookalike(_) if protected.lookalikes == Lookalikes::Plaintext => plain.push(n),
+            Stored::Lookalike(_) if protected.lookalikes == Lookalikes::Plaintext => match reader() {
+                Some(_) => foreign.push(n),
+                None => plain.push(n),
+            },
             Stored::Lookalike(error) => row.fail((at, column), Code::EnvelopeMalformed, &error),
         }
     }
+    if goal == Goal::Verify {
+        for n in std::mem::take(&mut foreign) {
+            judged[n].fail_as_foreign(protected, (at, column));
+        }
+    }
+    sealed.extend(&foreign);
     let opened = {
         let items: Vec<CellItem<'_>> = sealed.iter().map(|&n| judged[n].item(at)).collect();
         if items.is_empty() { Vec::new() } else { protected.cells.open_many(form, &items).await }
@@ -68,6 +80,14 @@ async fn read(
     same_number(opened.len(), sealed.len())?;
     for (n, opened) in sealed.into_iter().zip(opened) {
         match opened {
+            // As for envelopes in `open`: stored as it is, it would be taken for another product's.
+            Ok(value) if goal == Goal::Unprotect && protected.cells.reader_of(form, &value).is_some() => {
+                judged[n].fail(
+                    (at, column),
+                    Code::ValueInvalid,
+                    &"the value itself has a form that a reader recognises",
+                );
+            }
             Ok(value) => judged[n].open(goal, (at, column), value),
             // Whatever the policy says of lookalikes: it may be stolen, or its key withheld, and sealing it again would
             // hide that.
@@ -82,10 +102,11 @@ async fn read(
             row.values[at] = row.row.cells[at].clone().map(Zeroizing::new);
         }
     }
+    plain.extend(foreign.into_iter().filter(|&n| judged[n].values[at].is_some()));
     Ok(if goal == Goal::Verify { Vec::new() } else { plain })
 }
 
-/// Seals plaintext cells, opens what came out, and compares: what cannot be opened again must never replace a value.
+/// Seals the values of cells, opens what came out, and compares: what cannot be opened again must never replace a value.
 async fn seal(
     protected: &Protected,
     (at, column): (usize, &TargetColumn),
@@ -97,7 +118,7 @@ async fn seal(
         return Ok(());
     }
     let sealed = {
-        let items: Vec<CellItem<'_>> = plain.iter().map(|&n| judged[n].item(at)).collect();
+        let items: Vec<CellItem<'_>> = plain.iter().map(|&n| judged[n].value(at)).collect();
         protected.cells.seal_many(form, payload, &items).await
     };
     same_number(sealed.len(), plain.len())?;
@@ -117,7 +138,7 @@ async fn seal(
     for ((n, bytes), opened) in done.into_iter().zip(opened) {
         let row = &mut judged[n];
         match opened {
-            Ok(value) if Some(value.as_slice()) == row.row.cells[at].as_deref() => {
+            Ok(value) if Some(&value) == row.values[at].as_ref() => {
                 row.cells[at] = Cell::Set(Some(bytes));
             }
             Ok(_) => row.fail((at, column), Code::Internal, &"what was sealed opens to another value"),
@@ -187,7 +208,12 @@ impl<'a> Judged<'a> {
         CellItem { place: self.place(), bytes: self.row.cells[at].as_deref().unwrap_or_default() }
     }
 
-    /// An envelope opened.
+    /// The value of a cell that is known.
+    fn value(&self, at: usize) -> CellItem<'_> {
+        CellItem { place: self.place(), bytes: self.values[at].as_ref().map(|value| &value[..]).unwrap_or_default() }
+    }
+
+    /// An envelope opened, or what another product encrypted.
     fn open(&mut self, goal: Goal, (at, column): (usize, &TargetColumn), value: Zeroizing<Vec<u8>>) {
         if goal == Goal::Unprotect {
             // Stored as plaintext it would be taken for an envelope again, by every reader and by the next run.
@@ -219,6 +245,13 @@ impl<'a> Judged<'a> {
             code: code.word().to_owned(),
             reason: reason.to_string(),
         });
+    }
+
+    fn fail_as_foreign(&mut self, protected: &Protected, (at, column): (usize, &TargetColumn)) {
+        let stored = self.row.cells[at].as_deref().unwrap_or_default();
+        let reader = protected.cells.reader_of(column.storage.form(), stored).unwrap_or_default();
+        let reason = format!("the value is in the format of reader `{reader}`, and no envelope");
+        self.fail((at, column), Code::PlaintextFound, &reason);
     }
 
     fn fail_or_stop(&mut self, column: (usize, &TargetColumn), error: Error) -> Result<()> {
