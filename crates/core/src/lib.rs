@@ -21,6 +21,7 @@ pub mod normalise;
 mod open;
 mod padding;
 pub mod process;
+pub mod readers;
 pub mod record;
 mod seal;
 pub mod stored;

@@ -108,6 +108,10 @@ codes! {
     PassphraseWrong = "passphrase-wrong", Operator, exit 1, http 500, Never;
     /// A development key where the environment is production.
     LocalKeyInProduction = "local-key-in-production", Operator, exit 1, http 500, Never;
+    /// The key of a reader of another product's format is missing, or is none of that format.
+    ReaderKeyInvalid = "reader-key-invalid", Operator, exit 2, http 500, Never;
+    /// The policy lacks a reader that a column's values may need.
+    ReaderMissing = "reader-missing", Operator, exit 2, http 500, Never;
     /// A root-key URI that no built-in provider understands.
     KmsUriInvalid = "kms-uri-invalid", Operator, exit 2, http 500, Never;
     /// The key service could not be reached or did not answer in time.

@@ -13,7 +13,8 @@ use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
 use crate::keyring::{CustomerKey, Customers, KeyRing, Repaired, Roots, Trusted, roots::Provider};
 use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
-use crate::policy::{Environment, IndexPolicy, Policy};
+use crate::policy::{ColumnPolicy, Environment, IndexPolicy, Policy, TablePolicy};
+use crate::readers::{self, FormatReader};
 use crate::registry::Registered;
 use crate::shared_cache::SharedCache;
 use crate::state::OperatorKey;
@@ -49,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) rings: BTreeMap<String, Arc<KeyRing>>,
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
     pub(crate) registered: Registered,
+    /// Of other products' formats, by the policy's names.
+    readers: BTreeMap<String, Arc<FormatReader>>,
     columns: Seats,
     values: Seats,
     pub(crate) shared: Option<Arc<SharedCache>>,
@@ -103,8 +106,7 @@ impl Enfold {
     /// A protected column: `schema.table.column` on Postgres, `table.column` on SQLite.
     pub fn column(&self, name: &str) -> Result<Column> {
         let (table, column) = self.0.policy.column(name).ok_or_else(|| unknown(name))?;
-        let make = || Ok(Seat::of_column(name, table, column, Arc::clone(self.ring(&column.ring)?)));
-        let seat = self.0.columns.get(name, make)?;
+        let seat = self.0.columns.get(name, || self.seat(name, table, column))?;
         let indexes = column.indexes.iter().map(|(n, index)| (n.clone(), self.spec(name, n, index))).collect();
         self.0.registered.uses(name);
         Ok(Column::new(self.clone(), seat, indexes))
@@ -130,7 +132,7 @@ impl Enfold {
         let index = table.indexes.get(name).ok_or_else(missing)?;
         let first = index.over.first().ok_or_else(missing)?;
         let column = table.columns.get(first).ok_or_else(missing)?;
-        let seat = Seat::of_column(owner, table, column, Arc::clone(self.ring(&column.ring)?));
+        let seat = self.seat(owner, table, column)?;
         Ok(Index::new(self.clone(), seat, self.spec(owner, name, index)))
     }
 
@@ -175,6 +177,12 @@ impl Enfold {
             Error::new(Code::PolicyInvalid, format!("the policy has no ring `{name}`"))
                 .hint("`enfold doctor` checks the policy")
         })
+    }
+
+    pub(crate) fn seat(&self, name: &str, table: &TablePolicy, column: &ColumnPolicy) -> Result<Seat> {
+        let ring = Arc::clone(self.ring(&column.ring)?);
+        let reads = column.reads.iter().filter_map(|reader| self.0.readers.get(reader).cloned()).collect();
+        Ok(Seat::of_column(name, table, column, ring, reads))
     }
 
     fn spec(&self, owner: &str, name: &str, index: &IndexPolicy) -> IndexSpec {
@@ -279,6 +287,7 @@ impl Builder {
         let (registry, rings) = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
         let watch = self.watch;
         let inner = Inner {
+            readers: readers::all(&self.policy.readers),
             policy: self.policy,
             catalog,
             events,
@@ -390,7 +399,7 @@ impl Enfold {
         for (table_name, table) in &self.0.policy.tables {
             for (column_name, column) in table.columns.iter().filter(|(_, c)| c.ring == ring.name) {
                 let name = format!("{table_name}.{column_name}");
-                let seat = Seat::of_column(&name, table, column, Arc::clone(ring));
+                let seat = self.seat(&name, table, column)?;
                 seat.mode(state).inspect_err(|error| {
                     self.0.events.emit(Event::refused(error).ring(ring.id()).column(&name));
                 })?;

@@ -72,6 +72,7 @@ mod operator;
 mod oversight;
 pub mod policy;
 mod private_file;
+mod readers;
 mod registry;
 mod root_keys;
 mod rotation;

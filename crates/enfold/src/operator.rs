@@ -11,7 +11,6 @@ use std::sync::Arc;
 use enfold_core::KeyId;
 
 use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
-use crate::column::Seat;
 use crate::events::{CallContext, Event, EventKind};
 use crate::handle::Enfold;
 use crate::keyring::{KeyRing, RowKey, ScopeId, View};
@@ -64,8 +63,7 @@ impl Operator {
             let (table, column) = policy
                 .column(name)
                 .ok_or_else(|| Error::new(Code::UnknownColumn, format!("the policy has no `{name}`")))?;
-            let ring = Arc::clone(self.enfold.ring(&column.ring)?);
-            resolved.push((Seat::of_column(name, table, column, ring), *mode));
+            resolved.push((self.enfold.seat(name, table, column)?, *mode));
         }
         for ring in self.enfold.0.rings.values() {
             let ours: Vec<_> = resolved.iter().filter(|(seat, _)| seat.ring.name == ring.name).collect();
@@ -75,9 +73,9 @@ impl Operator {
             self.change(ring, |view| {
                 let mut state = view.state.clone();
                 for (seat, mode) in &ours {
-                    // A column that was given another id is refused here as it is everywhere.
-                    state.mode(&seat.name, &seat.id)?;
-                    let column = ColumnState { id: seat.id.clone(), mode: *mode };
+                    // A column that was given another id, or lacks a reader, is refused here as it is everywhere.
+                    seat.mode(&state)?;
+                    let column = ColumnState { id: seat.id.clone(), mode: *mode, reads: seat.may_need(*mode) };
                     state.columns.insert(seat.name.clone(), column);
                 }
                 Ok((state, Vec::new()))

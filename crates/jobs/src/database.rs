@@ -5,6 +5,7 @@ use enfold::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Census, Storage, TableName, Target};
+use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,6 +275,10 @@ pub trait Database: Send + Sync {
 
     /// Counts what a column holds by its stored form; `sample` rows at most, or all.
     async fn census(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>>;
+
+    /// What readers of other products' formats make of the values of the target's column `at` that are no envelopes;
+    /// of `sample` rows at most, or of all.
+    async fn recognise(&self, target: &Target, at: usize, by: &Recogniser, sample: Option<u64>) -> Result<Recognised>;
 
     /// The SQL of a step, for people who run it themselves.
     fn sql(&self, step: &SchemaStep) -> Vec<String>;

@@ -7,6 +7,7 @@ pub mod model;
 pub mod ops;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod recognise;
 #[cfg(test)]
 mod sim;
 #[cfg(feature = "sqlite")]

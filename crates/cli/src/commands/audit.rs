@@ -132,6 +132,9 @@ pub(crate) fn write(screen: &Screen, report: &AuditReport, out: &mut String) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "plaintext in `{}`, for example in rows {}", c.column, c.census.examples.join(", "));
     }
+    for c in &report.columns {
+        crate::words::readers(&c.column, c.readers.as_ref(), out);
+    }
     if !report.full {
         out.push_str("This was a sample; `enfold audit --full` looks at every row.\n");
     }

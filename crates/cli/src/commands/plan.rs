@@ -90,6 +90,9 @@ fn write_table(screen: &Screen, plan: &TablePlan, out: &mut String) {
         ]);
     }
     table.write(screen, out);
+    for c in &plan.columns {
+        words::readers(&format!("{}.{}", plan.name, c.name), c.readers.as_ref(), out);
+    }
     for finding in &plan.refusals {
         write_finding(&screen.bad("refused"), &plan.name, finding, out);
     }

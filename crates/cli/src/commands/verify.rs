@@ -28,6 +28,9 @@ pub(crate) async fn run(context: &Context<'_>, args: &Verify) -> Result<()> {
                         rows(table.rows),
                         count(table.failed)
                     );
+                    for (column, readers) in &table.readers {
+                        crate::words::readers(&format!("{}.{column}", table.table), Some(readers), out);
+                    }
                     for error in &table.errors {
                         let _ = writeln!(out, "  {} {}: {} ({})", error.row, error.column, error.reason, error.code);
                     }

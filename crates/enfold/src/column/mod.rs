@@ -77,10 +77,12 @@ pub struct OpenedValue {
 }
 
 /// What a value was stored as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// In the clear: the column is not converted yet.
     Plaintext,
+    /// As another product encrypted it, read by the reader of this name in the policy.
+    Format { reader: String },
     /// In an envelope that names this key.
     Envelope { key: KeyId },
 }
@@ -126,6 +128,15 @@ impl Column {
         Self { conversion: true, ..self.clone() }
     }
 
+    /// The reader of another product's format that takes stored bytes for a value of its own: by form alone, without a
+    /// key, and whatever the mode is. Envelopes are nobody's but ours.
+    pub fn reader_of(&self, form: Form, stored: &[u8]) -> Option<&str> {
+        if matches!(enfold_core::stored::detect(form, stored), enfold_core::stored::Stored::Envelope(_)) {
+            return None;
+        }
+        self.seat.reads.iter().find(|reader| reader.recognises(form, stored)).map(|reader| reader.name())
+    }
+
     /// Makes of a value what is to be stored: an envelope, or in mode `legacy` the value as it is.
     pub async fn seal(
         &self,
@@ -142,7 +153,8 @@ impl Column {
         only(self.seal_many(context, &[request]).await)
     }
 
-    /// Reads what is stored: an envelope, or in modes `legacy` and `hybrid` also plaintext.
+    /// Reads what is stored: an envelope, or in modes `legacy` and `hybrid` also plaintext, and what another product
+    /// encrypted where the policy names a reader of its format.
     pub async fn open(
         &self,
         context: &CallContext,

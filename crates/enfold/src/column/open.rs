@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use enfold_core::readers::fits;
 use enfold_core::stored::{self, Stored};
 use enfold_core::{Envelope, Form, KeyId, Kind, OpenItem, Opened, Part, PayloadType, record};
 use futures_util::stream::{self, StreamExt};
@@ -15,6 +16,9 @@ use crate::keyring::{BATCHES_AT_ONCE, LiveKey, View, Way};
 use crate::kms::{UnwrapRequest, WrappedKey};
 use crate::policy::{Lookalikes, Mode};
 use crate::{Code, Error, Result, core_error};
+
+/// Values of other products that are opened before others get their turn.
+const FOREIGN_AT_ONCE: usize = 16;
 
 /// Opens one value under a data key that opened another of the same column a moment ago.
 pub(super) fn again(column: &Column, context: &CallContext, request: &OpenRequest<'_>) -> Option<OpenedValue> {
@@ -43,6 +47,7 @@ pub(super) async fn open_many(
     let batch = Batch { column, context, view, mode, requests, bindings };
     let mut results: Vec<Option<Result<OpenedValue>>> = Vec::with_capacity(requests.len());
     let mut envelopes: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+    let mut foreign = Vec::new();
     for (at, request) in requests.iter().enumerate() {
         match batch.read(request) {
             Ok(Read::Value(value)) => results.push(Some(Ok(value))),
@@ -50,10 +55,17 @@ pub(super) async fn open_many(
                 envelopes.insert(at, bytes);
                 results.push(None);
             }
+            Ok(Read::Foreign) => {
+                foreign.push(at);
+                results.push(None);
+            }
             Err(error) => results.push(Some(Err(error))),
         }
     }
     for (at, result) in batch.open_envelopes(&envelopes).await {
+        results[at] = Some(result);
+    }
+    for (at, result) in batch.open_foreign(&foreign).await {
         results[at] = Some(result);
     }
     let missing = || Err(Error::new(Code::Internal, "a value of a batch had no result"));
@@ -73,6 +85,8 @@ struct Batch<'a> {
 enum Read {
     Value(OpenedValue),
     Envelope(Vec<u8>),
+    /// A value in a format that one of the column's readers recognises.
+    Foreign,
 }
 
 type Results = Vec<(usize, Result<OpenedValue>)>;
@@ -108,13 +122,11 @@ impl Batch<'_> {
             )
             .hint("`enfold audit` shows how many; `enfold apply` converts them"));
         }
-        let payload = match request.form {
-            Form::Text => PayloadType::Text,
-            Form::Bytes => PayloadType::Bytes,
-            Form::Json => PayloadType::Json,
-        };
+        if self.column.seat.reads.iter().any(|reader| reader.recognises(request.form, request.stored)) {
+            return Ok(Read::Foreign);
+        }
         let value = Zeroizing::new(request.stored.to_vec());
-        Ok(Read::Value(OpenedValue { value, payload, source: Source::Plaintext }))
+        Ok(Read::Value(OpenedValue { value, payload: payload(request.form), source: Source::Plaintext }))
     }
 
     async fn open_envelopes(&self, envelopes: &BTreeMap<usize, Vec<u8>>) -> Results {
@@ -214,7 +226,59 @@ impl Batch<'_> {
         }
     }
 
+    /// Values of other products, by the column's readers.
+    async fn open_foreign(&self, items: &[usize]) -> Results {
+        let mut results = Vec::with_capacity(items.len());
+        for (done, at) in items.iter().enumerate() {
+            // A format may stretch a passphrase for every value: others get their turn in between.
+            if done % FOREIGN_AT_ONCE == FOREIGN_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            results.push((*at, self.open_one_foreign(&self.requests[*at]).await));
+        }
+        let opened = results.iter().filter(|(_, result)| result.is_ok()).count();
+        self.column.done(EventKind::Open, opened, None, self.context);
+        results
+    }
+
+    /// The first reader that opens it; that another recognises it as well is no mistake where none has a beginning of its own.
+    async fn open_one_foreign(&self, request: &OpenRequest<'_>) -> Result<OpenedValue> {
+        let (form, stored) = (request.form, request.stored);
+        let mut refused = Error::new(Code::OpenFailed, format!("cannot open a value of `{}`", self.column.seat.name));
+        for reader in self.column.seat.reads.iter().filter(|reader| reader.recognises(form, stored)) {
+            if !reader.is_ready() {
+                let reader = Arc::clone(reader);
+                let load = tokio::task::spawn_blocking(move || reader.load()).await;
+                load.map_err(|_| Error::new(Code::Internal, "a reader's keys were not made ready"))??;
+            }
+            match reader.open(form, stored) {
+                Ok(value) if !fits(form, &value) => {
+                    let line = format!("reader `{}` opens a value of `{}`", reader.name(), self.column.seat.name);
+                    return Err(Error::new(Code::ValueInvalid, line).cause(match form {
+                        Form::Json => "what it holds is not JSON, and the column's values are",
+                        _ => "what it holds is not text, and the column's values are",
+                    }));
+                }
+                Ok(value) => {
+                    let source = Source::Format { reader: reader.name().to_owned() };
+                    return Ok(OpenedValue { value, payload: payload(form), source });
+                }
+                Err(error) => refused = refused.cause(format!("reader `{}` recognises it: {error}", reader.name())),
+            }
+        }
+        Err(refused.hint("give the reader the key that encrypted it, or restore the value from a backup"))
+    }
+
     fn failed(&self, error: enfold_core::Error) -> Error {
         core_error(error, format!("cannot open a value of `{}`", self.column.seat.name))
+    }
+}
+
+/// What a value is that says nothing of itself.
+fn payload(form: Form) -> PayloadType {
+    match form {
+        Form::Text => PayloadType::Text,
+        Form::Bytes => PayloadType::Bytes,
+        Form::Json => PayloadType::Json,
     }
 }

@@ -47,6 +47,7 @@ pub(super) async fn seal_many(
 ) -> Result<Vec<Result<Vec<u8>>>> {
     let (view, mode) = column.enter(context).await?;
     if mode == Mode::Legacy && !column.conversion {
+        written_as_before(column)?;
         return Ok(requests.iter().map(|r| Ok(r.value.to_vec())).collect());
     }
     let batch = Batch {
@@ -81,6 +82,20 @@ pub(super) async fn seal_many(
     }
     let missing = || Err(Error::new(Code::Internal, "a value of a batch had no result"));
     Ok(results.into_iter().map(|r| r.unwrap_or_else(missing)).collect())
+}
+
+/// What another product encrypted before must not be written in the clear now.
+fn written_as_before(column: &Column) -> Result<()> {
+    let Some(reader) = column.seat.reads.first() else { return Ok(()) };
+    let name = &column.seat.name;
+    Err(Error::new(Code::PlaintextRefused, format!("cannot write `{name}` as before"))
+        .cause(format!(
+            "in mode `legacy` its values are encrypted by another product, and reader `{}` only reads",
+            reader.name()
+        ))
+        .hint(
+            "bring the column to mode `hybrid` with `enfold apply` before an application writes to it through Enfold",
+        ))
 }
 
 struct Batch<'a> {

@@ -1,6 +1,6 @@
 //! What the policy and the signed state say of one column.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use enfold_core::{Binding, KeyId, Padding};
@@ -9,6 +9,7 @@ use super::Place;
 use crate::events::{Counter, EventKind, Origin};
 use crate::keyring::{KeyRing, Near};
 use crate::policy::{ColumnPolicy, Lookalikes, Mode, Salt, Scope, TablePolicy, ValuePolicy};
+use crate::readers::Reads;
 use crate::state::RingState;
 use crate::{Code, Error, Result};
 
@@ -25,6 +26,8 @@ pub(crate) struct Seat {
     pub(super) padding: Padding,
     pub(super) salt: Salt,
     pub(super) lookalikes: Lookalikes,
+    /// Readers of other products' formats.
+    pub(super) reads: Reads,
     min_mode: Mode,
     /// A value that lives in no column was never stored in the clear, so it has no mode to pass through.
     always_sealed: bool,
@@ -63,7 +66,13 @@ enum Rule {
 }
 
 impl Seat {
-    pub(crate) fn of_column(name: &str, table: &TablePolicy, column: &ColumnPolicy, ring: Arc<KeyRing>) -> Self {
+    pub(crate) fn of_column(
+        name: &str,
+        table: &TablePolicy,
+        column: &ColumnPolicy,
+        ring: Arc<KeyRing>,
+        reads: Reads,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             id: column.id.clone(),
@@ -77,6 +86,7 @@ impl Seat {
             padding: column.padding.map_or(Padding::None, Padding::Block),
             salt: column.salt,
             lookalikes: column.lookalikes,
+            reads,
             min_mode: column.min_mode,
             always_sealed: false,
         }
@@ -96,12 +106,13 @@ impl Seat {
             padding: Padding::None,
             salt: Salt::Shared,
             lookalikes: Lookalikes::Refuse,
+            reads: Reads::new(),
             min_mode: Mode::Kms,
             always_sealed: true,
         }
     }
 
-    /// The mode that the operators signed; refused if the policy pins a stronger one, or another id.
+    /// The mode that the operators signed; refused if the policy pins a stronger one, or another id, or lacks a reader.
     pub(crate) fn mode(&self, state: &RingState) -> Result<Mode> {
         if self.always_sealed {
             return Ok(Mode::Kms);
@@ -114,7 +125,32 @@ impl Seat {
             )
             .hint("bring the column to its mode with `enfold apply`, or lower `min_mode` in enfold.toml"));
         }
+        self.has_readers(state)?;
         Ok(mode)
+    }
+
+    /// Without a reader its values would be taken for plaintext, and sealed as they are.
+    fn has_readers(&self, state: &RingState) -> Result<()> {
+        let has = |name: &str| self.reads.iter().any(|reader| reader.name() == name);
+        match state.reads(&self.name).find(|name| !has(name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::new(
+                Code::ReaderMissing,
+                format!("the policy lacks the reader `{name}`, which values of `{}` may need", self.name),
+            )
+            .cause("the operators signed that the column is read with it until it is in mode `kms`")
+            .hint(format!("put `{name}` back into the column's `reads` and, if it is gone, `[readers.{name}]`"))
+            .hint(
+                "convert what is left with `enfold apply`, then `enfold enforce`: in mode `kms` no reader is needed",
+            )),
+        }
+    }
+
+    /// What is to be signed of the column's readers in a mode. In `legacy` nothing is converted yet, and the policy alone
+    /// says what is read; in `kms` there are envelopes only.
+    pub(crate) fn may_need(&self, mode: Mode) -> BTreeSet<String> {
+        let reads = self.reads.iter().map(|reader| reader.name().to_owned());
+        if mode == Mode::Hybrid { reads.collect() } else { BTreeSet::new() }
     }
 
     /// Refuses a place that lacks what the value is bound to, or has what there cannot be.

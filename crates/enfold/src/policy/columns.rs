@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use enfold_core::index::Normaliser;
 
-use super::check;
 use super::model::{ColumnPolicy, IndexPolicy, Scope, TablePolicy};
 use super::raw::{ALL_BITS, RawColumn, RawCompoundIndex, RawIndex, RawTable};
 use super::resolve::{Resolver, keys};
 use super::url::Scheme;
 use super::words::{did_you_mean, parse_normaliser};
+use super::{check, readers};
 
 pub(super) fn tables(
     at: &mut Resolver<'_>,
     raw: BTreeMap<String, RawTable>,
+    readers: &readers::Readers,
     scheme: Option<Scheme>,
 ) -> BTreeMap<String, TablePolicy> {
     let sharing = Sharing::of(&raw);
@@ -23,6 +24,8 @@ pub(super) fn tables(
         bound_columns(at, &name, &table);
         let mut columns = BTreeMap::new();
         for (column, raw) in table.columns {
+            let path = keys(&["tables", &name, "columns", &column]);
+            readers::check_column(at, &path, &raw.reads, raw.unauthenticated, readers);
             let facts = TableFacts { name: &name, tenant: table.tenant.is_some(), row_key: table.row_key.len() };
             if let Some(policy) = self::column(at, &facts, &column, raw, &sharing) {
                 columns.insert(column, policy);
@@ -174,6 +177,7 @@ fn column(
         padding: raw.padding,
         salt: raw.salt,
         lookalikes: raw.lookalikes,
+        reads: raw.reads,
         same_as: raw.same_as,
         indexes,
     })

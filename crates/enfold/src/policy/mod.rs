@@ -10,6 +10,7 @@ pub mod edit;
 mod key_services;
 mod model;
 mod raw;
+mod readers;
 pub mod reference;
 mod resolve;
 mod rotation;

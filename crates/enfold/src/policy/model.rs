@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use enfold_core::index::Normaliser;
+use enfold_core::readers::Format;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +77,17 @@ pub enum Lookalikes {
     Plaintext,
 }
 
+/// What is done with formats of other products that have no MAC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unauthenticated {
+    /// The policy is refused.
+    #[default]
+    Refuse,
+    /// Whatever such a value opens to is taken for what was once stored.
+    Accept,
+}
+
 /// Whether the values that one process seals may be seen to belong together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -121,6 +134,8 @@ pub struct Policy {
     /// Where processes share data keys that they unwrapped; none unless the policy names one.
     pub shared_cache: Option<SharedCachePolicy>,
     pub rings: BTreeMap<String, RingPolicy>,
+    /// Readers of values that other products encrypted, keyed by name.
+    pub readers: BTreeMap<String, ReaderPolicy>,
     /// Keyed by `schema.table` on Postgres, `table` on SQLite.
     pub tables: BTreeMap<String, TablePolicy>,
     /// Values that live in no column, keyed by the name that the application uses.
@@ -418,6 +433,25 @@ impl SharedCachePolicy {
     }
 }
 
+/// A reader of values that another product encrypted.
+#[derive(Clone, Debug)]
+pub struct ReaderPolicy {
+    pub format: Arc<dyn Format>,
+    /// Where its keys are, in the order in which they are tried.
+    pub keys: Vec<KeySource>,
+    /// Whether one source may hold several keys, with commas between them.
+    pub several_in_one: bool,
+}
+
+/// Where a key of another product is. It is read when it is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// An environment variable.
+    Variable(String),
+    /// A file that nobody but its owner has a right to.
+    File(PathBuf),
+}
+
 #[derive(Clone, Debug)]
 pub struct TablePolicy {
     pub name: String,
@@ -446,6 +480,8 @@ pub struct ColumnPolicy {
     pub padding: Option<u32>,
     pub salt: Salt,
     pub lookalikes: Lookalikes,
+    /// Readers by name, in the order in which they are tried.
+    pub reads: Vec<String>,
     /// The column whose id this one shares on purpose (an archive table).
     pub same_as: Option<String>,
     pub indexes: BTreeMap<String, IndexPolicy>,

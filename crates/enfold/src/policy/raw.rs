@@ -5,6 +5,7 @@
 //! exists, that an id is used once) is `resolve.rs`'s to say.
 
 mod key_services;
+mod readers;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +17,10 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::key_services::{
     RawAws, RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
 };
-use super::model::{Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice};
+pub(super) use self::readers::{Derive, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding};
+use super::model::{
+    Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice, Unauthenticated,
+};
 use super::rotation::RawRotation;
 
 /// Bits of a whole HMAC-SHA-256.
@@ -49,6 +53,8 @@ pub(super) struct RawPolicy {
     pub shared_cache: RawSharedCache,
     /// Key rings by name.
     pub rings: BTreeMap<String, RawRing>,
+    /// Readers of values that other products encrypted, by name. A column says in `reads` which of them it may need.
+    pub readers: BTreeMap<String, RawReader>,
     /// Tables by name: `"schema.table"` on Postgres, `table` on SQLite.
     pub tables: BTreeMap<String, RawTable>,
     /// Values that live in no column (queues, caches, files, API callers), by the name the application uses.
@@ -314,6 +320,11 @@ pub(super) struct RawColumn {
     pub salt: Salt,
     /// What values are that begin like an envelope and are not one.
     pub lookalikes: Lookalikes,
+    /// Readers of values that another product encrypted, in the order in which they are tried on what is no envelope. What
+    /// one of them recognises and none opens is an error, never plaintext. In mode `kms` none is used.
+    pub reads: Vec<String>,
+    /// Whether `reads` may name readers of formats that are not authenticated.
+    pub unauthenticated: Unauthenticated,
     /// `schema.table.column` of the column of this policy whose id this one shares on purpose (an archive table).
     pub same_as: Option<String>,
     /// Blind indexes over this column, by name. The name takes part in the index key: a renamed index is a new one.
@@ -332,6 +343,8 @@ impl Default for RawColumn {
             padding: None,
             salt: Salt::default(),
             lookalikes: Lookalikes::default(),
+            reads: Vec::new(),
+            unauthenticated: Unauthenticated::default(),
             same_as: None,
             indexes: BTreeMap::new(),
         }

@@ -193,6 +193,8 @@ fn placeholder(map: &str) -> &'static str {
         "rings" => "RING",
         "vault" => "HOST:PORT",
         "local" => "FILE",
+        "readers" => "READER",
+        "fields" => "PART",
         "tables" => "TABLE",
         "columns" => "COLUMN",
         "indexes" => "INDEX",

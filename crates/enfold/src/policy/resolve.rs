@@ -17,7 +17,7 @@ use super::raw::{
 use super::source::{Findings, Place};
 use super::url::DatabaseUrl;
 use super::words::{did_you_mean, key_text, parse_duration, parse_operator_key, path_text};
-use super::{columns, key_services, shared_cache};
+use super::{columns, key_services, readers, shared_cache};
 use crate::Code;
 use crate::kms::{KeyUri, RootKey};
 
@@ -133,7 +133,8 @@ impl Resolver<'_> {
         rings.values_mut().for_each(|ring| ring.min_epoch = ring.min_epoch.max(trust.min_epoch));
         let key_services = key_services::resolve(self, raw.key_services, &rings);
         let shared_cache = shared_cache::resolve(self, raw.shared_cache, environment, &rings);
-        let tables = columns::tables(self, raw.tables, database.as_ref().map(DatabaseUrl::scheme));
+        let readers = readers::resolve(self, raw.readers);
+        let tables = columns::tables(self, raw.tables, &readers, database.as_ref().map(DatabaseUrl::scheme));
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
         Some(Policy {
             path: path.to_owned(),
@@ -150,6 +151,7 @@ impl Resolver<'_> {
             key_services,
             shared_cache,
             rings,
+            readers: readers.into_iter().filter_map(|(name, reader)| Some((name, reader?))).collect(),
             tables,
             values,
             jobs: jobs(&raw.jobs),

@@ -108,6 +108,10 @@ pub struct ColumnState {
     /// The policy's id. A policy that gives this column another one is refused.
     pub id: String,
     pub mode: Mode,
+    /// In mode `hybrid`: readers that values of the column may need, by the policy's names. A policy that lacks one is
+    /// refused, for it would take their values for plaintext. Left out where there are none, as programs of before write it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub reads: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +159,11 @@ impl RingState {
             .cause(format!("the policy says `{id}`, the operators signed `{}`", state.id))
             .hint("an id never changes: put the signed one back into enfold.toml")),
         }
+    }
+
+    /// The readers that values of a column may need.
+    pub fn reads(&self, column: &str) -> impl Iterator<Item = &str> {
+        self.columns.get(column).into_iter().flat_map(|state| &state.reads).map(String::as_str)
     }
 
     /// Which version of a scope seals.
@@ -294,7 +303,9 @@ mod tests {
     fn state() -> RingState {
         let rows = RowAuthority { key: KeyRef(KeyId::from_bytes([1; 16])), check: "00".repeat(32) };
         let mut state = RingState::new("ring-1", rows);
-        state.columns.insert("users.email".into(), ColumnState { id: "u1".into(), mode: Mode::Hybrid });
+        state
+            .columns
+            .insert("users.email".into(), ColumnState { id: "u1".into(), mode: Mode::Hybrid, reads: BTreeSet::new() });
         state
     }
 
@@ -388,6 +399,18 @@ mod tests {
         let again = RingState::decode(&state.encode().unwrap()).unwrap();
         assert_eq!(again.root("aws-kms://eu/alias/a"), RootState::Retired);
         assert_eq!(again.root("vault://h/t/k"), RootState::Active);
+    }
+
+    #[test]
+    fn readers_are_signed_for_the_columns_that_have_them() {
+        let document = String::from_utf8(state().encode().unwrap()).unwrap();
+        assert!(document.contains("\"users.email\":{\"id\":\"u1\",\"mode\":\"hybrid\"}"), "{document}");
+        let mut state = state();
+        state.columns.get_mut("users.email").unwrap().reads = ["old".to_owned()].into();
+        let document = state.encode().unwrap();
+        assert_eq!(RingState::decode(&document), Some(state.clone()));
+        assert_eq!(state.reads("users.email").collect::<Vec<_>>(), ["old"]);
+        assert_eq!(state.reads("users.phone").count(), 0);
     }
 
     #[test]

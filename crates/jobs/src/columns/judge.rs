@@ -48,7 +48,8 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
 /// A row whose value is to be sealed, and as what.
 type ToSeal = (usize, PayloadType);
 
-/// Learns the value of every cell of a column, and returns which rows hold it as plaintext.
+/// Learns the value of every cell of a column, and returns which rows hold it in another form than an envelope: as
+/// plaintext, or as another product encrypted it.
 async fn read(
     protected: &Protected,
     goal: Goal,
@@ -56,18 +57,29 @@ async fn read(
     judged: &mut [Judged<'_>],
 ) -> Result<Vec<ToSeal>> {
     let form = column.storage.form();
-    let (mut plain, mut sealed) = (Vec::new(), Vec::new());
+    let (mut plain, mut sealed, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
     for (n, row) in judged.iter_mut().enumerate() {
         let Some(cell) = row.row.cells[at].as_deref() else { continue };
+        let reader = || protected.cells.reader_of(form, cell);
         match detect(form, cell) {
+            Stored::Plain if reader().is_some() => foreign.push(n),
             Stored::Plain => plain.push(n),
             Stored::Envelope(_) => sealed.push(n),
             // What a newer program wrote is no text of a user's, whatever the policy says of lookalikes.
             Stored::Lookalike(error @ Core::NewerVersion { .. }) => row.fail((at, column), Code::EnvelopeNewer, &error),
-            Stored::Lookalike(_) if protected.lookalikes == Lookalikes::Plaintext => plain.push(n),
+            Stored::Lookalike(_) if protected.lookalikes == Lookalikes::Plaintext => match reader() {
+                Some(_) => foreign.push(n),
+                None => plain.push(n),
+            },
             Stored::Lookalike(error) => row.fail((at, column), Code::EnvelopeMalformed, &error),
         }
     }
+    if goal == Goal::Verify {
+        for n in std::mem::take(&mut foreign) {
+            judged[n].fail_as_foreign(protected, (at, column));
+        }
+    }
+    sealed.extend(&foreign);
     open(protected, goal, (at, column), &sealed, judged).await?;
     for &n in &plain {
         let row = &mut judged[n];
@@ -77,6 +89,7 @@ async fn read(
             row.values[at] = row.row.cells[at].clone().map(Zeroizing::new);
         }
     }
+    plain.extend(foreign.into_iter().filter(|&n| judged[n].values[at].is_some()));
     let payload = column.storage.payload();
     Ok(if goal == Goal::Verify { Vec::new() } else { plain.into_iter().map(|n| (n, payload)).collect() })
 }
@@ -106,7 +119,7 @@ async fn leave_former_keys(
     Ok(leaving)
 }
 
-/// Opens the envelopes of these rows.
+/// Opens the envelopes of these rows, and what other products encrypted.
 async fn open(
     protected: &Protected,
     goal: Goal,
@@ -114,13 +127,19 @@ async fn open(
     sealed: &[usize],
     judged: &mut [Judged<'_>],
 ) -> Result<()> {
+    let form = column.storage.form();
     let opened = {
         let items: Vec<CellItem<'_>> = sealed.iter().map(|&n| judged[n].item(at)).collect();
-        if items.is_empty() { Vec::new() } else { protected.cells.open_many(column.storage.form(), &items).await }
+        if items.is_empty() { Vec::new() } else { protected.cells.open_many(form, &items).await }
     };
     same_number(opened.len(), sealed.len())?;
     for (&n, opened) in sealed.iter().zip(opened) {
         match opened {
+            // As for envelopes in `Judged::open`: stored as it is, it would be taken for another product's.
+            Ok(value) if goal == Goal::Unprotect && protected.cells.reader_of(form, &value).is_some() => {
+                let reason = &"the value itself has a form that a reader recognises";
+                judged[n].fail((at, column), Code::ValueInvalid, reason);
+            }
             Ok(value) => judged[n].open(goal, (at, column), value),
             // Whatever the policy says of lookalikes: it may be stolen, or its key withheld, and sealing it again would
             // hide that.
@@ -240,7 +259,7 @@ impl<'a> Judged<'a> {
         CellItem { place: self.place(), bytes: self.values[at].as_ref().map_or(&[], |value| &value[..]) }
     }
 
-    /// An envelope opened.
+    /// An envelope opened, or what another product encrypted.
     fn open(&mut self, goal: Goal, (at, column): (usize, &TargetColumn), value: Zeroizing<Vec<u8>>) {
         if goal == Goal::Unprotect {
             // Stored as plaintext it would be taken for an envelope again, by every reader and by the next run.
@@ -272,6 +291,13 @@ impl<'a> Judged<'a> {
             code: code.word().to_owned(),
             reason: reason.to_string(),
         });
+    }
+
+    fn fail_as_foreign(&mut self, protected: &Protected, (at, column): (usize, &TargetColumn)) {
+        let stored = self.row.cells[at].as_deref().unwrap_or_default();
+        let reader = protected.cells.reader_of(column.storage.form(), stored).unwrap_or_default();
+        let reason = format!("the value is in the format of reader `{reader}`, and no envelope");
+        self.fail((at, column), Code::PlaintextFound, &reason);
     }
 
     fn fail_or_stop(&mut self, column: (usize, &TargetColumn), error: Error) -> Result<()> {

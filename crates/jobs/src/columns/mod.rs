@@ -47,7 +47,13 @@ pub trait Cells: Send + Sync {
     /// Stored bytes, in the given form.
     async fn seal_many(&self, form: Form, payload: PayloadType, items: &[CellItem<'_>]) -> Vec<Result<Vec<u8>>>;
 
-    /// The values of envelopes; never stored bytes for what does not open.
+    /// The reader of another product's format that takes stored bytes for a value of its own; none where the column has
+    /// none that does. By form alone, without a key.
+    fn reader_of(&self, _form: Form, _stored: &[u8]) -> Option<&str> {
+        None
+    }
+
+    /// The values of envelopes, and of what a reader recognises; never stored bytes for what does not open.
     async fn open_many(&self, form: Form, items: &[CellItem<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>>;
 
     /// The data keys that a re-encryption moves values away from.

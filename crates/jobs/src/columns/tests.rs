@@ -1,5 +1,6 @@
 //! The codec against real envelopes, with keys that live in the test.
 
+mod foreign;
 mod partial;
 mod reencrypt;
 
@@ -70,8 +71,18 @@ impl Cells for TestCells {
         items.iter().map(seal).collect()
     }
 
+    /// Another product's values are `old:` and the value backwards; `old:!` does not open.
+    fn reader_of(&self, _: Form, stored: &[u8]) -> Option<&str> {
+        stored.starts_with(b"old:").then_some("backwards")
+    }
+
     async fn open_many(&self, form: Form, items: &[CellItem<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>> {
         let open = |item: &CellItem<'_>| {
+            if let Some(backwards) = item.bytes.strip_prefix(b"old:") {
+                let refused = backwards.contains(&b'!');
+                let value = || Zeroizing::new(backwards.iter().rev().copied().collect());
+                return (!refused).then(value).ok_or_else(|| Error::new(Code::OpenFailed, "cannot open a value"));
+            }
             let bytes = decode(form, item.bytes).unwrap();
             let envelope = Envelope::parse(&bytes).unwrap();
             let openers = [Some(&self.opener), self.former.as_ref()];

@@ -6,9 +6,11 @@ use enfold::Result;
 use enfold::policy::Policy;
 use serde::{Deserialize, Serialize};
 
+use super::foreign::recognised;
 use super::targets::{Selection, storable, target};
 use crate::database::{Counts, Database};
 use crate::model::Census;
+use crate::recognise::Recognised;
 
 /// What the stored bytes of every selected column are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub struct ColumnAudit {
     pub reason: Option<String>,
     #[serde(flatten)]
     pub census: Census,
+    /// What its readers of other products' formats make of the values that are no envelopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readers: Option<Recognised>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,11 +74,13 @@ pub async fn audit(
         if !can.is_empty() {
             let target = target(name, table, &facts, &can)?;
             let counts = database.census(&target, sample).await?;
+            let mut readers = recognised(database, policy, table, &target, sample).await?;
             columns.extend(target.columns.iter().zip(counts).map(|(column, census)| ColumnAudit {
                 column: format!("{name}.{}", column.name),
                 status: status(&census),
                 reason: None,
                 census,
+                readers: readers.remove(&column.name),
             }));
         }
         columns.extend(cannot.into_iter().map(|(column, reason)| ColumnAudit {
@@ -81,6 +88,7 @@ pub async fn audit(
             status: ColumnStatus::Refused,
             reason: Some(reason),
             census: Census::default(),
+            readers: None,
         }));
     }
     Ok(AuditReport { full: sample.is_none(), columns })

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod audit;
 pub mod enforce;
 pub mod estimate;
+mod foreign;
 pub mod keys;
 pub mod needs;
 pub mod observer;

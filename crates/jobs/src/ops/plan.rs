@@ -7,6 +7,7 @@ use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::estimate::{Estimate, estimate};
+use super::foreign::{SAMPLE, recognised};
 use super::keys::Reader;
 use super::run::same;
 use super::session::Session;
@@ -14,6 +15,7 @@ use super::steps::{Step, Steps, plain_indexes};
 use super::targets::{Selection, target};
 use crate::database::{Connected, Counts, Dialect, Finding, Growth, TableFacts};
 use crate::model::{Census, Goal, JobState, Storage, TableName, Target};
+use crate::recognise::Recognised;
 use crate::words::Word;
 
 /// The layout of a saved plan; another one is stale.
@@ -70,6 +72,9 @@ pub struct ColumnPlan {
     /// As the policy wants it; `kms` is reached by `enforce`.
     pub wanted: Mode,
     pub census: Census,
+    /// What its readers of other products' formats make of the values that are no envelopes, in a sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readers: Option<Recognised>,
     /// Whether its values are converted.
     pub converts: bool,
 }
@@ -165,6 +170,8 @@ async fn plan_table(
     };
     if plan.refusals.is_empty() && plan.columns.iter().any(|column| column.wanted > Mode::Legacy) {
         let target = planned_target(name, table, &facts, Mode::Hybrid)?;
+        let mut readers = recognised(session.db.as_ref(), &session.policy, table, &target, Some(SAMPLE)).await?;
+        plan.columns.iter_mut().for_each(|column| column.readers = readers.remove(&column.name));
         let converts = plan.columns.iter().any(|column| column.converts);
         if !converts && plain_indexes(&facts, &target).next().is_none() && !interrupted(session, &target).await? {
             return Ok(plan);
@@ -212,6 +219,7 @@ fn column_plan(table: &TablePolicy, facts: &TableFacts, name: &str, mode: Mode) 
         mode,
         wanted: policy.mode,
         census: fact.census.clone(),
+        readers: None,
         converts: policy.mode > Mode::Legacy && (mode == Mode::Legacy || leaks),
     })
 }
@@ -282,6 +290,8 @@ fn policy_fingerprint(policy: &Policy, tables: &[TablePlan]) -> String {
         let columns: Vec<&str> = planned.columns.iter().map(|column| column.name.as_str()).collect();
         let rings = table.into_iter().flat_map(|t| t.columns.values()).map(|column| policy.rings.get(&column.ring));
         text.push_str(&format!("{} {columns:?} {table:?} {:?}\n", planned.name, rings.collect::<Vec<_>>()));
+        let reads = table.into_iter().flat_map(|t| t.columns.values()).flat_map(|column| &column.reads);
+        reads.for_each(|reader| text.push_str(&format!("{reader} {:?}\n", policy.readers.get(reader))));
     }
     // Not against forgery: whoever can change a saved plan can change the policy beside it. FNV-1a, 128 bits.
     let hash = text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {

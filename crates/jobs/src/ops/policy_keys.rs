@@ -104,6 +104,10 @@ impl Cells for PolicyCells {
         self.column.seal_many(&self.context, &requests).await
     }
 
+    fn reader_of(&self, form: Form, stored: &[u8]) -> Option<&str> {
+        self.column.reader_of(form, stored)
+    }
+
     async fn open_many(&self, form: Form, items: &[CellItem<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>> {
         let requests: Vec<OpenRequest<'_>> =
             items.iter().map(|item| OpenRequest { place: place(item.place), form, stored: item.bytes }).collect();

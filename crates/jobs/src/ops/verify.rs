@@ -1,16 +1,19 @@
 //! `verify`: opens every value of a table, and hands out the proof that enforcing asks for.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::foreign::recognised;
 use super::observer::Observer;
 use super::run::{Pace, Run};
 use super::session::Session;
 use super::targets::{Selection, target};
 use crate::database::Counts;
 use crate::model::{Goal, JobState, RowError, Target};
+use crate::recognise::Recognised;
 
 /// Rows with errors that a report names.
 const NAMED: u32 = 100;
@@ -37,6 +40,9 @@ pub struct TableVerified {
     pub failed: u64,
     /// The first of them.
     pub errors: Vec<RowError>,
+    /// Where there are any: what each column's readers of other products' formats make of what is no envelope.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub readers: BTreeMap<String, Recognised>,
 }
 
 impl VerifyReport {
@@ -58,7 +64,11 @@ pub async fn verify(
         let facts = session.db.inspect(table, Counts::LeftOut).await?;
         let target = target(name, table, &facts, &columns)?;
         let run = Run { session, observer, pace, target: &target, stop_after: None };
-        tables.push(open_all(&run).await?);
+        let mut found = open_all(&run).await?;
+        if found.failed > 0 {
+            found.readers = recognised(session.db.as_ref(), &session.policy, table, &target, None).await?;
+        }
+        tables.push(found);
     }
     Ok(VerifyReport { tables })
 }
@@ -93,5 +103,6 @@ async fn open_all(run: &Run<'_>) -> Result<TableVerified> {
         rows: report.progress.rows_seen,
         failed: report.progress.rows_failed,
         errors,
+        readers: BTreeMap::new(),
     })
 }

@@ -148,7 +148,7 @@ fn unsatisfied(goal: Goal, target: &Target, shape: &Shape) -> Option<String> {
 }
 
 /// Half as much again as is needed by the planner's estimate, for SYSTEM takes whole blocks.
-fn percent(shape: &Shape, rows: u64) -> f64 {
+pub(super) fn percent(shape: &Shape, rows: u64) -> f64 {
     let total: u64 = shape.leaves.iter().map(|leaf| leaf.rows.unwrap_or(0)).sum();
     #[allow(clippy::cast_precision_loss, reason = "a share, to be rounded in any case")]
     let share = if total == 0 { 100.0 } else { 150.0 * rows as f64 / total as f64 };

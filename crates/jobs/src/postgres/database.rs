@@ -8,6 +8,7 @@ use super::Postgres;
 use super::store::peek;
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::model::{Census, TableName, Target, TargetColumn};
+use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
 use crate::words::Word;
 
@@ -46,6 +47,10 @@ impl Database for Postgres {
 
     async fn census(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>> {
         self.count_forms(target, sample).await
+    }
+
+    async fn recognise(&self, target: &Target, at: usize, by: &Recogniser, sample: Option<u64>) -> Result<Recognised> {
+        self.recognise_values(target, at, by, sample).await
     }
 
     fn sql(&self, step: &SchemaStep) -> Vec<String> {

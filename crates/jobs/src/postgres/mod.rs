@@ -8,6 +8,7 @@ mod database;
 mod form;
 mod inspect;
 mod quote;
+mod recognise;
 mod residue;
 mod rights;
 mod roles;

@@ -15,6 +15,7 @@ use super::names::{printed, quote, same};
 use super::sampling;
 use super::shape::Shape;
 use crate::model::{Census, Goal, Storage, Target};
+use crate::recognise::{Recognised, Recogniser};
 
 /// Rows named for each column that holds plaintext.
 const EXAMPLES: usize = 5;
@@ -57,6 +58,34 @@ pub(super) fn census(connection: &Connection, target: &Target, sample: Option<u6
         census.by_key = keys.into_iter().map(|(key, n)| (key.to_string(), n)).collect();
     }
     Ok(counts)
+}
+
+/// What readers make of the values of a column that are no envelopes.
+pub(super) fn recognise(
+    connection: &Connection,
+    target: &Target,
+    at: usize,
+    by: &Recogniser,
+    sample: Option<u64>,
+) -> Result<Recognised> {
+    let shape = Shape::read(connection, &target.table.table)?;
+    let what = || format!("look at the values of `{}`", shape.name);
+    let column = &target.columns[at];
+    shape.require(&column.name)?;
+    let rows = sampling::rows(connection, &shape, sample)?;
+    let sql = format!("SELECT {} FROM {}", quote(&column.name), rows.from(&shape.name));
+    let mut statement = connection.prepare(&sql).doing(what)?;
+    let mut values = statement.query([rows.ids()]).doing(what)?;
+    let mut found = Recognised::default();
+    while let Some(row) = values.next().doing(what)? {
+        let value = row.get_ref(0).doing(what)?;
+        match (form(value, column.storage), value) {
+            (Form::Null | Form::Envelope { .. }, _) => {}
+            (_, ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => by.count(bytes, &mut found),
+            _ => found.plaintext += 1,
+        }
+    }
+    Ok(found)
 }
 
 /// How many rows do not yet satisfy `goal` by their stored form.

@@ -7,6 +7,7 @@ use enfold::policy::TablePolicy;
 use super::{Sqlite, census, inspect, residue, steps, store, survey};
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::model::{Census, TableName, Target};
+use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
 
 #[async_trait]
@@ -37,6 +38,11 @@ impl Database for Sqlite {
     async fn census(&self, target: &Target, sample: Option<u64>) -> Result<Vec<Census>> {
         let target = target.clone();
         self.pool.read(move |c| census::census(c, &target, sample)).await
+    }
+
+    async fn recognise(&self, target: &Target, at: usize, by: &Recogniser, sample: Option<u64>) -> Result<Recognised> {
+        let (target, by) = (target.clone(), by.clone());
+        self.pool.read(move |c| census::recognise(c, &target, at, &by, sample)).await
     }
 
     fn sql(&self, step: &SchemaStep) -> Vec<String> {

@@ -68,6 +68,7 @@ fn column(name: &str) -> ColumnPolicy {
         padding: None,
         salt: Salt::Shared,
         lookalikes: Lookalikes::Refuse,
+        reads: vec![],
         same_as: None,
         indexes: BTreeMap::new(),
     }

@@ -1,6 +1,7 @@
 //! The loader, from text to policy or to the exact lines of its errors.
 
 mod errors;
+mod readers;
 mod reference;
 mod variables;
 mod whole;

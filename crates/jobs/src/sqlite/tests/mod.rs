@@ -76,6 +76,7 @@ fn policy(columns: &[&str]) -> TablePolicy {
             padding: None,
             salt: Salt::Shared,
             lookalikes: Lookalikes::Refuse,
+            reads: vec![],
             same_as: None,
             indexes: BTreeMap::new(),
         };

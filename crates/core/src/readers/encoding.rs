@@ -1,0 +1,87 @@
+//! Bytes as text, in one spelling each: otherwise a character could be changed without any check noticing.
+
+use base64::Engine;
+use base64::alphabet::{Alphabet, STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::error::{Error, Result};
+
+/// How bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Raw,
+    Hex,
+    Base64,
+    Base64Url,
+}
+
+const fn engine(alphabet: &Alphabet, padding: DecodePaddingMode) -> GeneralPurpose {
+    let config = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(false);
+    GeneralPurpose::new(alphabet, config.with_decode_padding_mode(padding))
+}
+
+const STANDARD_PADDED: GeneralPurpose = engine(&STANDARD, DecodePaddingMode::RequireCanonical);
+const URL_SAFE_PADDED: GeneralPurpose = engine(&URL_SAFE, DecodePaddingMode::RequireCanonical);
+const STANDARD_ANY: GeneralPurpose = engine(&STANDARD, DecodePaddingMode::Indifferent);
+const URL_SAFE_ANY: GeneralPurpose = engine(&URL_SAFE, DecodePaddingMode::Indifferent);
+
+impl Encoding {
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn decode(self, text: &[u8]) -> Result<Vec<u8>> {
+        match self {
+            Self::Raw => Ok(text.to_vec()),
+            Self::Hex => hex(text),
+            // With its padding or, as some write it, without.
+            Self::Base64 => STANDARD_ANY.decode(text).map_err(|_| Error::Malformed),
+            Self::Base64Url => URL_SAFE_ANY.decode(text).map_err(|_| Error::Malformed),
+        }
+    }
+}
+
+/// With its padding.
+pub(super) fn base64(text: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+    STANDARD_PADDED.decode(text).map_err(|_| Error::Malformed)
+}
+
+/// With its padding.
+pub(super) fn base64url(text: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+    URL_SAFE_PADDED.decode(text).map_err(|_| Error::Malformed)
+}
+
+/// In small letters or in capitals, and not in both.
+pub(super) fn hex(text: &[u8]) -> Result<Vec<u8>> {
+    let capital = text.iter().any(|digit| (b'A'..=b'F').contains(digit));
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' if !capital => Ok(digit - b'a' + 10),
+        b'A'..=b'F' => Ok(digit - b'A' + 10),
+        _ => Err(Error::Malformed),
+    };
+    let (pairs, rest) = text.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(Error::Malformed);
+    }
+    pairs.iter().map(|[high, low]| Ok(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_has_one_spelling() {
+        assert_eq!(hex(b"00ff").unwrap(), [0, 255]);
+        assert_eq!(hex(b"00FF").unwrap(), [0, 255]);
+        for bad in ["0", "0x", "aB", "é", "0 "] {
+            assert_eq!(hex(bad.as_bytes()), Err(Error::Malformed), "{bad}");
+        }
+        assert_eq!(base64("AA==").unwrap(), [0]);
+        for bad in ["AA", "AB==", "AA=", "AA ==", "AA==\n", "-w=="] {
+            assert_eq!(base64(bad), Err(Error::Malformed), "{bad}");
+        }
+        assert_eq!(Encoding::Base64Url.decode(b"_w").unwrap(), [255]);
+        assert_eq!(Encoding::Base64Url.decode(b"_w==").unwrap(), [255]);
+        assert_eq!(Encoding::Base64.decode(b"_w=="), Err(Error::Malformed));
+    }
+}

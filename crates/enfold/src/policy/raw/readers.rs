@@ -1,0 +1,150 @@
+//! `[readers]` as it stands in the file.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A reader of values that another product encrypted, for the columns that name it in `reads`. Secrets never stand here: a
+/// key is in a variable or in a file, and is read when the first such value is.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawReader {
+    /// What encrypted the values. `docs/reference/formats.md` says of each how its values are recognised.
+    #[schemars(extend("x-required" = true))]
+    pub format: Option<ReaderFormat>,
+    /// Environment variables with a key each, in the order in which they are tried. Of `fernet`, `cloak` and `laravel` a
+    /// variable may hold several, with commas between them.
+    pub key_variables: Vec<String>,
+    /// Files with a key each, tried after those in variables. Nobody but their owner may have a right to them. A line break at the end is no
+    /// part of the key.
+    #[schemars(extend("x-items" = "path"))]
+    pub key_files: Vec<String>,
+    /// How the key of an `aes-256-gcm` is spelled.
+    pub key_encoding: Option<TextEncoding>,
+    /// How the key of an `aes-256-gcm` is made of what the variable or file holds. None: it is the key, 32 bytes.
+    pub derive: Option<Derive>,
+    /// The salt of the derivation; Rails' `key_derivation_salt`, django-cryptography's `CRYPTOGRAPHY_SALT`.
+    pub salt: Option<String>,
+    /// How `salt` is spelled.
+    pub salt_encoding: Option<TextEncoding>,
+    /// The info of an HKDF.
+    pub info: Option<String>,
+    /// The iterations of a PBKDF2.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub iterations: Option<u32>,
+    /// The N of an scrypt, a power of two. None: 16384.
+    #[schemars(range(min = 2, max = 1_048_576))]
+    pub scrypt_n: Option<u32>,
+    /// The r of an scrypt. None: 8.
+    #[schemars(range(min = 1, max = 64))]
+    pub scrypt_r: Option<u32>,
+    /// The p of an scrypt. None: 1.
+    #[schemars(range(min = 1, max = 64))]
+    pub scrypt_p: Option<u32>,
+    /// How a value of `aes-256-gcm`, `lockbox` or `pgcrypto` is written. None: `base64`; for `pgcrypto` `raw`.
+    pub encoding: Option<ReaderEncoding>,
+    /// The order of the parts of an `aes-256-gcm`: `iv` (12 bytes), `ciphertext`, `tag` (16 bytes). Without `tag` it
+    /// stands at the end of the ciphertext. None: `["iv", "ciphertext", "tag"]`.
+    pub parts: Vec<String>,
+    /// What stands between the parts, where each is encoded by itself, as `:`.
+    pub separator: Option<String>,
+    /// What every value begins with, before what is encoded.
+    pub prefix: Option<String>,
+    /// Where values are JSON objects, the member of each part: `fields = { iv = "iv", ciphertext = "data", tag = "tag" }`.
+    /// Each is encoded by itself. Other members are not looked at.
+    pub fields: BTreeMap<String, String>,
+    /// What is authenticated with every value of an `aes-256-gcm` or of Lockbox.
+    pub associated_data: Option<String>,
+    /// The padding of SQLAlchemy-Utils' `AesEngine`. None: `naive`, which is its default.
+    pub padding: Option<ReaderPadding>,
+    /// Lockbox: the table of the column, where the key is the master key.
+    pub table: Option<String>,
+    /// Lockbox: the column of the ciphertext, as `email_ciphertext`, where the key is the master key.
+    pub attribute: Option<String>,
+    /// Lockbox: to a multiple of how many bytes values were padded (`padding: true` is 16).
+    #[schemars(range(min = 1, max = 65_535))]
+    pub pad_to: Option<u32>,
+}
+
+/// The formats that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::policy) enum ReaderFormat {
+    /// An application's own layout of AES-256-GCM.
+    #[serde(rename = "aes-256-gcm")]
+    Aes256Gcm,
+    /// Fernet and MultiFernet of Python's `cryptography`.
+    Fernet,
+    /// The fields of django-fernet-fields; the keys are `FERNET_KEYS`, or `SECRET_KEY`. Without `FERNET_USE_HKDF` it is
+    /// `fernet`.
+    DjangoFernetFields,
+    /// The fields of django-cryptography; the keys are `SECRET_KEY`, and `CRYPTOGRAPHY_KEY` after it where that is set.
+    DjangoCryptography,
+    /// SQLAlchemy-Utils' `FernetEngine`.
+    SqlalchemyUtilsFernet,
+    /// SQLAlchemy-Utils' `AesGcmEngine`.
+    SqlalchemyUtilsAesGcm,
+    /// SQLAlchemy-Utils' `AesEngine`. Not authenticated.
+    SqlalchemyUtilsAes,
+    /// prisma-field-encryption and Cloak of 47ng.
+    Cloak,
+    /// Laravel's `Crypt::encryptString` and its cast `encrypted`.
+    Laravel,
+    /// Laravel's `Crypt::encrypt`, of texts.
+    LaravelSerialized,
+    /// Rails' Active Record Encryption; the keys are `primary_key` and `deterministic_key`.
+    Rails,
+    /// Lockbox of Ruby.
+    Lockbox,
+    /// Postgres' `pgp_sym_encrypt`.
+    Pgcrypto,
+}
+
+/// How a key or a salt is spelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::policy) enum TextEncoding {
+    /// As it is.
+    #[default]
+    Text,
+    Hex,
+    /// In either alphabet.
+    Base64,
+}
+
+/// How a key is made of a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::policy) enum Derive {
+    Sha256,
+    HkdfSha256,
+    Pbkdf2Sha1,
+    Pbkdf2Sha256,
+    Pbkdf2Sha512,
+    Scrypt,
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::policy) enum ReaderEncoding {
+    /// Bytes as they are, in a column of bytes.
+    Raw,
+    Hex,
+    Base64,
+    Base64url,
+    /// The ASCII armour of OpenPGP.
+    Armor,
+}
+
+/// The paddings of SQLAlchemy-Utils, by its names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::policy) enum ReaderPadding {
+    #[default]
+    Naive,
+    Pkcs5,
+    Oneandzeroes,
+    Zeroes,
+}

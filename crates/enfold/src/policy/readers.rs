@@ -1,0 +1,332 @@
+//! `[readers]`: what each format takes of the settings, and which columns may use it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use enfold_core::readers::{
+    AesGcm, AesPadding, Cloak, Derivation, Digest, DjangoCryptography, Encoding, Fernet, Format, KeyEncoding, Laravel,
+    Layout, Lockbox, Part, Pgcrypto, Rails, Scrypt, SqlalchemyAes, SqlalchemyGcm, Wrapping,
+};
+
+use super::model::{KeySource, ReaderPolicy, Unauthenticated};
+use super::raw::{Derive, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding};
+use super::resolve::{Resolver, keys};
+use super::words::{did_you_mean, path_text};
+
+/// Readers by name; none where something is wrong with one.
+pub(super) type Readers = BTreeMap<String, Option<ReaderPolicy>>;
+
+pub(super) fn resolve(at: &mut Resolver<'_>, raw: BTreeMap<String, RawReader>) -> Readers {
+    let made = raw.into_iter().map(|(name, raw)| {
+        let reader = Reading { at, name: &name, raw: &raw }.policy();
+        (name, reader)
+    });
+    made.collect()
+}
+
+/// Whether the readers that a column names exist, and are such as it accepts.
+pub(super) fn check_column(
+    at: &mut Resolver<'_>,
+    column: &[String],
+    reads: &[String],
+    accepts: Unauthenticated,
+    readers: &Readers,
+) {
+    let below = |key: &str| [column, &[key.to_owned()]].concat();
+    let mut seen = BTreeSet::new();
+    let mut unauthenticated = false;
+    for (number, name) in reads.iter().enumerate() {
+        let path = [below("reads"), vec![number.to_string()]].concat();
+        let Some(reader) = readers.get(name) else {
+            if !at.is_faulty(&keys(&["readers", name])) {
+                let near = did_you_mean(name, readers.keys().map(String::as_str));
+                at.report(&path, format!("no reader of this name{near}"));
+            }
+            continue;
+        };
+        if !seen.insert(name) {
+            at.report(&path, "the same reader twice");
+        }
+        let Some(reader) = reader else { continue };
+        unauthenticated |= !reader.format.is_authenticated();
+        if !reader.format.is_authenticated() && accepts == Unauthenticated::Refuse {
+            at.report(&path, "its values are not authenticated: nobody can tell whether one was changed");
+            at.findings
+                .hint(format!("to accept that, add `unauthenticated = \"accept\"` under `[{}]`", path_text(column)));
+        }
+    }
+    let all_known = reads.iter().all(|name| readers.get(name).is_some_and(Option::is_some));
+    if accepts == Unauthenticated::Accept && !unauthenticated && all_known && !at.is_faulty(&below("reads")) {
+        at.report(&below("unauthenticated"), "every reader of the column authenticates its values");
+    }
+}
+
+/// One reader on its way into the policy.
+struct Reading<'a, 'b> {
+    at: &'a mut Resolver<'b>,
+    name: &'a str,
+    raw: &'a RawReader,
+}
+
+impl Reading<'_, '_> {
+    fn policy(mut self) -> Option<ReaderPolicy> {
+        let path = self.path("format");
+        let format = self.at.required(self.raw.format, &path, "format = \"fernet\"");
+        let keys = self.keys();
+        let format = format?;
+        self.refuse_what_it_has_no_use_for(format);
+        let made = self.format(format)?;
+        Some(ReaderPolicy { format: made, keys: keys?, several_in_one: format.may_share_a_variable() })
+    }
+
+    fn path(&self, key: &str) -> Vec<String> {
+        keys(&["readers", self.name, key])
+    }
+
+    fn report(&mut self, key: &str, message: impl AsRef<str>) {
+        let path = self.path(key);
+        self.at.report(&path, message);
+    }
+
+    fn keys(&mut self) -> Option<Vec<KeySource>> {
+        let word = |name: &String| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        for (number, name) in self.raw.key_variables.iter().enumerate() {
+            if !word(name) {
+                // It may be the key itself, so it is not repeated.
+                let message =
+                    "not the name of an environment variable, as `OLD_KEY`; the key itself does not belong here";
+                let path = [self.path("key_variables"), vec![number.to_string()]].concat();
+                self.at.report(&path, message);
+                return None;
+            }
+        }
+        let variables = self.raw.key_variables.iter().cloned().map(KeySource::Variable);
+        let files = self.raw.key_files.iter().map(|file| KeySource::File(self.at.base.join(file)));
+        let all: Vec<KeySource> = variables.chain(files).collect();
+        let path = self.path("key_variables");
+        if all.is_empty() && !self.at.is_faulty(&path) && !self.at.is_faulty(&self.path("key_files")) {
+            self.at.required(None::<()>, &path, "key_variables = [\"OLD_KEY\"]");
+        }
+        (!all.is_empty()).then_some(all)
+    }
+
+    fn refuse_what_it_has_no_use_for(&mut self, format: ReaderFormat) {
+        let raw = self.raw;
+        let stretches = matches!(raw.derive, Some(Derive::Pbkdf2Sha1 | Derive::Pbkdf2Sha256 | Derive::Pbkdf2Sha512));
+        let own = format == ReaderFormat::Aes256Gcm;
+        let lockbox = format == ReaderFormat::Lockbox;
+        let salted = match format {
+            ReaderFormat::Aes256Gcm => !matches!(raw.derive, None | Some(Derive::Sha256)),
+            other => matches!(other, ReaderFormat::Rails | ReaderFormat::DjangoCryptography),
+        };
+        let scrypt = own && raw.derive == Some(Derive::Scrypt);
+        for (key, is_set, has_use) in [
+            ("key_encoding", raw.key_encoding.is_some(), own),
+            ("derive", raw.derive.is_some(), own),
+            ("salt", raw.salt.is_some(), salted),
+            ("salt_encoding", raw.salt_encoding.is_some(), salted && raw.salt.is_some()),
+            ("info", raw.info.is_some(), own && raw.derive == Some(Derive::HkdfSha256)),
+            ("iterations", raw.iterations.is_some(), own && stretches),
+            ("scrypt_n", raw.scrypt_n.is_some(), scrypt),
+            ("scrypt_r", raw.scrypt_r.is_some(), scrypt),
+            ("scrypt_p", raw.scrypt_p.is_some(), scrypt),
+            ("encoding", raw.encoding.is_some(), own || lockbox || format == ReaderFormat::Pgcrypto),
+            ("parts", !raw.parts.is_empty(), own && raw.fields.is_empty()),
+            ("separator", raw.separator.is_some(), own && raw.fields.is_empty()),
+            ("prefix", raw.prefix.is_some(), own),
+            ("fields", !raw.fields.is_empty(), own),
+            ("associated_data", raw.associated_data.is_some(), own || lockbox),
+            ("padding", raw.padding.is_some(), format == ReaderFormat::SqlalchemyUtilsAes),
+            ("table", raw.table.is_some(), lockbox),
+            ("attribute", raw.attribute.is_some(), lockbox),
+            ("pad_to", raw.pad_to.is_some(), lockbox),
+        ] {
+            if is_set && !has_use {
+                self.report(key, "this format, as it is declared here, has no use for it");
+            }
+        }
+    }
+
+    fn format(&mut self, format: ReaderFormat) -> Option<Arc<dyn Format>> {
+        let raw = self.raw;
+        Some(match format {
+            ReaderFormat::Aes256Gcm => Arc::new(self.aes_gcm()?),
+            ReaderFormat::Fernet => Arc::new(Fernet::Plain),
+            ReaderFormat::DjangoFernetFields => Arc::new(Fernet::DjangoFields),
+            ReaderFormat::SqlalchemyUtilsFernet => Arc::new(Fernet::SqlalchemyUtils),
+            ReaderFormat::DjangoCryptography => {
+                let usual = DjangoCryptography::USUAL_SALT.as_bytes().to_vec();
+                Arc::new(DjangoCryptography { salt: if raw.salt.is_some() { self.salt()? } else { usual } })
+            }
+            ReaderFormat::SqlalchemyUtilsAesGcm => Arc::new(SqlalchemyGcm),
+            ReaderFormat::SqlalchemyUtilsAes => Arc::new(SqlalchemyAes(match raw.padding.unwrap_or_default() {
+                ReaderPadding::Naive => AesPadding::Naive,
+                ReaderPadding::Pkcs5 => AesPadding::Pkcs5,
+                ReaderPadding::Oneandzeroes => AesPadding::OneAndZeroes,
+                ReaderPadding::Zeroes => AesPadding::Zeroes,
+            })),
+            ReaderFormat::Cloak => Arc::new(Cloak),
+            ReaderFormat::Laravel => Arc::new(Laravel { serialized: false }),
+            ReaderFormat::LaravelSerialized => Arc::new(Laravel { serialized: true }),
+            ReaderFormat::Rails => Arc::new(Rails { salt: self.salt()? }),
+            ReaderFormat::Lockbox => Arc::new(self.lockbox()?),
+            ReaderFormat::Pgcrypto => Arc::new(Pgcrypto {
+                wrapping: match raw.encoding.unwrap_or(ReaderEncoding::Raw) {
+                    ReaderEncoding::Raw => Wrapping::Raw,
+                    ReaderEncoding::Armor => Wrapping::Armor,
+                    ReaderEncoding::Base64 => Wrapping::Base64,
+                    ReaderEncoding::Hex => Wrapping::Hex,
+                    ReaderEncoding::Base64url => {
+                        self.report("encoding", "expected one of `raw`, `armor`, `base64` and `hex`");
+                        return None;
+                    }
+                },
+            }),
+        })
+    }
+
+    fn lockbox(&mut self) -> Option<Lockbox> {
+        let raw = self.raw;
+        if raw.table.is_some() != raw.attribute.is_some() {
+            let missing = if raw.table.is_some() { "attribute" } else { "table" };
+            self.report(missing, "missing: a key is made of the master key for a table and a column");
+        }
+        let encoded = match raw.encoding.unwrap_or(ReaderEncoding::Base64) {
+            ReaderEncoding::Base64 => true,
+            ReaderEncoding::Raw => false,
+            _ => {
+                self.report("encoding", "expected `base64` or `raw`");
+                return None;
+            }
+        };
+        Some(Lockbox {
+            attribute: raw.table.clone().zip(raw.attribute.clone()),
+            pad_to: raw.pad_to.and_then(|block| u16::try_from(block).ok()),
+            associated_data: raw.associated_data.clone().unwrap_or_default().into_bytes(),
+            encoded,
+        })
+    }
+
+    fn aes_gcm(&mut self) -> Option<AesGcm> {
+        let raw = self.raw;
+        let (layout, derivation) = (self.layout(), self.derivation());
+        let encoding = match raw.encoding.unwrap_or(ReaderEncoding::Base64) {
+            ReaderEncoding::Raw => Encoding::Raw,
+            ReaderEncoding::Hex => Encoding::Hex,
+            ReaderEncoding::Base64 => Encoding::Base64,
+            ReaderEncoding::Base64url => Encoding::Base64Url,
+            ReaderEncoding::Armor => {
+                self.report("encoding", "expected one of `raw`, `hex`, `base64` and `base64url`");
+                return None;
+            }
+        };
+        if encoding == Encoding::Raw && !matches!(layout, Some(Layout::Joined(_)) | None) {
+            self.report("encoding", "parts that stand alone are texts: `hex`, `base64` or `base64url`");
+        }
+        Some(AesGcm {
+            layout: layout?,
+            encoding,
+            prefix: raw.prefix.clone().unwrap_or_default().into_bytes(),
+            associated_data: raw.associated_data.clone().unwrap_or_default().into_bytes(),
+            key_encoding: match raw.key_encoding.unwrap_or_default() {
+                TextEncoding::Text => KeyEncoding::Text,
+                TextEncoding::Hex => KeyEncoding::Hex,
+                TextEncoding::Base64 => KeyEncoding::Base64,
+            },
+            derivation: derivation?,
+        })
+    }
+
+    fn layout(&mut self) -> Option<Layout> {
+        let raw = self.raw;
+        let (key, layout) = if raw.fields.is_empty() {
+            let usual = ["iv", "ciphertext", "tag"].map(str::to_owned).to_vec();
+            let order = if raw.parts.is_empty() { &usual } else { &raw.parts };
+            let order = order.iter().map(|word| part(word)).collect::<Option<Vec<_>>>();
+            let layout = order.map(|order| match &raw.separator {
+                Some(separator) => Layout::Separated(order, separator.clone()),
+                None => Layout::Joined(order),
+            });
+            ("parts", layout)
+        } else {
+            let fields = raw.fields.iter().map(|(word, field)| Some((part(word)?, field.clone())));
+            ("fields", fields.collect::<Option<Vec<_>>>().map(Layout::Json))
+        };
+        if raw.separator.as_deref() == Some("") {
+            self.report("separator", "expected a character at least");
+            return None;
+        }
+        let sound = layout.filter(Layout::is_sound);
+        if sound.is_none() {
+            self.report(key, "expected `iv` and `ciphertext` once each, and `tag` where it is a part of its own");
+        }
+        sound
+    }
+
+    fn derivation(&mut self) -> Option<Derivation> {
+        let raw = self.raw;
+        Some(match raw.derive {
+            None => Derivation::None,
+            Some(Derive::Sha256) => Derivation::Sha256,
+            Some(Derive::HkdfSha256) => {
+                let salt = if raw.salt.is_some() { self.salt()? } else { Vec::new() };
+                Derivation::Hkdf { salt, info: raw.info.clone().unwrap_or_default().into_bytes() }
+            }
+            Some(Derive::Pbkdf2Sha1) => self.pbkdf2(Digest::Sha1)?,
+            Some(Derive::Pbkdf2Sha256) => self.pbkdf2(Digest::Sha256)?,
+            Some(Derive::Pbkdf2Sha512) => self.pbkdf2(Digest::Sha512)?,
+            Some(Derive::Scrypt) => {
+                let of = |given: Option<u32>, usual| given.unwrap_or(usual);
+                let cost = Scrypt::new(of(raw.scrypt_n, 16_384).into(), of(raw.scrypt_r, 8), of(raw.scrypt_p, 1));
+                if cost.is_none() {
+                    self.report("scrypt_n", "expected a power of two; and N times r may take 1 GiB of memory at most");
+                }
+                Derivation::Scrypt { salt: self.salt()?, cost: cost? }
+            }
+        })
+    }
+
+    fn pbkdf2(&mut self, digest: Digest) -> Option<Derivation> {
+        let path = self.path("iterations");
+        let iterations = self.at.required(self.raw.iterations, &path, "iterations = 100_000").and_then(NonZeroU32::new);
+        let salt = self.salt();
+        Some(Derivation::Pbkdf2 { digest, salt: salt?, iterations: iterations? })
+    }
+
+    fn salt(&mut self) -> Option<Vec<u8>> {
+        let path = self.path("salt");
+        let text = self.at.required(self.raw.salt.clone(), &path, "salt = \"…\"")?;
+        let decoded = match self.raw.salt_encoding.unwrap_or_default() {
+            TextEncoding::Text => Some(text.into_bytes()),
+            TextEncoding::Hex => Encoding::Hex.decode(text.as_bytes()).ok(),
+            TextEncoding::Base64 => {
+                let either = Encoding::Base64.decode(text.as_bytes());
+                either.or_else(|_| Encoding::Base64Url.decode(text.as_bytes())).ok()
+            }
+        };
+        if decoded.is_none() {
+            self.report("salt", "not spelled as `salt_encoding` says");
+        }
+        decoded
+    }
+}
+
+fn part(word: &str) -> Option<Part> {
+    match word {
+        "iv" => Some(Part::Iv),
+        "ciphertext" => Some(Part::Ciphertext),
+        "tag" => Some(Part::Tag),
+        _ => None,
+    }
+}
+
+impl ReaderFormat {
+    /// Whether no key of the format has a comma in it.
+    fn may_share_a_variable(self) -> bool {
+        matches!(self, Self::Fernet | Self::Cloak | Self::Laravel | Self::LaravelSerialized)
+    }
+}

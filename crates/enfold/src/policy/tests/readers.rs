@@ -1,0 +1,148 @@
+use insta::assert_snapshot;
+use serde_json::Value as Json;
+
+use super::{SHORT, load, refused};
+use crate::policy::KeySource;
+
+/// `SHORT` with readers, and what its column says of them.
+fn with(readers: &str, column: &str) -> String {
+    format!("{SHORT}{column}\n{readers}")
+}
+
+#[test]
+fn a_column_names_its_readers_in_the_order_in_which_they_are_tried() {
+    let readers = "[readers.new]\nformat = \"fernet\"\nkey_variables = [\"NEW\", \"OLD\"]\nkey_files = [\"old.key\"]\n\
+                   [readers.older]\nformat = \"pgcrypto\"\nkey_files = [\"/run/passphrase\"]";
+    let policy = load(&with(readers, "reads = [\"older\", \"new\"]")).unwrap();
+    assert_eq!(policy.tables["users"].columns["email"].reads, ["older", "new"]);
+    let new = &policy.readers["new"];
+    let keys =
+        [KeySource::Variable("NEW".into()), KeySource::Variable("OLD".into()), KeySource::File("old.key".into())];
+    assert_eq!(new.keys, keys);
+    assert!(new.several_in_one && !policy.readers["older"].several_in_one);
+    assert!(new.format.is_authenticated());
+}
+
+/// The settings that stand beside the published values of each format are those of a policy, and open them.
+#[test]
+fn the_settings_of_every_published_value_make_a_reader_that_opens_it() {
+    let mut files = 0;
+    for entry in std::fs::read_dir("../../vectors/foreign").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "json") {
+            continue;
+        }
+        let case: Json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let settings = case["reader"].as_object().unwrap().iter().map(|(key, value)| match value {
+            Json::Object(fields) => {
+                let fields = fields.iter().map(|(part, name)| format!("{part} = {name}")).collect::<Vec<_>>();
+                format!("{key} = {{ {} }}\n", fields.join(", "))
+            }
+            value => format!("{key} = {value}\n"),
+        });
+        let text = format!("[readers.old]\n{}key_variables = [\"OLD\"]", settings.collect::<String>());
+        let name = path.display();
+        let accept = if text.contains("sqlalchemy-utils-aes\"") { "unauthenticated = \"accept\"" } else { "" };
+        let policy =
+            load(&with(&text, &format!("reads = [\"old\"]\n{accept}"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let keys: Vec<_> =
+            case["keys"].as_array().unwrap().iter().map(|k| k.as_str().unwrap().as_bytes().to_vec().into()).collect();
+        let format = &policy.readers["old"].format;
+        let reader = format.with_keys(&keys).unwrap();
+        let refused = path.to_string_lossy().contains("_refused");
+        for value in case["values"].as_array().unwrap() {
+            let stored = match value["stored"].as_str() {
+                Some(text) => text.as_bytes().to_vec(),
+                None => unhex(value["stored_hex"].as_str().unwrap()),
+            };
+            assert!(format.recognises(&stored), "{name}");
+            assert_eq!(reader.open(&stored).is_err(), refused, "{name}");
+        }
+        files += 1;
+    }
+    assert!(files >= 38, "{files}");
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn everything_that_is_wrong_with_readers_is_said_at_once() {
+    let readers = r#"[readers.a]
+[readers.b]
+format = "fernet"
+key_variables = ["gAAAAABn-not a name"]
+derive = "sha256"
+[readers.c]
+format = "aes-256-gcm"
+key_variables = ["C"]
+parts = ["iv", "nonce"]
+derive = "pbkdf2-sha256"
+[readers.d]
+format = "aes-256-gcm"
+key_files = ["d"]
+encoding = "raw"
+separator = ":"
+derive = "scrypt"
+salt = "zz"
+salt_encoding = "hex"
+scrypt_n = 1000
+[readers.e]
+format = "lockbox"
+key_files = ["e"]
+table = "users"
+encoding = "hex"
+[readers.f]
+format = "sqlalchemy-utils-aes"
+key_variables = ["F"]
+[readers.g]
+format = "rails"
+key_variables = ["G"]
+[readers.h]
+format = "pgcrypto"
+key_variables = ["H"]
+encoding = "base64url""#;
+    assert_snapshot!(refused(&with(readers, "reads = [\"f\", \"old\", \"b\", \"b\"]")), @r#"
+    policy-invalid: the policy `enfold.toml` has 17 errors
+    enfold.toml:12: tables.users.columns.email.reads.0: its values are not authenticated: nobody can tell whether one was changed
+    enfold.toml:12: tables.users.columns.email.reads.1: no reader of this name
+    enfold.toml:12: tables.users.columns.email.reads.3: the same reader twice
+    enfold.toml:13: readers.a.format: missing
+    enfold.toml:13: readers.a.key_variables: missing
+    enfold.toml:16: readers.b.key_variables.0: not the name of an environment variable, as `OLD_KEY`; the key itself does not belong here
+    enfold.toml:17: readers.b.derive: this format, as it is declared here, has no use for it
+    enfold.toml:18: readers.c.iterations: missing
+    enfold.toml:18: readers.c.salt: missing
+    enfold.toml:21: readers.c.parts: expected `iv` and `ciphertext` once each, and `tag` where it is a part of its own
+    enfold.toml:26: readers.d.encoding: parts that stand alone are texts: `hex`, `base64` or `base64url`
+    enfold.toml:29: readers.d.salt: not spelled as `salt_encoding` says
+    enfold.toml:31: readers.d.scrypt_n: expected a power of two; and N times r may take 1 GiB of memory at most
+    enfold.toml:32: readers.e.attribute: missing: a key is made of the master key for a table and a column
+    enfold.toml:36: readers.e.encoding: expected `base64` or `raw`
+    enfold.toml:40: readers.g.salt: missing
+    enfold.toml:46: readers.h.encoding: expected one of `raw`, `armor`, `base64` and `hex`
+    hint: add `format = "fernet"` under `[readers.a]`
+    hint: add `key_variables = ["OLD_KEY"]` under `[readers.a]`
+    hint: add `iterations = 100_000` under `[readers.c]`
+    hint: add `salt = "…"` under `[readers.c]`
+    hint: add `salt = "…"` under `[readers.g]`
+    hint: to accept that, add `unauthenticated = "accept"` under `[tables.users.columns.email]`
+    "#);
+}
+
+#[test]
+fn a_format_that_is_not_authenticated_must_be_accepted_where_it_is_read() {
+    let reader = |format: &str| format!("[readers.old]\nformat = \"{format}\"\nkey_variables = [\"OLD\"]");
+    let aes = reader("sqlalchemy-utils-aes");
+    assert_snapshot!(refused(&with(&aes, "reads = [\"old\"]")), @r#"
+    policy-invalid: the policy `enfold.toml` has 1 error
+    enfold.toml:12: tables.users.columns.email.reads.0: its values are not authenticated: nobody can tell whether one was changed
+    hint: to accept that, add `unauthenticated = "accept"` under `[tables.users.columns.email]`
+    "#);
+    assert!(load(&with(&aes, "reads = [\"old\"]\nunauthenticated = \"accept\"")).is_ok());
+    assert_snapshot!(refused(&with(&reader("fernet"), "reads = [\"old\"]\nunauthenticated = \"accept\"")), @r#"
+    policy-invalid: the policy `enfold.toml` has 1 error
+    enfold.toml:13: tables.users.columns.email.unauthenticated: every reader of the column authenticates its values
+    "#);
+}

@@ -1,0 +1,158 @@
+//! Readers of values that another product encrypted, with their keys (the formats are `enfold_core::readers`).
+//!
+//! A key is read when the first value of its format is, so that a process starts without the keys of products that nobody
+//! needs any more, and once: deriving it may take its time. A fork keeps it, since nothing is sealed with it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use enfold_core::readers::{self as core, Plaintext, Reader, Secret};
+use zeroize::Zeroizing;
+
+use crate::policy::{KeySource, ReaderPolicy};
+use crate::private_file::Private;
+use crate::{Code, Error, Form, Result};
+
+/// Bytes of a file of keys: some dozen of the longest.
+const LONGEST_KEY: usize = 4096;
+
+/// One reader of the policy.
+pub(crate) struct FormatReader {
+    name: String,
+    policy: ReaderPolicy,
+    ready: OnceLock<Box<dyn Reader>>,
+}
+
+/// Those of a column, in the order in which they are tried.
+pub(crate) type Reads = Vec<Arc<FormatReader>>;
+
+pub(crate) fn all(policies: &BTreeMap<String, ReaderPolicy>) -> BTreeMap<String, Arc<FormatReader>> {
+    let reader = |(name, policy): (&String, &ReaderPolicy)| {
+        let made = FormatReader { name: name.clone(), policy: policy.clone(), ready: OnceLock::new() };
+        (name.clone(), Arc::new(made))
+    };
+    policies.iter().map(reader).collect()
+}
+
+impl FormatReader {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// By form alone, without a key.
+    pub(crate) fn recognises(&self, form: Form, stored: &[u8]) -> bool {
+        self.policy.format.recognises(&core::value(form, stored))
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.get().is_some()
+    }
+
+    /// Makes the keys ready. It reads files and may take a second.
+    pub(crate) fn load(&self) -> Result<()> {
+        if self.is_ready() {
+            return Ok(());
+        }
+        let mut keys = Vec::with_capacity(self.policy.keys.len());
+        for source in &self.policy.keys {
+            self.read(source, &mut keys)?;
+        }
+        let reader = self.policy.format.with_keys(&keys).map_err(|error| self.unusable(error.to_string()))?;
+        // Whoever was first is as good.
+        let _ = self.ready.set(reader);
+        Ok(())
+    }
+
+    /// The plaintext of a value that it recognises, after [`Self::load`].
+    pub(crate) fn open(&self, form: Form, stored: &[u8]) -> core::Result<Plaintext> {
+        self.ready.get().ok_or(core::Error::Library)?.open(&core::value(form, stored))
+    }
+
+    fn read(&self, source: &KeySource, keys: &mut Vec<Secret>) -> Result<()> {
+        let bytes = match source {
+            KeySource::Variable(name) => match std::env::var(name) {
+                Ok(text) if !text.is_empty() => Zeroizing::new(text.into_bytes()),
+                _ => return Err(self.unusable(format!("the environment variable `{name}` is not set"))),
+            },
+            KeySource::File(path) => Private { path, what: "reader's key" }.read(LONGEST_KEY)?,
+        };
+        let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if self.policy.several_in_one {
+            let pieces = line.split(|byte| matches!(byte, b',' | b'\n')).map(<[u8]>::trim_ascii);
+            keys.extend(pieces.filter(|piece| !piece.is_empty()).map(|piece| Secret::new(piece.to_vec())));
+        } else {
+            keys.push(Secret::new(line.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn unusable(&self, fact: String) -> Error {
+        Error::new(Code::ReaderKeyInvalid, format!("reader `{}` has no usable key", self.name))
+            .cause(fact)
+            .hint(format!("give it the key that its values were encrypted with: `[readers.{}]`", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::*;
+    use crate::policy::{Variables, parse};
+
+    fn reader(format: &str, file: &Path) -> Arc<FormatReader> {
+        let text = format!(
+            "[database]\nurl = \"sqlite:a.db\"\n[readers.old]\nformat = \"{format}\"\nkey_files = [\"{}\"]",
+            file.display()
+        );
+        let policy = parse(&text, Path::new("enfold.toml"), &Variables::new()).unwrap();
+        Arc::clone(&all(&policy.readers)["old"])
+    }
+
+    #[test]
+    fn a_key_is_read_when_it_is_needed_and_is_the_file_without_its_line_break() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        let old = reader("pgcrypto", &file);
+        assert_eq!(old.load().unwrap_err().code(), Code::KeyFileInvalid);
+        let write = |text: &str, mode: u32| {
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write("a passphrase\n", 0o644);
+        assert_eq!(old.load().unwrap_err().code(), Code::KeyFilePermissions);
+        write("\n", 0o600);
+        assert_eq!(old.load().unwrap_err().code(), Code::ReaderKeyInvalid, "empty");
+        write("a passphrase\n", 0o600);
+        old.load().unwrap();
+        std::fs::remove_file(&file).unwrap();
+        old.load().unwrap();
+    }
+
+    #[test]
+    fn several_fernet_keys_may_share_a_file_and_a_passphrase_may_have_commas() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys");
+        let write = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        write(&format!("{key},{key}\n{key}\n"));
+        let count = |format: &str| {
+            let mut keys = Vec::new();
+            let reader = reader(format, &file);
+            reader.read(&reader.policy.keys[0], &mut keys).unwrap();
+            keys.iter().map(|key| key.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(count("fernet"), [44, 44, 44]);
+        write("one, two\n");
+        assert_eq!(count("pgcrypto"), [8]);
+        write("short");
+        let error = reader("fernet", &file).load().unwrap_err();
+        assert_eq!(error.code(), Code::ReaderKeyInvalid);
+        assert!(error.to_string().contains("32 bytes in URL-safe base64") && !error.to_string().contains("short"));
+    }
+}

@@ -1,0 +1,53 @@
+//! Looking at values that are no envelopes, some thousand at a time.
+
+use enfold::Result;
+
+use super::census::percent;
+use super::{Postgres, Purpose, ident, qualified};
+use crate::model::Target;
+use crate::postgres::form::Look;
+use crate::recognise::{Recognised, Recogniser};
+
+/// Rows that are fetched at once.
+const FETCHED: u32 = 2_000;
+
+impl Postgres {
+    /// What readers make of the values of a column that are no envelopes.
+    pub(super) async fn recognise_values(
+        &self,
+        target: &Target,
+        at: usize,
+        by: &Recogniser,
+        sample: Option<u64>,
+    ) -> Result<Recognised> {
+        let shape = self.shape_now(target).await?;
+        let doing = format!("cannot look at the values of `{}`", target.policy_table);
+        let (look, name) = (shape.columns[at].look(), ident(&target.columns[at].name));
+        let from = match sample {
+            None => qualified(&target.table),
+            Some(rows) => format!("{} TABLESAMPLE SYSTEM ({})", qualified(&target.table), percent(&shape, rows)),
+        };
+        let limit = sample.map_or(String::new(), |rows| format!(" LIMIT {rows}"));
+        let bytes = match look {
+            Look::Bytes => "c::bytea",
+            _ => "convert_to(c::text, 'UTF8')",
+        };
+        let tx = self.begin(Purpose::Count).await?;
+        let sql = format!(
+            "DECLARE enfold_values NO SCROLL CURSOR FOR SELECT {bytes} FROM (SELECT {name} AS c FROM {from}{limit}) t \
+             WHERE c IS NOT NULL AND NOT {}",
+            look.is_envelope("c", &[])
+        );
+        tx.batch(&doing, &sql).await?;
+        let mut found = Recognised::default();
+        loop {
+            let rows = tx.query(&doing, &format!("FETCH {FETCHED} FROM enfold_values"), &[]).await?;
+            if rows.is_empty() {
+                break;
+            }
+            rows.iter().for_each(|row| by.count(row.get(0), &mut found));
+        }
+        tx.commit().await?;
+        Ok(found)
+    }
+}
