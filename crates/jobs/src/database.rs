@@ -144,6 +144,20 @@ pub struct ColumnFacts {
     pub widen: bool,
     pub average_bytes: u32,
     pub census: Census,
+    /// What holds its envelopes, if that is another column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowFacts>,
+}
+
+/// The shadow of a column whose own type cannot hold an envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowFacts {
+    pub column: String,
+    pub there: bool,
+    /// One of the two always holds a value: the source was NOT NULL before it got the shadow, or is.
+    pub required: bool,
+    /// The source was dropped.
+    pub alone: bool,
 }
 
 /// One thing a plan says about a table: a stable word, a sentence, and the way out.
@@ -225,10 +239,36 @@ pub enum SchemaStep {
         table: TableName,
         column: String,
     },
+    /// A change of what binds a source, `column`, and its shadow together.
+    Shadow {
+        table: TableName,
+        column: String,
+        shadow: String,
+        change: ShadowChange,
+    },
     /// Rewrites the table, so that old row versions leave the files (VACUUM FULL, VACUUM on SQLite). Locks it meanwhile.
     Rewrite {
         table: TableName,
     },
+}
+
+/// What becomes of a source and its shadow. `required`: one of the two always holds a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShadowChange {
+    /// Adds the shadow; of the two one at most holds a value from now on. A writer that changes only the source empties the
+    /// shadow by it, and the other way round.
+    Add { storage: Storage, required: bool },
+    /// New and changed rows have nothing in the source. The old ones are not checked yet.
+    Refuse,
+    /// The old rows are checked as well.
+    Validate,
+    /// Values may be in the source again.
+    Allow,
+    /// Drops the shadow, once nothing is in it.
+    Drop { required: bool },
+    /// Drops the source, once nothing is in it.
+    DropSource { required: bool },
 }
 
 /// A copy of plaintext that an in-place conversion left behind.

@@ -54,10 +54,23 @@ pub struct Target {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TargetColumn {
+    /// As the policy names it.
     pub name: String,
     /// The policy's column id.
     pub id: String,
+    /// Of the column that holds the envelopes.
     pub storage: Storage,
+    /// The column that holds the envelopes where `name`, the source, cannot. Of the two one at most holds a value, and what
+    /// the source holds is plaintext, whatever it looks like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<String>,
+}
+
+impl TargetColumn {
+    /// The column that holds the envelopes.
+    pub fn holder(&self) -> &str {
+        self.shadow.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// A blind index to be kept beside the values.

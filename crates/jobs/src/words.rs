@@ -51,16 +51,34 @@ macro_rules! words {
 words! {
     CharN = "char-n", Refuses,
         "The type is char(n), which pads and cuts every value to one length.",
-        "change the type to text first";
+        "change the type to text first, or name a `shadow` for it in the policy, which keeps its blanks";
     Array = "array", Refuses,
-        "The column is an array; an envelope holds one value.",
-        "move the elements to a table of their own, or keep the array as json";
+        "The column is an array, which takes elements of its own type only.",
+        "name a `shadow` for it in the policy: the array is sealed as one value";
     Enum = "enum", Refuses,
         "An enum takes its own labels only.",
-        "change the type to text first";
+        "name a `shadow` for it in the policy, or change the type to text first";
     TypedValue = "typed-value", Refuses,
         "The type (a date, a number, a uuid, an address, …) has no room for an envelope.",
-        "change the type to text, or add a text column and copy the values; columns kept in the shadow are not built yet";
+        "name a `shadow` for it in the policy, or change the type to text";
+    Shadow = "shadow", Warns,
+        "The type cannot hold an envelope, so envelopes go to the shadow that the policy names. Of the two one at most holds a value: a trigger empties the shadow when a writer changes only the column, and the column when one changes only the shadow. Who reads the column alone finds NULL; a statement that sets it to NULL where it is NULL does not reach the sealed value.",
+        "have every reader look into the shadow first, and every writer write there";
+    ShadowNotNull = "shadow-not-null", Warns,
+        "The column is NOT NULL. The plan drops that, and a check that either the column or its shadow holds a value takes its place; rollback brings it back.",
+        "have applications cope with NULL in the column";
+    ShadowType = "shadow-type", Refuses,
+        "The column that is to be the shadow is there and cannot be one: it is neither text nor bytea, or it is generated, or has a default.",
+        "name another column as the shadow, and the plan adds it";
+    ShadowNeedless = "shadow-needless", Refuses,
+        "The policy names a shadow for a column that can hold envelopes itself.",
+        "take `shadow` out of the policy of the column";
+    ShadowDialect = "shadow-dialect", Refuses,
+        "Shadows are kept on Postgres only.",
+        "take `shadow` out of the policy, and have the column declared TEXT or BLOB";
+    ShadowBoth = "shadow-both", Refuses,
+        "Rows hold a value in the column and another in its shadow; which one is right is not known.",
+        "empty one of the two in those rows";
     OtherType = "other-type", Refuses,
         "A type that Enfold does not know how to convert.",
         "change the type to text, bytea or jsonb first";

@@ -30,7 +30,7 @@ pub(super) fn tables(
         }
         let indexes = table.indexes.into_iter().filter_map(|(index, raw)| compound(at, &name, index, raw, &columns));
         let indexes: BTreeMap<_, _> = indexes.collect();
-        index_columns(at, &name, &columns, &indexes, &table.row_key, table.tenant.as_deref());
+        own_columns(at, &name, &columns, &indexes, &table.row_key, table.tenant.as_deref());
         let policy = TablePolicy {
             name: name.clone(),
             tenant: table.tenant,
@@ -175,6 +175,7 @@ fn column(
         salt: raw.salt,
         lookalikes: raw.lookalikes,
         same_as: raw.same_as,
+        shadow: raw.shadow,
         indexes,
     })
 }
@@ -327,8 +328,8 @@ fn whole_if_unique(at: &mut Resolver<'_>, path: &[String], unique: bool, bits: u
     }
 }
 
-/// Every index has a database column of its own.
-fn index_columns(
+/// Every index and every shadow has a database column of its own.
+fn own_columns(
     at: &mut Resolver<'_>,
     table: &str,
     columns: &BTreeMap<String, ColumnPolicy>,
@@ -338,6 +339,9 @@ fn index_columns(
 ) {
     let mut all: Vec<(check::Path, &str)> = Vec::new();
     for (column, policy) in columns {
+        if let Some(shadow) = &policy.shadow {
+            all.push((keys(&["tables", table, "columns", column, "shadow"]), shadow));
+        }
         for (name, index) in &policy.indexes {
             all.push((keys(&["tables", table, "columns", column, "indexes", name, "column"]), &index.column));
         }
@@ -350,9 +354,9 @@ fn index_columns(
         if column.is_empty() {
             at.report(&path, "expected the name of a column");
         } else if columns.contains_key(column) || row_key.iter().any(|key| key == column) || tenant == Some(column) {
-            at.report(&path, "the column holds something else; an index needs one of its own");
+            at.report(&path, "the column holds something else; an index or a shadow needs one of its own");
         } else if !seen.insert(column) {
-            at.report(&path, "two indexes in one column");
+            at.report(&path, "two indexes or shadows in one column");
         }
     }
 }

@@ -447,6 +447,8 @@ pub struct ColumnPolicy {
     pub lookalikes: Lookalikes,
     /// The column whose id this one shares on purpose (an archive table).
     pub same_as: Option<String>,
+    /// The database column that holds the envelopes, where the column's own type cannot.
+    pub shadow: Option<String>,
     pub indexes: BTreeMap<String, IndexPolicy>,
 }
 

@@ -316,6 +316,9 @@ pub(super) struct RawColumn {
     pub lookalikes: Lookalikes,
     /// `schema.table.column` of the column of this policy whose id this one shares on purpose (an archive table).
     pub same_as: Option<String>,
+    /// The database column, of type text or bytea, that holds the envelopes of a column whose own type cannot (a date, a
+    /// number, an array, …). `apply` adds it if it is not there. Of the two, one at most holds a value. On Postgres.
+    pub shadow: Option<String>,
     /// Blind indexes over this column, by name. The name takes part in the index key: a renamed index is a new one.
     pub indexes: BTreeMap<String, RawIndex>,
 }
@@ -333,6 +336,7 @@ impl Default for RawColumn {
             salt: Salt::default(),
             lookalikes: Lookalikes::default(),
             same_as: None,
+            shadow: None,
             indexes: BTreeMap::new(),
         }
     }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{CellItem, ColumnCodec, IndexItem, Place, Protected, concerns_one_row};
 use crate::codec::Verdict;
 use crate::model::{Goal, RowError, Target, TargetColumn, TargetIndex};
-use crate::store::{Cell, Change, Row};
+use crate::store::{Cell, Change, Origin, Row};
 
 /// A row on its way to a verdict.
 struct Judged<'a> {
@@ -52,6 +52,21 @@ async fn read(
     let (mut plain, mut sealed) = (Vec::new(), Vec::new());
     for (n, row) in judged.iter_mut().enumerate() {
         let Some(cell) = row.row.cells[at].as_deref() else { continue };
+        match row.row.origin(at) {
+            Origin::Holder => {}
+            Origin::Both => {
+                row.fail((at, column), Code::ValueInvalid, &"both the column and its shadow hold a value");
+                continue;
+            }
+            Origin::Inexact if goal != Goal::Unprotect => {
+                row.fail((at, column), Code::ValueInvalid, &"what the database prints of it is not read as the same");
+                continue;
+            }
+            Origin::Source | Origin::Inexact => {
+                plain.push(n);
+                continue;
+            }
+        }
         match detect(form, cell) {
             Stored::Plain => plain.push(n),
             Stored::Envelope(_) => sealed.push(n),
@@ -92,7 +107,7 @@ async fn seal(
     plain: &[usize],
     judged: &mut [Judged<'_>],
 ) -> Result<()> {
-    let (form, payload) = (column.storage.form(), column.storage.payload());
+    let (form, payload) = (column.storage.form(), column.payload());
     if plain.is_empty() {
         return Ok(());
     }

@@ -75,7 +75,8 @@ fn countable(facts: &TableFacts) -> bool {
 fn everything(policy: &TablePolicy, facts: &TableFacts) -> Target {
     let columns = facts.columns.iter().filter_map(|fact| {
         let id = policy.columns.get(&fact.name)?.id.clone();
-        Some(TargetColumn { name: fact.name.clone(), id, storage: fact.storage? })
+        let shadow = fact.shadow.as_ref().map(|shadow| shadow.column.clone());
+        Some(TargetColumn { name: fact.name.clone(), id, storage: fact.storage?, shadow })
     });
     Target {
         table: facts.table.clone(),

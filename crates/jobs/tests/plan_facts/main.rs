@@ -69,6 +69,7 @@ fn column(name: &str) -> ColumnPolicy {
         salt: Salt::Shared,
         lookalikes: Lookalikes::Refuse,
         same_as: None,
+        shadow: None,
         indexes: BTreeMap::new(),
     }
 }

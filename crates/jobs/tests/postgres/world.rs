@@ -118,6 +118,7 @@ pub(crate) fn target(table: &str, columns: &[(&str, Storage)]) -> Target {
                 name: (*name).to_owned(),
                 id: format!("id-of-{name}"),
                 storage: *storage,
+                shadow: None,
             })
             .collect(),
         indexes: Vec::new(),

@@ -340,14 +340,15 @@ fn a_unique_index_is_never_truncated() {
 }
 
 #[test]
-fn an_index_has_a_column_of_its_own() {
+fn an_index_and_a_shadow_have_a_column_of_their_own() {
     let text = format!(
-        "{SHORT}\n[tables.users.columns.email.indexes.a]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.b]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.c]\ncolumn = \"email\"\n"
+        "{SHORT}shadow = \"x\"\n[tables.users.columns.email.indexes.a]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.b]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.c]\ncolumn = \"email\"\n"
     );
     assert_snapshot!(refused(&text), @r#"
-    policy-invalid: the policy `enfold.toml` has 2 errors
-    enfold.toml:16: tables.users.columns.email.indexes.b.column: two indexes in one column
-    enfold.toml:18: tables.users.columns.email.indexes.c.column: the column holds something else; an index needs one of its own
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:14: tables.users.columns.email.indexes.a.column: two indexes or shadows in one column
+    enfold.toml:16: tables.users.columns.email.indexes.b.column: two indexes or shadows in one column
+    enfold.toml:18: tables.users.columns.email.indexes.c.column: the column holds something else; an index or a shadow needs one of its own
     "#);
 }
 

@@ -107,7 +107,11 @@ fn rows(scene: &Scene<'_>, envelope: &Envelope, columns: &[usize]) -> String {
             Some((p, storage)) => {
                 // A column that is to be widened is tried as what it becomes.
                 let sql_type = if p.judged.widen { "text" } else { &column.sql_type };
-                let literal = format!("({})::{sql_type}", envelope.distinct(storage, p.column.number));
+                // What has a shadow is empty once its values are sealed.
+                let literal = match p.shadow.as_ref().is_some_and(|shadow| !shadow.alone) {
+                    true => format!("NULL::{sql_type}"),
+                    false => format!("({})::{sql_type}", envelope.distinct(storage, p.column.number)),
+                };
                 kept.push(format!("CASE WHEN {name} IS NOT NULL THEN {literal} END AS {name}"));
                 alone.push(format!("{literal} AS {name}"));
             }

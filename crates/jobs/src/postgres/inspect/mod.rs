@@ -12,6 +12,7 @@ mod dependents;
 mod fingerprint;
 mod indexes;
 mod replication;
+mod shadows;
 mod sizes;
 mod statements;
 mod table;
@@ -52,9 +53,13 @@ impl Postgres {
 
 /// A column of the policy as it stands in the table.
 struct Protected {
+    /// As the policy calls it.
+    name: String,
+    /// The shadow itself, where its source was dropped.
     column: Column,
     judged: Judged,
     sizes: sizes::Sizes,
+    shadow: Option<shadows::Shadow>,
 }
 
 /// One table under inspection: what is known of it and what was found so far.
@@ -84,10 +89,14 @@ impl<'a> Scene<'a> {
             indexes: Vec::new(),
         };
         let mut missing = Vec::new();
-        for name in policy.columns.keys() {
-            if let Some(column) = scene.relation.column(name) {
+        for (name, column_policy) in &policy.columns {
+            let shadow = column_policy.shadow.as_ref();
+            if let Some(protected) = shadow.and_then(|shadow| shadows::protected(&scene.relation, name, shadow)) {
+                scene.protected.push(protected);
+            } else if let Some(column) = scene.relation.column(name) {
                 let (column, judged) = (column.clone(), types::judge(column));
-                scene.protected.push(Protected { column, judged, sizes: sizes::Sizes::default() });
+                let (name, sizes) = (name.clone(), sizes::Sizes::default());
+                scene.protected.push(Protected { name, column, judged, sizes, shadow: None });
             } else if let Some(base) = scene.relation.json_path(name) {
                 scene
                     .refusals
@@ -144,9 +153,11 @@ impl<'a> Scene<'a> {
         let fingerprint = fingerprint::of(&self).await?;
         let mut columns: Vec<ColumnFacts> = self.protected.iter().map(Protected::facts).collect();
         // Paths are refused, and are facts as well: what the policy names is in the answer.
-        for path in self.policy.columns.keys().filter(|name| self.relation.column(name).is_none()) {
+        let known = |name: &String| self.protected.iter().any(|p| p.name == *name);
+        for path in self.policy.columns.keys().filter(|name| !known(name)) {
             columns.push(path_facts(path));
         }
+        self.as_the_policy_says();
         let relation = self.relation;
         Ok(TableFacts {
             table: relation.name,
@@ -164,6 +175,22 @@ impl<'a> Scene<'a> {
             connected,
             growth,
         })
+    }
+
+    /// A shadow whose source was dropped is spoken of by the source's name, which is the policy's.
+    fn as_the_policy_says(&mut self) {
+        let renamed: Vec<(String, String)> = self
+            .protected
+            .iter()
+            .filter(|p| p.column.name != p.name)
+            .map(|p| (p.column.name.clone(), p.name.clone()))
+            .collect();
+        let columns = self.refusals.iter_mut().chain(&mut self.warnings).filter_map(|f| f.column.as_mut());
+        for column in columns.chain(self.indexes.iter_mut().flat_map(|index| &mut index.columns)) {
+            if let Some((_, name)) = renamed.iter().find(|(there, _)| there == column) {
+                column.clone_from(name);
+            }
+        }
     }
 
     fn kind_of_table(&mut self) {
@@ -215,8 +242,14 @@ impl<'a> Scene<'a> {
     /// The columns that a conversion writes: the policy's, and their blind indexes.
     fn written(&self) -> Vec<String> {
         let mut names = self.names();
-        names.extend(self.blind_indexes().map(|(_, i)| i.column.clone()));
+        names.extend(self.beside());
         names
+    }
+
+    /// Columns that hold something for the policy's: shadows and blind indexes.
+    fn beside(&self) -> Vec<String> {
+        let shadows = self.protected.iter().filter_map(|p| p.shadow.as_ref()).map(|shadow| shadow.column.clone());
+        shadows.chain(self.blind_indexes().map(|(_, i)| i.column.clone())).collect()
     }
 
     fn blind_indexes(&self) -> impl Iterator<Item = (&String, &enfold::policy::IndexPolicy)> {
@@ -227,9 +260,10 @@ impl<'a> Scene<'a> {
 impl Protected {
     fn facts(&self) -> ColumnFacts {
         ColumnFacts {
-            name: self.column.name.clone(),
+            name: self.name.clone(),
             sql_type: self.column.sql_type.clone(),
             storage: self.judged.storage,
+            shadow: self.shadow.as_ref().map(shadows::Shadow::facts),
             widen: self.judged.widen,
             average_bytes: self.sizes.average,
             census: Census::default(),
@@ -245,6 +279,7 @@ fn path_facts(path: &str) -> ColumnFacts {
         widen: false,
         average_bytes: 0,
         census: Census::default(),
+        shadow: None,
     }
 }
 

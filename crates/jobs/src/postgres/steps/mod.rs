@@ -4,7 +4,8 @@
 //! and tries are spaced. Indexes are built and dropped CONCURRENTLY, outside any transaction.
 mod done;
 mod dropped;
-mod names;
+pub(super) mod names;
+pub(super) mod shadow;
 mod text;
 
 use std::time::{Duration, Instant};
@@ -55,6 +56,9 @@ impl Postgres {
             }
             SchemaStep::DropPlainIndex { table, index, .. } => self.drop_index(table, index).await,
             SchemaStep::RestorePlainIndexes { table, sealed } => self.restore_indexes(table, sealed).await,
+            SchemaStep::Shadow { table, column, shadow, change } => {
+                self.change_shadow(table, column, shadow, change).await
+            }
             SchemaStep::Rewrite { table } => self.rewrite(table).await,
         }
     }
@@ -310,6 +314,7 @@ impl SchemaStep {
             | SchemaStep::AddFormCheck { table, .. }
             | SchemaStep::ValidateFormCheck { table, .. }
             | SchemaStep::DropFormCheck { table, .. }
+            | SchemaStep::Shadow { table, .. }
             | SchemaStep::Rewrite { table } => table,
         }
     }

@@ -2,7 +2,7 @@
 
 use enfold::Result;
 
-use super::{dropped, names};
+use super::{dropped, names, shadow};
 use crate::database::{IndexKind, SchemaStep};
 use crate::model::{Storage, TableName};
 use crate::postgres::form::{Look, key_ids};
@@ -62,6 +62,9 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
         }
         SchemaStep::DropFormCheck { table, column } => {
             vec![format!("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}", qualified(table), ident(&names::check(column)))]
+        }
+        SchemaStep::Shadow { table, column, shadow: held, change } => {
+            shadow::parts(table, column, held, change).into_iter().flatten().collect()
         }
         SchemaStep::Rewrite { table } => vec![format!("VACUUM (FULL, ANALYZE) {}", qualified(table))],
     })
@@ -160,7 +163,7 @@ pub(super) fn guard_body(bound: &[String], sealed: &[String]) -> String {
     )
 }
 
-fn differs(column: &str) -> String {
+pub(super) fn differs(column: &str) -> String {
     let name = ident(column);
     format!("OLD.{name}::text COLLATE \"C\" IS DISTINCT FROM NEW.{name}::text")
 }

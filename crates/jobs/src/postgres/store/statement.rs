@@ -24,17 +24,28 @@ use postgres_types::{ToSql, Type};
 
 use super::wire::{Raw, Tid, Xid};
 use crate::model::Target;
+use crate::postgres::held::{self, Held};
 use crate::postgres::ident;
-use crate::postgres::shape::{Base, Shape};
+use crate::postgres::shape::{Base, PartType, Shape};
 use crate::store::{Cell, Change, RowVersion};
 
 /// One column that the batch sets in at least one row.
 struct Assigned<'a> {
+    /// Quoted.
     column: String,
     base: Base,
+    /// The column is the source of a shadow: what is sent is text, and what is stored is read from it.
+    source: Option<&'a held::Source>,
     values: Vec<Option<Raw<'a>>>,
     /// Rows that keep what they have; empty when all are set.
     kept: Vec<bool>,
+}
+
+/// What a batch leaves alone.
+struct Guarded {
+    read: String,
+    /// Position of the assigned column that says of each row whether it is left alone; `None` where all rows are.
+    kept: Option<usize>,
 }
 
 /// A batch in the order in which it is sent: that of the tuples' places.
@@ -44,7 +55,7 @@ pub(super) struct Sent<'a> {
     assigned: Vec<Assigned<'a>>,
     /// Protected, tenant and bound columns that the batch leaves alone, as the database compares them: a trigger must
     /// not change them either.
-    guarded: Vec<String>,
+    guarded: Vec<Guarded>,
     pub(super) plaintext: bool,
 }
 
@@ -69,27 +80,28 @@ pub(super) const COPIED: &str = "pg_temp.enfold_batch";
 pub(super) const FREE: &str = "t.xmax = '0'::pg_catalog.xid";
 
 impl<'a> Sent<'a> {
-    pub(super) fn new(target: &Target, shape: &Shape, changes: &[&'a Change]) -> Self {
+    pub(super) fn new(target: &Target, shape: &'a Shape, changes: &[&'a Change]) -> Self {
         let mut assigned = Vec::new();
         let mut guarded = Vec::new();
-        for (at, column) in target.columns.iter().enumerate() {
-            let base = shape.columns[at];
-            match Assigned::new(&column.name, base, changes.iter().map(|c| &c.cells[at])) {
-                Some(column) => {
-                    if !column.kept.is_empty() {
-                        guarded.push(base.stored(&format!("t.{}", column.column)));
-                    }
-                    assigned.push(column);
+        for (at, held) in shape.columns.iter().enumerate() {
+            let columns = Assigned::held(held, changes.iter().map(|c| &c.cells[at]));
+            match columns.first() {
+                None => guarded.push(Guarded { read: held.stored(), kept: None }),
+                Some(column) if !column.kept.is_empty() => {
+                    guarded.push(Guarded { read: held.stored(), kept: Some(assigned.len()) });
                 }
-                None => guarded.push(base.stored(&format!("t.{}", ident(&column.name)))),
+                Some(_) => {}
             }
+            assigned.extend(columns);
         }
-        let plaintext = assigned.iter().zip(&target.columns).any(|(column, _)| column.holds_plaintext());
+        let plaintext = assigned.iter().any(Assigned::holds_plaintext);
         for (at, index) in target.indexes.iter().enumerate() {
-            assigned.extend(Assigned::new(&index.column, Base::Bytea, changes.iter().map(|c| &c.indexed[at])));
+            let cells = changes.iter().map(|c| &c.indexed[at]);
+            assigned.extend(Assigned::new(ident(&index.column), Base::Bytea, cells, |_| true));
         }
         let bound = target.tenant.iter().zip(&shape.tenant).chain(target.row_key.iter().zip(&shape.row_key));
-        guarded.extend(bound.map(|(name, part)| part.read(&format!("t.{}", ident(name)))));
+        let read = |(name, part): (&String, &PartType)| part.read(&format!("t.{}", ident(name)));
+        guarded.extend(bound.map(|bound| Guarded { read: read(bound), kept: None }));
         if !shape.triggers_before {
             guarded.clear();
         }
@@ -119,7 +131,10 @@ impl<'a> Sent<'a> {
             self.assigned.iter().enumerate().map(|(at, column)| column.set(at)).chain(unchanged).collect();
         let set = set.join(", ");
         let mut same: Vec<String> = self.assigned.iter().enumerate().map(|(at, column)| column.same(at)).collect();
-        same.extend(self.guarded.iter().enumerate().map(|(at, read)| format!("({read} IS NOT DISTINCT FROM l.o{at})")));
+        same.extend(self.guarded.iter().enumerate().map(|(at, guarded)| {
+            let unless = guarded.kept.map_or(String::new(), |column| format!("NOT l.k{column} OR "));
+            format!("({unless}{} IS NOT DISTINCT FROM l.o{at})", guarded.read)
+        }));
         let same = same.join(" AND ");
         if way == Way::AtOnce {
             return format!(
@@ -129,7 +144,7 @@ impl<'a> Sent<'a> {
             );
         }
         let carried = names[2..].iter().map(|name| format!("v.{name}"));
-        let old = self.guarded.iter().enumerate().map(|(at, read)| format!("{read} AS o{at}"));
+        let old = self.guarded.iter().enumerate().map(|(at, guarded)| format!("{} AS o{at}", guarded.read));
         let carried: Vec<String> =
             ["t.ctid AS tid".to_owned(), "v.ord".to_owned()].into_iter().chain(carried).chain(old).collect();
         format!(
@@ -199,23 +214,43 @@ impl<'a> Sent<'a> {
 }
 
 impl<'a> Assigned<'a> {
-    fn new(name: &str, base: Base, cells: impl Iterator<Item = &'a Cell> + Clone) -> Option<Self> {
+    /// The column that holds the envelopes, and the source of a shadow beside it: of the two one gets the value, by its
+    /// form, and the other is emptied. Nothing where every row keeps what it has.
+    fn held(held: &'a Held, cells: impl Iterator<Item = &'a Cell> + Clone) -> Vec<Self> {
+        let Some(source) = &held.source else {
+            return Self::new(held.holder.clone(), held.base, cells, |_| true).into_iter().collect();
+        };
+        let is_sealed = |bytes: &[u8]| matches!(detect(form(held.base), bytes), Stored::Envelope(_));
+        let holder = Self::new(held.holder.clone(), held.base, cells.clone(), is_sealed);
+        let source_column = Self::new(source.column.clone(), Base::Text, cells, |bytes| !is_sealed(bytes));
+        let source_column = source_column.map(|column| Self { source: Some(source), ..column });
+        holder.into_iter().chain(source_column).collect()
+    }
+
+    /// `takes`: whether a value goes into this column; otherwise it gets NULL.
+    fn new(
+        column: String,
+        base: Base,
+        cells: impl Iterator<Item = &'a Cell> + Clone,
+        takes: impl Fn(&[u8]) -> bool,
+    ) -> Option<Self> {
         let kept: Vec<bool> = cells.clone().map(|cell| matches!(cell, Cell::Keep)).collect();
         if kept.iter().all(|kept| *kept) {
             return None;
         }
         let values = cells
             .map(|cell| match cell {
-                Cell::Set(Some(bytes)) => Some(Raw(bytes)),
+                Cell::Set(Some(bytes)) => Some(Raw(bytes)).filter(|_| takes(bytes)),
                 Cell::Set(None) | Cell::Keep => None,
             })
             .collect();
         let kept = if kept.contains(&true) { kept } else { Vec::new() };
-        Some(Self { column: ident(name), base, values, kept })
+        Some(Self { column, base, source: None, values, kept })
     }
 
     fn set(&self, at: usize) -> String {
-        let value = self.base.assigned(&format!("l.c{at}"));
+        let sent = format!("l.c{at}");
+        let value = self.source.map_or_else(|| self.base.assigned(&sent), |source| source.read(&sent));
         if self.kept.is_empty() {
             format!("{} = {value}", self.column)
         } else {
@@ -224,17 +259,25 @@ impl<'a> Assigned<'a> {
     }
 
     fn same(&self, at: usize) -> String {
-        let same = self.base.same(&format!("t.{}", self.column), &format!("l.c{at}"));
+        let (column, sent) = (format!("t.{}", self.column), format!("l.c{at}"));
+        let same = match self.source {
+            None => self.base.same(&column, &sent),
+            Some(source) => source.same(&sent),
+        };
         if self.kept.is_empty() { format!("({same})") } else { format!("(l.k{at} OR {same})") }
     }
 
     fn holds_plaintext(&self) -> bool {
-        let form = match self.base {
-            Base::Text => Form::Text,
-            Base::Bytea => Form::Bytes,
-            Base::Json | Base::Jsonb => Form::Json,
-        };
+        let form = form(self.base);
         self.values.iter().flatten().any(|value| !matches!(detect(form, value.0), Stored::Envelope(_)))
+    }
+}
+
+fn form(base: Base) -> Form {
+    match base {
+        Base::Text => Form::Text,
+        Base::Bytea => Form::Bytes,
+        Base::Json | Base::Jsonb => Form::Json,
     }
 }
 

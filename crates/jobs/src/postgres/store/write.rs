@@ -38,7 +38,8 @@ pub(super) async fn batch(
     // on the rows, so from then on they are locked first.
     let mut traces = Traces::AsRead;
     loop {
-        let (tx, preamble) = db.not_begun(Purpose::Write).await?;
+        let (tx, mut preamble) = db.not_begun(Purpose::Write).await?;
+        preamble.push_str(shape.settings());
         let batch: Vec<&Change> = open.iter().map(|at| &changes[*at]).collect();
         let rejected = match job.attempt(&tx, &preamble, &batch, traces).await {
             Ok(fates) => {
@@ -125,7 +126,7 @@ struct Part<'a> {
     sent: Sent<'a>,
 }
 
-impl Job<'_> {
+impl<'j> Job<'j> {
     /// Begins, proves the lease and writes all rows, in a transaction that the caller ends.
     async fn attempt(&self, tx: &Tx, preamble: &str, batch: &[&Change], traces: Traces) -> Result<Vec<Fate>, Fault> {
         let begun = tx.batch("cannot begin to write rows", preamble);
@@ -149,7 +150,10 @@ impl Job<'_> {
     }
 
     /// What is to be sent, in one part or in two: see [`Way`].
-    fn sent<'b>(&self, batch: &[&'b Change], traces: Traces) -> Vec<Part<'b>> {
+    fn sent<'b>(&self, batch: &[&'b Change], traces: Traces) -> Vec<Part<'b>>
+    where
+        'j: 'b,
+    {
         let all_first = self.shape.triggers_before || traces == Traces::OfOurs;
         let held = |change: &Change| matches!(change.version, RowVersion::Tuple { held: true, .. });
         let (first, at_once) = (0..batch.len()).partition::<Vec<_>, _>(|at| all_first || held(batch[*at]));
@@ -253,8 +257,10 @@ impl Job<'_> {
 
     /// The rows that fail by themselves, found by halving in a transaction that is rolled back whatever it finds.
     async fn isolate(&self, batch: &[&Change]) -> Result<Vec<(usize, String)>> {
-        let tx = self.db.begin(Purpose::Write).await?;
+        let (tx, mut preamble) = self.db.not_begun(Purpose::Write).await?;
+        preamble.push_str(self.shape.settings());
         let doing = format!("cannot find the row of `{}` that cannot be written", self.target.policy_table);
+        tx.batch(&doing, &preamble).await?;
         let mut bad = Vec::new();
         let mut todo = Vec::new();
         todo.push(0..batch.len());
@@ -355,7 +361,7 @@ fn holds(row: &Row, change: &Change, shape: &Shape) -> bool {
         }),
         Cell::Set(_) => false,
     };
-    let cells = row.cells.iter().zip(&change.cells).zip(&shape.columns).all(|((s, c), base)| same(s, c, *base));
+    let cells = row.cells.iter().zip(&change.cells).zip(&shape.columns).all(|((s, c), held)| same(s, c, held.base));
     cells && row.indexed.iter().zip(&change.indexed).all(|(s, c)| same(s, c, Base::Bytea))
 }
 

@@ -60,6 +60,9 @@ impl Findings<'_> {
             _ => self.classes(name)?,
         };
         let storage = storage(column, &classes);
+        if self.policy.columns.get(name).is_some_and(|policy| policy.shadow.is_some()) {
+            self.refusals.push(Word::ShadowDialect.about(name, format!("`{name}` has a shadow in the policy")));
+        }
         if column.generated {
             self.refusals.push(
                 Word::GeneratedItself
@@ -88,13 +91,15 @@ impl Findings<'_> {
             widen: false,
             average_bytes: u32::try_from(classes.bytes / values.max(1)).unwrap_or(u32::MAX),
             census: Census::default(),
+            shadow: None,
         })
     }
 
     /// Counts all columns in one pass over the table.
     fn count(&self, facts: &mut [ColumnFacts]) -> Result<()> {
-        let column =
-            |c: &ColumnFacts| Some(TargetColumn { name: c.name.clone(), id: String::new(), storage: c.storage? });
+        let column = |c: &ColumnFacts| {
+            Some(TargetColumn { name: c.name.clone(), id: String::new(), storage: c.storage?, shadow: None })
+        };
         let target = Target {
             table: TableName { schema: String::new(), table: self.shape.name.clone() },
             policy_table: self.policy.name.clone(),

@@ -50,7 +50,8 @@ fn table() -> TableName {
 
 /// A target over text columns of `t`.
 fn target(columns: &[&str]) -> Target {
-    let column = |c: &&str| TargetColumn { name: (*c).to_owned(), id: (*c).to_owned(), storage: Storage::Text };
+    let column =
+        |c: &&str| TargetColumn { name: (*c).to_owned(), id: (*c).to_owned(), storage: Storage::Text, shadow: None };
     Target {
         table: table(),
         policy_table: "t".to_owned(),
@@ -76,6 +77,7 @@ fn policy(columns: &[&str]) -> TablePolicy {
             salt: Salt::Shared,
             lookalikes: Lookalikes::Refuse,
             same_as: None,
+            shadow: None,
             indexes: BTreeMap::new(),
         };
         ((*c).to_owned(), policy)
