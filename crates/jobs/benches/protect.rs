@@ -394,6 +394,7 @@ fn target() -> Target {
         id: format!("id-{name}"),
         storage: Storage::Text,
         shadow: None,
+        member: None,
     };
     Target {
         table: TableName { schema: "public".to_owned(), table: "people".to_owned() },

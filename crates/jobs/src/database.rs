@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use enfold::Result;
+use enfold::policy::Member;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Census, Storage, TableName, Target};
@@ -218,6 +219,9 @@ pub enum SchemaStep {
         table: TableName,
         bound: Vec<String>,
         sealed: Vec<String>,
+        /// Members of JSON columns that hold envelopes as well.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<Member>,
     },
     DropBindingGuard {
         table: TableName,
@@ -228,6 +232,13 @@ pub enum SchemaStep {
         table: TableName,
         column: String,
         storage: Storage,
+        key_ids: Vec<String>,
+    },
+    /// The same for a member of a JSON column, which the policy calls `column`.
+    AddMemberCheck {
+        table: TableName,
+        column: String,
+        member: Member,
         key_ids: Vec<String>,
     },
     /// The old rows are checked as well.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use enfold::policy::Member;
 use serde::{Deserialize, Serialize};
 
 /// A table by name; `schema` is empty on SQLite.
@@ -64,12 +65,16 @@ pub struct TargetColumn {
     /// the source holds is plaintext, whatever it looks like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<String>,
+    /// The part of a JSON column that holds the values, where `name` is no column but a name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<Member>,
 }
 
 impl TargetColumn {
     /// The column that holds the envelopes.
     pub fn holder(&self) -> &str {
-        self.shadow.as_deref().unwrap_or(&self.name)
+        let within = self.member.as_ref().map(|member| &member.column);
+        self.shadow.as_ref().or(within).unwrap_or(&self.name)
     }
 }
 

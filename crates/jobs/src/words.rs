@@ -74,7 +74,7 @@ words! {
         "The policy names a shadow for a column that can hold envelopes itself.",
         "take `shadow` out of the policy of the column";
     ShadowDialect = "shadow-dialect", Refuses,
-        "Shadows are kept on Postgres only.",
+        "Shadows are kept on Postgres only. In SQLite a type goes with each value, and a column declared TEXT takes every one of them as text.",
         "take `shadow` out of the policy, and have the column declared TEXT or BLOB";
     ShadowBoth = "shadow-both", Refuses,
         "Rows hold a value in the column and another in its shadow; which one is right is not known.",
@@ -83,8 +83,8 @@ words! {
         "A type that Enfold does not know how to convert.",
         "change the type to text, bytea or jsonb first";
     JsonPath = "json-path", Refuses,
-        "The policy names a path inside a JSON column; only whole columns can be converted.",
-        "name the whole column in the policy, or move the value to a column of its own";
+        "The policy names a member of a JSON column that cannot be converted alone: the column is json, which keeps the spelling of a document, where setting a member would respell all of it; or it is on SQLite, which keeps JSON as text; or the path is written into the column's name.",
+        "make the column jsonb and name the member by `within` and `path`, or name the whole column";
     DomainCheck = "domain-check", Refuses,
         "A check of the column's domain refuses envelopes.",
         "drop the check from the domain, or change the column's type to the domain's base type";
@@ -95,8 +95,8 @@ words! {
         "The plan changes varchar(n) to text, because an envelope is longer than the value; the length is no longer limited.",
         "limit the length in the application, before the value is sealed";
     Inheritance = "inheritance", Refuses,
-        "The table inherits from another or is inherited from; values would be read and counted through both.",
-        "detach it with ALTER TABLE … NO INHERIT, or turn it into a partitioned table";
+        "The table inherits from another or is inherited from. That is refused for good: checks, new columns and changes of type reach every child, while keys, indexes, foreign keys, triggers and rights reach none, and a child may have several parents. So nothing that is proved of one table holds for the tree, and rows are counted through each parent.",
+        "detach each child with ALTER TABLE … NO INHERIT and protect it by itself, or turn the tree into a partitioned table";
     NotATable = "not-a-table", Refuses,
         "A view, a foreign table or another thing that has no rows of its own.",
         "name the table that holds the rows";

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use enfold_core::index::Normaliser;
 
 use super::check;
-use super::model::{ColumnPolicy, IndexPolicy, Scope, TablePolicy};
+use super::model::{ColumnPolicy, IndexPolicy, Member, Scope, TablePolicy};
 use super::raw::{ALL_BITS, RawColumn, RawCompoundIndex, RawIndex, RawTable};
 use super::resolve::{Resolver, keys};
 use super::url::Scheme;
-use super::words::{did_you_mean, parse_normaliser};
+use super::words::{did_you_mean, parse_member_path, parse_normaliser};
 
 pub(super) fn tables(
     at: &mut Resolver<'_>,
@@ -30,6 +30,7 @@ pub(super) fn tables(
         }
         let indexes = table.indexes.into_iter().filter_map(|(index, raw)| compound(at, &name, index, raw, &columns));
         let indexes: BTreeMap<_, _> = indexes.collect();
+        members(at, &name, &columns, &table.row_key, table.tenant.as_deref());
         own_columns(at, &name, &columns, &indexes, &table.row_key, table.tenant.as_deref());
         let policy = TablePolicy {
             name: name.clone(),
@@ -159,6 +160,7 @@ fn column(
     if raw.min_mode > raw.mode {
         at.report(&path("min_mode"), "stronger than the column's `mode`");
     }
+    let member = member(at, &path, &raw);
     let indexes = raw.indexes.into_iter().map(|(index, raw)| {
         let policy = single(at, &path("indexes"), name, &index, raw);
         (index, policy)
@@ -176,8 +178,52 @@ fn column(
         lookalikes: raw.lookalikes,
         same_as: raw.same_as,
         shadow: raw.shadow,
+        member,
         indexes,
     })
+}
+
+/// The member of a JSON column that an entry is, where it is one.
+fn member(at: &mut Resolver<'_>, path: &impl Fn(&str) -> check::Path, raw: &RawColumn) -> Option<Member> {
+    if raw.within.is_none() && raw.path.is_none() {
+        return None;
+    }
+    if raw.shadow.is_some() {
+        at.report(&path("shadow"), "a member of a JSON column needs no shadow");
+    }
+    let column = at.required(raw.within.clone(), &path("within"), "within = \"…\"");
+    let steps = at.required(raw.path.clone(), &path("path"), "path = \"$.…\"")?;
+    match parse_member_path(&steps) {
+        Ok(steps) => Some(Member { column: column?, path: steps }),
+        Err(message) => {
+            at.report(&path("path"), message);
+            None
+        }
+    }
+}
+
+/// No member lies in another or in a column that is protected as a whole, and what values are bound to is no document.
+fn members(
+    at: &mut Resolver<'_>,
+    table: &str,
+    columns: &BTreeMap<String, ColumnPolicy>,
+    row_key: &[String],
+    tenant: Option<&str>,
+) {
+    let all: Vec<(&String, &Member)> =
+        columns.iter().filter_map(|(name, column)| Some((name, column.member.as_ref()?))).collect();
+    for (name, member) in &all {
+        let whole = columns.get(&member.column).is_some_and(|column| column.member.is_none());
+        let within = keys(&["tables", table, "columns", name, "within"]);
+        if whole || row_key.contains(&member.column) || tenant == Some(member.column.as_str()) {
+            at.report(&within, "the column is protected as a whole, or bound to");
+        }
+        let inside = |other: &Member| other.column == member.column && member.path.starts_with(&other.path);
+        if all.iter().any(|(other, its)| other != name && inside(its)) {
+            let path = keys(&["tables", table, "columns", name, "path"]);
+            at.report(&path, "the member is another entry's, or lies in it");
+        }
+    }
 }
 
 /// The id and ring of a column that shares another's. Everything that an envelope is bound to must be alike, or a value

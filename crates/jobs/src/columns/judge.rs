@@ -15,7 +15,7 @@ use crate::store::{Cell, Change, Origin, Row};
 struct Judged<'a> {
     row: &'a Row,
     parts: Vec<Part<'a>>,
-    /// The plaintext of each cell, where it is known.
+    /// What blind indexes are over: the plaintext of each cell, where it is known.
     values: Vec<Option<Zeroizing<Vec<u8>>>>,
     cells: Vec<Cell>,
     indexed: Vec<Cell>,
@@ -94,7 +94,7 @@ async fn read(
         if goal == Goal::Verify {
             row.fail((at, column), Code::PlaintextFound, &"the value is not an envelope");
         } else {
-            row.values[at] = row.row.cells[at].clone().map(Zeroizing::new);
+            row.values[at] = row.row.cells[at].clone().map(|value| indexable(column, Zeroizing::new(value)));
         }
     }
     Ok(if goal == Goal::Verify { Vec::new() } else { plain })
@@ -211,7 +211,7 @@ impl<'a> Judged<'a> {
             }
             self.cells[at] = Cell::Set(Some(value.to_vec()));
         }
-        self.values[at] = Some(value);
+        self.values[at] = Some(indexable(column, value));
     }
 
     fn index(&mut self, goal: Goal, at: usize, column: (usize, &TargetColumn), wanted: Option<Vec<u8>>) {
@@ -258,6 +258,17 @@ impl<'a> Judged<'a> {
                 errors,
             }),
         }
+    }
+}
+
+/// The value as a blind index takes it. Of a member that is a string, its characters: so that a lookup need not write JSON.
+fn indexable(column: &TargetColumn, value: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    if column.member.is_none() {
+        return value;
+    }
+    match serde_json::from_slice::<String>(&value) {
+        Ok(text) => Zeroizing::new(text.into_bytes()),
+        Err(_) => value,
     }
 }
 

@@ -99,7 +99,13 @@ impl Fixture {
             target: Target {
                 table: TableName { schema: String::new(), table: "users".into() },
                 policy_table: "users".into(),
-                columns: vec![TargetColumn { name: "email".into(), id: "c1".into(), storage, shadow: None }],
+                columns: vec![TargetColumn {
+                    name: "email".into(),
+                    id: "c1".into(),
+                    storage,
+                    shadow: None,
+                    member: None,
+                }],
                 indexes: if indexed { vec![index] } else { vec![] },
                 tenant: Some("org".into()),
                 row_key: vec![],

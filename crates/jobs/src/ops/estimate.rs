@@ -153,7 +153,8 @@ fn grows(table: &TablePolicy, facts: &TableFacts, target: &Target) -> u64 {
 /// Reads a sample and seals and opens as many values of the columns' average length, under a key made for this.
 async fn measure(database: &dyn Database, facts: &TableFacts, target: &Target) -> Result<u64> {
     let alone = |name: &str| facts.columns.iter().any(|c| c.name == name && c.shadow.as_ref().is_some_and(|s| s.alone));
-    let there = |c: &TargetColumn| if alone(&c.name) { c.holder().to_owned() } else { c.name.clone() };
+    let there =
+        |c: &TargetColumn| if c.member.is_some() || alone(&c.name) { c.holder().to_owned() } else { c.name.clone() };
     let names: Vec<String> = target.columns.iter().map(there).collect();
     let began = std::time::Instant::now();
     let read = database.sample(&facts.table, &names, SAMPLE).await?.len();

@@ -1,7 +1,7 @@
 //! The order of steps: for each operation a list that a plan shows and [`super::run`] carries out. Every step is
 //! idempotent, so an operation that was interrupted is run again from the top.
 
-use enfold::policy::{Mode, TablePolicy};
+use enfold::policy::{Member, Mode, TablePolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Dialect, IndexFacts, IndexKind, SchemaStep, ShadowChange, ShadowFacts, TableFacts};
@@ -80,8 +80,10 @@ impl Steps<'_> {
         steps.extend(plain_indexes(self.facts, self.target).filter(|i| i.drop_first).map(|i| self.drop_index(i)));
         let bound = self.bound();
         if !bound.is_empty() {
-            let sealed = self.target.columns.iter().map(|c| c.holder().to_owned()).collect();
-            steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed }));
+            let whole = self.target.columns.iter().filter(|c| c.member.is_none());
+            let sealed = whole.map(|c| c.holder().to_owned()).collect();
+            let members = self.target.columns.iter().filter_map(|c| c.member.clone()).collect();
+            steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed, members }));
         }
         steps.push(self.step(Action::Sweep { goal: Goal::Protect }));
         let drops = plain_indexes(self.facts, self.target).filter(|i| !i.drop_first).map(|i| self.drop_index(i));
@@ -98,15 +100,19 @@ impl Steps<'_> {
 
     /// The database refuses plaintext: in front of the proof the check that drains older writers, after it the rest.
     pub(super) fn enforce(&self) -> (Vec<Step>, Vec<Step>) {
-        let mut before = self.each(|column, table| SchemaStep::AddFormCheck {
-            table,
-            column: column.holder().to_owned(),
-            storage: column.storage,
-            key_ids: Vec::new(),
+        let mut before = self.each(|column, table| match column.member.clone() {
+            Some(member) => {
+                SchemaStep::AddMemberCheck { table, column: column.name.clone(), member, key_ids: Vec::new() }
+            }
+            None => SchemaStep::AddFormCheck {
+                table,
+                column: column.holder().to_owned(),
+                storage: column.storage,
+                key_ids: Vec::new(),
+            },
         });
         before.extend(self.shadows(|_, _| Some(ShadowChange::Refuse)));
-        let mut after =
-            self.each(|column, table| SchemaStep::ValidateFormCheck { table, column: column.holder().to_owned() });
+        let mut after = self.each(|column, table| SchemaStep::ValidateFormCheck { table, column: checked(column) });
         after.extend(self.shadows(|_, _| Some(ShadowChange::Validate)));
         after.push(self.step(Action::SetMode { columns: self.names(), mode: Mode::Kms }));
         (before, after)
@@ -119,8 +125,7 @@ impl Steps<'_> {
 
     /// Takes the checks off again.
     pub(super) fn drop_checks(&self) -> Vec<Step> {
-        let mut steps =
-            self.each(|column, table| SchemaStep::DropFormCheck { table, column: column.holder().to_owned() });
+        let mut steps = self.each(|column, table| SchemaStep::DropFormCheck { table, column: checked(column) });
         steps.extend(self.shadows(|_, _| Some(ShadowChange::Allow)));
         steps
     }
@@ -141,10 +146,10 @@ impl Steps<'_> {
         if !self.bound().is_empty() {
             steps.push(self.schema(SchemaStep::DropBindingGuard { table: self.table() }));
             // Other columns of the table may stay sealed: the guard comes back for them.
-            let sealed = self.others();
-            if !sealed.is_empty() {
+            let (sealed, members) = self.others();
+            if !sealed.is_empty() || !members.is_empty() {
                 let bound = self.policy.tenant.iter().chain(&self.policy.row_key).cloned().collect();
-                steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed }));
+                steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed, members }));
             }
         }
         for index in &self.target.indexes {
@@ -166,17 +171,20 @@ impl Steps<'_> {
     }
 
     /// The columns that hold what the policy protects of the table and this operation is not about.
-    fn others(&self) -> Vec<String> {
+    fn others(&self) -> (Vec<String>, Vec<Member>) {
         let ours = |name: &String| self.target.columns.iter().any(|column| column.name == *name);
         let protected = self.policy.columns.iter().filter(|(name, c)| c.mode > Mode::Legacy && !ours(name));
-        protected.map(|(name, c)| c.shadow.as_ref().unwrap_or(name).clone()).collect()
+        let (parts, whole): (Vec<_>, Vec<_>) = protected.partition(|(_, c)| c.member.is_some());
+        let whole = whole.into_iter().map(|(name, c)| c.shadow.as_ref().unwrap_or(name).clone());
+        (whole.collect(), parts.into_iter().filter_map(|(_, c)| c.member.clone()).collect())
     }
 
     /// Other columns of the policy that hold envelopes now, whatever mode the policy wants for them.
     fn still_sealed(&self) -> Vec<String> {
         let ours = |name: &String| self.target.columns.iter().any(|column| column.name == *name);
         let sealed = self.facts.columns.iter().filter(|fact| fact.census.envelopes > 0 && !ours(&fact.name));
-        sealed.map(|fact| fact.name.clone()).collect()
+        let member = |name: &str| self.policy.columns.get(name)?.member.as_ref().map(|member| member.column.clone());
+        sealed.map(|fact| member(&fact.name).unwrap_or_else(|| fact.name.clone())).collect()
     }
 
     fn needs_widening(&self, column: &str) -> bool {
@@ -275,12 +283,19 @@ fn says_schema(change: &SchemaStep) -> String {
             format!("refuse changes of `{}` that leave envelopes behind", bound.join("`, `"))
         }
         SchemaStep::DropBindingGuard { .. } => "allow changes of tenant and key again".to_owned(),
-        SchemaStep::AddFormCheck { column, .. } => format!("refuse new plaintext in `{column}`"),
+        SchemaStep::AddFormCheck { column, .. } | SchemaStep::AddMemberCheck { column, .. } => {
+            format!("refuse new plaintext in `{column}`")
+        }
         SchemaStep::ValidateFormCheck { column, .. } => format!("check the old rows of `{column}` as well"),
         SchemaStep::DropFormCheck { column, .. } => format!("allow plaintext in `{column}`"),
         SchemaStep::Shadow { column, shadow, change, .. } => says_shadow(column, shadow, change),
         SchemaStep::Rewrite { .. } => "rewrite the table, so that old row versions leave the files".to_owned(),
     }
+}
+
+/// By what the form check of a column is named.
+fn checked(column: &TargetColumn) -> String {
+    if column.member.is_some() { column.name.clone() } else { column.holder().to_owned() }
 }
 
 fn adds(column: &TargetColumn, facts: &ShadowFacts) -> ShadowChange {

@@ -122,6 +122,7 @@ fn target_column(table: &str, facts: &TableFacts, name: &str, policy: &ColumnPol
         id: policy.id.clone(),
         storage,
         shadow: fact.shadow.as_ref().map(|shadow| shadow.column.clone()),
+        member: policy.member.clone(),
     })
 }
 

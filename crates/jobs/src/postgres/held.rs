@@ -4,6 +4,7 @@
 //! Such a column is the source of its shadow. Its values are sealed as the database prints them, under settings that make
 //! what is printed the same in every session and exact, and are read back from that text alone.
 
+use super::literal;
 use super::shape::Base;
 
 /// What a transaction sets in which values of a source are printed or read: ISO dates in UTC, every digit of a number.
@@ -16,6 +17,8 @@ pub(crate) struct Held {
     pub(crate) holder: String,
     /// Of that column.
     pub(crate) base: Base,
+    /// The path of the member that holds them, as SQL, where it is not the column as a whole.
+    pub(crate) path: Option<String>,
     /// A shadow is not there before somebody adds it.
     pub(crate) there: bool,
     pub(crate) source: Option<Source>,
@@ -31,9 +34,13 @@ pub(crate) struct Source {
 }
 
 impl Held {
-    /// The column that holds the envelopes, of the table `t`.
+    /// What holds the envelopes, of the table `t`.
     pub(super) fn holder(&self) -> String {
-        if self.there { format!("t.{}", self.holder) } else { format!("NULL::{}", self.base.sent()) }
+        match &self.path {
+            _ if !self.there => format!("NULL::{}", self.base.sent()),
+            Some(path) => member("t", &self.holder, path),
+            None => format!("t.{}", self.holder),
+        }
     }
 
     /// Whether there is a value at all.
@@ -110,6 +117,22 @@ impl Source {
     pub(super) fn read(&self, text: &str) -> String {
         format!("({text})::{}", self.sql_type)
     }
+}
+
+/// The path of a member as SQL.
+pub(super) fn path(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    format!("ARRAY[{}]::pg_catalog.text[]", names.join(", "))
+}
+
+/// A member of the document in a column, whose name is quoted; NULL where there is none.
+pub(super) fn member(row: &str, column: &str, path: &str) -> String {
+    format!("({row}.{column} OPERATOR(pg_catalog.#>) {path})")
+}
+
+/// The same in a constraint, where rows have no alias.
+pub(super) fn unaliased(column: &str, path: &str) -> String {
+    format!("({column} OPERATOR(pg_catalog.#>) {path})")
 }
 
 /// What the type's output function makes of a value that is not NULL. A cast to text would do otherwise: it takes the

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use enfold::{Code, Error, Result};
 use tokio_postgres::types::Type;
 
-use super::held::{Held, SPELLING, Source};
+use super::held::{Held, SPELLING, Source, path};
 use super::session::{Purpose, Tx};
 use super::{Postgres, ident, qualified};
 use crate::model::{Storage, TableName, Target, TargetColumn};
@@ -89,10 +89,10 @@ impl Postgres {
 
 /// A table is swept for other columns at other times, and its shape is that of the columns.
 fn key(target: &Target) -> String {
-    let shadows = target.columns.iter().filter_map(|c| c.shadow.as_ref());
-    let columns = target.columns.iter().map(|c| &c.name).chain(shadows).chain(target.indexes.iter().map(|i| &i.column));
-    let names: Vec<&String> = columns.chain(&target.tenant).chain(&target.row_key).collect();
-    format!("{} {names:?}", target.policy_table)
+    let columns: Vec<_> = target.columns.iter().map(|c| (&c.name, &c.shadow, &c.member)).collect();
+    let indexes = target.indexes.iter().map(|i| &i.column);
+    let names: Vec<&String> = indexes.chain(&target.tenant).chain(&target.row_key).collect();
+    format!("{} {columns:?} {names:?}", target.policy_table)
 }
 
 async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
@@ -112,8 +112,7 @@ async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
     let names: Vec<&str> = target
         .columns
         .iter()
-        .flat_map(|c| [Some(c.name.as_str()), c.shadow.as_deref()])
-        .flatten()
+        .flat_map(|c| [c.name.as_str(), c.holder()])
         .chain(target.indexes.iter().map(|i| i.column.as_str()))
         .collect();
     let row = tx
@@ -195,8 +194,12 @@ fn held(types: &[ColumnType], column: &TargetColumn, target: &Target) -> Result<
     };
     let base = |of: &ColumnType| Base::of(&of.base, column.storage, &target.policy_table, &of.name);
     let Some(shadow) = &column.shadow else {
-        let base = base(find(&column.name).ok_or_else(missing)?)?;
-        return Ok(Held { holder: ident(&column.name), base, there: true, source: None });
+        let base = base(find(column.holder()).ok_or_else(missing)?)?;
+        let path = column.member.as_ref().map(|member| path(&member.path));
+        if path.is_some() && base != Base::Jsonb {
+            return Err(refused(base.sent(), &target.policy_table, &column.name));
+        }
+        return Ok(Held { holder: ident(column.holder()), base, path, there: true, source: None });
     };
     let (source, shadow_type) = (find(&column.name), find(shadow));
     // Either may be missing: the shadow before it is added, the source after it was dropped. Not both.
@@ -209,7 +212,7 @@ fn held(types: &[ColumnType], column: &TargetColumn, target: &Target) -> Result<
         None => Base::Text,
     };
     let source = source.map(|of| Source { column: ident(&of.name), sql_type: of.sql_type.clone() });
-    Ok(Held { holder: ident(shadow), base, there: shadow_type.is_some(), source })
+    Ok(Held { holder: ident(shadow), base, path: None, there: shadow_type.is_some(), source })
 }
 
 struct ColumnType {

@@ -70,6 +70,7 @@ fn column(name: &str) -> ColumnPolicy {
         lookalikes: Lookalikes::Refuse,
         same_as: None,
         shadow: None,
+        member: None,
         indexes: BTreeMap::new(),
     }
 }

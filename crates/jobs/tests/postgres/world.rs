@@ -119,6 +119,7 @@ pub(crate) fn target(table: &str, columns: &[(&str, Storage)]) -> Target {
                 id: format!("id-of-{name}"),
                 storage: *storage,
                 shadow: None,
+                member: None,
             })
             .collect(),
         indexes: Vec::new(),

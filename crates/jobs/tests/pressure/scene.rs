@@ -65,6 +65,7 @@ impl Scene {
                 id: "email".to_owned(),
                 storage: Storage::Text,
                 shadow: None,
+                member: None,
             }],
             indexes: Vec::new(),
             tenant: None,

@@ -27,6 +27,7 @@ fn target() -> Target {
             id: "c1".to_owned(),
             storage: Storage::Text,
             shadow: None,
+            member: None,
         }],
         indexes: Vec::new(),
         tenant: None,

@@ -353,6 +353,29 @@ fn an_index_and_a_shadow_have_a_column_of_their_own() {
 }
 
 #[test]
+fn a_member_has_a_path_of_its_own_in_a_column_that_is_not_protected_as_a_whole() {
+    let column = |name: &str, lines: &str| {
+        format!("[tables.users.columns.{name}]\nid = \"u.{name}\"\nring = \"customers\"\n{lines}\n")
+    };
+    let text = [
+        column("a", "within = \"profile\""),
+        column("b", "within = \"profile\"\npath = \"contact.email\""),
+        column("c", "within = \"profile\"\npath = \"$.contact\"\nshadow = \"c_enf\""),
+        column("d", "within = \"profile\"\npath = \"$.contact.phone\""),
+        column("e", "within = \"email\"\npath = '$.\"e-mail address\"'"),
+    ];
+    assert_snapshot!(refused(&format!("{SHORT}\n{}", text.concat())), @r#"
+    policy-invalid: the policy `enfold.toml` has 5 errors
+    enfold.toml:13: tables.users.columns.a.path: missing
+    enfold.toml:21: tables.users.columns.b.path: expected a path of members, as `$.contact.email`
+    enfold.toml:27: tables.users.columns.c.shadow: a member of a JSON column needs no shadow
+    enfold.toml:32: tables.users.columns.d.path: the member is another entry's, or lies in it
+    enfold.toml:36: tables.users.columns.e.within: the column is protected as a whole, or bound to
+    hint: add `path = "$.…"` under `[tables.users.columns.a]`
+    "#);
+}
+
+#[test]
 fn a_compound_index_covers_protected_columns_of_one_ring() {
     let text = format!(
         "{SHORT}\n[tables.users.indexes.both]\nover = [\"email\", \"emial\", \"email\"]\ncolumn = \"both\"\n[tables.users.indexes.one]\nover = [\"email\"]\ncolumn = \"one\"\n"

@@ -33,6 +33,7 @@ impl Pair {
             id: id.into(),
             storage: Storage::Text,
             shadow: None,
+            member: None,
         };
         let index = |name: &str, over| TargetIndex { name: name.into(), column: name.into(), over, unique: false };
         Self {

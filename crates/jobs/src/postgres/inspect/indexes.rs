@@ -144,6 +144,17 @@ async fn one(scene: &mut Scene<'_>, index: &Index) -> Result<()> {
         let says = format!("the longest values of `{column}` do not fit into the index `{name}` once they are sealed");
         scene.warn(Word::IndexTooLong.about(column, says).out(index.drop(&table)));
     }
+    // Other members are found by it still. What it keeps of these are dead entries.
+    if at.iter().any(|at| scene.protected[*at].path.is_some()) && !drop_first {
+        let says =
+            format!("the index `{name}` over `{column}` finds no sealed member, and holds dead entries of plaintext");
+        scene.warn(
+            Word::IndexUseless
+                .about(column, says)
+                .out(format!("REINDEX INDEX CONCURRENTLY {} afterwards", index.sql_name)),
+        );
+        return Ok(());
+    }
     let used = match index.scans {
         0 => "it was not read since the statistics were reset".to_owned(),
         n => format!("it was read {n} times since the statistics were reset"),

@@ -11,6 +11,7 @@ mod constraints;
 mod dependents;
 mod fingerprint;
 mod indexes;
+mod members;
 mod replication;
 mod shadows;
 mod sizes;
@@ -19,6 +20,8 @@ mod table;
 mod triggers;
 mod types;
 mod uses;
+
+use std::collections::BTreeMap;
 
 use enfold::policy::TablePolicy;
 use enfold::{Code, Error, Result};
@@ -60,6 +63,19 @@ struct Protected {
     judged: Judged,
     sizes: sizes::Sizes,
     shadow: Option<shadows::Shadow>,
+    /// The path to it as SQL, where it is a member of the documents in the column.
+    path: Option<String>,
+}
+
+impl Protected {
+    /// The value, of the table under inspection.
+    fn value(&self) -> String {
+        let column = super::ident(&self.column.name);
+        match &self.path {
+            Some(path) => super::held::unaliased(&column, path),
+            None => column,
+        }
+    }
 }
 
 /// One table under inspection: what is known of it and what was found so far.
@@ -91,12 +107,18 @@ impl<'a> Scene<'a> {
         let mut missing = Vec::new();
         for (name, column_policy) in &policy.columns {
             let shadow = column_policy.shadow.as_ref();
-            if let Some(protected) = shadow.and_then(|shadow| shadows::protected(&scene.relation, name, shadow)) {
+            if let Some(member) = &column_policy.member {
+                match members::protected(&scene.relation, name, member) {
+                    Some(protected) => scene.protected.push(protected),
+                    None => missing.push(member.column.clone()),
+                }
+            } else if let Some(protected) = shadow.and_then(|shadow| shadows::protected(&scene.relation, name, shadow))
+            {
                 scene.protected.push(protected);
             } else if let Some(column) = scene.relation.column(name) {
                 let (column, judged) = (column.clone(), types::judge(column));
                 let (name, sizes) = (name.clone(), sizes::Sizes::default());
-                scene.protected.push(Protected { name, column, judged, sizes, shadow: None });
+                scene.protected.push(Protected { name, column, judged, sizes, shadow: None, path: None });
             } else if let Some(base) = scene.relation.json_path(name) {
                 scene
                     .refusals
@@ -177,19 +199,23 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// A shadow whose source was dropped is spoken of by the source's name, which is the policy's.
+    /// What a shadow is whose source was dropped, and what holds the member of a document, is spoken of by the policy's
+    /// name; where several of the policy's are in one column, it concerns the table.
     fn as_the_policy_says(&mut self) {
-        let renamed: Vec<(String, String)> = self
-            .protected
-            .iter()
-            .filter(|p| p.column.name != p.name)
-            .map(|p| (p.column.name.clone(), p.name.clone()))
-            .collect();
-        let columns = self.refusals.iter_mut().chain(&mut self.warnings).filter_map(|f| f.column.as_mut());
-        for column in columns.chain(self.indexes.iter_mut().flat_map(|index| &mut index.columns)) {
-            if let Some((_, name)) = renamed.iter().find(|(there, _)| there == column) {
-                column.clone_from(name);
+        let mut called: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for p in self.protected.iter().filter(|p| p.column.name != p.name) {
+            called.entry(p.column.name.clone()).or_default().push(p.name.clone());
+        }
+        for finding in self.refusals.iter_mut().chain(&mut self.warnings) {
+            match finding.column.as_ref().and_then(|column| called.get(column)).map(Vec::as_slice) {
+                Some([name]) => finding.column = Some(name.clone()),
+                Some(_) => finding.column = None,
+                None => {}
             }
+        }
+        for index in &mut self.indexes {
+            index.columns =
+                index.columns.iter().flat_map(|c| called.get(c).cloned().unwrap_or(vec![c.clone()])).collect();
         }
     }
 

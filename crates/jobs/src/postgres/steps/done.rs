@@ -18,9 +18,9 @@ impl Postgres {
         Ok(match step {
             SchemaStep::AddIndexColumn { table, column } => self.has_column(table, column).await?,
             SchemaStep::DropIndexColumn { table, column } => !self.has_column(table, column).await?,
-            SchemaStep::GuardBinding { table, bound, sealed } => {
-                let body = text::guard_body(bound, sealed);
-                self.has_guard(table, &body, &text::guard_mark(bound, sealed)).await?
+            SchemaStep::GuardBinding { table, bound, sealed, members } => {
+                let body = text::guard_body(bound, sealed, members);
+                self.has_guard(table, &body, &text::guard_mark(bound, sealed, members)).await?
             }
             SchemaStep::DropBindingGuard { table } => !self.has_any_guard(table).await?,
             SchemaStep::ValidateFormCheck { table, column } => self.check(table, column).await? == Some(true),
@@ -40,6 +40,7 @@ impl Postgres {
             },
             SchemaStep::Widen { .. }
             | SchemaStep::AddFormCheck { .. }
+            | SchemaStep::AddMemberCheck { .. }
             | SchemaStep::BuildIndex { .. }
             | SchemaStep::DropPlainIndex { .. }
             | SchemaStep::RestorePlainIndexes { .. }

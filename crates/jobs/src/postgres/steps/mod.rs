@@ -51,6 +51,12 @@ impl Postgres {
                     there => self.alter(step, Some((&found.base, there.is_some()))).await,
                 }
             }
+            SchemaStep::AddMemberCheck { table, column, member, key_ids } => {
+                match self.check_mark(table, column).await? {
+                    Some(mark) if mark == text::member_mark(member, key_ids) => Ok(()),
+                    there => self.alter(step, Some(("jsonb", there.is_some()))).await,
+                }
+            }
             SchemaStep::BuildIndex { table, column, unique, tenant, .. } => {
                 self.build_index(table, column, *unique, tenant.as_deref()).await
             }
@@ -67,7 +73,11 @@ impl Postgres {
     /// type, and whether another check must go first.
     async fn alter(&self, step: &SchemaStep, check: Option<(&str, bool)>) -> Result<()> {
         let mut statements = text::statements(step, check.map(|(base, _)| base))?;
-        if let (SchemaStep::AddFormCheck { table, column, .. }, Some((_, true))) = (step, check) {
+        if let (
+            SchemaStep::AddFormCheck { table, column, .. } | SchemaStep::AddMemberCheck { table, column, .. },
+            Some((_, true)),
+        ) = (step, check)
+        {
             let drop = SchemaStep::DropFormCheck { table: table.clone(), column: column.clone() };
             statements.splice(0..0, text::statements(&drop, None)?);
         }
@@ -312,6 +322,7 @@ impl SchemaStep {
             | SchemaStep::GuardBinding { table, .. }
             | SchemaStep::DropBindingGuard { table }
             | SchemaStep::AddFormCheck { table, .. }
+            | SchemaStep::AddMemberCheck { table, .. }
             | SchemaStep::ValidateFormCheck { table, .. }
             | SchemaStep::DropFormCheck { table, .. }
             | SchemaStep::Shadow { table, .. }

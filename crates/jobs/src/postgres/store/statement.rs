@@ -19,6 +19,8 @@
 //! updated was swallowed by a trigger. Values go as parameters only when they are envelopes: parameters end in the
 //! server's log.
 
+use std::collections::BTreeSet;
+
 use enfold_core::stored::{Form, Stored, detect};
 use postgres_types::{ToSql, Type};
 
@@ -36,6 +38,8 @@ struct Assigned<'a> {
     base: Base,
     /// The column is the source of a shadow: what is sent is text, and what is stored is read from it.
     source: Option<&'a held::Source>,
+    /// Only this member of the document in the column is set: a path as SQL.
+    path: Option<&'a str>,
     values: Vec<Option<Raw<'a>>>,
     /// Rows that keep what they have; empty when all are set.
     kept: Vec<bool>,
@@ -127,8 +131,9 @@ impl<'a> Sent<'a> {
             }
         };
         let unchanged = shape.unwritten.iter().map(|column| format!("{0} = t.{0}", ident(column)));
+        let whole = self.assigned.iter().enumerate().filter(|(_, column)| column.path.is_none());
         let set: Vec<String> =
-            self.assigned.iter().enumerate().map(|(at, column)| column.set(at)).chain(unchanged).collect();
+            whole.map(|(at, column)| column.set(at)).chain(self.documents()).chain(unchanged).collect();
         let set = set.join(", ");
         let mut same: Vec<String> = self.assigned.iter().enumerate().map(|(at, column)| column.same(at)).collect();
         same.extend(self.guarded.iter().enumerate().map(|(at, guarded)| {
@@ -158,6 +163,31 @@ impl<'a> Sent<'a> {
             carried = carried.join(", "),
             lock = shape.lock,
         )
+    }
+
+    /// Documents of which members are set: all members of a column in one assignment.
+    fn documents(&self) -> Vec<String> {
+        let members = || self.assigned.iter().enumerate().filter_map(|(at, column)| Some((at, column, column.path?)));
+        let columns: BTreeSet<&String> = members().map(|(_, column, _)| &column.column).collect();
+        let document = |name: &String| {
+            let mut document = format!("t.{name}");
+            let mut all_kept = Vec::new();
+            for (at, column, path) in members().filter(|(_, column, _)| column.column == *name) {
+                // An empty path changes nothing, whatever stands in the way of the right one.
+                let path = match column.kept.is_empty() {
+                    true => path.to_owned(),
+                    false => format!("CASE WHEN l.k{at} THEN ARRAY[]::pg_catalog.text[] ELSE {path} END"),
+                };
+                all_kept.push(if column.kept.is_empty() { "false".to_owned() } else { format!("l.k{at}") });
+                // NULL would make NULL of the document.
+                let value =
+                    format!("coalesce({}, 'null'::pg_catalog.jsonb)", column.base.assigned(&format!("l.c{at}")));
+                document = format!("pg_catalog.jsonb_set({document}, {path}, {value}, false)");
+            }
+            // Of a scalar no member can be set, and no member is there to be set.
+            format!("{name} = CASE WHEN {} THEN t.{name} ELSE {document} END", all_kept.join(" AND "))
+        };
+        columns.into_iter().map(document).collect()
     }
 
     pub(super) fn params(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
@@ -218,7 +248,8 @@ impl<'a> Assigned<'a> {
     /// form, and the other is emptied. Nothing where every row keeps what it has.
     fn held(held: &'a Held, cells: impl Iterator<Item = &'a Cell> + Clone) -> Vec<Self> {
         let Some(source) = &held.source else {
-            return Self::new(held.holder.clone(), held.base, cells, |_| true).into_iter().collect();
+            let column = Self::new(held.holder.clone(), held.base, cells, |_| true);
+            return column.map(|column| Self { path: held.path.as_deref(), ..column }).into_iter().collect();
         };
         let is_sealed = |bytes: &[u8]| matches!(detect(form(held.base), bytes), Stored::Envelope(_));
         let holder = Self::new(held.holder.clone(), held.base, cells.clone(), is_sealed);
@@ -245,7 +276,7 @@ impl<'a> Assigned<'a> {
             })
             .collect();
         let kept = if kept.contains(&true) { kept } else { Vec::new() };
-        Some(Self { column, base, source: None, values, kept })
+        Some(Self { column, base, source: None, path: None, values, kept })
     }
 
     fn set(&self, at: usize) -> String {
@@ -259,7 +290,9 @@ impl<'a> Assigned<'a> {
     }
 
     fn same(&self, at: usize) -> String {
-        let (column, sent) = (format!("t.{}", self.column), format!("l.c{at}"));
+        let whole = || format!("t.{}", self.column);
+        let column = self.path.map_or_else(whole, |path| held::member("t", &self.column, path));
+        let sent = format!("l.c{at}");
         let same = match self.source {
             None => self.base.same(&column, &sent),
             Some(source) => source.same(&sent),

@@ -24,7 +24,13 @@ impl Findings<'_> {
     pub(super) fn columns(&mut self) -> Result<Vec<ColumnFacts>> {
         let policy = self.policy;
         let mut facts = Vec::new();
-        for name in policy.columns.keys() {
+        for (name, column_policy) in &policy.columns {
+            if column_policy.member.is_some() {
+                let says = format!("`{name}` is a member of a JSON column, which SQLite keeps as text");
+                self.refusals.push(Word::JsonPath.about(name, says));
+                facts.push(member_facts(name));
+                continue;
+            }
             match self.shape.column(name) {
                 Some(column) => {
                     let column = column.clone();
@@ -98,7 +104,13 @@ impl Findings<'_> {
     /// Counts all columns in one pass over the table.
     fn count(&self, facts: &mut [ColumnFacts]) -> Result<()> {
         let column = |c: &ColumnFacts| {
-            Some(TargetColumn { name: c.name.clone(), id: String::new(), storage: c.storage?, shadow: None })
+            Some(TargetColumn {
+                name: c.name.clone(),
+                id: String::new(),
+                storage: c.storage?,
+                shadow: None,
+                member: None,
+            })
         };
         let target = Target {
             table: TableName { schema: String::new(), table: self.shape.name.clone() },
@@ -200,6 +212,18 @@ impl Findings<'_> {
             let columns: Vec<Option<String>> = serde_json::from_str(list).unwrap_or_default();
             columns.into_iter().collect::<Option<Vec<_>>>().is_some_and(|columns| covered(&columns))
         }))
+    }
+}
+
+fn member_facts(name: &str) -> ColumnFacts {
+    ColumnFacts {
+        name: name.to_owned(),
+        sql_type: "a member of a JSON column".to_owned(),
+        storage: None,
+        widen: false,
+        average_bytes: 0,
+        census: Census::default(),
+        shadow: None,
     }
 }
 

@@ -41,6 +41,7 @@ fn fixture_with(schema: &str, settings: &str) -> Fixture {
             id: "c1".to_owned(),
             storage: Storage::Text,
             shadow: None,
+            member: None,
         }],
         indexes: Vec::new(),
         tenant: Some("org".to_owned()),
@@ -223,6 +224,7 @@ async fn a_row_is_written_in_part_around_a_value_of_another_storage_class() {
         id: "c2".to_owned(),
         storage: Storage::Text,
         shadow: None,
+        member: None,
     });
     let over = vec![0, 1];
     f.target.indexes.push(TargetIndex { name: "both".to_owned(), column: "both".to_owned(), over, unique: false });
