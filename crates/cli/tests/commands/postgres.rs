@@ -142,6 +142,26 @@ async fn a_date_goes_to_its_shadow_and_the_empty_column_goes_when_its_name_was_t
     shop.ok(&["audit", "--full"]);
 }
 
+#[tokio::test]
+async fn a_first_policy_names_a_shadow_where_the_type_has_no_room_and_nowhere_else() {
+    let database = Database::create().await;
+    let owner = database.connect().await;
+    owner
+        .batch_execute(
+            "CREATE TABLE users (id int PRIMARY KEY, email varchar(80), date_of_birth date);
+             INSERT INTO users SELECT n, 'person' || n || '@example.com', date '1950-01-01' + n FROM generate_series(1, 100) n",
+        )
+        .await
+        .expect("a table");
+    let shop = Sandbox::empty();
+    shop.ok(&["init", "--database", &database.url(), "--environment", "development"]);
+    let policy = shop.read("enfold.toml");
+    assert!(policy.contains("shadow = \"date_of_birth_enf\""), "{policy}");
+    assert_eq!(policy.matches("shadow = ").count(), 1, "{policy}");
+    shop.ok(&["apply", "--yes"]);
+    shop.ok(&["audit", "--full"]);
+}
+
 /// Where nobody who runs Enfold may make tables: the policy is written, an administrator runs what it prints, and the
 /// worker makes the keys.
 #[tokio::test]

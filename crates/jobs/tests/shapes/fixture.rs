@@ -42,6 +42,11 @@ pub(crate) fn shadowed(name: &str) -> String {
     column(name, &format!("shadow = \"{name}_enf\""))
 }
 
+/// A policy over `DATABASE`. `table`: lines of `public.people`.
+pub(crate) fn policy_text(table: &str, columns: &str) -> String {
+    format!("{HEAD}[tables.\"public.people\"]\n{table}\n{columns}")
+}
+
 impl Fixture {
     pub(crate) async fn new(schema: &str, columns: &str) -> Self {
         Self::with(schema, "", columns).await
@@ -53,7 +58,7 @@ impl Fixture {
         let app = database.connect().await;
         app.batch_execute(schema).await.expect("set the table up");
         let folder = tempfile::tempdir().unwrap();
-        let text = format!("{HEAD}[tables.\"public.people\"]\n{table}\n{columns}").replace("DATABASE", &database.url());
+        let text = policy_text(table, columns).replace("DATABASE", &database.url());
         let policy = policy::parse(&text, &folder.path().join("enfold.toml"), &Variables::new()).unwrap();
         let enfold = Enfold::open(policy).await.unwrap();
         let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.unwrap();

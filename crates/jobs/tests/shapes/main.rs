@@ -4,6 +4,7 @@
 #![cfg(feature = "postgres")]
 mod fixture;
 mod lifecycle;
+mod logs;
 mod members;
 mod refusals;
 mod types;

@@ -80,6 +80,9 @@ pub(super) enum Way {
 
 pub(super) const COPIED: &str = "pg_temp.enfold_batch";
 
+/// A column of it: see [`Sent::try_texts`].
+pub(super) const READABLE: &str = "readable";
+
 /// Nobody has locked the row or begun to change it since it was written.
 pub(super) const FREE: &str = "t.xmax = '0'::pg_catalog.xid";
 
@@ -123,7 +126,7 @@ impl<'a> Sent<'a> {
         let names: Vec<&str> = fields.iter().map(|(name, _, _)| name.as_str()).collect();
         // What is sent, under the alias that the form has for it.
         let from = |alias: &str| match source {
-            Source::Copied => format!("{COPIED} AS {alias}"),
+            Source::Copied => format!("(SELECT * FROM {COPIED} WHERE {READABLE}) AS {alias}"),
             Source::Parameters => {
                 let arrays: Vec<String> =
                     fields.iter().enumerate().map(|(at, (_, kind, _))| format!("${}::{kind}[]", at + 1)).collect();
@@ -205,7 +208,30 @@ impl<'a> Sent<'a> {
     /// The temporary table for [`Source::Copied`].
     pub(super) fn table(&self) -> String {
         let columns: Vec<String> = self.fields().iter().map(|(name, kind, _)| format!("{name} {kind}")).collect();
-        format!("CREATE TEMPORARY TABLE enfold_batch (ord bigint, {}) ON COMMIT DROP", columns.join(", "))
+        format!(
+            "CREATE TEMPORARY TABLE enfold_batch (ord bigint, {}, {READABLE} bool NOT NULL DEFAULT true) ON COMMIT DROP",
+            columns.join(", ")
+        )
+    }
+
+    /// Fills it.
+    pub(super) fn copy(&self) -> String {
+        let names: Vec<String> = self.fields().into_iter().map(|(name, ..)| name).collect();
+        format!("COPY {COPIED} (ord, {}) FROM STDIN BINARY", names.join(", "))
+    }
+
+    /// Marks the rows of which a text is no value of the type that it goes to; `None` where all goes as text. The update
+    /// would say so in the server's log, with the text in it. An error that plpgsql catches is not logged.
+    pub(super) fn try_texts(&self) -> Option<String> {
+        let reads: Vec<String> = self.assigned.iter().enumerate().filter_map(|(at, column)| column.read(at)).collect();
+        (!reads.is_empty()).then(|| {
+            format!(
+                "DO $enfold$ DECLARE sent record; BEGIN FOR sent IN SELECT * FROM {COPIED} LOOP BEGIN {} \
+                 EXCEPTION WHEN data_exception OR program_limit_exceeded THEN \
+                 UPDATE {COPIED} SET {READABLE} = false WHERE ord = sent.ord; END; END LOOP; END $enfold$",
+                reads.concat()
+            )
+        })
     }
 
     pub(super) fn copy_types(&self) -> Vec<Type> {
@@ -287,6 +313,17 @@ impl<'a> Assigned<'a> {
         } else {
             format!("{0} = CASE WHEN l.k{at} THEN t.{0} ELSE {value} END", self.column)
         }
+    }
+
+    /// Has plpgsql read what is sent in a row, where it is read at all.
+    fn read(&self, at: usize) -> Option<String> {
+        let sent = format!("sent.c{at}");
+        let read = match (self.source, self.base) {
+            (Some(source), _) => source.read(&sent),
+            (None, Base::Json | Base::Jsonb) => self.base.assigned(&sent),
+            (None, Base::Text | Base::Bytea) => return None,
+        };
+        Some(format!("PERFORM {read}; "))
     }
 
     fn same(&self, at: usize) -> String {

@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 use super::jobs::signed;
 use super::lease::{pass_and_chunk, prove};
 use super::read::{SelectList, file_of, place_of};
-use super::statement::{COPIED, Sent, Source, Way};
+use super::statement::{COPIED, READABLE, Sent, Source, Way};
 use super::wire::Tid;
 use crate::model::Target;
 use crate::postgres::shape::{Base, Shape};
@@ -88,6 +88,7 @@ enum Fate {
     Altered,
     Swallowed,
     Rewritten,
+    Unreadable,
 }
 
 enum Fault {
@@ -198,13 +199,18 @@ impl<'j> Job<'j> {
         if source == Source::Copied {
             tx.batch(&doing(), &sent.table()).await?;
             copy(tx, sent).await.map_err(|e| Fault::Other(tx.fail(&doing(), &e)))?;
+            if let Some(tries) = sent.try_texts() {
+                tx.batch(&doing(), &tries).await?;
+            }
         }
         let params = if source == Source::Copied { Vec::new() } else { sent.params() };
         // The update holds the table against a rewrite, so the file is what it was when the rows were found.
         let (answer, file) = join(tx.client().query_typed(&sql, &params), file_of(tx, relation)).await;
         let rows = answer.map_err(|error| fault(doing(), &error))?;
         let file = file?;
+        let mut unreadable = Vec::new();
         if source == Source::Copied {
+            unreadable = tx.query(&doing(), &format!("SELECT ord FROM {COPIED} WHERE NOT {READABLE}"), &[]).await?;
             // The isolation of a bad row copies again in the same transaction.
             tx.batch(&doing(), &format!("DROP TABLE {COPIED}")).await?;
         }
@@ -223,6 +229,10 @@ impl<'j> Job<'j> {
                     places.push((at, row.get(2)));
                 }
             }
+        }
+        for row in &unreadable {
+            let at = usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
+            fates.get_mut(at).into_iter().for_each(|fate| *fate = Fate::Unreadable);
         }
         let moved = |change: &Change| !matches!(change.version, RowVersion::Tuple { file: read, .. } if read == file);
         if batch.iter().any(|change| moved(change)) {
@@ -291,7 +301,7 @@ impl<'j> Job<'j> {
 }
 
 async fn copy(tx: &Tx, sent: &Sent<'_>) -> Result<(), tokio_postgres::Error> {
-    let sink = tx.client().copy_in(&format!("COPY {COPIED} FROM STDIN BINARY")).await?;
+    let sink = tx.client().copy_in(&sent.copy()).await?;
     let mut writer = std::pin::pin!(BinaryCopyInWriter::new(sink, &sent.copy_types()));
     for at in 0..sent.len() {
         let ord = i64::try_from(at + 1).unwrap_or(i64::MAX);
@@ -345,6 +355,7 @@ fn bad_rows(fates: &[Fate]) -> Vec<(usize, String)> {
         Fate::Written | Fate::Lost => None,
         Fate::Altered => Some("a trigger altered the row as it was written; what was stored is not what was sent"),
         Fate::Swallowed => Some("a trigger or rule did not let the row be written"),
+        Fate::Unreadable => Some("what was sealed is no value of the column's type"),
         Fate::Rewritten => Some("a trigger changed the row again after it was written"),
     };
     fates.iter().enumerate().filter_map(|(at, fate)| Some((at, reason(fate)?.to_owned()))).collect()
