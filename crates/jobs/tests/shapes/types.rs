@@ -1,5 +1,6 @@
 //! Values of every type whose text is exact come back as they were, bit for bit, whatever the sessions' settings are.
 
+use enfold_jobs::ops::{ApplyOptions, Silent, apply};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -195,4 +196,23 @@ async fn a_shadow_of_bytes_holds_envelopes_in_the_binary_form() {
     assert!(fixture.refuses("UPDATE people SET born_enf = 'plain' WHERE id = 1").await);
     fixture.rollback().await;
     assert_eq!(fixture.texts(rows).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_cannot_be_read_from_its_text_is_a_row_error_and_stays() {
+    let fixture = Fixture::new(
+        "CREATE TABLE people (id int PRIMARY KEY, span interval);
+         INSERT INTO people SELECT n, n * interval '1 day 2 hours' FROM generate_series(1, 50) n;
+         UPDATE people SET span = interval '-9223372036854775807 us' - interval '1 us' WHERE id = 9",
+        &shadowed("span"),
+    )
+    .await;
+    let shown = fixture.plan().await;
+    let error = apply(&fixture.session, &shown, &ApplyOptions::default(), &Silent).await.unwrap_err();
+    assert_eq!(error.code(), enfold::Code::RowsFailed);
+    assert!(error.causes().any(|cause| cause.contains("id=9") && cause.contains("not read as the same")), "{error}");
+    assert_eq!(fixture.count("span IS NOT NULL").await, 1);
+    fixture.rollback().await;
+    assert_eq!(fixture.count("span = id * interval '1 day 2 hours'").await, 49);
+    assert_eq!(fixture.traces().await, Vec::<String>::new());
 }
