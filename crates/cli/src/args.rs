@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Audit(Audit),
     /// Have the database refuse plaintext.
     Enforce(Enforce),
+    /// Drop a column whose values are all in its shadow, for good.
+    DropSource(DropSource),
     /// Decrypt columns back, online.
     Rollback(Rollback),
     /// Open every stored value and say which do not open.
@@ -244,6 +246,15 @@ pub(crate) struct Enforce {
     pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) workers: Workers,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DropSource {
+    /// The column, as `table.column`. It has a `shadow` in the policy, and is enforced.
+    #[arg(value_name = "COLUMN")]
+    pub(crate) column: String,
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use enfold::Result;
+use enfold::policy::Member;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Census, Storage, TableName, Target};
@@ -145,6 +146,20 @@ pub struct ColumnFacts {
     pub widen: bool,
     pub average_bytes: u32,
     pub census: Census,
+    /// What holds its envelopes, if that is another column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowFacts>,
+}
+
+/// The shadow of a column whose own type cannot hold an envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowFacts {
+    pub column: String,
+    pub there: bool,
+    /// One of the two always holds a value: the source was NOT NULL before it got the shadow, or is.
+    pub required: bool,
+    /// The source was dropped.
+    pub alone: bool,
 }
 
 /// One thing a plan says about a table: a stable word, a sentence, and the way out.
@@ -205,6 +220,9 @@ pub enum SchemaStep {
         table: TableName,
         bound: Vec<String>,
         sealed: Vec<String>,
+        /// Members of JSON columns that hold envelopes as well.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<Member>,
     },
     DropBindingGuard {
         table: TableName,
@@ -217,6 +235,13 @@ pub enum SchemaStep {
         storage: Storage,
         key_ids: Vec<String>,
     },
+    /// The same for a member of a JSON column, which the policy calls `column`.
+    AddMemberCheck {
+        table: TableName,
+        column: String,
+        member: Member,
+        key_ids: Vec<String>,
+    },
     /// The old rows are checked as well.
     ValidateFormCheck {
         table: TableName,
@@ -226,10 +251,36 @@ pub enum SchemaStep {
         table: TableName,
         column: String,
     },
+    /// A change of what binds a source, `column`, and its shadow together.
+    Shadow {
+        table: TableName,
+        column: String,
+        shadow: String,
+        change: ShadowChange,
+    },
     /// Rewrites the table, so that old row versions leave the files (VACUUM FULL, VACUUM on SQLite). Locks it meanwhile.
     Rewrite {
         table: TableName,
     },
+}
+
+/// What becomes of a source and its shadow. `required`: one of the two always holds a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShadowChange {
+    /// Adds the shadow; of the two one at most holds a value from now on. A writer that changes only the source empties the
+    /// shadow by it, and the other way round.
+    Add { storage: Storage, required: bool },
+    /// New and changed rows have nothing in the source. The old ones are not checked yet.
+    Refuse,
+    /// The old rows are checked as well.
+    Validate,
+    /// Values may be in the source again.
+    Allow,
+    /// Drops the shadow, once nothing is in it.
+    Drop { required: bool },
+    /// Drops the source, once nothing is in it.
+    DropSource { required: bool },
 }
 
 /// A copy of plaintext that an in-place conversion left behind.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use enfold::Leaving;
+use enfold::policy::Member;
 use serde::{Deserialize, Serialize};
 
 /// A table by name; `schema` is empty on SQLite.
@@ -60,10 +61,27 @@ pub struct Target {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TargetColumn {
+    /// As the policy names it.
     pub name: String,
     /// The policy's column id.
     pub id: String,
+    /// Of the column that holds the envelopes.
     pub storage: Storage,
+    /// The column that holds the envelopes where `name`, the source, cannot. Of the two one at most holds a value, and what
+    /// the source holds is plaintext, whatever it looks like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<String>,
+    /// The part of a JSON column that holds the values, where `name` is no column but a name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<Member>,
+}
+
+impl TargetColumn {
+    /// The column that holds the envelopes.
+    pub fn holder(&self) -> &str {
+        let within = self.member.as_ref().map(|member| &member.column);
+        self.shadow.as_ref().or(within).unwrap_or(&self.name)
+    }
 }
 
 /// A blind index to be kept beside the values.

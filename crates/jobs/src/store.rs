@@ -65,10 +65,32 @@ pub struct Row {
     pub label: String,
     /// In the order of [`Target::columns`].
     pub cells: Vec<Option<Vec<u8>>>,
+    /// In the same order; empty where no column of the target has a shadow.
+    pub origins: Vec<Origin>,
     /// In the order of [`Target::indexes`]: the index value now in the row.
     pub indexed: Vec<Option<Vec<u8>>>,
     pub tenant: Option<OwnedPart>,
     pub row_key: Vec<OwnedPart>,
+}
+
+/// Where a cell was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// In the column that holds envelopes.
+    #[default]
+    Holder,
+    /// In the source of a shadow, as the database prints it: plaintext, whatever it looks like.
+    Source,
+    /// In the source, while its shadow holds a value too: nobody knows which is the later one.
+    Both,
+    /// In the source, and what the database prints of the value is not read back as the same.
+    Inexact,
+}
+
+impl Row {
+    pub fn origin(&self, column: usize) -> Origin {
+        self.origins.get(column).copied().unwrap_or_default()
+    }
 }
 
 impl Drop for Row {

@@ -51,22 +51,40 @@ macro_rules! words {
 words! {
     CharN = "char-n", Refuses,
         "The type is char(n), which pads and cuts every value to one length.",
-        "change the type to text first";
+        "change the type to text first, or name a `shadow` for it in the policy, which keeps its blanks";
     Array = "array", Refuses,
-        "The column is an array; an envelope holds one value.",
-        "move the elements to a table of their own, or keep the array as json";
+        "The column is an array, which takes elements of its own type only.",
+        "name a `shadow` for it in the policy: the array is sealed as one value";
     Enum = "enum", Refuses,
         "An enum takes its own labels only.",
-        "change the type to text first";
+        "name a `shadow` for it in the policy, or change the type to text first";
     TypedValue = "typed-value", Refuses,
         "The type (a date, a number, a uuid, an address, …) has no room for an envelope.",
-        "change the type to text, or add a text column and copy the values; columns kept in the shadow are not built yet";
+        "name a `shadow` for it in the policy, or change the type to text";
+    Shadow = "shadow", Warns,
+        "The type cannot hold an envelope, so envelopes go to the shadow that the policy names. Of the two one at most holds a value: a trigger empties the shadow when a writer changes only the column, and the column when one changes only the shadow. Who reads the column alone finds NULL; a statement that sets it to NULL where it is NULL does not reach the sealed value.",
+        "have every reader look into the shadow first, and every writer write there";
+    ShadowNotNull = "shadow-not-null", Warns,
+        "The column is NOT NULL. The plan drops that, and a check that either the column or its shadow holds a value takes its place; rollback brings it back.",
+        "have applications cope with NULL in the column";
+    ShadowType = "shadow-type", Refuses,
+        "The column that is to be the shadow is there and cannot be one: it is neither text nor bytea, or it is generated, or has a default.",
+        "name another column as the shadow, and the plan adds it";
+    ShadowNeedless = "shadow-needless", Refuses,
+        "The policy names a shadow for a column that can hold envelopes itself.",
+        "take `shadow` out of the policy of the column";
+    ShadowDialect = "shadow-dialect", Refuses,
+        "Shadows are kept on Postgres only. In SQLite a type goes with each value, and a column declared TEXT takes every one of them as text.",
+        "take `shadow` out of the policy, and have the column declared TEXT or BLOB";
+    ShadowBoth = "shadow-both", Refuses,
+        "Rows hold a value in the column and another in its shadow; which one is right is not known.",
+        "empty one of the two in those rows";
     OtherType = "other-type", Refuses,
         "A type that Enfold does not know how to convert.",
         "change the type to text, bytea or jsonb first";
     JsonPath = "json-path", Refuses,
-        "The policy names a path inside a JSON column; only whole columns can be converted.",
-        "name the whole column in the policy, or move the value to a column of its own";
+        "The policy names a member of a JSON column that cannot be converted alone: the column is json, which keeps the spelling of a document, where setting a member would respell all of it; or it is on SQLite, which keeps JSON as text; or the path is written into the column's name.",
+        "make the column jsonb and name the member by `within` and `path`, or name the whole column";
     DomainCheck = "domain-check", Refuses,
         "A check of the column's domain refuses envelopes.",
         "drop the check from the domain, or change the column's type to the domain's base type";
@@ -77,8 +95,8 @@ words! {
         "The plan changes varchar(n) to text, because an envelope is longer than the value; the length is no longer limited.",
         "limit the length in the application, before the value is sealed";
     Inheritance = "inheritance", Refuses,
-        "The table inherits from another or is inherited from; values would be read and counted through both.",
-        "detach it with ALTER TABLE … NO INHERIT, or turn it into a partitioned table";
+        "The table inherits from another or is inherited from. That is refused for good: checks, new columns and changes of type reach every child, while keys, indexes, foreign keys, triggers and rights reach none, and a child may have several parents. So nothing that is proved of one table holds for the tree, and rows are counted through each parent.",
+        "detach each child with ALTER TABLE … NO INHERIT and protect it by itself, or turn the tree into a partitioned table";
     NotATable = "not-a-table", Refuses,
         "A view, a foreign table or another thing that has no rows of its own.",
         "name the table that holds the rows";

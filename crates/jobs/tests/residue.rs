@@ -66,7 +66,13 @@ fn target(column: &str, storage: Storage) -> Target {
     Target {
         table: TableName { schema: "public".into(), table: "people".into() },
         policy_table: "public.people".into(),
-        columns: vec![TargetColumn { name: column.into(), id: "people-mail".into(), storage }],
+        columns: vec![TargetColumn {
+            name: column.into(),
+            id: "people-mail".into(),
+            storage,
+            shadow: None,
+            member: None,
+        }],
         indexes: Vec::new(),
         tenant: None,
         row_key: Vec::new(),

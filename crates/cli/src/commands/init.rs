@@ -199,7 +199,11 @@ fn add(draft: &mut PolicyDraft, table: &TableReport, chosen: &Chosen<'_>) -> Res
     let first = chosen.findings[0];
     let document = first.path.is_some();
     let class = if document { "document" } else { first.class.word() };
-    let unique = table.survey.columns.iter().any(|c| c.name == chosen.name && c.unique);
+    let column = table.survey.columns.iter().find(|c| c.name == chosen.name);
+    let unique = column.is_some_and(|column| column.unique);
+    // Only there has a table a schema.
+    let postgres = !table.survey.table.schema.is_empty();
+    let shadow = column.filter(|column| postgres && needs_shadow(&column.sql_type));
     let mut normalise = Vec::new();
     for word in if document { &[] } else { first.class.lookup() } {
         normalise.push(
@@ -218,10 +222,39 @@ fn add(draft: &mut PolicyDraft, table: &TableReport, chosen: &Chosen<'_>) -> Res
         column: chosen.name,
         class: Some(class),
         ring: RING,
+        shadow: shadow.map(|column| format!("{}_enf", column.name)),
         indexes,
         comment: Some(comment(chosen)),
         ..ColumnDraft::default()
     })
+}
+
+/// Whether Postgres' type of this name has no room for an envelope and can be kept in a shadow. Of others a plan says what
+/// is to be done.
+fn needs_shadow(sql_type: &str) -> bool {
+    const TYPES: &[&str] = &[
+        "bigint",
+        "boolean",
+        "character",
+        "cidr",
+        "date",
+        "double precision",
+        "inet",
+        "integer",
+        "interval",
+        "macaddr",
+        "macaddr8",
+        "numeric",
+        "real",
+        "smallint",
+        "time",
+        "timestamp",
+        "uuid",
+    ];
+    // `timestamp(3) with time zone`, `character(8)`; `character varying` has room.
+    let bare = sql_type.split(['(', '[']).next().unwrap_or(sql_type);
+    let bare = bare.split(" with").next().unwrap_or(bare).trim();
+    sql_type.ends_with("[]") || TYPES.contains(&bare)
 }
 
 fn comment(chosen: &Chosen<'_>) -> String {
@@ -234,4 +267,21 @@ fn comment(chosen: &Chosen<'_>) -> String {
         })
         .collect();
     format!("Found: {}.", parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::needs_shadow;
+
+    #[test]
+    fn types_that_have_no_room_for_an_envelope_are_known_by_their_names() {
+        for known in
+            ["date", "numeric(12,2)", "timestamp(3) with time zone", "time without time zone", "character(8)", "text[]"]
+        {
+            assert!(needs_shadow(known), "{known}");
+        }
+        for other in ["text", "character varying(80)", "bytea", "jsonb", "public.email", "citext", "money"] {
+            assert!(!needs_shadow(other), "{other}");
+        }
+    }
 }

@@ -31,7 +31,7 @@ const FILTERS: &[(&str, &str)] = &[
         r#""$1": [n]"#,
     ),
     (r"\b[0-9,]+ rows/s", "[n] rows/s"),
-    (r"(?:about [0-9]+ s|under 1 s)\b", "[duration]"),
+    (r"(?:about [0-9]+ (?:s|min [0-9]+ s|h [0-9]+ min)|under 1 s)\b", "[duration]"),
     (r"took_us=\d+", "took_us=[n]"),
     (r"\b\d+\.\d ms\b", "[n] ms"),
     (r"127\.0\.0\.1 -p \d+", "127.0.0.1 -p [port]"),

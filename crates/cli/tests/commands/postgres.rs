@@ -113,6 +113,55 @@ async fn a_column_of_a_type_that_cannot_hold_an_envelope_does_not_hide_the_other
     assert_eq!(both.run(&["audit", "--residue"]).code, 4);
 }
 
+#[tokio::test]
+async fn a_date_goes_to_its_shadow_and_the_empty_column_goes_when_its_name_was_typed() {
+    let database = Database::create().await;
+    let owner = database.connect().await;
+    owner
+        .batch_execute(
+            "CREATE TABLE users (id int PRIMARY KEY, born date NOT NULL);
+             INSERT INTO users SELECT n, date '1815-12-10' + n FROM generate_series(1, 20) n",
+        )
+        .await
+        .expect("a table");
+    let shop = shop(&database, &["born"]);
+    shop.write("enfold.toml", shop.read("enfold.toml") + "shadow = \"born_enf\"\n");
+    let hidden =
+        [(r"(?m)^mind \[connected-application\].*\n.*\n", ""), (r"(?m)^connected and not registered: .*\n", "")];
+    shop.run(&["plan"]).snapshot_hiding("shadow_plan", &hidden);
+    shop.ok(&["apply", "--yes"]);
+    shop.run(&["drop-source", "public.users.born", "--yes"]).snapshot("drop_source_not_enforced");
+    shop.ok(&["audit", "--full"]);
+    shop.ok(&["enforce", "--all", "--yes"]);
+    shop.run(&["drop-source", "public.users.born"]).snapshot("drop_source_unconfirmed");
+    shop.run(&["drop-source", "public.users.born", "--yes"]).snapshot("drop_source");
+    let left = "SELECT string_agg(attname || ' ' || attnotnull, ', ' ORDER BY attnum) FROM pg_attribute \
+                WHERE attrelid = 'users'::regclass AND attnum > 0 AND NOT attisdropped";
+    assert_eq!(owner.query_one(left, &[]).await.expect("columns").get::<_, String>(0), "id true, born_enf true");
+    shop.ok(&["verify", "--all"]);
+    shop.ok(&["audit", "--full"]);
+}
+
+#[tokio::test]
+async fn a_first_policy_names_a_shadow_where_the_type_has_no_room_and_nowhere_else() {
+    let database = Database::create().await;
+    let owner = database.connect().await;
+    owner
+        .batch_execute(
+            "CREATE TABLE users (id int PRIMARY KEY, email varchar(80), date_of_birth date);
+             INSERT INTO users SELECT n, 'person' || n || '@example.com', date '1950-01-01' + n FROM generate_series(1, 100) n",
+        )
+        .await
+        .expect("a table");
+    let shop = Sandbox::empty();
+    shop.ok(&["init", "--database", &database.url(), "--environment", "development"]);
+    let policy = shop.read("enfold.toml");
+    assert!(policy.contains("shadow = \"date_of_birth_enf\""), "{policy}");
+    assert_eq!(policy.matches("shadow = ").count(), 1, "{policy}");
+    shop.ok(&["apply", "--yes"]);
+    shop.ok(&["audit", "--full"]);
+}
+
 /// Where nobody who runs Enfold may make tables: the policy is written, an administrator runs what it prints, and the
 /// worker makes the keys.
 #[tokio::test]

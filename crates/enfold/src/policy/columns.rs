@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use enfold_core::index::Normaliser;
 
-use super::model::{ColumnPolicy, IndexPolicy, Scope, TablePolicy};
+use super::model::{ColumnPolicy, IndexPolicy, Member, Scope, TablePolicy};
 use super::raw::{ALL_BITS, RawColumn, RawCompoundIndex, RawIndex, RawTable};
 use super::resolve::{Resolver, keys};
 use super::url::Scheme;
-use super::words::{did_you_mean, parse_normaliser};
+use super::words::{did_you_mean, parse_member_path, parse_normaliser};
 use super::{check, readers};
 
 pub(super) fn tables(
@@ -33,7 +33,8 @@ pub(super) fn tables(
         }
         let indexes = table.indexes.into_iter().filter_map(|(index, raw)| compound(at, &name, index, raw, &columns));
         let indexes: BTreeMap<_, _> = indexes.collect();
-        index_columns(at, &name, &columns, &indexes, &table.row_key, table.tenant.as_deref());
+        members(at, &name, &columns, &table.row_key, table.tenant.as_deref());
+        own_columns(at, &name, &columns, &indexes, &table.row_key, table.tenant.as_deref());
         let policy = TablePolicy {
             name: name.clone(),
             tenant: table.tenant,
@@ -162,6 +163,7 @@ fn column(
     if raw.min_mode > raw.mode {
         at.report(&path("min_mode"), "stronger than the column's `mode`");
     }
+    let member = member(at, &path, &raw);
     let indexes = raw.indexes.into_iter().map(|(index, raw)| {
         let policy = single(at, &path("indexes"), name, &index, raw);
         (index, policy)
@@ -179,8 +181,53 @@ fn column(
         lookalikes: raw.lookalikes,
         reads: raw.reads,
         same_as: raw.same_as,
+        shadow: raw.shadow,
+        member,
         indexes,
     })
+}
+
+/// The member of a JSON column that an entry is, where it is one.
+fn member(at: &mut Resolver<'_>, path: &impl Fn(&str) -> check::Path, raw: &RawColumn) -> Option<Member> {
+    if raw.within.is_none() && raw.path.is_none() {
+        return None;
+    }
+    if raw.shadow.is_some() {
+        at.report(&path("shadow"), "a member of a JSON column needs no shadow");
+    }
+    let column = at.required(raw.within.clone(), &path("within"), "within = \"…\"");
+    let steps = at.required(raw.path.clone(), &path("path"), "path = \"$.…\"")?;
+    match parse_member_path(&steps) {
+        Ok(steps) => Some(Member { column: column?, path: steps }),
+        Err(message) => {
+            at.report(&path("path"), message);
+            None
+        }
+    }
+}
+
+/// No member lies in another or in a column that is protected as a whole, and what values are bound to is no document.
+fn members(
+    at: &mut Resolver<'_>,
+    table: &str,
+    columns: &BTreeMap<String, ColumnPolicy>,
+    row_key: &[String],
+    tenant: Option<&str>,
+) {
+    let all: Vec<(&String, &Member)> =
+        columns.iter().filter_map(|(name, column)| Some((name, column.member.as_ref()?))).collect();
+    for (name, member) in &all {
+        let whole = columns.get(&member.column).is_some_and(|column| column.member.is_none());
+        let within = keys(&["tables", table, "columns", name, "within"]);
+        if whole || row_key.contains(&member.column) || tenant == Some(member.column.as_str()) {
+            at.report(&within, "the column is protected as a whole, or bound to");
+        }
+        let inside = |other: &Member| other.column == member.column && member.path.starts_with(&other.path);
+        if all.iter().any(|(other, its)| other != name && inside(its)) {
+            let path = keys(&["tables", table, "columns", name, "path"]);
+            at.report(&path, "the member is another entry's, or lies in it");
+        }
+    }
 }
 
 /// The id and ring of a column that shares another's. Everything that an envelope is bound to must be alike, or a value
@@ -331,8 +378,8 @@ fn whole_if_unique(at: &mut Resolver<'_>, path: &[String], unique: bool, bits: u
     }
 }
 
-/// Every index has a database column of its own.
-fn index_columns(
+/// Every index and every shadow has a database column of its own.
+fn own_columns(
     at: &mut Resolver<'_>,
     table: &str,
     columns: &BTreeMap<String, ColumnPolicy>,
@@ -342,6 +389,9 @@ fn index_columns(
 ) {
     let mut all: Vec<(check::Path, &str)> = Vec::new();
     for (column, policy) in columns {
+        if let Some(shadow) = &policy.shadow {
+            all.push((keys(&["tables", table, "columns", column, "shadow"]), shadow));
+        }
         for (name, index) in &policy.indexes {
             all.push((keys(&["tables", table, "columns", column, "indexes", name, "column"]), &index.column));
         }
@@ -354,9 +404,9 @@ fn index_columns(
         if column.is_empty() {
             at.report(&path, "expected the name of a column");
         } else if columns.contains_key(column) || row_key.iter().any(|key| key == column) || tenant == Some(column) {
-            at.report(&path, "the column holds something else; an index needs one of its own");
+            at.report(&path, "the column holds something else; an index or a shadow needs one of its own");
         } else if !seen.insert(column) {
-            at.report(&path, "two indexes in one column");
+            at.report(&path, "two indexes or shadows in one column");
         }
     }
 }

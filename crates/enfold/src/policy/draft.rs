@@ -39,6 +39,8 @@ pub struct ColumnDraft<'a> {
     /// Left out where it is none, so that the default holds.
     pub mode: Option<Mode>,
     pub bind_row: bool,
+    /// The column that holds its envelopes, where its own type cannot.
+    pub shadow: Option<String>,
     pub indexes: Vec<IndexDraft<'a>>,
     /// Lines above the column, such as the evidence for its class. Never a value of a row.
     pub comment: Option<String>,
@@ -178,6 +180,9 @@ impl PolicyDraft {
         }
         if column.bind_row {
             self.set(&at("bind_row"), true)?;
+        }
+        if let Some(shadow) = &column.shadow {
+            self.set(&at("shadow"), literal(shadow))?;
         }
         if let Some(comment) = &column.comment {
             self.comment(&path, comment);

@@ -484,7 +484,19 @@ pub struct ColumnPolicy {
     pub reads: Vec<String>,
     /// The column whose id this one shares on purpose (an archive table).
     pub same_as: Option<String>,
+    /// The database column that holds the envelopes, where the column's own type cannot.
+    pub shadow: Option<String>,
+    /// The part of a JSON column that it is, where it is no column itself.
+    pub member: Option<Member>,
     pub indexes: BTreeMap<String, IndexPolicy>,
+}
+
+/// A member of the documents in a JSON column.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Member {
+    pub column: String,
+    /// The names that lead to it, from the outermost; one at least.
+    pub path: Vec<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -327,6 +327,15 @@ pub(super) struct RawColumn {
     pub unauthenticated: Unauthenticated,
     /// `schema.table.column` of the column of this policy whose id this one shares on purpose (an archive table).
     pub same_as: Option<String>,
+    /// The database column, of type text or bytea, that holds the envelopes of a column whose own type cannot (a date, a
+    /// number, an array, …). `apply` adds it if it is not there. Of the two, one at most holds a value. On Postgres.
+    pub shadow: Option<String>,
+    /// The database column, of type jsonb, whose documents have the value as a member, named by `path`. The rest of each
+    /// document stays as it is. The name of this entry then stands for the member alone. On Postgres.
+    pub within: Option<String>,
+    /// Which member of the documents in `within` the value is: `$.contact.email`. What stands in arrays has no path. A name
+    /// with other characters than letters, digits, `_` and `-` is quoted: `$."e-mail address"`.
+    pub path: Option<String>,
     /// Blind indexes over this column, by name. The name takes part in the index key: a renamed index is a new one.
     pub indexes: BTreeMap<String, RawIndex>,
 }
@@ -346,6 +355,9 @@ impl Default for RawColumn {
             reads: Vec::new(),
             unauthenticated: Unauthenticated::default(),
             same_as: None,
+            shadow: None,
+            within: None,
+            path: None,
             indexes: BTreeMap::new(),
         }
     }

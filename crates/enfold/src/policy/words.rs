@@ -55,6 +55,31 @@ pub fn format_duration(duration: Duration) -> String {
     out
 }
 
+/// Reads the path of a member of a JSON document, `$.contact.email`, into the names on it. A name of other characters than
+/// letters, digits, `_` and `-` is a JSON string.
+pub(super) fn parse_member_path(text: &str) -> Result<Vec<String>, String> {
+    let expected = || "expected a path of members, as `$.contact.email`".to_owned();
+    let mut rest = text.strip_prefix('$').ok_or_else(expected)?;
+    let mut path = Vec::new();
+    while !rest.is_empty() {
+        rest = rest.strip_prefix('.').ok_or_else(expected)?;
+        if rest.starts_with('"') {
+            let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+            path.push(strings.next().and_then(Result::ok).ok_or_else(expected)?);
+            rest = &rest[strings.byte_offset()..];
+        } else {
+            let named = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+            let end = rest.find(|c| !named(c)).unwrap_or(rest.len());
+            if end == 0 {
+                return Err(expected());
+            }
+            path.push(rest[..end].to_owned());
+            rest = &rest[end..];
+        }
+    }
+    if path.is_empty() || path.iter().any(|name| name.contains('\0')) { Err(expected()) } else { Ok(path) }
+}
+
 /// Reads one step of a blind index: `trim`, `lower`, `nfkc`, `digits`, `email`, `last:4`, `word-prefix:3`.
 pub fn parse_normaliser(text: &str) -> Result<Normaliser, String> {
     let (word, count) = match text.split_once(':') {
@@ -164,6 +189,23 @@ mod tests {
         assert_eq!(parse_normaliser("last").unwrap_err(), "`last` takes a number from 1 to 255, as `last:4`");
         assert_eq!(parse_normaliser("last:0").unwrap_err(), "`last` takes a number from 1 to 255, as `last:4`");
         assert_eq!(parse_normaliser("trim:1").unwrap_err(), "`trim` takes no number");
+    }
+
+    #[test]
+    fn a_path_leads_through_members_alone() {
+        for (text, names) in [
+            ("$.email", vec!["email"]),
+            ("$.contact.e-mail_2", vec!["contact", "e-mail_2"]),
+            (r#"$."a.b \" c".d."""#, vec!["a.b \" c", "d", ""]),
+            ("$.straße", vec!["straße"]),
+        ] {
+            assert_eq!(parse_member_path(text).unwrap(), names);
+        }
+        for text in
+            ["", "$", "email", "$email", "$.", "$..a", "$.a.", "$.a[0]", "$.*", "$.a b", r#"$."a"#, r#"$."a\u0000""#]
+        {
+            assert!(parse_member_path(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -222,7 +222,13 @@ impl Bench {
 }
 
 fn target() -> Target {
-    let column = |name: &str| TargetColumn { name: name.to_owned(), id: format!("id-{name}"), storage: Storage::Text };
+    let column = |name: &str| TargetColumn {
+        name: name.to_owned(),
+        id: format!("id-{name}"),
+        storage: Storage::Text,
+        shadow: None,
+        member: None,
+    };
     Target {
         table: TableName { schema: "public".to_owned(), table: "people".to_owned() },
         policy_table: "public.people".to_owned(),

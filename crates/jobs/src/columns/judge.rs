@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 use super::{CellItem, ColumnCodec, IndexItem, Place, Protected, concerns_one_row};
 use crate::codec::Verdict;
 use crate::model::{Goal, RowError, Target, TargetColumn, TargetIndex};
-use crate::store::{Cell, Change, Row};
+use crate::store::{Cell, Change, Origin, Row};
 
 /// A row on its way to a verdict.
 struct Judged<'a> {
     row: &'a Row,
     parts: Vec<Part<'a>>,
-    /// The plaintext of each cell, where it is known.
+    /// What blind indexes are over: the plaintext of each cell, where it is known.
     values: Vec<Option<Zeroizing<Vec<u8>>>>,
     cells: Vec<Cell>,
     indexed: Vec<Cell>,
@@ -60,6 +60,21 @@ async fn read(
     let (mut plain, mut sealed, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
     for (n, row) in judged.iter_mut().enumerate() {
         let Some(cell) = row.row.cells[at].as_deref() else { continue };
+        match row.row.origin(at) {
+            Origin::Holder => {}
+            Origin::Both => {
+                row.fail((at, column), Code::ValueInvalid, &"both the column and its shadow hold a value");
+                continue;
+            }
+            Origin::Inexact if goal != Goal::Unprotect => {
+                row.fail((at, column), Code::ValueInvalid, &"what the database prints of it is not read as the same");
+                continue;
+            }
+            Origin::Source | Origin::Inexact => {
+                plain.push(n);
+                continue;
+            }
+        }
         let reader = || protected.cells.reader_of(form, cell);
         match detect(form, cell) {
             Stored::Plain if reader().is_some() => foreign.push(n),
@@ -90,7 +105,7 @@ async fn read(
         }
     }
     plain.extend(foreign.into_iter().filter(|&n| judged[n].values[at].is_some()));
-    let payload = column.storage.payload();
+    let payload = column.payload();
     Ok(if goal == Goal::Verify { Vec::new() } else { plain.into_iter().map(|n| (n, payload)).collect() })
 }
 
@@ -212,12 +227,15 @@ async fn fill(
     let sound: Vec<usize> = (0..judged.len()).filter(sound).collect();
     let (with, without): (Vec<usize>, Vec<usize>) = sound.into_iter().partition(|&n| whole(&judged[n]));
     let computed = {
-        let item = |&n: &usize| {
-            let row = &judged[n];
-            let values = index.over.iter().filter_map(|&over| row.values[over].as_ref().map(|v| &v[..]));
-            IndexItem { place: row.place(), values: values.collect() }
-        };
-        let items: Vec<IndexItem<'_>> = with.iter().map(item).collect();
+        let value =
+            |n: usize, over: usize| judged[n].values[over].as_ref().map(|v| indexable(&target.columns[over], v));
+        let values: Vec<Vec<Indexable<'_>>> =
+            with.iter().map(|&n| index.over.iter().filter_map(|&over| value(n, over)).collect()).collect();
+        let mut items = Vec::with_capacity(with.len());
+        for (&n, values) in with.iter().zip(&values) {
+            let values = values.iter().map(Indexable::bytes).collect();
+            items.push(IndexItem { place: judged[n].place(), values });
+        }
         if items.is_empty() { Vec::new() } else { protected.cells.index_many(&index.name, &items).await }
     };
     same_number(computed.len(), with.len())?;
@@ -321,6 +339,29 @@ impl<'a> Judged<'a> {
                 indexed: self.indexed,
                 errors,
             }),
+        }
+    }
+}
+
+/// The value as a blind index takes it. Of a member that is a string, its characters: so that a lookup need not write JSON.
+fn indexable<'v>(column: &TargetColumn, value: &'v [u8]) -> Indexable<'v> {
+    let characters = column.member.as_ref().and_then(|_| serde_json::from_slice::<String>(value).ok());
+    match characters {
+        Some(text) => Indexable::Made(Zeroizing::new(text.into_bytes())),
+        None => Indexable::Value(value),
+    }
+}
+
+enum Indexable<'v> {
+    Value(&'v [u8]),
+    Made(Zeroizing<Vec<u8>>),
+}
+
+impl Indexable<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Value(value) => value,
+            Self::Made(text) => text,
         }
     }
 }

@@ -17,7 +17,7 @@ use enfold_core::{Form, Part, PayloadType};
 use zeroize::Zeroizing;
 
 use crate::codec::{Codec, Verdict};
-use crate::model::{Goal, Storage, Target};
+use crate::model::{Goal, Storage, Target, TargetColumn};
 use crate::store::Row;
 
 /// Where one value lives.
@@ -121,6 +121,13 @@ impl Storage {
             Storage::Bytes => PayloadType::Bytes,
             Storage::Json => PayloadType::Json,
         }
+    }
+}
+
+impl TargetColumn {
+    /// What a value of it is, inside the envelope. Of a source it is what the database prints.
+    pub fn payload(&self) -> PayloadType {
+        if self.shadow.is_some() { PayloadType::Text } else { self.storage.payload() }
     }
 }
 

@@ -126,7 +126,13 @@ impl Fixture {
             target: Target {
                 table: TableName { schema: String::new(), table: "users".into() },
                 policy_table: "users".into(),
-                columns: vec![TargetColumn { name: "email".into(), id: "c1".into(), storage }],
+                columns: vec![TargetColumn {
+                    name: "email".into(),
+                    id: "c1".into(),
+                    storage,
+                    shadow: None,
+                    member: None,
+                }],
                 indexes: if indexed { vec![index] } else { vec![] },
                 tenant: Some("org".into()),
                 row_key: vec![],
@@ -140,6 +146,7 @@ impl Fixture {
         Row {
             version: RowVersion::Digest { rowid: 1, digest: [0; 32] },
             label: "id=1".into(),
+            origins: Vec::new(),
             cells: vec![cell.map(<[u8]>::to_vec)],
             indexed: vec![None; self.target.indexes.len()],
             tenant: Some(OwnedPart::Int(tenant)),

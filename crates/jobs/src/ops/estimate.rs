@@ -9,7 +9,7 @@ use enfold_core::{Binding, DataKey, KeyId, Opener, Padding, PayloadType, Sealer,
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, TableFacts};
-use crate::model::{Storage, Target};
+use crate::model::{Storage, Target, TargetColumn};
 
 /// Rows whose tenants are counted, and that are read to measure how fast that goes.
 const SAMPLE: u32 = 2_000;
@@ -152,7 +152,10 @@ fn grows(table: &TablePolicy, facts: &TableFacts, target: &Target) -> u64 {
 
 /// Reads a sample and seals and opens as many values of the columns' average length, under a key made for this.
 pub(super) async fn rows_per_second(database: &dyn Database, facts: &TableFacts, target: &Target) -> Result<u64> {
-    let names: Vec<String> = target.columns.iter().map(|c| c.name.clone()).collect();
+    let alone = |name: &str| facts.columns.iter().any(|c| c.name == name && c.shadow.as_ref().is_some_and(|s| s.alone));
+    let there =
+        |c: &TargetColumn| if c.member.is_some() || alone(&c.name) { c.holder().to_owned() } else { c.name.clone() };
+    let names: Vec<String> = target.columns.iter().map(there).collect();
     let began = std::time::Instant::now();
     let read = database.sample(&facts.table, &names, SAMPLE).await?.len();
     let reading = began.elapsed();

@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod audit;
+pub mod drop_source;
 pub mod enforce;
 pub mod estimate;
 mod foreign;
@@ -25,6 +26,7 @@ pub mod work;
 
 pub use apply::{Applied, ApplyOptions, ApplyReport, apply};
 pub use audit::{AuditReport, audit};
+pub use drop_source::{drop_source, plan_drop_source};
 pub use enforce::{EnforceReport, enforce, plan_enforce};
 pub use keys::{Keys, Reader};
 pub use needs::{Needs, TableNeeds, needs};

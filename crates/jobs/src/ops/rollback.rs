@@ -9,7 +9,7 @@ use super::run::{Pace, Run};
 use super::session::Session;
 use super::steps::{Step, Steps};
 use super::targets::{Selection, target};
-use crate::database::{Counts, TableFacts};
+use crate::database::{ColumnFacts, Counts, TableFacts};
 use crate::model::Target;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,8 +67,21 @@ async fn look(session: &Session, name: &str, table: &TablePolicy, columns: &[&st
     // A column that was never converted needs no way back, whatever its type.
     let convertible = |column: &&&str| facts.columns.iter().any(|fact| fact.name == **column && fact.storage.is_some());
     let columns: Vec<&str> = columns.iter().filter(convertible).copied().collect();
+    sources_there(name, &facts, &columns)?;
     let target = target(name, table, &facts, &columns)?;
     Ok((facts, target))
+}
+
+/// Values of a shadow go back to their source, which somebody may have dropped.
+fn sources_there(table: &str, facts: &TableFacts, columns: &[&str]) -> Result<()> {
+    let alone = |fact: &&ColumnFacts| fact.shadow.as_ref().is_some_and(|shadow| shadow.alone);
+    let Some(fact) = facts.columns.iter().filter(alone).find(|fact| columns.contains(&fact.name.as_str())) else {
+        return Ok(());
+    };
+    Err(Error::new(Code::PlanRefused, format!("cannot take `{table}.{}` back to plaintext", fact.name))
+        .cause("the column was dropped when its values had gone to the shadow")
+        .hint("add it again with its type (ALTER TABLE … ADD COLUMN …), then run the same command again")
+        .hint("nothing was changed"))
 }
 
 /// Applications that pin a least mode would refuse every value of the column: that pin goes first.

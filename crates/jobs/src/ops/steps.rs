@@ -1,11 +1,11 @@
 //! The order of steps: for each operation a list that a plan shows and [`super::run`] carries out. Every step is
 //! idempotent, so an operation that was interrupted is run again from the top.
 
-use enfold::policy::{Mode, TablePolicy};
+use enfold::policy::{Member, Mode, TablePolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::database::{Database, Dialect, IndexFacts, IndexKind, SchemaStep, TableFacts};
-use crate::model::{Goal, Target};
+use crate::database::{Database, Dialect, IndexFacts, IndexKind, SchemaStep, ShadowChange, ShadowFacts, TableFacts};
+use crate::model::{Goal, Target, TargetColumn};
 
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ impl Steps<'_> {
         for index in &self.target.indexes {
             steps.push(self.schema(SchemaStep::AddIndexColumn { table: self.table(), column: index.column.clone() }));
         }
+        // Before the first writer seals: from then on nobody changes one of the two behind the other's back.
+        steps.extend(self.shadows(|column, facts| Some(adds(column, facts))));
         steps.push(self.step(Action::SetMode { columns: self.names(), mode: Mode::Hybrid }));
         if !self.target.indexes.is_empty() {
             steps.push(self.step(Action::Sweep { goal: Goal::Index }));
@@ -78,8 +80,10 @@ impl Steps<'_> {
         steps.extend(plain_indexes(self.facts, self.target).filter(|i| i.drop_first).map(|i| self.drop_index(i)));
         let bound = self.bound();
         if !bound.is_empty() {
-            let sealed = self.target.columns.iter().map(|c| c.name.clone()).collect();
-            steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed }));
+            let whole = self.target.columns.iter().filter(|c| c.member.is_none());
+            let sealed = whole.map(|c| c.holder().to_owned()).collect();
+            let members = self.target.columns.iter().filter_map(|c| c.member.clone()).collect();
+            steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed, members }));
         }
         steps.push(self.step(Action::Sweep { goal: Goal::Protect }));
         let drops = plain_indexes(self.facts, self.target).filter(|i| !i.drop_first).map(|i| self.drop_index(i));
@@ -96,13 +100,20 @@ impl Steps<'_> {
 
     /// The database refuses plaintext: in front of the proof the check that drains older writers, after it the rest.
     pub(super) fn enforce(&self) -> (Vec<Step>, Vec<Step>) {
-        let before = self.each(|column, table| SchemaStep::AddFormCheck {
-            table,
-            column: column.name.clone(),
-            storage: column.storage,
-            key_ids: Vec::new(),
+        let mut before = self.each(|column, table| match column.member.clone() {
+            Some(member) => {
+                SchemaStep::AddMemberCheck { table, column: column.name.clone(), member, key_ids: Vec::new() }
+            }
+            None => SchemaStep::AddFormCheck {
+                table,
+                column: column.holder().to_owned(),
+                storage: column.storage,
+                key_ids: Vec::new(),
+            },
         });
-        let mut after = self.each(|column, table| SchemaStep::ValidateFormCheck { table, column: column.name.clone() });
+        before.extend(self.shadows(|_, _| Some(ShadowChange::Refuse)));
+        let mut after = self.each(|column, table| SchemaStep::ValidateFormCheck { table, column: checked(column) });
+        after.extend(self.shadows(|_, _| Some(ShadowChange::Validate)));
         after.push(self.step(Action::SetMode { columns: self.names(), mode: Mode::Kms }));
         (before, after)
     }
@@ -114,27 +125,37 @@ impl Steps<'_> {
 
     /// Takes the checks off again.
     pub(super) fn drop_checks(&self) -> Vec<Step> {
-        self.each(|column, table| SchemaStep::DropFormCheck { table, column: column.name.clone() })
+        let mut steps = self.each(|column, table| SchemaStep::DropFormCheck { table, column: checked(column) });
+        steps.extend(self.shadows(|_, _| Some(ShadowChange::Allow)));
+        steps
+    }
+
+    /// The sources go whose values are in their shadows.
+    pub(super) fn drop_sources(&self) -> Vec<Step> {
+        self.shadows(|_, facts| Some(ShadowChange::DropSource { required: facts.required }))
     }
 
     /// The way back: nothing refuses plaintext, writers write it, every value is plaintext, and what Enfold added goes.
     /// Last come the indexes that protecting dropped, over plaintext again.
     pub(super) fn unprotect(&self) -> Vec<Step> {
         let mut steps = self.drop_checks();
+        // Somebody may have dropped a source and added it again, or taken its trigger away.
+        steps.extend(self.shadows(|column, facts| facts.there.then(|| adds(column, facts))));
         steps.push(self.step(Action::SetMode { columns: self.names(), mode: Mode::Legacy }));
         steps.push(self.step(Action::Sweep { goal: Goal::Unprotect }));
         if !self.bound().is_empty() {
             steps.push(self.schema(SchemaStep::DropBindingGuard { table: self.table() }));
             // Other columns of the table may stay sealed: the guard comes back for them.
-            let sealed = self.others();
-            if !sealed.is_empty() {
+            let (sealed, members) = self.others();
+            if !sealed.is_empty() || !members.is_empty() {
                 let bound = self.policy.tenant.iter().chain(&self.policy.row_key).cloned().collect();
-                steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed }));
+                steps.push(self.schema(SchemaStep::GuardBinding { table: self.table(), bound, sealed, members }));
             }
         }
         for index in &self.target.indexes {
             steps.push(self.schema(SchemaStep::DropIndexColumn { table: self.table(), column: index.column.clone() }));
         }
+        steps.extend(self.shadows(|_, facts| facts.there.then_some(ShadowChange::Drop { required: facts.required })));
         steps.push(self.schema(SchemaStep::RestorePlainIndexes { table: self.table(), sealed: self.still_sealed() }));
         steps
     }
@@ -149,18 +170,21 @@ impl Steps<'_> {
         self.target.table.clone()
     }
 
-    /// Columns of the table that the policy protects and this operation is not about.
-    fn others(&self) -> Vec<String> {
+    /// The columns that hold what the policy protects of the table and this operation is not about.
+    fn others(&self) -> (Vec<String>, Vec<Member>) {
         let ours = |name: &String| self.target.columns.iter().any(|column| column.name == *name);
         let protected = self.policy.columns.iter().filter(|(name, c)| c.mode > Mode::Legacy && !ours(name));
-        protected.map(|(name, _)| name.clone()).collect()
+        let (parts, whole): (Vec<_>, Vec<_>) = protected.partition(|(_, c)| c.member.is_some());
+        let whole = whole.into_iter().map(|(name, c)| c.shadow.as_ref().unwrap_or(name).clone());
+        (whole.collect(), parts.into_iter().filter_map(|(_, c)| c.member.clone()).collect())
     }
 
     /// Other columns of the policy that hold envelopes now, whatever mode the policy wants for them.
     fn still_sealed(&self) -> Vec<String> {
         let ours = |name: &String| self.target.columns.iter().any(|column| column.name == *name);
         let sealed = self.facts.columns.iter().filter(|fact| fact.census.envelopes > 0 && !ours(&fact.name));
-        sealed.map(|fact| fact.name.clone()).collect()
+        let member = |name: &str| self.policy.columns.get(name)?.member.as_ref().map(|member| member.column.clone());
+        sealed.map(|fact| member(&fact.name).unwrap_or_else(|| fact.name.clone())).collect()
     }
 
     fn needs_widening(&self, column: &str) -> bool {
@@ -178,8 +202,19 @@ impl Steps<'_> {
         if crosses { None } else { self.policy.tenant.clone() }
     }
 
-    fn each(&self, change: impl Fn(&crate::model::TargetColumn, crate::model::TableName) -> SchemaStep) -> Vec<Step> {
+    fn each(&self, change: impl Fn(&TargetColumn, crate::model::TableName) -> SchemaStep) -> Vec<Step> {
         self.target.columns.iter().map(|column| self.schema(change(column, self.table()))).collect()
+    }
+
+    /// A step for each column with a shadow whose source is there, if `change` says one.
+    fn shadows(&self, change: impl Fn(&TargetColumn, &ShadowFacts) -> Option<ShadowChange>) -> Vec<Step> {
+        let paired = self.target.columns.iter().filter_map(|column| {
+            let fact = self.facts.columns.iter().find(|fact| fact.name == column.name)?;
+            let shadow = fact.shadow.as_ref().filter(|shadow| !shadow.alone)?;
+            let (table, change, shadow) = (self.table(), change(column, shadow)?, shadow.column.clone());
+            Some(self.schema(SchemaStep::Shadow { table, column: column.name.clone(), shadow, change }))
+        });
+        paired.collect()
     }
 
     fn drop_index(&self, index: &IndexFacts) -> Step {
@@ -249,10 +284,41 @@ fn says_schema(change: &SchemaStep) -> String {
             format!("refuse changes of `{}` that leave envelopes behind", bound.join("`, `"))
         }
         SchemaStep::DropBindingGuard { .. } => "allow changes of tenant and key again".to_owned(),
-        SchemaStep::AddFormCheck { column, .. } => format!("refuse new plaintext in `{column}`"),
+        SchemaStep::AddFormCheck { column, .. } | SchemaStep::AddMemberCheck { column, .. } => {
+            format!("refuse new plaintext in `{column}`")
+        }
         SchemaStep::ValidateFormCheck { column, .. } => format!("check the old rows of `{column}` as well"),
         SchemaStep::DropFormCheck { column, .. } => format!("allow plaintext in `{column}`"),
+        SchemaStep::Shadow { column, shadow, change, .. } => says_shadow(column, shadow, change),
         SchemaStep::Rewrite { .. } => "rewrite the table, so that old row versions leave the files".to_owned(),
+    }
+}
+
+/// By what the form check of a column is named.
+fn checked(column: &TargetColumn) -> String {
+    if column.member.is_some() { column.name.clone() } else { column.holder().to_owned() }
+}
+
+fn adds(column: &TargetColumn, facts: &ShadowFacts) -> ShadowChange {
+    ShadowChange::Add { storage: column.storage, required: facts.required }
+}
+
+fn says_shadow(column: &str, shadow: &str, change: &ShadowChange) -> String {
+    match change {
+        ShadowChange::Add { required: false, .. } => {
+            format!("add `{shadow}` for the envelopes of `{column}`; of the two one at most holds a value")
+        }
+        ShadowChange::Add { required: true, .. } => format!(
+            "add `{shadow}` for the envelopes of `{column}`; that either holds a value takes the place of NOT NULL"
+        ),
+        ShadowChange::Refuse => format!("refuse new values in `{column}`"),
+        ShadowChange::Validate => format!("check that the old rows of `{column}` are empty as well"),
+        ShadowChange::Allow => format!("allow values in `{column}`"),
+        ShadowChange::Drop { required: false } => format!("drop `{shadow}`, in which nothing is"),
+        ShadowChange::Drop { required: true } => {
+            format!("drop `{shadow}`, in which nothing is, and make `{column}` NOT NULL again")
+        }
+        ShadowChange::DropSource { .. } => format!("drop `{column}`, in which nothing is"),
     }
 }
 
@@ -265,6 +331,7 @@ fn locks(change: &SchemaStep, dialect: Dialect) -> &'static str {
             _,
             SchemaStep::BuildIndex { .. }
             | SchemaStep::ValidateFormCheck { .. }
+            | SchemaStep::Shadow { change: ShadowChange::Validate, .. }
             | SchemaStep::DropPlainIndex { kind: IndexKind::Plain, .. },
         ) => "SHARE UPDATE EXCLUSIVE: reads and writes go on",
         (_, SchemaStep::DropPlainIndex { kind: IndexKind::Partitioned, .. }) => {

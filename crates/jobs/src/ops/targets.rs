@@ -118,7 +118,13 @@ fn target_column(table: &str, facts: &TableFacts, name: &str, policy: &ColumnPol
         )
         .hint("`enfold plan` says the way out")
     })?;
-    Ok(TargetColumn { name: name.to_owned(), id: policy.id.clone(), storage })
+    Ok(TargetColumn {
+        name: name.to_owned(),
+        id: policy.id.clone(),
+        storage,
+        shadow: fact.shadow.as_ref().map(|shadow| shadow.column.clone()),
+        member: policy.member.clone(),
+    })
 }
 
 /// An index whose columns are not all among the chosen ones is left out: it is filled when they all are.

@@ -4,6 +4,7 @@ use enfold::{KeyId, Result};
 use tokio_postgres::types::Type;
 
 use super::form::{self, Look};
+use super::held::{Held, Source};
 use super::shape::Shape;
 use super::{Postgres, Purpose, Tx, ident, literal, qualified};
 use crate::model::{Census, Goal, Target};
@@ -17,19 +18,21 @@ impl Postgres {
         let shape = self.shape_now(target).await?;
         let doing = format!("cannot count what `{}` holds", target.policy_table);
         let from = match sample {
-            None => qualified(&target.table),
-            Some(rows) => format!("{} TABLESAMPLE SYSTEM ({})", qualified(&target.table), percent(&shape, rows)),
+            None => format!("{} t", qualified(&target.table)),
+            Some(rows) => format!("{} t TABLESAMPLE SYSTEM ({})", qualified(&target.table), percent(&shape, rows)),
         };
         let limit = sample.map_or(String::new(), |rows| format!(" LIMIT {rows}"));
         let tx = self.begin(Purpose::Count).await?;
         let mut all = Vec::with_capacity(target.columns.len());
-        for (column, base) in target.columns.iter().zip(&shape.columns) {
-            let look = base.look();
-            let name = ident(&column.name);
+        for held in &shape.columns {
+            let look = held.base.look();
+            // What a source holds is plaintext whatever it looks like.
+            let source = held.source.as_ref().map_or("false".to_owned(), Source::is_filled);
             let sql = format!(
-                "SELECT CASE WHEN c IS NULL THEN 'null' WHEN {envelope} THEN {key} WHEN {like} THEN 'like' ELSE 'plain' END, \
+                "SELECT CASE WHEN s THEN 'plain' WHEN c IS NULL THEN 'null' WHEN {envelope} THEN {key} WHEN {like} THEN 'like' ELSE 'plain' END, \
                         count(*) \
-                 FROM (SELECT {name} AS c FROM {from}{limit}) t GROUP BY 1",
+                 FROM (SELECT {holder} AS c, {source} AS s FROM {from}{limit}) u GROUP BY 1",
+                holder = held.holder(),
                 envelope = look.is_envelope("c", &[]),
                 key = look.key_prefix("c"),
                 like = look.begins_like("c"),
@@ -50,7 +53,7 @@ impl Postgres {
                 }
             }
             if census.plaintext > 0 {
-                census.examples = examples(&tx, &doing, target, &name, look).await?;
+                census.examples = examples(&tx, &doing, target, held).await?;
             }
             all.push(census);
         }
@@ -75,9 +78,8 @@ impl Postgres {
             return Ok(0);
         }
         let shape = self.shape_now(target).await?;
-        let under = target.columns.iter().zip(&shape.columns).map(|(column, base)| {
-            format!("{} = ANY ($1)", base.look().key_prefix(&format!("t.{}", ident(&column.name))))
-        });
+        let under =
+            shape.columns.iter().map(|held| format!("{} = ANY ($1)", held.base.look().key_prefix(&held.holder())));
         let under = under.collect::<Vec<_>>().join(" OR ");
         let sql = format!("SELECT count(*) FROM {} t WHERE {under}", qualified(&target.table));
         let tx = self.begin(Purpose::Count).await?;
@@ -104,7 +106,7 @@ impl Postgres {
 }
 
 /// The first rows that hold plaintext, as people name rows. Values of keys are shown where no key is protected.
-async fn examples(tx: &Tx, doing: &str, target: &Target, column: &str, look: Look) -> Result<Vec<String>> {
+async fn examples(tx: &Tx, doing: &str, target: &Target, held: &Held) -> Result<Vec<String>> {
     let protected = target.key.iter().any(|key| target.columns.iter().any(|c| c.name == *key));
     let label = if target.key.is_empty() || protected {
         "'ctid=' || t.ctid::text".to_owned()
@@ -113,24 +115,21 @@ async fn examples(tx: &Tx, doing: &str, target: &Target, column: &str, look: Loo
             target.key.iter().map(|key| format!("{} || t.{}::text", literal(&format!("{key}=")), ident(key))).collect();
         parts.join(" || ',' || ")
     };
-    let sql = format!(
-        "SELECT {label} FROM {} t WHERE t.{column} IS NOT NULL AND NOT {} AND NOT {} LIMIT {EXAMPLES}",
-        qualified(&target.table),
-        look.is_envelope(&format!("t.{column}"), &[]),
-        look.begins_like(&format!("t.{column}")),
-    );
+    let (holder, look) = (held.holder(), held.base.look());
+    let like = format!("({} OR {})", look.is_envelope(&holder, &[]), look.begins_like(&holder));
+    let sql =
+        format!("SELECT {label} FROM {} t WHERE {} LIMIT {EXAMPLES}", qualified(&target.table), held.is_plain(&like));
     Ok(tx.query(doing, &sql, &[]).await?.iter().map(|row| row.get(0)).collect())
 }
 
 /// `None`: the goal asks for nothing of this target.
 fn unsatisfied(goal: Goal, target: &Target, shape: &Shape) -> Option<String> {
-    let column = |at: usize| format!("t.{}", ident(&target.columns[at].name));
-    let envelope = |at: usize| shape.columns[at].look().is_shaped_like_envelope(&column(at));
-    let plain = || (0..target.columns.len()).map(|at| format!("({} IS NOT NULL AND NOT {})", column(at), envelope(at)));
+    let envelope = |held: &Held| held.base.look().is_shaped_like_envelope(&held.holder());
+    let plain = || shape.columns.iter().map(|held| held.is_plain(&envelope(held)));
     // An index over several columns has no value where one of them is NULL.
     let unindexed = || {
         target.indexes.iter().map(|index| {
-            let values: Vec<String> = index.over.iter().map(|at| format!("{} IS NOT NULL", column(*at))).collect();
+            let values: Vec<String> = index.over.iter().map(|at| shape.columns[*at].is_filled()).collect();
             format!("(t.{} IS NULL AND {})", ident(&index.column), values.join(" AND "))
         })
     };
@@ -138,7 +137,8 @@ fn unsatisfied(goal: Goal, target: &Target, shape: &Shape) -> Option<String> {
         Goal::Protect => plain().chain(unindexed()).collect(),
         Goal::Verify => plain().collect(),
         Goal::Unprotect => {
-            (0..target.columns.len()).map(|at| format!("({} IS NOT NULL AND {})", column(at), envelope(at))).collect()
+            let sealed = |held: &Held| format!("({} IS NOT NULL AND {})", held.holder(), envelope(held));
+            shape.columns.iter().map(sealed).collect()
         }
         Goal::Index => unindexed().collect(),
         // Which keys are former ones no stored form says.

@@ -79,8 +79,10 @@ fn countable(facts: &TableFacts) -> bool {
 /// The columns that can hold envelopes, for a count: without what values are bound to.
 fn everything(policy: &TablePolicy, facts: &TableFacts) -> Target {
     let columns = facts.columns.iter().filter_map(|fact| {
-        let id = policy.columns.get(&fact.name)?.id.clone();
-        Some(TargetColumn { name: fact.name.clone(), id, storage: fact.storage? })
+        let column = policy.columns.get(&fact.name)?;
+        let (id, member) = (column.id.clone(), column.member.clone());
+        let shadow = fact.shadow.as_ref().map(|shadow| shadow.column.clone());
+        Some(TargetColumn { name: fact.name.clone(), id, storage: fact.storage?, shadow, member })
     });
     Target {
         table: facts.table.clone(),

@@ -6,6 +6,7 @@ mod ask;
 mod census;
 mod database;
 mod form;
+mod held;
 mod inspect;
 mod quote;
 mod recognise;

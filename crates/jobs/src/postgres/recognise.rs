@@ -3,7 +3,7 @@
 use enfold::Result;
 
 use super::census::percent;
-use super::{Postgres, Purpose, ident, qualified};
+use super::{Postgres, Purpose, qualified};
 use crate::model::Target;
 use crate::postgres::form::Look;
 use crate::recognise::{Recognised, Recogniser};
@@ -22,10 +22,11 @@ impl Postgres {
     ) -> Result<Recognised> {
         let shape = self.shape_now(target).await?;
         let doing = format!("cannot look at the values of `{}`", target.policy_table);
-        let (look, name) = (shape.columns[at].look(), ident(&target.columns[at].name));
+        let held = &shape.columns[at];
+        let (look, holder) = (held.base.look(), held.holder());
         let from = match sample {
-            None => qualified(&target.table),
-            Some(rows) => format!("{} TABLESAMPLE SYSTEM ({})", qualified(&target.table), percent(&shape, rows)),
+            None => format!("{} t", qualified(&target.table)),
+            Some(rows) => format!("{} t TABLESAMPLE SYSTEM ({})", qualified(&target.table), percent(&shape, rows)),
         };
         let limit = sample.map_or(String::new(), |rows| format!(" LIMIT {rows}"));
         let bytes = match look {
@@ -34,7 +35,7 @@ impl Postgres {
         };
         let tx = self.begin(Purpose::Count).await?;
         let sql = format!(
-            "DECLARE enfold_values NO SCROLL CURSOR FOR SELECT {bytes} FROM (SELECT {name} AS c FROM {from}{limit}) t \
+            "DECLARE enfold_values NO SCROLL CURSOR FOR SELECT {bytes} FROM (SELECT {holder} AS c FROM {from}{limit}) u \
              WHERE c IS NOT NULL AND NOT {}",
             look.is_envelope("c", &[])
         );

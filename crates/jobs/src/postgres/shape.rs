@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 use enfold::{Code, Error, Result};
 use tokio_postgres::types::Type;
 
+use super::held::{Held, SPELLING, Source, path};
 use super::session::{Purpose, Tx};
-use super::{Postgres, qualified};
-use crate::model::{Storage, TableName, Target};
+use super::{Postgres, ident, qualified};
+use crate::model::{Storage, TableName, Target, TargetColumn};
 
 /// A shape is looked up again after this long: a trigger or an index may have come.
 const KEPT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Shape {
     /// In the order of [`Target::columns`].
-    pub(crate) columns: Vec<Base>,
+    pub(crate) columns: Vec<Held>,
     /// Of [`Target::tenant`].
     pub(crate) tenant: Option<PartType>,
     /// In the order of [`Target::row_key`].
@@ -88,24 +89,21 @@ impl Postgres {
 
 /// A table is swept for other columns at other times, and its shape is that of the columns.
 fn key(target: &Target) -> String {
-    let columns = target.columns.iter().map(|c| &c.name).chain(target.indexes.iter().map(|i| &i.column));
-    let names: Vec<&String> = columns.chain(&target.tenant).chain(&target.row_key).collect();
-    format!("{} {names:?}", target.policy_table)
+    let columns: Vec<_> = target.columns.iter().map(|c| (&c.name, &c.shadow, &c.member)).collect();
+    let indexes = target.indexes.iter().map(|i| &i.column);
+    let names: Vec<&String> = indexes.chain(&target.tenant).chain(&target.row_key).collect();
+    format!("{} {columns:?} {names:?}", target.policy_table)
 }
 
 async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
     let oid = table_oid(tx, &target.table).await?;
     let types = column_types(tx, oid).await?;
     let find = |name: &str| {
-        types.iter().find(|(column, _)| column == name).map(|(_, base)| base.as_str()).ok_or_else(|| {
+        types.iter().find(|column| column.name == name).map(|column| column.base.as_str()).ok_or_else(|| {
             Error::new(Code::TableMissing, format!("there is no column `{}.{name}`", target.policy_table))
         })
     };
-    let columns = target
-        .columns
-        .iter()
-        .map(|c| find(&c.name).and_then(|base| Base::of(base, c.storage, &target.policy_table, &c.name)))
-        .collect::<Result<_>>()?;
+    let columns = target.columns.iter().map(|column| held(&types, column, target)).collect::<Result<_>>()?;
     let part = |name: &String| find(name).and_then(|base| PartType::of(base, &target.policy_table, name));
     let tenant = target.tenant.as_ref().map(part).transpose()?;
     let row_key = target.row_key.iter().map(part).collect::<Result<_>>()?;
@@ -114,7 +112,7 @@ async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
     let names: Vec<&str> = target
         .columns
         .iter()
-        .map(|c| c.name.as_str())
+        .flat_map(|c| [c.name.as_str(), c.holder()])
         .chain(target.indexes.iter().map(|i| i.column.as_str()))
         .collect();
     let row = tx
@@ -187,8 +185,46 @@ pub(crate) async fn table_oid(tx: &Tx, table: &TableName) -> Result<u32> {
     })
 }
 
-/// Columns and the types under their domains, as `schema.type` for extensions' types and plain names otherwise.
-async fn column_types(tx: &Tx, oid: u32) -> Result<Vec<(String, String)>> {
+/// How a column of the target is kept.
+fn held(types: &[ColumnType], column: &TargetColumn, target: &Target) -> Result<Held> {
+    let find = |name: &str| types.iter().find(|of| of.name == name);
+    let missing = || {
+        let name = format!("{}.{}", target.policy_table, column.name);
+        Error::new(Code::TableMissing, format!("there is no column `{name}`"))
+    };
+    let base = |of: &ColumnType| Base::of(&of.base, column.storage, &target.policy_table, &of.name);
+    let Some(shadow) = &column.shadow else {
+        let base = base(find(column.holder()).ok_or_else(missing)?)?;
+        let path = column.member.as_ref().map(|member| path(&member.path));
+        if path.is_some() && base != Base::Jsonb {
+            return Err(refused(base.sent(), &target.policy_table, &column.name));
+        }
+        return Ok(Held { holder: ident(column.holder()), base, path, there: true, source: None });
+    };
+    let (source, shadow_type) = (find(&column.name), find(shadow));
+    // Either may be missing: the shadow before it is added, the source after it was dropped. Not both.
+    if source.is_none() && shadow_type.is_none() {
+        return Err(missing());
+    }
+    let base = match shadow_type {
+        Some(there) => base(there)?,
+        None if column.storage == Storage::Bytes => Base::Bytea,
+        None => Base::Text,
+    };
+    let source = source.map(|of| Source { column: ident(&of.name), sql_type: of.sql_type.clone() });
+    Ok(Held { holder: ident(shadow), base, path: None, there: shadow_type.is_some(), source })
+}
+
+struct ColumnType {
+    name: String,
+    /// The type under its domains, by its bare name.
+    base: String,
+    /// The same, quoted and qualified.
+    sql_type: String,
+}
+
+/// Columns and the types under their domains.
+async fn column_types(tx: &Tx, oid: u32) -> Result<Vec<ColumnType>> {
     let rows = tx
         .query(
             "cannot look up the columns of a table",
@@ -197,11 +233,13 @@ async fn column_types(tx: &Tx, oid: u32) -> Result<Vec<(String, String)>> {
                 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
                UNION ALL \
                SELECT u.attname, t.typbasetype FROM under u JOIN pg_catalog.pg_type t ON t.oid = u.type AND t.typtype = 'd') \
-             SELECT u.attname::text, t.typname::text FROM under u JOIN pg_catalog.pg_type t ON t.oid = u.type AND t.typtype <> 'd'",
+             SELECT u.attname::text, t.typname::text, pg_catalog.format('%I.%I', n.nspname, t.typname) \
+             FROM under u JOIN pg_catalog.pg_type t ON t.oid = u.type AND t.typtype <> 'd' \
+             JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace",
             &[(&oid, Type::OID)],
         )
         .await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok(rows.iter().map(|row| ColumnType { name: row.get(0), base: row.get(1), sql_type: row.get(2) }).collect())
 }
 
 pub(crate) async fn leaves(tx: &Tx, oid: u32, table: &TableName) -> Result<Vec<Leaf>> {
@@ -234,6 +272,13 @@ pub(crate) async fn leaves(tx: &Tx, oid: u32, table: &TableName) -> Result<Vec<L
             Ok(Leaf { relation, blocks: u64::try_from(blocks).unwrap_or(0), rows })
         })
         .collect()
+}
+
+impl Shape {
+    /// What a transaction sets before it reads or writes values of the target.
+    pub(crate) fn settings(&self) -> &'static str {
+        if self.columns.iter().any(|held| held.source.is_some()) { SPELLING } else { "" }
+    }
 }
 
 impl Base {

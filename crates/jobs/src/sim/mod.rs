@@ -133,7 +133,13 @@ impl Watch for Stop {
 }
 
 fn target() -> Target {
-    let column = |n: usize| TargetColumn { name: format!("c{n}"), id: format!("c{n}"), storage: Storage::Text };
+    let column = |n: usize| TargetColumn {
+        name: format!("c{n}"),
+        id: format!("c{n}"),
+        storage: Storage::Text,
+        shadow: None,
+        member: None,
+    };
     Target {
         table: TableName { schema: String::new(), table: "t".to_owned() },
         policy_table: "t".to_owned(),

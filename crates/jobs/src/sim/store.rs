@@ -219,6 +219,7 @@ fn row(tuple: &Tuple, relation: usize, slot: usize) -> Row {
             held: false,
         },
         label: tuple.label(),
+        origins: Vec::new(),
         cells: tuple.cells.to_vec(),
         indexed: vec![tuple.index.clone()],
         tenant: Some(OwnedPart::Int(i64::from(tuple.tenant))),

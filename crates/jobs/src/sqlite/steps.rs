@@ -24,7 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The statements of a step, in order; none where SQLite needs nothing.
 pub(super) fn sql(step: &SchemaStep) -> Vec<String> {
     match step {
-        SchemaStep::Widen { .. } | SchemaStep::ValidateFormCheck { .. } => Vec::new(),
+        SchemaStep::Widen { .. }
+        | SchemaStep::ValidateFormCheck { .. }
+        | SchemaStep::Shadow { .. }
+        | SchemaStep::AddMemberCheck { .. } => Vec::new(),
         SchemaStep::AddIndexColumn { table, column } => {
             vec![format!("ALTER TABLE {} ADD COLUMN {} BLOB", name(table), quote(column))]
         }
@@ -43,7 +46,7 @@ pub(super) fn sql(step: &SchemaStep) -> Vec<String> {
         ],
         SchemaStep::DropPlainIndex { index, .. } => vec![format!("DROP INDEX IF EXISTS {}", quote(index))],
         SchemaStep::RestorePlainIndexes { table, .. } => vec![dropped::listing(table)],
-        SchemaStep::GuardBinding { table, bound, sealed } => {
+        SchemaStep::GuardBinding { table, bound, sealed, .. } => {
             vec![format!("DROP TRIGGER IF EXISTS {}", quote(&guard_name(table))), guard(table, bound, sealed)]
         }
         SchemaStep::DropBindingGuard { table } => vec![format!("DROP TRIGGER IF EXISTS {}", quote(&guard_name(table)))],
@@ -74,6 +77,10 @@ pub(super) fn sql(step: &SchemaStep) -> Vec<String> {
 pub(super) fn run(connection: &mut Connection, step: &SchemaStep) -> Result<()> {
     match step {
         SchemaStep::Widen { .. } => Ok(()),
+        // A plan refuses it here.
+        SchemaStep::Shadow { .. } | SchemaStep::AddMemberCheck { .. } => {
+            Err(Error::new(Code::TypeRefused, "shadows and members of JSON columns are on Postgres only"))
+        }
         SchemaStep::AddIndexColumn { table, column } => {
             let shape = Shape::read(connection, &table.table)?;
             if shape.column(column).is_some() { Ok(()) } else { execute(connection, step) }
@@ -193,7 +200,7 @@ fn validate(connection: &Connection, table: &TableName, column: &str) -> Result<
     let target = Target {
         table: table.clone(),
         policy_table: table.table.clone(),
-        columns: vec![TargetColumn { name: column.to_owned(), id: String::new(), storage }],
+        columns: vec![TargetColumn { name: column.to_owned(), id: String::new(), storage, shadow: None, member: None }],
         indexes: Vec::new(),
         tenant: None,
         row_key: Vec::new(),
@@ -300,6 +307,8 @@ pub(super) fn describe(step: &SchemaStep) -> String {
         SchemaStep::AddFormCheck { table, column, .. } => ("add the form check of", table, Some(column)),
         SchemaStep::ValidateFormCheck { table, column } => ("validate the form check of", table, Some(column)),
         SchemaStep::DropFormCheck { table, column } => ("drop the form check of", table, Some(column)),
+        SchemaStep::Shadow { table, column, .. } => ("change the shadow of", table, Some(column)),
+        SchemaStep::AddMemberCheck { table, column, .. } => ("add the form check of", table, Some(column)),
         SchemaStep::Rewrite { table } => ("rewrite", table, None),
     };
     match column {

@@ -70,6 +70,8 @@ fn column(name: &str) -> ColumnPolicy {
         lookalikes: Lookalikes::Refuse,
         reads: vec![],
         same_as: None,
+        shadow: None,
+        member: None,
         indexes: BTreeMap::new(),
     }
 }

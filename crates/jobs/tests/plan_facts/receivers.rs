@@ -37,7 +37,13 @@ async fn standbys_archives_and_slots_are_told_and_named_as_places_of_residue() {
     let target = Target {
         table: TableName { schema: "public".into(), table: "t".into() },
         policy_table: "public.t".into(),
-        columns: vec![TargetColumn { name: "a".into(), id: "t-a".into(), storage: Storage::Text }],
+        columns: vec![TargetColumn {
+            name: "a".into(),
+            id: "t-a".into(),
+            storage: Storage::Text,
+            shadow: None,
+            member: None,
+        }],
         indexes: Vec::new(),
         tenant: None,
         row_key: Vec::new(),

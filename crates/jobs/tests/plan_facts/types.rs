@@ -81,7 +81,7 @@ async fn types_that_cannot_hold_an_envelope_are_refused_with_the_way_out() {
     assert!(facts.columns.iter().filter(|c| c.name != "m").all(|c| c.storage.is_none()));
     // The way out of char(n) is a statement that runs, and after it the column converts.
     let out = refuses(&facts, "char-n").way_out.clone().unwrap();
-    f.sql(&out).await;
+    f.sql(out.split(';').next().unwrap()).await;
     silent(&f.facts(&policy("t", &["a"])).await, "char-n");
 }
 

@@ -9,7 +9,7 @@ use enfold_core::stored::{Form, Stored, detect, encode};
 use enfold_core::{Binding, DataKey, Envelope, KeyId, Opener, Padding, PayloadType, SealItem, Sealer};
 use enfold_jobs::codec::{Codec, Verdict};
 use enfold_jobs::model::{Goal, RowError, Storage, Target};
-use enfold_jobs::store::{Cell, Change, Row};
+use enfold_jobs::store::{Cell, Change, Origin, Row};
 
 pub(crate) struct OneKey {
     pub(crate) sealer: Sealer,
@@ -58,6 +58,10 @@ impl Codec for OneKey {
             let mut plain: Vec<(usize, std::borrow::Cow<'_, [u8]>)> = Vec::new();
             for (n, row) in rows.iter().enumerate() {
                 let Some(stored) = &row.cells[at] else { continue };
+                if row.origin(at) == Origin::Source {
+                    plain.extend((goal == Goal::Protect).then_some((n, stored.as_slice().into())));
+                    continue;
+                }
                 match detect(form(column.storage), stored) {
                     Stored::Envelope(bytes) => {
                         let parsed = Envelope::parse(&bytes);

@@ -3,6 +3,7 @@
 mod codec;
 mod dropped;
 mod leases;
+mod paired;
 mod pooling;
 mod races;
 mod refusals;

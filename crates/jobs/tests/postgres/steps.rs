@@ -217,6 +217,7 @@ async fn a_bound_column_changes_only_together_with_the_envelopes() {
         table: public("t"),
         bound: vec!["org".to_owned()],
         sealed: ["a", "b", "j"].map(str::to_owned).to_vec(),
+        members: Vec::new(),
     };
     twice(&world, &guard).await;
     for id in [1, 2, 4] {
@@ -253,8 +254,12 @@ async fn a_row_with_envelopes_does_not_move_to_another_tenants_partition() {
     .await;
     let t = target("t", &[("a", Storage::Text)]);
     world.sweep(Goal::Protect, &t).await;
-    let guard =
-        SchemaStep::GuardBinding { table: public("t"), bound: vec!["org".to_owned()], sealed: vec!["a".to_owned()] };
+    let guard = SchemaStep::GuardBinding {
+        table: public("t"),
+        bound: vec!["org".to_owned()],
+        sealed: vec!["a".to_owned()],
+        members: Vec::new(),
+    };
     twice(&world, &guard).await;
     assert_eq!(refused(&world, "UPDATE t SET org = 2").await, "23000");
 }
@@ -287,7 +292,12 @@ async fn steps_are_printed_as_they_are_run() {
             tenant: Some("org".to_owned()),
             partitions: Vec::new(),
         },
-        SchemaStep::GuardBinding { table: public("t"), bound: vec!["org".to_owned()], sealed: vec!["a".to_owned()] },
+        SchemaStep::GuardBinding {
+            table: public("t"),
+            bound: vec!["org".to_owned()],
+            sealed: vec!["a".to_owned()],
+            members: Vec::new(),
+        },
         SchemaStep::AddFormCheck {
             table: public("t"),
             column: "a".to_owned(),
@@ -337,7 +347,12 @@ async fn a_role_that_owns_nothing_finds_each_printed_step_done() {
         SchemaStep::AddIndexColumn { table: public("t"), column: "a_eq".to_owned() },
         build("t", "a_eq", &[]),
         build("p", "p_eq", &["p_0", "p_1"]),
-        SchemaStep::GuardBinding { table: public("t"), bound: vec!["org".to_owned()], sealed: vec!["a".to_owned()] },
+        SchemaStep::GuardBinding {
+            table: public("t"),
+            bound: vec!["org".to_owned()],
+            sealed: vec!["a".to_owned()],
+            members: Vec::new(),
+        },
         SchemaStep::AddFormCheck {
             table: public("t"),
             column: "a".to_owned(),
@@ -371,6 +386,7 @@ async fn a_guard_that_is_another_or_switched_off_is_made_again() {
         table: public("t"),
         bound: bound.iter().map(|c| (*c).to_owned()).collect(),
         sealed: sealed.iter().map(|c| (*c).to_owned()).collect(),
+        members: Vec::new(),
     };
     let fires = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgenabled = 'O' \
                  AND pg_get_triggerdef(oid) LIKE '%dep%'";

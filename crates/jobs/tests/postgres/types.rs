@@ -231,3 +231,28 @@ async fn a_type_that_cannot_hold_an_envelope_is_refused() {
     let error = world.store.create_job(&crate::world::spec(&t)).await.expect_err("a date");
     assert_eq!(error.code(), enfold::Code::TypeRefused);
 }
+
+/// A trigger that changes nothing may see a batch in which some rows keep what others set.
+#[tokio::test]
+async fn under_a_trigger_a_column_that_some_rows_keep_may_be_set_in_others_and_is_guarded_in_the_rest() {
+    let world = World::with(
+        "CREATE TABLE t (id int PRIMARY KEY, a text, b text); INSERT INTO t VALUES (1, 'a1', 'b1'), (2, 'a2', NULL), (3, NULL, 'b3'); \
+         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF OLD.id = 2 THEN NEW.b := NEW.c; END IF; RETURN NEW; END'; \
+         ALTER TABLE t ADD COLUMN c text; CREATE TRIGGER nothing BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION nothing()",
+    )
+    .await;
+    let t = target("t", &[("a", Storage::Text), ("b", Storage::Text)]);
+    let outcomes = world.race(&t, async |_| {}).await;
+    assert_eq!(outcomes, [Outcome::Written, Outcome::Written, Outcome::Written]);
+    // One that writes where the row was to keep what it had is found.
+    world
+        .run(
+            "ALTER TABLE t DISABLE TRIGGER nothing; UPDATE t SET a = 'x', b = CASE WHEN id <> 2 THEN 'y' END, c = 'from elsewhere'; \
+             ALTER TABLE t ENABLE TRIGGER nothing",
+        )
+        .await;
+    let outcomes = world.race(&t, async |_| {}).await;
+    let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
+    assert_eq!(count(|outcome| *outcome == Outcome::Written), 2, "{outcomes:?}");
+    assert_eq!(count(|outcome| matches!(outcome, Outcome::Rejected { .. })), 1, "{outcomes:?}");
+}

@@ -125,6 +125,8 @@ pub(crate) fn target(table: &str, columns: &[(&str, Storage)]) -> Target {
                 name: (*name).to_owned(),
                 id: format!("id-of-{name}"),
                 storage: *storage,
+                shadow: None,
+                member: None,
             })
             .collect(),
         indexes: Vec::new(),

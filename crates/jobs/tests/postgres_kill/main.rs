@@ -1,7 +1,7 @@
 //! `apply` and then `enforce`, as one plan, killed with SIGKILL at fifty moments: in the schema steps, in the filling of
 //! the blind index, in the sweep, in the verification, under the checks, and anywhere else. The server is restarted as
 //! by a crash twice, and the worker's connections are cut, while an application inserts, updates, moves and deletes at
-//! full speed, in the clear until the signed mode says otherwise. Afterwards every row equals what its last writer
+//! full speed, in the clear until the signed mode says otherwise; one column's envelopes go to a shadow. Afterwards every row equals what its last writer
 //! wrote, none is plain, none was sealed twice, every blind index is that of its value, the database refuses plaintext,
 //! the application was refused nothing, and the server saw no deadlock. Then the data keys are rotated and workers that are
 //! killed as well re-encrypt every value (`reencrypt.rs`), a rollback gives all of them back, and the next round begins.
@@ -90,6 +90,7 @@ async fn kill(seed: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let client = postgres::connect(&server.config()).await;
     client.batch_execute(table::SCHEMA).await.expect("makes the table");
+    client.batch_execute(table::SHADOW).await.expect("adds the shadow");
 
     let enfold = Enfold::open(table::policy(folder.path(), &server.url())).await.expect("opens the keys");
     let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.expect("connects");
@@ -140,6 +141,8 @@ async fn kill(seed: u64) {
 impl Scene {
     /// One conversion from plaintext to enforced envelopes, killed again and again, and the way back.
     async fn round(&mut self, writers: Vec<Writer>) -> (Vec<Writer>, usize) {
+        let client = postgres::connect(&self.server.config()).await;
+        client.batch_execute(table::SHADOW).await.expect("a rollback dropped it");
         let shown = plan(&self.session, &PlanOptions::default()).await.expect("plans");
         assert!(!shown.is_refused(), "{:?}", shown.tables[0].refusals);
         let mut moments = moments(&shown.tables[0].steps, &mut self.random).into_iter();
@@ -254,9 +257,9 @@ fn moments(steps: &[Step], random: &mut Rng) -> Vec<Moment> {
             _ => short.push((n, 25)),
         }
     }
-    // What `enforce` tells: a check for each column, the validation of each, and the mode. The proof comes after the last
+    // What `enforce` tells: a check for each column and for the source of the shadow, the validation of each, and the mode. The proof comes after the last
     // check and is not told; what follows it takes a few milliseconds.
-    let columns = enfold_testkit::people::COLUMNS.len();
+    let columns = enfold_testkit::people::COLUMNS.len() + 1;
     let checked = steps.len() + columns;
     let last = checked + columns + 1;
     short.extend((steps.len() + 1..checked).map(|n| (n, 25)));
@@ -276,7 +279,7 @@ fn moments(steps: &[Step], random: &mut Rng) -> Vec<Moment> {
 
 /// The database itself, whoever asks.
 async fn refuses_plaintext(client: &Client) {
-    for column in ["email = 'plain'", "note = 'plain'", "body = '{}'", "secret = 'plain'"] {
+    for column in ["email = 'plain'", "note = 'plain'", "note_enf = 'plain'", "body = '{}'", "secret = 'plain'"] {
         let refused = client.batch_execute(&format!("UPDATE people SET {column}")).await.expect_err("a check");
         assert_eq!(refused.code(), Some(&tokio_postgres::error::SqlState::CHECK_VIOLATION), "{column}");
     }

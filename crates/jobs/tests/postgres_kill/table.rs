@@ -9,9 +9,13 @@ use enfold_core::stored::{Stored, detect};
 use enfold_testkit::people::Person;
 use tokio_postgres::Client;
 
-pub(crate) const SCHEMA: &str = "CREATE EXTENSION citext; \
+/// The application writes the note and its shadow in one statement, whatever the mode is: so the shadow is there before
+/// the first writer begins.
+pub(crate) const SHADOW: &str = "ALTER TABLE people ADD COLUMN IF NOT EXISTS note_enf text";
+
+pub(crate) const SCHEMA: &str = "CREATE EXTENSION citext; CREATE DOMAIN remark AS varchar(20000); \
     CREATE TABLE people (id bigint, org int NOT NULL, region int, logical bigint NOT NULL, rev bigint NOT NULL, \
-        email citext, note varchar(20000), body jsonb, secret bytea, PRIMARY KEY (id, region)) PARTITION BY LIST (region); \
+        email citext, note remark, body jsonb, secret bytea, PRIMARY KEY (id, region)) PARTITION BY LIST (region); \
     CREATE TABLE people_0 PARTITION OF people FOR VALUES IN (0); \
     CREATE TABLE people_1 PARTITION OF people FOR VALUES IN (1); \
     CREATE TABLE people_2 PARTITION OF people FOR VALUES IN (2); \
@@ -38,6 +42,7 @@ normalise = ["lower"]
 id = "p.note"
 ring = "main"
 mode = "kms"
+shadow = "note_enf"
 [tables."public.people".columns.body]
 id = "p.body"
 ring = "main"
@@ -155,7 +160,10 @@ impl Table {
 
 /// Values as they are stored, as bytes.
 async fn rows(client: &Client) -> Vec<Person> {
-    let sql = "SELECT logical, id, org, region, rev, convert_to(email::text, 'UTF8'), convert_to(note, 'UTF8'), \
+    client.batch_execute(SHADOW).await.expect("a rollback dropped it");
+    let both = client.query_one("SELECT count(*) FROM people WHERE num_nonnulls(note, note_enf) > 1", &[]).await;
+    assert_eq!(both.expect("counts").get::<_, i64>(0), 0, "a row has a note and another in the shadow");
+    let sql = "SELECT logical, id, org, region, rev, convert_to(email::text, 'UTF8'), convert_to(coalesce(note, note_enf), 'UTF8'), \
                       convert_to(body::text, 'UTF8'), secret FROM people";
     let rows = client.query(sql, &[]).await.expect("reads the table");
     rows.iter()

@@ -154,8 +154,23 @@ impl Writer {
                 Some((_, text)) => params.push((text, Type::TEXT)),
                 None => params.push((value, Type::BYTEA)),
             }
-            names.push(COLUMNS[*column]);
-            places.push(format!("${}{}", params.len(), CASTS[*column]));
+            let sent = format!("${}{}", params.len(), CASTS[*column]);
+            let sealed = value.as_ref().is_some_and(|value| Table::is_envelope(*column, value));
+            // Of the note and its shadow the one is written, and the other emptied.
+            match (COLUMNS[*column], sealed) {
+                ("note", false) => {
+                    names.extend(["note", "note_enf"]);
+                    places.extend([sent, "NULL".to_owned()]);
+                }
+                ("note", true) => {
+                    names.extend(["note_enf", "note"]);
+                    places.extend([sent, "NULL".to_owned()]);
+                }
+                (name, _) => {
+                    names.push(name);
+                    places.push(sent);
+                }
+            }
         }
         if let Some(index) = &stored.index {
             params.push((index, Type::BYTEA));

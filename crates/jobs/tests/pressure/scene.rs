@@ -60,7 +60,13 @@ impl Scene {
         let target = Target {
             table: TableName { schema: "public".to_owned(), table: "people".to_owned() },
             policy_table: "public.people".to_owned(),
-            columns: vec![TargetColumn { name: "email".to_owned(), id: "email".to_owned(), storage: Storage::Text }],
+            columns: vec![TargetColumn {
+                name: "email".to_owned(),
+                id: "email".to_owned(),
+                storage: Storage::Text,
+                shadow: None,
+                member: None,
+            }],
             indexes: Vec::new(),
             tenant: None,
             row_key: Vec::new(),

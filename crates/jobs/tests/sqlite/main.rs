@@ -22,7 +22,13 @@ fn target() -> Target {
     Target {
         table: TableName { schema: String::new(), table: "t".to_owned() },
         policy_table: "t".to_owned(),
-        columns: vec![TargetColumn { name: "email".to_owned(), id: "c1".to_owned(), storage: Storage::Text }],
+        columns: vec![TargetColumn {
+            name: "email".to_owned(),
+            id: "c1".to_owned(),
+            storage: Storage::Text,
+            shadow: None,
+            member: None,
+        }],
         indexes: Vec::new(),
         tenant: None,
         row_key: Vec::new(),

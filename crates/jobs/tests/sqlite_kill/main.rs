@@ -60,7 +60,13 @@ fn main() {
 }
 
 fn target() -> Target {
-    let column = |name: &str, storage| TargetColumn { name: name.to_owned(), id: format!("id-{name}"), storage };
+    let column = |name: &str, storage| TargetColumn {
+        name: name.to_owned(),
+        id: format!("id-{name}"),
+        storage,
+        shadow: None,
+        member: None,
+    };
     Target {
         table: TableName { schema: String::new(), table: "people".to_owned() },
         policy_table: "people".to_owned(),

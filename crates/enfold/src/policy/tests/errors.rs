@@ -340,14 +340,38 @@ fn a_unique_index_is_never_truncated() {
 }
 
 #[test]
-fn an_index_has_a_column_of_its_own() {
+fn an_index_and_a_shadow_have_a_column_of_their_own() {
     let text = format!(
-        "{SHORT}\n[tables.users.columns.email.indexes.a]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.b]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.c]\ncolumn = \"email\"\n"
+        "{SHORT}shadow = \"x\"\n[tables.users.columns.email.indexes.a]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.b]\ncolumn = \"x\"\n[tables.users.columns.email.indexes.c]\ncolumn = \"email\"\n"
     );
     assert_snapshot!(refused(&text), @r#"
-    policy-invalid: the policy `enfold.toml` has 2 errors
-    enfold.toml:16: tables.users.columns.email.indexes.b.column: two indexes in one column
-    enfold.toml:18: tables.users.columns.email.indexes.c.column: the column holds something else; an index needs one of its own
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:14: tables.users.columns.email.indexes.a.column: two indexes or shadows in one column
+    enfold.toml:16: tables.users.columns.email.indexes.b.column: two indexes or shadows in one column
+    enfold.toml:18: tables.users.columns.email.indexes.c.column: the column holds something else; an index or a shadow needs one of its own
+    "#);
+}
+
+#[test]
+fn a_member_has_a_path_of_its_own_in_a_column_that_is_not_protected_as_a_whole() {
+    let column = |name: &str, lines: &str| {
+        format!("[tables.users.columns.{name}]\nid = \"u.{name}\"\nring = \"customers\"\n{lines}\n")
+    };
+    let text = [
+        column("a", "within = \"profile\""),
+        column("b", "within = \"profile\"\npath = \"contact.email\""),
+        column("c", "within = \"profile\"\npath = \"$.contact\"\nshadow = \"c_enf\""),
+        column("d", "within = \"profile\"\npath = \"$.contact.phone\""),
+        column("e", "within = \"email\"\npath = '$.\"e-mail address\"'"),
+    ];
+    assert_snapshot!(refused(&format!("{SHORT}\n{}", text.concat())), @r#"
+    policy-invalid: the policy `enfold.toml` has 5 errors
+    enfold.toml:13: tables.users.columns.a.path: missing
+    enfold.toml:21: tables.users.columns.b.path: expected a path of members, as `$.contact.email`
+    enfold.toml:27: tables.users.columns.c.shadow: a member of a JSON column needs no shadow
+    enfold.toml:32: tables.users.columns.d.path: the member is another entry's, or lies in it
+    enfold.toml:36: tables.users.columns.e.within: the column is protected as a whole, or bound to
+    hint: add `path = "$.…"` under `[tables.users.columns.a]`
     "#);
 }
 

@@ -28,7 +28,13 @@ impl Pair {
         email.index = BlindIndex::new(&DataKey::from_bytes(&mut [9; 32]), key_id, both).unwrap();
         let protected = |cells| Protected { cells: Arc::new(cells), lookalikes: Lookalikes::Refuse };
         let columns = [("users.email", protected(email)), ("users.note", protected(TestCells::new("c2")))];
-        let column = |name: &str, id: &str| TargetColumn { name: name.into(), id: id.into(), storage: Storage::Text };
+        let column = |name: &str, id: &str| TargetColumn {
+            name: name.into(),
+            id: id.into(),
+            storage: Storage::Text,
+            shadow: None,
+            member: None,
+        };
         let index = |name: &str, over| TargetIndex { name: name.into(), column: name.into(), over, unique: false };
         Self {
             codec: ColumnCodec::new(columns.map(|(name, column)| (name.to_owned(), column)).into()),
@@ -61,6 +67,7 @@ fn row(email: &str, note: &str) -> Row {
     Row {
         version: RowVersion::Digest { rowid: 1, digest: [0; 32] },
         label: "id=1".into(),
+        origins: Vec::new(),
         cells: vec![Some(email.as_bytes().to_vec()), Some(note.as_bytes().to_vec())],
         indexed: vec![Some(vec![1]), Some(vec![2])],
         tenant: None,

@@ -5,7 +5,7 @@ use enfold::Result;
 
 use super::super::ask::Ask;
 use super::super::ident as quote;
-use super::Scene;
+use super::{Protected, Scene, members};
 use crate::model::Storage;
 
 /// Something of an envelope's form, of a given size. It does not open; only its shape is tried.
@@ -102,12 +102,23 @@ fn rows(scene: &Scene<'_>, envelope: &Envelope, columns: &[usize]) -> String {
     let (mut kept, mut alone) = (Vec::new(), Vec::new());
     for column in &scene.relation.columns {
         let name = quote(&column.name);
-        let found = columns.iter().map(|at| &scene.protected[*at]).find(|p| p.column.number == column.number);
-        match found.and_then(|p| Some((p, p.judged.storage?))) {
+        let within = |p: &&Protected| p.column.number == column.number;
+        let found: Vec<&Protected> = columns.iter().map(|at| &scene.protected[*at]).filter(within).collect();
+        match found.first().and_then(|p| Some((p, p.judged.storage?))) {
+            Some((p, storage)) if p.path.is_some() => {
+                let envelope = format!("{}::pg_catalog.jsonb", envelope.distinct(storage, p.column.number));
+                let sql_type = &column.sql_type;
+                kept.push(format!("({})::{sql_type} AS {name}", members::replaced(&found, &name, &envelope)));
+                alone.push(format!("({})::{sql_type} AS {name}", members::alone(scene, &found, &envelope)));
+            }
             Some((p, storage)) => {
                 // A column that is to be widened is tried as what it becomes.
                 let sql_type = if p.judged.widen { "text" } else { &column.sql_type };
-                let literal = format!("({})::{sql_type}", envelope.distinct(storage, p.column.number));
+                // What has a shadow is empty once its values are sealed.
+                let literal = match p.shadow.as_ref().is_some_and(|shadow| !shadow.alone) {
+                    true => format!("NULL::{sql_type}"),
+                    false => format!("({})::{sql_type}", envelope.distinct(storage, p.column.number)),
+                };
                 kept.push(format!("CASE WHEN {name} IS NOT NULL THEN {literal} END AS {name}"));
                 alone.push(format!("{literal} AS {name}"));
             }

@@ -45,7 +45,7 @@ async fn rights(scene: &mut Scene<'_>) -> Result<()> {
         let owner: String = row.get("owner");
         scene.warn(Word::NotOwner.finding(format!("`{table}` belongs to `{owner}`, and `{role}` is no member of it")));
     }
-    if row.get::<_, bool>("columns") && scene.blind_indexes().next().is_some() {
+    if row.get::<_, bool>("columns") && !scene.beside().is_empty() {
         scene.warn(Word::ColumnGrants.finding(format!("rights on `{table}` are granted by column")));
     }
     Ok(())

@@ -130,12 +130,12 @@ async fn generated(scene: &mut Scene<'_>) -> Result<()> {
         .ask
         .rows(
             "SELECT g.attname::text AS name, pg_get_expr(f.adbin, f.adrelid) AS expression, format_type(g.atttypid, g.atttypmod) AS sql_type,
-                    array_agg(DISTINCT a.attname::text) AS columns
+                    array_agg(DISTINCT a.attname::text) AS columns, g.attnotnull AS not_null
              FROM pg_attribute g JOIN pg_attrdef f ON f.adrelid = g.attrelid AND f.adnum = g.attnum
                   JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = g.attrelid
                   JOIN pg_attribute a ON a.attrelid = g.attrelid AND a.attnum = d.refobjsubid AND a.attnum <> g.attnum
              WHERE g.attrelid = $1 AND g.attgenerated <> '' AND a.attname = ANY ($2)
-             GROUP BY g.attname, f.adbin, f.adrelid, g.atttypid, g.atttypmod ORDER BY 1",
+             GROUP BY g.attname, f.adbin, f.adrelid, g.atttypid, g.atttypmod, g.attnotnull ORDER BY 1",
             &[p(&scene.relation.oid), p(&scene.names())],
         )
         .await?;
@@ -144,8 +144,10 @@ async fn generated(scene: &mut Scene<'_>) -> Result<()> {
         let columns: Vec<String> = row.get(3);
         let at = positions(scene, &columns);
         let widened = at.iter().any(|at| scene.protected[*at].judged.widen);
+        // Of a column with a shadow it is computed from NULL.
+        let empty = row.get("not_null") && at.iter().any(|at| scene.protected[*at].shadow.is_some());
         let computed =
-            !at.is_empty() && accepts::expression(scene, &format!("({expression})::{sql_type}"), &at).await?;
+            !at.is_empty() && !empty && accepts::expression(scene, &format!("({expression})::{sql_type}"), &at).await?;
         let out = format!("ALTER TABLE {} DROP COLUMN {}", scene.relation.sql_name(), ident(&name));
         if !computed || widened {
             let why = if computed {

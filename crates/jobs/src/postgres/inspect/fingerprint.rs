@@ -11,19 +11,21 @@ use super::Scene;
 /// which the plan may drop, count by what they refuse only.
 pub(super) async fn of(scene: &Scene<'_>) -> Result<String> {
     let relation = &scene.relation;
-    let blind: Vec<String> = scene.blind_indexes().map(|(_, i)| i.column.clone()).collect();
+    let beside = scene.beside();
     let mut facts = vec![format!("{} {} {}", relation.kind, relation.persistence, relation.replica_identity)];
-    for column in relation.columns.iter().filter(|c| !blind.contains(&c.name)) {
+    for column in relation.columns.iter().filter(|c| !beside.contains(&c.name)) {
         let protected = scene.protected.iter().find(|p| p.column.number == column.number);
         let textual = protected.is_some_and(|p| p.judged.widen || matches!(column.base.as_str(), "text" | "varchar"));
         let sql_type = if textual { "text" } else { &column.sql_type };
-        facts.push(format!("column {} {sql_type} {} {:?}", column.name, column.not_null, column.default));
+        // A check takes over from the NOT NULL of what gets a shadow.
+        let required = protected.and_then(|p| p.shadow.as_ref()).map_or(column.not_null, |shadow| shadow.required);
+        facts.push(format!("column {} {sql_type} {required} {:?}", column.name, column.default));
     }
     facts.extend(relation.leaves.iter().map(|l| format!("partition {}", l.name)));
     facts.extend(scene.ask.texts(DEFINITIONS, &[p(&relation.oids()), p(&scene.names())]).await?);
     // The sentences of refusals hold counts; their words and columns do not.
     facts.extend(scene.refusals.iter().map(|f| format!("refusal {} {:?}", f.word, f.column)));
-    facts.push(format!("policy {:?} {:?} {blind:?}", scene.policy.tenant, scene.policy.row_key));
+    facts.push(format!("policy {:?} {:?} {beside:?}", scene.policy.tenant, scene.policy.row_key));
     let text = facts.join("\n");
     let row = scene.ask.one("SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex') AS hash", &[p(&text)]).await?;
     Ok(row.get("hash"))

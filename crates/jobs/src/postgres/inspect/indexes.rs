@@ -144,6 +144,17 @@ async fn one(scene: &mut Scene<'_>, index: &Index) -> Result<()> {
         let says = format!("the longest values of `{column}` do not fit into the index `{name}` once they are sealed");
         scene.warn(Word::IndexTooLong.about(column, says).out(index.drop(&table)));
     }
+    // Other members are found by it still. What it keeps of these are dead entries.
+    if at.iter().any(|at| scene.protected[*at].path.is_some()) && !drop_first {
+        let says =
+            format!("the index `{name}` over `{column}` finds no sealed member, and holds dead entries of plaintext");
+        scene.warn(
+            Word::IndexUseless
+                .about(column, says)
+                .out(format!("REINDEX INDEX CONCURRENTLY {} afterwards", index.sql_name)),
+        );
+        return Ok(());
+    }
     let used = match index.scans {
         0 => "it was not read since the statistics were reset".to_owned(),
         n => format!("it was read {n} times since the statistics were reset"),
@@ -180,10 +191,12 @@ const LONGEST_ENTRY: u32 = 2704 - 32;
 fn too_long(scene: &Scene<'_>, index: &Index, at: &[usize]) -> bool {
     // A hash index keeps a hash, and GIN cuts what it takes apart; the others keep the value.
     let keeps = !matches!(index.method.as_str(), "hash" | "gin");
-    let longest = at.iter().filter_map(|at| {
-        let p = &scene.protected[*at];
-        Some(accepts::stored_bytes(p.judged.storage?, p.sizes.longest))
-    });
+    // What has a shadow is empty once its values are sealed.
+    let longest = at
+        .iter()
+        .map(|at| &scene.protected[*at])
+        .filter(|p| p.shadow.is_none())
+        .filter_map(|p| Some(accepts::stored_bytes(p.judged.storage?, p.sizes.longest)));
     keeps && longest.sum::<u32>() > LONGEST_ENTRY
 }
 
@@ -193,10 +206,16 @@ fn unique(scene: &mut Scene<'_>, index: &Index) {
     for at in positions(scene, &index.columns) {
         let column = scene.protected[at].column.clone();
         let folds = folded || column.base == "citext";
-        let table_wide = scene.policy.indexes.values().filter(|i| i.over.contains(&column.name));
-        let own = scene.policy.columns.get(&column.name).into_iter().flat_map(|c| c.indexes.values());
+        let table_wide = scene.policy.indexes.values().filter(|i| i.over.contains(&scene.protected[at].name));
+        let name = &scene.protected[at].name;
+        let own = scene.policy.columns.get(name).into_iter().flat_map(|c| c.indexes.values());
         let candidates: Vec<&IndexPolicy> = own.chain(table_wide).filter(|i| i.unique).collect();
+        let loose = scene.protected[at].shadow.as_ref().is_some_and(|s| !s.alone && !s.same_when_equal);
         let lacks = match candidates.as_slice() {
+            _ if loose => Some(format!(
+                "equal values of {} may be printed differently, so that no blind index can",
+                column.sql_type
+            )),
             [] => Some("no blind index of the policy is unique".to_owned()),
             found => {
                 let crosses = scene.policy.tenant.as_ref().is_some_and(|t| !index.key.contains(t));
@@ -223,7 +242,8 @@ fn lack(blind: &IndexPolicy, folds: bool, crosses: bool) -> Option<String> {
 
 fn blind_columns(scene: &mut Scene<'_>) {
     let columns: Vec<String> = scene.blind_indexes().map(|(_, i)| i.column.clone()).collect();
-    let mut added = scene.protected.iter().any(|p| p.judged.widen);
+    let shadows = scene.protected.iter().filter_map(|p| p.shadow.as_ref());
+    let mut added = scene.protected.iter().any(|p| p.judged.widen) || shadows.into_iter().any(|shadow| !shadow.there);
     for name in columns {
         match scene.relation.column(&name) {
             Some(column) if column.base != "bytea" => {

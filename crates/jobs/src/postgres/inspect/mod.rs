@@ -11,13 +11,17 @@ mod constraints;
 mod dependents;
 mod fingerprint;
 mod indexes;
+mod members;
 mod replication;
+mod shadows;
 mod sizes;
 mod statements;
 mod table;
 mod triggers;
 mod types;
 mod uses;
+
+use std::collections::BTreeMap;
 
 use enfold::policy::TablePolicy;
 use enfold::{Code, Error, Result};
@@ -52,9 +56,26 @@ impl Postgres {
 
 /// A column of the policy as it stands in the table.
 struct Protected {
+    /// As the policy calls it.
+    name: String,
+    /// The shadow itself, where its source was dropped.
     column: Column,
     judged: Judged,
     sizes: sizes::Sizes,
+    shadow: Option<shadows::Shadow>,
+    /// The path to it as SQL, where it is a member of the documents in the column.
+    path: Option<String>,
+}
+
+impl Protected {
+    /// The value, of the table under inspection.
+    fn value(&self) -> String {
+        let column = super::ident(&self.column.name);
+        match &self.path {
+            Some(path) => super::held::unaliased(&column, path),
+            None => column,
+        }
+    }
 }
 
 /// One table under inspection: what is known of it and what was found so far.
@@ -84,10 +105,20 @@ impl<'a> Scene<'a> {
             indexes: Vec::new(),
         };
         let mut missing = Vec::new();
-        for name in policy.columns.keys() {
-            if let Some(column) = scene.relation.column(name) {
+        for (name, column_policy) in &policy.columns {
+            let shadow = column_policy.shadow.as_ref();
+            if let Some(member) = &column_policy.member {
+                match members::protected(&scene.relation, name, member) {
+                    Some(protected) => scene.protected.push(protected),
+                    None => missing.push(member.column.clone()),
+                }
+            } else if let Some(protected) = shadow.and_then(|shadow| shadows::protected(&scene.relation, name, shadow))
+            {
+                scene.protected.push(protected);
+            } else if let Some(column) = scene.relation.column(name) {
                 let (column, judged) = (column.clone(), types::judge(column));
-                scene.protected.push(Protected { column, judged, sizes: sizes::Sizes::default() });
+                let (name, sizes) = (name.clone(), sizes::Sizes::default());
+                scene.protected.push(Protected { name, column, judged, sizes, shadow: None, path: None });
             } else if let Some(base) = scene.relation.json_path(name) {
                 scene
                     .refusals
@@ -144,9 +175,11 @@ impl<'a> Scene<'a> {
         let fingerprint = fingerprint::of(&self).await?;
         let mut columns: Vec<ColumnFacts> = self.protected.iter().map(Protected::facts).collect();
         // Paths are refused, and are facts as well: what the policy names is in the answer.
-        for path in self.policy.columns.keys().filter(|name| self.relation.column(name).is_none()) {
+        let known = |name: &String| self.protected.iter().any(|p| p.name == *name);
+        for path in self.policy.columns.keys().filter(|name| !known(name)) {
             columns.push(path_facts(path));
         }
+        self.as_the_policy_says();
         let relation = self.relation;
         Ok(TableFacts {
             table: relation.name,
@@ -164,6 +197,26 @@ impl<'a> Scene<'a> {
             connected,
             growth,
         })
+    }
+
+    /// What a shadow is whose source was dropped, and what holds the member of a document, is spoken of by the policy's
+    /// name; where several of the policy's are in one column, it concerns the table.
+    fn as_the_policy_says(&mut self) {
+        let mut called: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for p in self.protected.iter().filter(|p| p.column.name != p.name) {
+            called.entry(p.column.name.clone()).or_default().push(p.name.clone());
+        }
+        for finding in self.refusals.iter_mut().chain(&mut self.warnings) {
+            match finding.column.as_ref().and_then(|column| called.get(column)).map(Vec::as_slice) {
+                Some([name]) => finding.column = Some(name.clone()),
+                Some(_) => finding.column = None,
+                None => {}
+            }
+        }
+        for index in &mut self.indexes {
+            index.columns =
+                index.columns.iter().flat_map(|c| called.get(c).cloned().unwrap_or(vec![c.clone()])).collect();
+        }
     }
 
     fn kind_of_table(&mut self) {
@@ -215,8 +268,14 @@ impl<'a> Scene<'a> {
     /// The columns that a conversion writes: the policy's, and their blind indexes.
     fn written(&self) -> Vec<String> {
         let mut names = self.names();
-        names.extend(self.blind_indexes().map(|(_, i)| i.column.clone()));
+        names.extend(self.beside());
         names
+    }
+
+    /// Columns that hold something for the policy's: shadows and blind indexes.
+    fn beside(&self) -> Vec<String> {
+        let shadows = self.protected.iter().filter_map(|p| p.shadow.as_ref()).map(|shadow| shadow.column.clone());
+        shadows.chain(self.blind_indexes().map(|(_, i)| i.column.clone())).collect()
     }
 
     fn blind_indexes(&self) -> impl Iterator<Item = (&String, &enfold::policy::IndexPolicy)> {
@@ -227,9 +286,10 @@ impl<'a> Scene<'a> {
 impl Protected {
     fn facts(&self) -> ColumnFacts {
         ColumnFacts {
-            name: self.column.name.clone(),
+            name: self.name.clone(),
             sql_type: self.column.sql_type.clone(),
             storage: self.judged.storage,
+            shadow: self.shadow.as_ref().map(shadows::Shadow::facts),
             widen: self.judged.widen,
             average_bytes: self.sizes.average,
             census: Census::default(),
@@ -245,6 +305,7 @@ fn path_facts(path: &str) -> ColumnFacts {
         widen: false,
         average_bytes: 0,
         census: Census::default(),
+        shadow: None,
     }
 }
 

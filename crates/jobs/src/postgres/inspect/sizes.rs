@@ -3,7 +3,6 @@
 use enfold::Result;
 
 use super::super::ask::count;
-use super::super::ident;
 use super::{Scene, accepts};
 use crate::database::{Counts, Growth};
 
@@ -30,7 +29,7 @@ pub(super) async fn measure(scene: &mut Scene<'_>) -> Result<()> {
         .protected
         .iter()
         .map(|p| {
-            let name = ident(&p.column.name);
+            let name = p.value();
             let length = match p.column.base.as_str() {
                 "text" | "varchar" | "bytea" => format!("octet_length({name})"),
                 _ => format!("octet_length({name}::text)"),

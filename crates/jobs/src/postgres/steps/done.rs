@@ -5,8 +5,8 @@
 use enfold::Result;
 use tokio_postgres::types::Type;
 
-use super::{names, text};
-use crate::database::SchemaStep;
+use super::{names, shadow, text};
+use crate::database::{SchemaStep, ShadowChange};
 use crate::model::TableName;
 use crate::postgres::session::Param;
 use crate::postgres::shape::table_oid;
@@ -18,15 +18,29 @@ impl Postgres {
         Ok(match step {
             SchemaStep::AddIndexColumn { table, column } => self.has_column(table, column).await?,
             SchemaStep::DropIndexColumn { table, column } => !self.has_column(table, column).await?,
-            SchemaStep::GuardBinding { table, bound, sealed } => {
-                let body = text::guard_body(bound, sealed);
-                self.has_guard(table, &body, &text::guard_mark(bound, sealed)).await?
+            SchemaStep::GuardBinding { table, bound, sealed, members } => {
+                let body = text::guard_body(bound, sealed, members);
+                self.has_guard(table, &body, &text::guard_mark(bound, sealed, members)).await?
             }
             SchemaStep::DropBindingGuard { table } => !self.has_any_guard(table).await?,
             SchemaStep::ValidateFormCheck { table, column } => self.check(table, column).await? == Some(true),
             SchemaStep::DropFormCheck { table, column } => self.check(table, column).await?.is_none(),
+            SchemaStep::Shadow { table, column, shadow, change } => match change {
+                ShadowChange::Add { required, .. } => {
+                    self.has_column(table, shadow).await? && self.has_shadow(table, column, shadow, *required).await?
+                }
+                ShadowChange::Refuse => self.named_check(table, &names::empty(column)).await?.is_some(),
+                ShadowChange::Validate => self.named_check(table, &names::empty(column)).await? == Some(true),
+                ShadowChange::Allow => {
+                    self.named_check(table, &names::empty(column)).await?.is_none()
+                        && !self.always_filled(table, shadow).await?
+                }
+                ShadowChange::Drop { .. } => !self.has_column(table, shadow).await?,
+                ShadowChange::DropSource { .. } => !self.has_column(table, column).await?,
+            },
             SchemaStep::Widen { .. }
             | SchemaStep::AddFormCheck { .. }
+            | SchemaStep::AddMemberCheck { .. }
             | SchemaStep::BuildIndex { .. }
             | SchemaStep::DropPlainIndex { .. }
             | SchemaStep::RestorePlainIndexes { .. }
@@ -40,10 +54,33 @@ impl Postgres {
         Ok(self.first(table, sql, &[(&column, Type::TEXT)]).await?.is_some())
     }
 
+    async fn always_filled(&self, table: &TableName, column: &str) -> Result<bool> {
+        let sql = "SELECT attnotnull FROM pg_catalog.pg_attribute \
+                   WHERE attrelid = $1 AND attname = $2 AND attnum > 0 AND NOT attisdropped";
+        Ok(self.first(table, sql, &[(&column, Type::TEXT)]).await? == Some(true))
+    }
+
     /// Whether the form check was validated; `None` where there is none.
     async fn check(&self, table: &TableName, column: &str) -> Result<Option<bool>> {
+        self.named_check(table, &names::check(column)).await
+    }
+
+    async fn named_check(&self, table: &TableName, name: &str) -> Result<Option<bool>> {
         let sql = "SELECT convalidated FROM pg_catalog.pg_constraint WHERE conrelid = $1 AND conname = $2";
-        self.first(table, sql, &[(&names::check(column), Type::TEXT)]).await
+        self.first(table, sql, &[(&name, Type::TEXT)]).await
+    }
+
+    /// The check with its mark, and the trigger, firing, with the function behind it word for word.
+    async fn has_shadow(&self, table: &TableName, column: &str, shadow: &str, required: bool) -> Result<bool> {
+        let sql = "SELECT true FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid \
+                   JOIN pg_catalog.pg_constraint c ON c.conrelid = t.tgrelid AND c.conname = $4 \
+                     AND pg_catalog.obj_description(c.oid, 'pg_constraint') = $5 \
+                   WHERE t.tgrelid = $1 AND t.tgname = $2 AND t.tgenabled IN ('O', 'A') AND p.prosrc = $3";
+        let (trigger, body, one) = (names::shadow(column), shadow::body(column, shadow), names::one(column));
+        let mark = shadow::mark(required);
+        let params: [Param<'_>; 4] =
+            [(&trigger, Type::TEXT), (&body, Type::TEXT), (&one, Type::TEXT), (&mark, Type::TEXT)];
+        Ok(self.first(table, sql, &params).await?.is_some())
     }
 
     /// Both triggers, firing, with their marks, and the function behind them word for word.

@@ -4,7 +4,8 @@
 //! and tries are spaced. Indexes are built and dropped CONCURRENTLY, outside any transaction.
 mod done;
 mod dropped;
-mod names;
+pub(super) mod names;
+pub(super) mod shadow;
 mod text;
 
 use std::time::{Duration, Instant};
@@ -50,11 +51,20 @@ impl Postgres {
                     there => self.alter(step, Some((&found.base, there.is_some()))).await,
                 }
             }
+            SchemaStep::AddMemberCheck { table, column, member, key_ids } => {
+                match self.check_mark(table, column).await? {
+                    Some(mark) if mark == text::member_mark(member, key_ids) => Ok(()),
+                    there => self.alter(step, Some(("jsonb", there.is_some()))).await,
+                }
+            }
             SchemaStep::BuildIndex { table, column, unique, tenant, .. } => {
                 self.build_index(table, column, *unique, tenant.as_deref()).await
             }
             SchemaStep::DropPlainIndex { table, index, .. } => self.drop_index(table, index).await,
             SchemaStep::RestorePlainIndexes { table, sealed } => self.restore_indexes(table, sealed).await,
+            SchemaStep::Shadow { table, column, shadow, change } => {
+                self.change_shadow(table, column, shadow, change).await
+            }
             SchemaStep::Rewrite { table } => self.rewrite(table).await,
         }
     }
@@ -63,7 +73,11 @@ impl Postgres {
     /// type, and whether another check must go first.
     async fn alter(&self, step: &SchemaStep, check: Option<(&str, bool)>) -> Result<()> {
         let mut statements = text::statements(step, check.map(|(base, _)| base))?;
-        if let (SchemaStep::AddFormCheck { table, column, .. }, Some((_, true))) = (step, check) {
+        if let (
+            SchemaStep::AddFormCheck { table, column, .. } | SchemaStep::AddMemberCheck { table, column, .. },
+            Some((_, true)),
+        ) = (step, check)
+        {
             let drop = SchemaStep::DropFormCheck { table: table.clone(), column: column.clone() };
             statements.splice(0..0, text::statements(&drop, None)?);
         }
@@ -308,8 +322,10 @@ impl SchemaStep {
             | SchemaStep::GuardBinding { table, .. }
             | SchemaStep::DropBindingGuard { table }
             | SchemaStep::AddFormCheck { table, .. }
+            | SchemaStep::AddMemberCheck { table, .. }
             | SchemaStep::ValidateFormCheck { table, .. }
             | SchemaStep::DropFormCheck { table, .. }
+            | SchemaStep::Shadow { table, .. }
             | SchemaStep::Rewrite { table } => table,
         }
     }

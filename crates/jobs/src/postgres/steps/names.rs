@@ -21,6 +21,31 @@ pub(super) fn guard_function(table: &TableName) -> String {
     fit(&format!("guard_{}_{}", table.schema, table.table))
 }
 
+/// The trigger that keeps a source and its shadow apart.
+pub(super) fn shadow(source: &str) -> String {
+    fit(&format!("enfold_shadow_{source}"))
+}
+
+/// Its function, in schema `enfold`: one for each source.
+pub(super) fn shadow_function(table: &TableName, source: &str) -> String {
+    fit(&format!("shadow_{}_{}_{source}", table.schema, table.table))
+}
+
+/// The check that one of a source and its shadow holds a value, or one at most.
+pub(in crate::postgres) fn one(source: &str) -> String {
+    fit(&format!("enfold_one_{source}"))
+}
+
+/// The check that a column holds nothing.
+pub(super) fn empty(column: &str) -> String {
+    fit(&format!("enfold_empty_{column}"))
+}
+
+/// The check that a column always holds something.
+pub(super) fn full(column: &str) -> String {
+    fit(&format!("enfold_full_{column}"))
+}
+
 /// As it is, or cut with a checksum of the whole.
 fn fit(name: &str) -> String {
     if name.len() <= LONGEST {

@@ -1,11 +1,13 @@
 //! Each schema step as SQL: what `plan --print-sql` prints, and what [`super`] runs.
 
 use enfold::Result;
+use enfold::policy::Member;
 
-use super::{dropped, names};
+use super::{dropped, names, shadow};
 use crate::database::{IndexKind, SchemaStep};
 use crate::model::{Storage, TableName};
 use crate::postgres::form::{Look, key_ids};
+use crate::postgres::held;
 use crate::postgres::store::schema;
 use crate::postgres::{ident, literal, qualified};
 
@@ -43,7 +45,7 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
             statements
         }
         SchemaStep::RestorePlainIndexes { table, .. } => vec![dropped::listing(table)],
-        SchemaStep::GuardBinding { table, bound, sealed } => guard(table, bound, sealed),
+        SchemaStep::GuardBinding { table, bound, sealed, members } => guard(table, bound, sealed, members),
         SchemaStep::DropBindingGuard { table } => vec![
             format!("DROP TRIGGER IF EXISTS {} ON {}", names::GUARD, qualified(table)),
             format!("DROP TRIGGER IF EXISTS {} ON {}", names::GUARD_AFTER, qualified(table)),
@@ -57,11 +59,27 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
                 format!("COMMENT ON CONSTRAINT {name} ON {} IS {}", qualified(table), literal(&mark(*storage, ids))),
             ]
         }
+        SchemaStep::AddMemberCheck { table, column, member, key_ids: ids } => {
+            let name = ident(&names::check(column));
+            let value = held::unaliased(&ident(&member.column), &held::path(&member.path));
+            let condition = format!("{value} IS NULL OR {}", Look::Jsonb.is_envelope(&value, &key_ids(ids)?));
+            vec![
+                format!("ALTER TABLE {} ADD CONSTRAINT {name} CHECK ({condition}) NOT VALID", qualified(table)),
+                format!(
+                    "COMMENT ON CONSTRAINT {name} ON {} IS {}",
+                    qualified(table),
+                    literal(&member_mark(member, ids))
+                ),
+            ]
+        }
         SchemaStep::ValidateFormCheck { table, column } => {
             vec![format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", qualified(table), ident(&names::check(column)))]
         }
         SchemaStep::DropFormCheck { table, column } => {
             vec![format!("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}", qualified(table), ident(&names::check(column)))]
+        }
+        SchemaStep::Shadow { table, column, shadow: held, change } => {
+            shadow::parts(table, column, held, change).into_iter().flatten().collect()
         }
         SchemaStep::Rewrite { table } => vec![format!("VACUUM (FULL, ANALYZE) {}", qualified(table))],
     })
@@ -77,9 +95,16 @@ pub(super) fn mark(storage: Storage, ids: &[String]) -> String {
     )
 }
 
+/// The same for a member.
+pub(super) fn member_mark(member: &Member, ids: &[String]) -> String {
+    format!("{} at {:?} of {}", mark(Storage::Json, ids), member.path, member.column)
+}
+
 /// By which a guard that is there is known to be the one that is wanted.
-pub(super) fn guard_mark(bound: &[String], sealed: &[String]) -> String {
-    format!("Enfold: envelopes in {sealed:?} are bound to {bound:?}")
+pub(super) fn guard_mark(bound: &[String], sealed: &[String], members: &[Member]) -> String {
+    let members: Vec<String> =
+        members.iter().map(|member| format!(" and {:?} of {}", member.path, member.column)).collect();
+    format!("Enfold: envelopes in {sealed:?}{} are bound to {bound:?}", members.concat())
 }
 
 pub(super) fn build_index(
@@ -115,7 +140,7 @@ fn form(column: &str, storage: Storage, ids: &[String], base: Option<&str>) -> R
 /// A trigger before and one after the update: the first sees rows that move to another partition, the second what
 /// later triggers made of the row. Values are compared as their exact text, for a type's own equality may hide a
 /// change. The condition costs no call as long as no bound column changes.
-fn guard(table: &TableName, bound: &[String], sealed: &[String]) -> Vec<String> {
+fn guard(table: &TableName, bound: &[String], sealed: &[String], members: &[Member]) -> Vec<String> {
     let changed: Vec<String> = bound.iter().map(|column| differs(column)).collect();
     let function = format!("enfold.{}", ident(&names::guard_function(table)));
     let trigger = |name: &str, when: &str| {
@@ -126,14 +151,14 @@ fn guard(table: &TableName, bound: &[String], sealed: &[String]) -> Vec<String> 
         )
     };
     let comment = |name: &str| {
-        format!("COMMENT ON TRIGGER {name} ON {} IS {}", qualified(table), literal(&guard_mark(bound, sealed)))
+        format!("COMMENT ON TRIGGER {name} ON {} IS {}", qualified(table), literal(&guard_mark(bound, sealed, members)))
     };
     vec![
         schema::MAKE_SCHEMA.to_owned(),
         format!(
             "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql \
              SET search_path = pg_catalog SET bytea_output = hex AS $enfold${}$enfold$",
-            guard_body(bound, sealed)
+            guard_body(bound, sealed, members)
         ),
         trigger(names::GUARD, "BEFORE"),
         trigger(names::GUARD_AFTER, "AFTER"),
@@ -144,10 +169,14 @@ fn guard(table: &TableName, bound: &[String], sealed: &[String]) -> Vec<String> 
 }
 
 /// The function's text, which Postgres keeps as it is.
-pub(super) fn guard_body(bound: &[String], sealed: &[String]) -> String {
-    let stays: Vec<String> = sealed
+pub(super) fn guard_body(bound: &[String], sealed: &[String], members: &[Member]) -> String {
+    let columns = sealed.iter().map(|column| [format!("OLD.{}", ident(column)), format!("NEW.{}", ident(column))]);
+    let members = members
         .iter()
-        .map(|column| format!("({} AND NOT ({}))", sealed_form(&format!("OLD.{}", ident(column))), differs(column)))
+        .map(|member| ["OLD", "NEW"].map(|row| held::member(row, &ident(&member.column), &held::path(&member.path))));
+    let stays: Vec<String> = columns
+        .chain(members)
+        .map(|[old, new]| format!("({} AND NOT ({}))", sealed_form(&old), differ(&old, &new)))
         .collect();
     let message = literal(&format!(
         "enfold: {} cannot change while the row's envelopes stay, which are bound to it; seal the values again in the same statement",
@@ -160,9 +189,13 @@ pub(super) fn guard_body(bound: &[String], sealed: &[String]) -> String {
     )
 }
 
-fn differs(column: &str) -> String {
+pub(super) fn differs(column: &str) -> String {
     let name = ident(column);
-    format!("OLD.{name}::text COLLATE \"C\" IS DISTINCT FROM NEW.{name}::text")
+    differ(&format!("OLD.{name}"), &format!("NEW.{name}"))
+}
+
+fn differ(old: &str, new: &str) -> String {
+    format!("{old}::text COLLATE \"C\" IS DISTINCT FROM {new}::text")
 }
 
 /// Whether a value of any type has the beginning of an envelope: the text form, the binary form as hexadecimal text, a

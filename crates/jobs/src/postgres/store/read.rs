@@ -14,9 +14,10 @@ use tokio_postgres::types::Type;
 use super::statement::FREE;
 use super::wire::{Raw, Tid, Xid};
 use crate::model::Target;
+use crate::postgres::held::Held;
 use crate::postgres::shape::{PartType, Shape};
 use crate::postgres::{Param, Postgres, Purpose, Tx, ident};
-use crate::store::{BATCH_BYTES, Batch, Lease, Row, RowVersion};
+use crate::store::{BATCH_BYTES, Batch, Lease, Origin, Row, RowVersion};
 
 pub(super) async fn range(db: &Postgres, lease: &Lease, target: &Target, cursor: u64, limit: u32) -> Result<Batch> {
     let shape = db.shape(target).await?;
@@ -27,7 +28,8 @@ pub(super) async fn range(db: &Postgres, lease: &Lease, target: &Target, cursor:
         "SELECT {} FROM ONLY {relation} t WHERE t.ctid >= $1 AND t.ctid < $2 LIMIT $3",
         list.text(Large::Apart)
     );
-    let (tx, preamble) = db.not_begun(Purpose::Read).await?;
+    let (tx, mut preamble) = db.not_begun(Purpose::Read).await?;
+    preamble.push_str(shape.settings());
     let (start, end) = (Tid::at(cursor.max(lease.range.from)), Tid::at(lease.range.to));
     let most = i64::from(limit.max(1));
     let params: [Param<'_>; 3] = [(&start, Type::TID), (&end, Type::TID), (&most, Type::INT8)];
@@ -77,7 +79,9 @@ pub(super) async fn again(db: &Postgres, lease: &Lease, target: &Target, lost: &
     let doing = format!("cannot read rows of `{}` again", target.policy_table);
     let relation = &lease.range.relation;
     let places: Vec<Tid> = lost.iter().map(place_of).collect::<Result<_>>()?;
-    let tx = db.begin(Purpose::Read).await?;
+    let (tx, mut preamble) = db.not_begun(Purpose::Read).await?;
+    preamble.push_str(shape.settings());
+    tx.batch(&doing, &preamble).await?;
     let mut latest = current(&tx, &doing, relation, &places).await?;
     latest.sort_unstable_by_key(|(_, place)| *place);
     latest.dedup_by_key(|(_, place)| *place);
@@ -145,7 +149,7 @@ enum Large {
 }
 
 /// Positions in the answer: ctid, xmin, whether somebody has or had it, whether large cells were left out, then label,
-/// tenant, key, cells, indexes.
+/// tenant, key, cells, indexes, and where cells with a shadow were read.
 const HELD: usize = 2;
 const LARGE: usize = 3;
 const FIRST: usize = 4;
@@ -178,8 +182,7 @@ impl<'a> SelectList<'a> {
 
     fn text(&self, large: Large) -> String {
         let column = |name: &str| format!("t.{}", ident(name));
-        let tests: Vec<String> =
-            self.target.columns.iter().zip(&self.shape.columns).map(|(c, base)| base.large(&column(&c.name))).collect();
+        let tests: Vec<String> = self.shape.columns.iter().map(Held::large).collect();
         let mut list = vec!["t.ctid".to_owned(), "t.xmin".to_owned(), format!("NOT ({FREE})")];
         list.push(match large {
             Large::Apart if !tests.is_empty() => format!("coalesce({}, false)", tests.join(" OR ")),
@@ -188,14 +191,14 @@ impl<'a> SelectList<'a> {
         list.extend(self.label.iter().map(|key| format!("{}::text", column(key))));
         list.extend(self.target.tenant.iter().zip(&self.shape.tenant).map(|(name, part)| part.read(&column(name))));
         list.extend(self.target.row_key.iter().zip(&self.shape.row_key).map(|(name, part)| part.read(&column(name))));
-        for ((cell, base), test) in self.target.columns.iter().zip(&self.shape.columns).zip(&tests) {
-            let stored = base.stored(&column(&cell.name));
-            list.push(match large {
-                Large::Apart => format!("CASE WHEN {test} THEN NULL ELSE {stored} END"),
-                Large::Within => stored,
-            });
-        }
+        let unless_large = |test: &str, read: String| match large {
+            Large::Apart => format!("CASE WHEN {test} THEN NULL ELSE {read} END"),
+            Large::Within => read,
+        };
+        let held = || self.shape.columns.iter().zip(&tests);
+        list.extend(held().map(|(held, test)| unless_large(test, held.stored())));
         list.extend(self.target.indexes.iter().map(|index| format!("{}::bytea", column(&index.column))));
+        list.extend(held().filter_map(|(held, test)| Some(unless_large(test, held.origin()?))));
         list.join(", ")
     }
 
@@ -226,6 +229,13 @@ impl<'a> SelectList<'a> {
         let mut bytes = || answer.get::<_, Option<Raw<'_>>>(next()).map(|raw| raw.0.to_vec());
         let cells = self.target.columns.iter().map(|_| bytes()).collect();
         let indexed = self.target.indexes.iter().map(|_| bytes()).collect();
+        let mut origins = Vec::new();
+        if self.shape.columns.iter().any(|held| held.source.is_some()) {
+            origins.extend(self.shape.columns.iter().map(|held| match &held.source {
+                None => Origin::Holder,
+                Some(_) => origin(answer.get(next())),
+            }));
+        }
         Ok(Row {
             version: RowVersion::Tuple {
                 file,
@@ -235,6 +245,7 @@ impl<'a> SelectList<'a> {
                 held: answer.get(HELD),
             },
             label,
+            origins,
             cells,
             indexed,
             tenant,
@@ -253,6 +264,16 @@ impl<'a> SelectList<'a> {
             PartType::Uuid => OwnedPart::Uuid(bytes.try_into().map_err(|_| unreadable())?),
             PartType::Int | PartType::Bytes => OwnedPart::Bytes(bytes.to_vec()),
         }))
+    }
+}
+
+/// As [`Held::origin`] numbers them; NULL where the cells were left out, with the row to be read again.
+fn origin(number: Option<i32>) -> Origin {
+    match number {
+        None | Some(0) => Origin::Holder,
+        Some(1) => Origin::Source,
+        Some(2) => Origin::Both,
+        Some(_) => Origin::Inexact,
     }
 }
 

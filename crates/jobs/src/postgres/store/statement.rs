@@ -19,22 +19,37 @@
 //! updated was swallowed by a trigger. Values go as parameters only when they are envelopes: parameters end in the
 //! server's log.
 
+use std::collections::BTreeSet;
+
 use enfold_core::stored::{Form, Stored, detect};
 use postgres_types::{ToSql, Type};
 
 use super::wire::{Raw, Tid, Xid};
 use crate::model::Target;
+use crate::postgres::held::{self, Held};
 use crate::postgres::ident;
-use crate::postgres::shape::{Base, Shape};
+use crate::postgres::shape::{Base, PartType, Shape};
 use crate::store::{Cell, Change, RowVersion};
 
 /// One column that the batch sets in at least one row.
 struct Assigned<'a> {
+    /// Quoted.
     column: String,
     base: Base,
+    /// The column is the source of a shadow: what is sent is text, and what is stored is read from it.
+    source: Option<&'a held::Source>,
+    /// Only this member of the document in the column is set: a path as SQL.
+    path: Option<&'a str>,
     values: Vec<Option<Raw<'a>>>,
     /// Rows that keep what they have; empty when all are set.
     kept: Vec<bool>,
+}
+
+/// What a batch leaves alone.
+struct Guarded {
+    read: String,
+    /// Position of the assigned column that says of each row whether it is left alone; `None` where all rows are.
+    kept: Option<usize>,
 }
 
 /// A batch in the order in which it is sent: that of the tuples' places.
@@ -44,7 +59,7 @@ pub(super) struct Sent<'a> {
     assigned: Vec<Assigned<'a>>,
     /// Protected, tenant and bound columns that the batch leaves alone, as the database compares them: a trigger must
     /// not change them either.
-    guarded: Vec<String>,
+    guarded: Vec<Guarded>,
     pub(super) plaintext: bool,
 }
 
@@ -65,31 +80,35 @@ pub(super) enum Way {
 
 pub(super) const COPIED: &str = "pg_temp.enfold_batch";
 
+/// A column of it: see [`Sent::try_texts`].
+pub(super) const READABLE: &str = "readable";
+
 /// Nobody has locked the row or begun to change it since it was written.
 pub(super) const FREE: &str = "t.xmax = '0'::pg_catalog.xid";
 
 impl<'a> Sent<'a> {
-    pub(super) fn new(target: &Target, shape: &Shape, changes: &[&'a Change]) -> Self {
+    pub(super) fn new(target: &Target, shape: &'a Shape, changes: &[&'a Change]) -> Self {
         let mut assigned = Vec::new();
         let mut guarded = Vec::new();
-        for (at, column) in target.columns.iter().enumerate() {
-            let base = shape.columns[at];
-            match Assigned::new(&column.name, base, changes.iter().map(|c| &c.cells[at])) {
-                Some(column) => {
-                    if !column.kept.is_empty() {
-                        guarded.push(base.stored(&format!("t.{}", column.column)));
-                    }
-                    assigned.push(column);
+        for (at, held) in shape.columns.iter().enumerate() {
+            let columns = Assigned::held(held, changes.iter().map(|c| &c.cells[at]));
+            match columns.first() {
+                None => guarded.push(Guarded { read: held.stored(), kept: None }),
+                Some(column) if !column.kept.is_empty() => {
+                    guarded.push(Guarded { read: held.stored(), kept: Some(assigned.len()) });
                 }
-                None => guarded.push(base.stored(&format!("t.{}", ident(&column.name)))),
+                Some(_) => {}
             }
+            assigned.extend(columns);
         }
-        let plaintext = assigned.iter().zip(&target.columns).any(|(column, _)| column.holds_plaintext());
+        let plaintext = assigned.iter().any(Assigned::holds_plaintext);
         for (at, index) in target.indexes.iter().enumerate() {
-            assigned.extend(Assigned::new(&index.column, Base::Bytea, changes.iter().map(|c| &c.indexed[at])));
+            let cells = changes.iter().map(|c| &c.indexed[at]);
+            assigned.extend(Assigned::new(ident(&index.column), Base::Bytea, cells, |_| true));
         }
         let bound = target.tenant.iter().zip(&shape.tenant).chain(target.row_key.iter().zip(&shape.row_key));
-        guarded.extend(bound.map(|(name, part)| part.read(&format!("t.{}", ident(name)))));
+        let read = |(name, part): (&String, &PartType)| part.read(&format!("t.{}", ident(name)));
+        guarded.extend(bound.map(|bound| Guarded { read: read(bound), kept: None }));
         if !shape.triggers_before {
             guarded.clear();
         }
@@ -107,7 +126,7 @@ impl<'a> Sent<'a> {
         let names: Vec<&str> = fields.iter().map(|(name, _, _)| name.as_str()).collect();
         // What is sent, under the alias that the form has for it.
         let from = |alias: &str| match source {
-            Source::Copied => format!("{COPIED} AS {alias}"),
+            Source::Copied => format!("(SELECT * FROM {COPIED} WHERE {READABLE}) AS {alias}"),
             Source::Parameters => {
                 let arrays: Vec<String> =
                     fields.iter().enumerate().map(|(at, (_, kind, _))| format!("${}::{kind}[]", at + 1)).collect();
@@ -115,11 +134,15 @@ impl<'a> Sent<'a> {
             }
         };
         let unchanged = shape.unwritten.iter().map(|column| format!("{0} = t.{0}", ident(column)));
+        let whole = self.assigned.iter().enumerate().filter(|(_, column)| column.path.is_none());
         let set: Vec<String> =
-            self.assigned.iter().enumerate().map(|(at, column)| column.set(at)).chain(unchanged).collect();
+            whole.map(|(at, column)| column.set(at)).chain(self.documents()).chain(unchanged).collect();
         let set = set.join(", ");
         let mut same: Vec<String> = self.assigned.iter().enumerate().map(|(at, column)| column.same(at)).collect();
-        same.extend(self.guarded.iter().enumerate().map(|(at, read)| format!("({read} IS NOT DISTINCT FROM l.o{at})")));
+        same.extend(self.guarded.iter().enumerate().map(|(at, guarded)| {
+            let unless = guarded.kept.map_or(String::new(), |column| format!("NOT l.k{column} OR "));
+            format!("({unless}{} IS NOT DISTINCT FROM l.o{at})", guarded.read)
+        }));
         let same = same.join(" AND ");
         if way == Way::AtOnce {
             return format!(
@@ -129,7 +152,7 @@ impl<'a> Sent<'a> {
             );
         }
         let carried = names[2..].iter().map(|name| format!("v.{name}"));
-        let old = self.guarded.iter().enumerate().map(|(at, read)| format!("{read} AS o{at}"));
+        let old = self.guarded.iter().enumerate().map(|(at, guarded)| format!("{} AS o{at}", guarded.read));
         let carried: Vec<String> =
             ["t.ctid AS tid".to_owned(), "v.ord".to_owned()].into_iter().chain(carried).chain(old).collect();
         format!(
@@ -143,6 +166,31 @@ impl<'a> Sent<'a> {
             carried = carried.join(", "),
             lock = shape.lock,
         )
+    }
+
+    /// Documents of which members are set: all members of a column in one assignment.
+    fn documents(&self) -> Vec<String> {
+        let members = || self.assigned.iter().enumerate().filter_map(|(at, column)| Some((at, column, column.path?)));
+        let columns: BTreeSet<&String> = members().map(|(_, column, _)| &column.column).collect();
+        let document = |name: &String| {
+            let mut document = format!("t.{name}");
+            let mut all_kept = Vec::new();
+            for (at, column, path) in members().filter(|(_, column, _)| column.column == *name) {
+                // An empty path changes nothing, whatever stands in the way of the right one.
+                let path = match column.kept.is_empty() {
+                    true => path.to_owned(),
+                    false => format!("CASE WHEN l.k{at} THEN ARRAY[]::pg_catalog.text[] ELSE {path} END"),
+                };
+                all_kept.push(if column.kept.is_empty() { "false".to_owned() } else { format!("l.k{at}") });
+                // NULL would make NULL of the document.
+                let value =
+                    format!("coalesce({}, 'null'::pg_catalog.jsonb)", column.base.assigned(&format!("l.c{at}")));
+                document = format!("pg_catalog.jsonb_set({document}, {path}, {value}, false)");
+            }
+            // Of a scalar no member can be set, and no member is there to be set.
+            format!("{name} = CASE WHEN {} THEN t.{name} ELSE {document} END", all_kept.join(" AND "))
+        };
+        columns.into_iter().map(document).collect()
     }
 
     pub(super) fn params(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
@@ -160,7 +208,30 @@ impl<'a> Sent<'a> {
     /// The temporary table for [`Source::Copied`].
     pub(super) fn table(&self) -> String {
         let columns: Vec<String> = self.fields().iter().map(|(name, kind, _)| format!("{name} {kind}")).collect();
-        format!("CREATE TEMPORARY TABLE enfold_batch (ord bigint, {}) ON COMMIT DROP", columns.join(", "))
+        format!(
+            "CREATE TEMPORARY TABLE enfold_batch (ord bigint, {}, {READABLE} bool NOT NULL DEFAULT true) ON COMMIT DROP",
+            columns.join(", ")
+        )
+    }
+
+    /// Fills it.
+    pub(super) fn copy(&self) -> String {
+        let names: Vec<String> = self.fields().into_iter().map(|(name, ..)| name).collect();
+        format!("COPY {COPIED} (ord, {}) FROM STDIN BINARY", names.join(", "))
+    }
+
+    /// Marks the rows of which a text is no value of the type that it goes to; `None` where all goes as text. The update
+    /// would say so in the server's log, with the text in it. An error that plpgsql catches is not logged.
+    pub(super) fn try_texts(&self) -> Option<String> {
+        let reads: Vec<String> = self.assigned.iter().enumerate().filter_map(|(at, column)| column.read(at)).collect();
+        (!reads.is_empty()).then(|| {
+            format!(
+                "DO $enfold$ DECLARE sent record; BEGIN FOR sent IN SELECT * FROM {COPIED} LOOP BEGIN {} \
+                 EXCEPTION WHEN data_exception OR program_limit_exceeded THEN \
+                 UPDATE {COPIED} SET {READABLE} = false WHERE ord = sent.ord; END; END LOOP; END $enfold$",
+                reads.concat()
+            )
+        })
     }
 
     pub(super) fn copy_types(&self) -> Vec<Type> {
@@ -199,23 +270,44 @@ impl<'a> Sent<'a> {
 }
 
 impl<'a> Assigned<'a> {
-    fn new(name: &str, base: Base, cells: impl Iterator<Item = &'a Cell> + Clone) -> Option<Self> {
+    /// The column that holds the envelopes, and the source of a shadow beside it: of the two one gets the value, by its
+    /// form, and the other is emptied. Nothing where every row keeps what it has.
+    fn held(held: &'a Held, cells: impl Iterator<Item = &'a Cell> + Clone) -> Vec<Self> {
+        let Some(source) = &held.source else {
+            let column = Self::new(held.holder.clone(), held.base, cells, |_| true);
+            return column.map(|column| Self { path: held.path.as_deref(), ..column }).into_iter().collect();
+        };
+        let is_sealed = |bytes: &[u8]| matches!(detect(form(held.base), bytes), Stored::Envelope(_));
+        let holder = Self::new(held.holder.clone(), held.base, cells.clone(), is_sealed);
+        let source_column = Self::new(source.column.clone(), Base::Text, cells, |bytes| !is_sealed(bytes));
+        let source_column = source_column.map(|column| Self { source: Some(source), ..column });
+        holder.into_iter().chain(source_column).collect()
+    }
+
+    /// `takes`: whether a value goes into this column; otherwise it gets NULL.
+    fn new(
+        column: String,
+        base: Base,
+        cells: impl Iterator<Item = &'a Cell> + Clone,
+        takes: impl Fn(&[u8]) -> bool,
+    ) -> Option<Self> {
         let kept: Vec<bool> = cells.clone().map(|cell| matches!(cell, Cell::Keep)).collect();
         if kept.iter().all(|kept| *kept) {
             return None;
         }
         let values = cells
             .map(|cell| match cell {
-                Cell::Set(Some(bytes)) => Some(Raw(bytes)),
+                Cell::Set(Some(bytes)) => Some(Raw(bytes)).filter(|_| takes(bytes)),
                 Cell::Set(None) | Cell::Keep => None,
             })
             .collect();
         let kept = if kept.contains(&true) { kept } else { Vec::new() };
-        Some(Self { column: ident(name), base, values, kept })
+        Some(Self { column, base, source: None, path: None, values, kept })
     }
 
     fn set(&self, at: usize) -> String {
-        let value = self.base.assigned(&format!("l.c{at}"));
+        let sent = format!("l.c{at}");
+        let value = self.source.map_or_else(|| self.base.assigned(&sent), |source| source.read(&sent));
         if self.kept.is_empty() {
             format!("{} = {value}", self.column)
         } else {
@@ -223,18 +315,39 @@ impl<'a> Assigned<'a> {
         }
     }
 
+    /// Has plpgsql read what is sent in a row, where it is read at all.
+    fn read(&self, at: usize) -> Option<String> {
+        let sent = format!("sent.c{at}");
+        let read = match (self.source, self.base) {
+            (Some(source), _) => source.read(&sent),
+            (None, Base::Json | Base::Jsonb) => self.base.assigned(&sent),
+            (None, Base::Text | Base::Bytea) => return None,
+        };
+        Some(format!("PERFORM {read}; "))
+    }
+
     fn same(&self, at: usize) -> String {
-        let same = self.base.same(&format!("t.{}", self.column), &format!("l.c{at}"));
+        let whole = || format!("t.{}", self.column);
+        let column = self.path.map_or_else(whole, |path| held::member("t", &self.column, path));
+        let sent = format!("l.c{at}");
+        let same = match self.source {
+            None => self.base.same(&column, &sent),
+            Some(source) => source.same(&sent),
+        };
         if self.kept.is_empty() { format!("({same})") } else { format!("(l.k{at} OR {same})") }
     }
 
     fn holds_plaintext(&self) -> bool {
-        let form = match self.base {
-            Base::Text => Form::Text,
-            Base::Bytea => Form::Bytes,
-            Base::Json | Base::Jsonb => Form::Json,
-        };
+        let form = form(self.base);
         self.values.iter().flatten().any(|value| !matches!(detect(form, value.0), Stored::Envelope(_)))
+    }
+}
+
+fn form(base: Base) -> Form {
+    match base {
+        Base::Text => Form::Text,
+        Base::Bytea => Form::Bytes,
+        Base::Json | Base::Jsonb => Form::Json,
     }
 }
 

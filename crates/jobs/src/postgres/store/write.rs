@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 use super::jobs::signed;
 use super::lease::{pass_and_chunk, prove};
 use super::read::{SelectList, file_of, place_of};
-use super::statement::{COPIED, Sent, Source, Way};
+use super::statement::{COPIED, READABLE, Sent, Source, Way};
 use super::wire::Tid;
 use crate::model::Target;
 use crate::postgres::shape::{Base, Shape};
@@ -38,7 +38,8 @@ pub(super) async fn batch(
     // on the rows, so from then on they are locked first.
     let mut traces = Traces::AsRead;
     loop {
-        let (tx, preamble) = db.not_begun(Purpose::Write).await?;
+        let (tx, mut preamble) = db.not_begun(Purpose::Write).await?;
+        preamble.push_str(shape.settings());
         let batch: Vec<&Change> = open.iter().map(|at| &changes[*at]).collect();
         let rejected = match job.attempt(&tx, &preamble, &batch, traces).await {
             Ok(fates) => {
@@ -87,6 +88,7 @@ enum Fate {
     Altered,
     Swallowed,
     Rewritten,
+    Unreadable,
 }
 
 enum Fault {
@@ -125,7 +127,7 @@ struct Part<'a> {
     sent: Sent<'a>,
 }
 
-impl Job<'_> {
+impl<'j> Job<'j> {
     /// Begins, proves the lease and writes all rows, in a transaction that the caller ends.
     async fn attempt(&self, tx: &Tx, preamble: &str, batch: &[&Change], traces: Traces) -> Result<Vec<Fate>, Fault> {
         let begun = tx.batch("cannot begin to write rows", preamble);
@@ -149,7 +151,10 @@ impl Job<'_> {
     }
 
     /// What is to be sent, in one part or in two: see [`Way`].
-    fn sent<'b>(&self, batch: &[&'b Change], traces: Traces) -> Vec<Part<'b>> {
+    fn sent<'b>(&self, batch: &[&'b Change], traces: Traces) -> Vec<Part<'b>>
+    where
+        'j: 'b,
+    {
         let all_first = self.shape.triggers_before || traces == Traces::OfOurs;
         let held = |change: &Change| matches!(change.version, RowVersion::Tuple { held: true, .. });
         let (first, at_once) = (0..batch.len()).partition::<Vec<_>, _>(|at| all_first || held(batch[*at]));
@@ -194,13 +199,18 @@ impl Job<'_> {
         if source == Source::Copied {
             tx.batch(&doing(), &sent.table()).await?;
             copy(tx, sent).await.map_err(|e| Fault::Other(tx.fail(&doing(), &e)))?;
+            if let Some(tries) = sent.try_texts() {
+                tx.batch(&doing(), &tries).await?;
+            }
         }
         let params = if source == Source::Copied { Vec::new() } else { sent.params() };
         // The update holds the table against a rewrite, so the file is what it was when the rows were found.
         let (answer, file) = join(tx.client().query_typed(&sql, &params), file_of(tx, relation)).await;
         let rows = answer.map_err(|error| fault(doing(), &error))?;
         let file = file?;
+        let mut unreadable = Vec::new();
         if source == Source::Copied {
+            unreadable = tx.query(&doing(), &format!("SELECT ord FROM {COPIED} WHERE NOT {READABLE}"), &[]).await?;
             // The isolation of a bad row copies again in the same transaction.
             tx.batch(&doing(), &format!("DROP TABLE {COPIED}")).await?;
         }
@@ -219,6 +229,10 @@ impl Job<'_> {
                     places.push((at, row.get(2)));
                 }
             }
+        }
+        for row in &unreadable {
+            let at = usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
+            fates.get_mut(at).into_iter().for_each(|fate| *fate = Fate::Unreadable);
         }
         let moved = |change: &Change| !matches!(change.version, RowVersion::Tuple { file: read, .. } if read == file);
         if batch.iter().any(|change| moved(change)) {
@@ -253,8 +267,10 @@ impl Job<'_> {
 
     /// The rows that fail by themselves, found by halving in a transaction that is rolled back whatever it finds.
     async fn isolate(&self, batch: &[&Change]) -> Result<Vec<(usize, String)>> {
-        let tx = self.db.begin(Purpose::Write).await?;
+        let (tx, mut preamble) = self.db.not_begun(Purpose::Write).await?;
+        preamble.push_str(self.shape.settings());
         let doing = format!("cannot find the row of `{}` that cannot be written", self.target.policy_table);
+        tx.batch(&doing, &preamble).await?;
         let mut bad = Vec::new();
         let mut todo = Vec::new();
         todo.push(0..batch.len());
@@ -285,7 +301,7 @@ impl Job<'_> {
 }
 
 async fn copy(tx: &Tx, sent: &Sent<'_>) -> Result<(), tokio_postgres::Error> {
-    let sink = tx.client().copy_in(&format!("COPY {COPIED} FROM STDIN BINARY")).await?;
+    let sink = tx.client().copy_in(&sent.copy()).await?;
     let mut writer = std::pin::pin!(BinaryCopyInWriter::new(sink, &sent.copy_types()));
     for at in 0..sent.len() {
         let ord = i64::try_from(at + 1).unwrap_or(i64::MAX);
@@ -339,6 +355,7 @@ fn bad_rows(fates: &[Fate]) -> Vec<(usize, String)> {
         Fate::Written | Fate::Lost => None,
         Fate::Altered => Some("a trigger altered the row as it was written; what was stored is not what was sent"),
         Fate::Swallowed => Some("a trigger or rule did not let the row be written"),
+        Fate::Unreadable => Some("what was sealed is no value of the column's type"),
         Fate::Rewritten => Some("a trigger changed the row again after it was written"),
     };
     fates.iter().enumerate().filter_map(|(at, fate)| Some((at, reason(fate)?.to_owned()))).collect()
@@ -355,7 +372,7 @@ fn holds(row: &Row, change: &Change, shape: &Shape) -> bool {
         }),
         Cell::Set(_) => false,
     };
-    let cells = row.cells.iter().zip(&change.cells).zip(&shape.columns).all(|((s, c), base)| same(s, c, *base));
+    let cells = row.cells.iter().zip(&change.cells).zip(&shape.columns).all(|((s, c), held)| same(s, c, held.base));
     cells && row.indexed.iter().zip(&change.indexed).all(|(s, c)| same(s, c, Base::Bytea))
 }
 

@@ -24,7 +24,13 @@ impl Findings<'_> {
     pub(super) fn columns(&mut self) -> Result<Vec<ColumnFacts>> {
         let policy = self.policy;
         let mut facts = Vec::new();
-        for name in policy.columns.keys() {
+        for (name, column_policy) in &policy.columns {
+            if column_policy.member.is_some() {
+                let says = format!("`{name}` is a member of a JSON column, which SQLite keeps as text");
+                self.refusals.push(Word::JsonPath.about(name, says));
+                facts.push(member_facts(name));
+                continue;
+            }
             match self.shape.column(name) {
                 Some(column) => {
                     let column = column.clone();
@@ -60,6 +66,9 @@ impl Findings<'_> {
             _ => self.classes(name)?,
         };
         let storage = storage(column, &classes);
+        if self.policy.columns.get(name).is_some_and(|policy| policy.shadow.is_some()) {
+            self.refusals.push(Word::ShadowDialect.about(name, format!("`{name}` has a shadow in the policy")));
+        }
         if column.generated {
             self.refusals.push(
                 Word::GeneratedItself
@@ -88,13 +97,21 @@ impl Findings<'_> {
             widen: false,
             average_bytes: u32::try_from(classes.bytes / values.max(1)).unwrap_or(u32::MAX),
             census: Census::default(),
+            shadow: None,
         })
     }
 
     /// Counts all columns in one pass over the table.
     fn count(&self, facts: &mut [ColumnFacts]) -> Result<()> {
-        let column =
-            |c: &ColumnFacts| Some(TargetColumn { name: c.name.clone(), id: String::new(), storage: c.storage? });
+        let column = |c: &ColumnFacts| {
+            Some(TargetColumn {
+                name: c.name.clone(),
+                id: String::new(),
+                storage: c.storage?,
+                shadow: None,
+                member: None,
+            })
+        };
         let target = Target {
             table: TableName { schema: String::new(), table: self.shape.name.clone() },
             policy_table: self.policy.name.clone(),
@@ -196,6 +213,18 @@ impl Findings<'_> {
             let columns: Vec<Option<String>> = serde_json::from_str(list).unwrap_or_default();
             columns.into_iter().collect::<Option<Vec<_>>>().is_some_and(|columns| covered(&columns))
         }))
+    }
+}
+
+fn member_facts(name: &str) -> ColumnFacts {
+    ColumnFacts {
+        name: name.to_owned(),
+        sql_type: "a member of a JSON column".to_owned(),
+        storage: None,
+        widen: false,
+        average_bytes: 0,
+        census: Census::default(),
+        shadow: None,
     }
 }
 

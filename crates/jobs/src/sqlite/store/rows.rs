@@ -96,6 +96,7 @@ impl Reader {
         Ok(Row {
             version: RowVersion::Digest { rowid, digest: digest.finish() },
             label,
+            origins: Vec::new(),
             cells,
             indexed,
             tenant,

@@ -36,7 +36,13 @@ fn fixture_with(schema: &str, settings: &str) -> Fixture {
     let target = Target {
         table: TableName { schema: String::new(), table: "t".to_owned() },
         policy_table: "t".to_owned(),
-        columns: vec![TargetColumn { name: "email".to_owned(), id: "c1".to_owned(), storage: Storage::Text }],
+        columns: vec![TargetColumn {
+            name: "email".to_owned(),
+            id: "c1".to_owned(),
+            storage: Storage::Text,
+            shadow: None,
+            member: None,
+        }],
         indexes: Vec::new(),
         tenant: Some("org".to_owned()),
         row_key: vec!["id".to_owned()],
@@ -221,7 +227,13 @@ async fn a_row_is_written_in_part_around_a_value_of_another_storage_class() {
         "CREATE TABLE t(id INTEGER PRIMARY KEY, org TEXT, email TEXT, note, both BLOB); \
          INSERT INTO t VALUES (1, 'a', 'ada@example.com', 42, x'01')",
     );
-    f.target.columns.push(TargetColumn { name: "note".to_owned(), id: "c2".to_owned(), storage: Storage::Text });
+    f.target.columns.push(TargetColumn {
+        name: "note".to_owned(),
+        id: "c2".to_owned(),
+        storage: Storage::Text,
+        shadow: None,
+        member: None,
+    });
     let over = vec![0, 1];
     f.target.indexes.push(TargetIndex { name: "both".to_owned(), column: "both".to_owned(), over, unique: false });
     let (lease, rows) = f.started().await;

@@ -32,6 +32,23 @@ async fn refusals(schema: &str, column: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn shadows_and_members_are_refused_and_hide_no_other_column() {
+    let f = fixture(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, born DATE, profile JSON); INSERT INTO t VALUES (1, 'x', '2000-01-01', '{}')",
+    );
+    let mut policy = policy(&["a", "born", "email"]);
+    policy.columns.get_mut("born").unwrap().shadow = Some("born_enf".to_owned());
+    let member = enfold::policy::Member { column: "profile".to_owned(), path: vec!["email".to_owned()] };
+    policy.columns.get_mut("email").unwrap().member = Some(member);
+    let facts = f.facts(&policy).await;
+    let wanted = [("shadow-dialect", Some("born")), ("typed-value", Some("born")), ("json-path", Some("email"))];
+    assert_eq!(words(&facts.refusals), wanted);
+    let storage: Vec<_> = facts.columns.iter().map(|c| (c.name.as_str(), c.storage.is_some())).collect();
+    assert_eq!(storage, [("a", true), ("born", false), ("email", false)]);
+    assert_eq!(facts.columns[0].census.plaintext, 1);
+}
+
+#[tokio::test]
 async fn columns_that_hold_text_blobs_or_json_are_taken() {
     let f = fixture(
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b VARCHAR(20) COLLATE NOCASE, c BLOB, d JSON, e, f CHAR(3));

@@ -50,7 +50,13 @@ fn table() -> TableName {
 
 /// A target over text columns of `t`.
 fn target(columns: &[&str]) -> Target {
-    let column = |c: &&str| TargetColumn { name: (*c).to_owned(), id: (*c).to_owned(), storage: Storage::Text };
+    let column = |c: &&str| TargetColumn {
+        name: (*c).to_owned(),
+        id: (*c).to_owned(),
+        storage: Storage::Text,
+        shadow: None,
+        member: None,
+    };
     Target {
         table: table(),
         policy_table: "t".to_owned(),
@@ -78,6 +84,8 @@ fn policy(columns: &[&str]) -> TablePolicy {
             lookalikes: Lookalikes::Refuse,
             reads: vec![],
             same_as: None,
+            shadow: None,
+            member: None,
             indexes: BTreeMap::new(),
         };
         ((*c).to_owned(), policy)

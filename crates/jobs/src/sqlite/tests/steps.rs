@@ -37,7 +37,7 @@ async fn every_step_may_be_run_twice_and_undone() {
             partitions: Vec::new(),
         },
         SchemaStep::DropPlainIndex { table: table(), index: "plain".to_owned(), kind: IndexKind::Plain },
-        SchemaStep::GuardBinding { table: table(), bound, sealed: vec![column.clone()] },
+        SchemaStep::GuardBinding { table: table(), bound, sealed: vec![column.clone()], members: Vec::new() },
         form_check(&["ab".repeat(16)]),
         SchemaStep::ValidateFormCheck { table: table(), column: column.clone() },
         SchemaStep::Rewrite { table: table() },
@@ -150,6 +150,7 @@ async fn bound_columns_change_only_together_with_what_is_sealed_for_them() {
         table: table(),
         bound: vec!["id".to_owned(), "org".to_owned()],
         sealed: vec!["email".to_owned()],
+        members: Vec::new(),
     };
     f.db.run(&step).await.unwrap();
     // Equal under NOCASE, yet another tenant to the envelope.
