@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use enfold_core::{DataKey, KeyId};
+use enfold_core::KeyId;
 use futures_util::stream::{self, StreamExt};
 use subtle::ConstantTimeEq;
 
@@ -70,7 +70,8 @@ impl KeyRing {
                 page.retain(|row| end.is_none_or(|end| row.id <= end));
                 let Some(last) = page.last().map(|row| row.id) else { break };
                 let going = self.rewrap_page(&aim, page, &mut so_far).await?;
-                after = Some(last);
+                // What failed with its service is not behind us.
+                after = if going { Some(last) } else { after };
                 if options.after.is_some() || options.renew {
                     so_far.at = after;
                 }
@@ -177,7 +178,7 @@ impl KeyRing {
         }
         for (item, key) in batch.iter_mut().zip(keys) {
             match key {
-                Ok(key) => item.key = Some(in_transit(&key)),
+                Ok(key) => item.key = Some(roots::material(&key)),
                 Err(error) => item.failed = Some(error),
             }
         }
@@ -306,10 +307,6 @@ fn walk(options: &RewrapOptions) -> Result<Vec<(Option<KeyId>, Option<KeyId>)>> 
     }
     let start = KeyId::random().map_err(|e| crate::core_error(e, "cannot choose where to begin"))?;
     Ok(vec![(Some(start), None), (None, Some(start))])
-}
-
-fn in_transit(key: &DataKey) -> KeyMaterial {
-    roots::material(key)
 }
 
 fn is_same(a: &KeyMaterial, b: &KeyMaterial) -> bool {
