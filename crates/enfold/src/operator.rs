@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use enfold_core::KeyId;
 
-use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
+use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose, Swap};
 use crate::events::{CallContext, Event, EventKind};
 use crate::handle::Enfold;
 use crate::keyring::{KeyRing, RowKey, ScopeId, View};
@@ -38,7 +38,7 @@ pub struct SignedCustomers {
 }
 
 /// A change of a state, with the rows that change with it.
-type Changed = (RingState, Vec<DataKeyRow>);
+type Changed = (RingState, Vec<Swap>);
 
 impl Operator {
     pub(crate) fn new(enfold: Enfold, key: Arc<OperatorKey>) -> Self {
@@ -78,7 +78,7 @@ impl Operator {
                     let column = ColumnState { id: seat.id.clone(), mode: *mode, reads: seat.may_need(*mode) };
                     state.columns.insert(seat.name.clone(), column);
                 }
-                Ok((state, Vec::new()))
+                Ok(state)
             })
             .await?;
         }
@@ -110,7 +110,7 @@ impl Operator {
                 }
                 signed.bare.extend(bare.iter().filter(|(of, _)| of == tag).map(|(_, id)| KeyRef(*id)));
             }
-            Ok((state, Vec::new()))
+            Ok(state)
         })
         .await?;
         let known = |tag: &String, id| view.state.customers.get(tag).is_some_and(|c| c.bare.contains(&KeyRef(id)));
@@ -154,11 +154,7 @@ impl Operator {
 
     async fn set_disabled(&self, ring: &str, ids: &[KeyId], disabled: bool, context: &CallContext) -> Result<()> {
         let ring = self.enfold.ring(ring)?;
-        let rows = ring.catalog.keys_named(ring.id(), ids).await?;
-        if let Some(id) = ids.iter().find(|id| rows.iter().all(|row| row.id != **id)) {
-            return Err(Error::new(Code::KeyNotFound, format!("there is no data key `{id}` in ring `{}`", ring.name)));
-        }
-        self.change(ring, |view| {
+        self.change_keys(ring, ids, |view, rows| {
             let mut state = view.state.clone();
             for id in ids {
                 if disabled {
@@ -200,26 +196,58 @@ impl Operator {
         ring.look().await
     }
 
-    pub(crate) async fn change(&self, ring: &Arc<KeyRing>, change: impl Fn(&View) -> Result<Changed>) -> Result<()> {
-        let changed = |view: &View| Ok(Some(change(view)?).filter(|(state, _)| *state != view.state));
-        self.publish(ring, changed).await
+    pub(crate) async fn change(&self, ring: &Arc<KeyRing>, change: impl Fn(&View) -> Result<RingState>) -> Result<()> {
+        self.change_keys(ring, &[], |view, _| Ok((change(view)?, Vec::new()))).await
+    }
+
+    /// As [`Self::change`], with the rows of data keys, which are read again whenever somebody else was quicker.
+    pub(crate) async fn change_keys(
+        &self,
+        ring: &Arc<KeyRing>,
+        ids: &[KeyId],
+        change: impl Fn(&View, &[DataKeyRow]) -> Result<Changed>,
+    ) -> Result<()> {
+        let next =
+            |view: &View, rows: &[DataKeyRow]| Ok(Some(change(view, rows)?).filter(|(state, _)| *state != view.state));
+        self.publish(ring, ids, next).await
     }
 
     /// Nothing is published where there is no state to publish.
-    async fn publish(&self, ring: &Arc<KeyRing>, next: impl Fn(&View) -> Result<Option<Changed>>) -> Result<()> {
+    async fn publish(
+        &self,
+        ring: &Arc<KeyRing>,
+        ids: &[KeyId],
+        next: impl Fn(&View, &[DataKeyRow]) -> Result<Option<Changed>>,
+    ) -> Result<()> {
         for _ in 0..TRIES {
             ring.look().await?;
             let view = ring.view().await?;
-            let Some((mut state, rows)) = next(&view)? else { return Ok(()) };
+            let mut rows = Vec::with_capacity(ids.len());
+            for some in ids.chunks(1_000) {
+                rows.extend(ring.catalog.keys_named(ring.id(), some).await?);
+            }
+            if let Some(id) = missing(ids, &rows) {
+                return Err(Error::new(
+                    Code::KeyNotFound,
+                    format!("there is no data key `{id}` in ring `{}`", ring.name),
+                ));
+            }
+            let Some((mut state, swaps)) = next(&view, &rows)? else { return Ok(()) };
             state.epoch = view.state.epoch + 1;
             let signed = self.key.sign(&state)?;
-            if ring.catalog.publish(&signed, Some(view.state.epoch), &rows).await? {
+            if ring.catalog.publish(&signed, Some(view.state.epoch), &swaps).await? {
                 return ring.look().await;
             }
         }
         Err(Error::new(Code::Busy, format!("others keep publishing states of ring `{}`", ring.name))
             .hint("run the command again"))
     }
+}
+
+/// The first of `ids` that has no row.
+fn missing<'a>(ids: &'a [KeyId], rows: &[DataKeyRow]) -> Option<&'a KeyId> {
+    let there: BTreeSet<KeyId> = rows.iter().map(|row| row.id).collect();
+    ids.iter().find(|id| !there.contains(*id))
 }
 
 fn another_signed(ring: &str, signed: &str, named: &str) -> Error {
@@ -230,10 +258,10 @@ fn another_signed(ring: &str, signed: &str, named: &str) -> Error {
 }
 
 /// A row with another status, authenticated anew. What is stored must be right first.
-pub(crate) fn with_status(view: &View, row: &DataKeyRow, status: KeyStatus) -> Result<DataKeyRow> {
+pub(crate) fn with_status(view: &View, row: &DataKeyRow, status: KeyStatus) -> Result<Swap> {
     view.rows.verify(row)?;
-    let mut row = row.clone();
-    row.status = status;
-    view.rows.tag(&mut row);
-    Ok(row)
+    let mut key = row.clone();
+    key.status = status;
+    view.rows.tag(&mut key);
+    Ok(Swap { key, expected: row.mac.clone() })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use enfold_core::{KeyId, Part};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
+use crate::catalog::{DataKeyRow, Inserted, Purpose};
 use crate::column::Column;
 use crate::events::{CallContext, Event, EventKind};
 use crate::handle::Enfold;
@@ -142,19 +142,19 @@ impl Operator {
                 former.insert(row.scope.clone(), row);
             }
         }
-        self.change(ring, |view| {
+        let ids: Vec<KeyId> = former.values().map(|row| row.id).collect();
+        self.change_keys(ring, &ids, |view, former| {
             let mut state = view.state.clone();
             for row in &rows {
                 if state.sealing_version(Purpose::Seal, &row.scope) != row.version - 1 {
-                    return Err(Error::new(Code::Busy, format!("scope `{}` was rotated by somebody else", row.scope))
-                        .hint(
-                            "nothing was changed here; look at what seals now, and run the command again if it must",
-                        ));
+                    return Err(rotated_meanwhile(&row.scope));
                 }
                 state.set_sealing(row);
             }
-            let retired = former.values().map(|row| with_status(view, row, KeyStatus::Retired));
-            Ok((state, retired.collect::<Result<_>>()?))
+            // Retired, or disabled if it was.
+            let retired = former.iter().map(|row| with_status(view, row, state.status(row)?));
+            let retired = retired.collect::<Result<_>>()?;
+            Ok((state, retired))
         })
         .await?;
         let rotated = rows.iter().zip(scopes).map(|(row, (scope, _))| {

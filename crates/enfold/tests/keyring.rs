@@ -233,7 +233,7 @@ cut_off! {
     fn key_versions(&self, ring: &str, purpose: Purpose, wanted: &[(String, u32)]) -> Vec<enfold::catalog::DataKeyRow>;
     fn keys(&self, ring: &str, after: Option<enfold::KeyId>, limit: u32) -> Vec<enfold::catalog::DataKeyRow>;
     fn states(&self) -> Vec<enfold::catalog::SignedState>;
-    fn publish(&self, state: &enfold::catalog::SignedState, expected: Option<u64>, keys: &[enfold::catalog::DataKeyRow]) -> bool;
+    fn publish(&self, state: &enfold::catalog::SignedState, expected: Option<u64>, keys: &[enfold::catalog::Swap]) -> bool;
     fn add_wraps(&self, key: &enfold::catalog::DataKeyRow, expected: &[u8]) -> bool;
     fn register(&self, application: &enfold::catalog::Application) -> ();
     fn applications(&self, since_ms: i64) -> Vec<enfold::catalog::Application>;

@@ -163,7 +163,8 @@ async fn a_customers_layer_comes_back_as_it_was_stored(catalog: Tried) {
     let mut changed = stored.clone();
     changed.status = KeyStatus::Retired;
     changed.mac = vec![9; 32];
-    catalog.publish(&state(2), Some(1), std::slice::from_ref(&changed)).await.unwrap();
+    let swap = Swap { key: changed.clone(), expected: stored.mac.clone() };
+    assert!(catalog.publish(&state(2), Some(1), &[swap]).await.unwrap());
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(changed.clone()));
     let mut more = changed.clone();
     more.wraps.insert(0, Wrap { root: "aws-kms://a".into(), wrapped: vec![9] });
@@ -252,11 +253,14 @@ async fn a_publication_changes_keys_with_the_state_or_not_at_all(catalog: Tried)
     catalog.insert_key(&key(1, "ring", 1)).await.unwrap();
     let mut changed = key(1, "ring", 1);
     changed.status = KeyStatus::Retired;
-    changed.wraps = vec![Wrap { root: "aws-kms://c".into(), wrapped: vec![9] }];
     changed.mac = vec![9; 32];
-    assert!(!catalog.publish(&state(3), Some(2), std::slice::from_ref(&changed)).await.unwrap());
+    let swap = |expected: &[u8]| [Swap { key: changed.clone(), expected: expected.to_vec() }];
+    let seen = key(1, "ring", 1).mac;
+    assert!(!catalog.publish(&state(3), Some(2), &swap(&seen)).await.unwrap());
+    assert!(!catalog.publish(&state(2), Some(1), &swap(b"of a row before a rewrap")).await.unwrap());
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(key(1, "ring", 1)), "lost, so nothing was written");
-    assert!(catalog.publish(&state(2), Some(1), std::slice::from_ref(&changed)).await.unwrap());
+    assert_eq!(catalog.states().await.unwrap()[0].epoch, 1, "neither time");
+    assert!(catalog.publish(&state(2), Some(1), &swap(&seen)).await.unwrap());
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(changed));
 }
 

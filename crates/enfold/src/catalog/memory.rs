@@ -124,16 +124,22 @@ impl Catalog for MemoryCatalog {
         Ok(self.tables().states.values().cloned().collect())
     }
 
-    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[DataKeyRow]) -> Result<bool> {
+    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[Swap]) -> Result<bool> {
         let mut tables = self.tables();
         if tables.states.get(&state.ring).map(|s| s.epoch) != expected {
             return Ok(false);
         }
+        let is_seen = |swap: &Swap| {
+            let row = tables.keys.get(&(swap.key.ring.clone(), swap.key.id));
+            row.is_some_and(|row| row.mac == swap.expected)
+        };
+        if !keys.iter().all(is_seen) {
+            return Ok(false);
+        }
         tables.states.insert(state.ring.clone(), state.clone());
-        for key in keys {
+        for Swap { key, .. } in keys {
             if let Some(row) = tables.keys.get_mut(&(key.ring.clone(), key.id)) {
                 row.status = key.status;
-                row.wraps.clone_from(&key.wraps);
                 row.mac.clone_from(&key.mac);
             }
         }

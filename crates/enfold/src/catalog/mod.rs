@@ -83,9 +83,10 @@ pub trait Catalog: Send + Sync {
     /// The newest state of every ring, as stored: nothing is verified here.
     async fn states(&self) -> Result<Vec<SignedState>>;
 
-    /// Replaces the ring's state and the status, wraps and MAC of `keys`, all or nothing. `expected` is the epoch that
-    /// the writer built upon (`None`: the ring has no state yet); false if it is another by now, and nothing was written.
-    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[DataKeyRow]) -> Result<bool>;
+    /// Replaces the ring's state and the status and MAC of `keys`, all or nothing. `expected` is the epoch that the writer built
+    /// upon (`None`: the ring has no state yet). False if it is another by now, or if the row of one of the keys is not the one
+    /// that was seen (a rewrap gave it other wraps, for one), and nothing was written.
+    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[Swap]) -> Result<bool>;
 
     /// Adds to a data key the wraps that it has not yet, with the MAC over all of them, if its MAC is still `expected`;
     /// false, and nothing written, if not: somebody else changed the row.

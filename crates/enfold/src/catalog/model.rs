@@ -116,7 +116,7 @@ impl RootKey {
     }
 }
 
-/// A data key with other wraps, and the MAC of the row that they were made for.
+/// A data key with another status or other wraps, and the MAC of the row that it was made for.
 #[derive(Clone)]
 pub struct Swap {
     pub key: DataKeyRow,

@@ -211,7 +211,7 @@ impl Catalog for PostgresCatalog {
         .await
     }
 
-    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[DataKeyRow]) -> Result<bool> {
+    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[Swap]) -> Result<bool> {
         let doing = format!("cannot publish the state of ring `{}`", state.ring);
         self.with(&doing, async |c| {
             let tx = c.transaction().await.map_err(|e| failure(&doing, &e))?;
@@ -243,17 +243,14 @@ impl Catalog for PostgresCatalog {
             if written.map_err(|e| failure(&doing, &e))? == 0 {
                 return Ok(false);
             }
-            for key in keys {
+            for Swap { key, expected } in keys {
                 let id = key.id.as_bytes().as_slice();
-                tx.execute_typed(
-                    "UPDATE enfold.data_keys SET status = $3, mac = $4 WHERE ring = $1 AND id = $2",
-                    &[text(&key.ring), bytes(&id), text(&key.status.as_str()), bytes(&key.mac)],
-                )
-                .await
-                .map_err(|e| failure(&doing, &e))?;
-                let wraps = "DELETE FROM enfold.data_key_wraps WHERE ring = $1 AND key_id = $2";
-                tx.execute_typed(wraps, &[text(&key.ring), bytes(&id)]).await.map_err(|e| failure(&doing, &e))?;
-                insert_wraps(&tx, key, &doing).await?;
+                let sql = "UPDATE enfold.data_keys SET status = $3, mac = $4 WHERE ring = $1 AND id = $2 AND mac = $5";
+                let status = key.status.as_str();
+                let values = [text(&key.ring), bytes(&id), text(&status), bytes(&key.mac), bytes(expected)];
+                if tx.execute_typed(sql, &values).await.map_err(|e| failure(&doing, &e))? == 0 {
+                    return Ok(false);
+                }
             }
             tx.commit().await.map_err(|e| failure(&doing, &e))?;
             Ok(true)

@@ -181,7 +181,7 @@ impl Catalog for SqliteCatalog {
         .await
     }
 
-    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[DataKeyRow]) -> Result<bool> {
+    async fn publish(&self, state: &SignedState, expected: Option<u64>, keys: &[Swap]) -> Result<bool> {
         let (state, keys) = (state.clone(), keys.to_vec());
         self.with(move |c| {
             let doing = || format!("cannot publish the state of ring `{}`", state.ring);
@@ -199,22 +199,23 @@ impl Catalog for SqliteCatalog {
                          signature = excluded.signature",
                     params![state.ring, as_stored(state.epoch), state.document, state.signature],
                 )?;
-                for key in &keys {
-                    tx.execute(
-                        "UPDATE enfold_data_keys SET status = ?3, mac = ?4 WHERE ring = ?1 AND id = ?2",
-                        params![key.ring, key.id.as_bytes(), key.status.as_str(), key.mac],
+                for Swap { key, expected } in &keys {
+                    let written = tx.execute(
+                        "UPDATE enfold_data_keys SET status = ?3, mac = ?4 WHERE ring = ?1 AND id = ?2 AND mac = ?5",
+                        params![key.ring, key.id.as_bytes(), key.status.as_str(), key.mac, expected],
                     )?;
-                    tx.execute(
-                        "DELETE FROM enfold_data_key_wraps WHERE ring = ?1 AND key_id = ?2",
-                        params![key.ring, key.id.as_bytes()],
-                    )?;
-                    insert_wraps(&tx, key)?;
+                    if written == 0 {
+                        return Ok(false);
+                    }
                 }
                 Ok(true)
             };
-            let done = change().map_err(|e| failure(doing(), &e))?;
+            // What is not committed is rolled back.
+            if !change().map_err(|e| failure(doing(), &e))? {
+                return Ok(false);
+            }
             tx.commit().map_err(|e| failure(doing(), &e))?;
-            Ok(done)
+            Ok(true)
         })
         .await
     }

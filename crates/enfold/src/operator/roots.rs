@@ -43,7 +43,7 @@ impl Operator {
             if ring.view().await?.state.root(&root) == state {
                 continue;
             }
-            self.change(ring, |view| Ok((with_root(&view.state, &root, state), Vec::new()))).await?;
+            self.change(ring, |view| Ok(with_root(&view.state, &root, state))).await?;
             let says = format!("{root}: {}", state.as_str());
             ring.events.emit(Event::new(EventKind::RootKey, 1).ring(ring.id()).detail(says).context(context));
             changed.push(ring.name.clone());
@@ -55,7 +55,7 @@ impl Operator {
     /// keys.
     pub async fn refresh(&self, ring: &str) -> Result<()> {
         let ring = self.enfold.ring(ring)?;
-        self.publish(ring, |view| Ok(Some((view.state.clone(), Vec::new())))).await
+        self.publish(ring, &[], |view, _| Ok(Some((view.state.clone(), Vec::new())))).await
     }
 }
 
