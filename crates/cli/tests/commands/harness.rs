@@ -34,6 +34,7 @@ const FILTERS: &[(&str, &str)] = &[
     (r"(?:about [0-9]+ (?:s|min [0-9]+ s|h [0-9]+ min)|under 1 s)\b", "[duration]"),
     (r"took_us=\d+", "took_us=[n]"),
     (r"\b\d+\.\d ms\b", "[n] ms"),
+    (r"Worker \S+:\d+ is", "Worker [host]:[pid] is"),
     (r"127\.0\.0\.1 -p \d+", "127.0.0.1 -p [port]"),
 ];
 

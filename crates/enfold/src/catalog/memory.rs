@@ -218,7 +218,11 @@ impl Catalog for MemoryCatalog {
                 }),
             }
         }
-        uses.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.cmp(b)));
+        let order = |used: &KeyUse| {
+            let KeyUse { key, kind, column, actor, source, count, .. } = used.clone();
+            (std::cmp::Reverse(count), column, kind, actor, source, key)
+        };
+        uses.sort_by_cached_key(order);
         Ok(uses)
     }
 }

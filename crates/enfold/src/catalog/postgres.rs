@@ -374,7 +374,7 @@ impl Catalog for PostgresCatalog {
                               sum((e ->> 'count')::bigint)::bigint AS n, min(at_ms), max(at_ms) \
                        FROM (SELECT event::jsonb AS e, at_ms FROM enfold.events WHERE at_ms >= $3) events \
                        WHERE e ->> 'key' = ANY ($1) AND e ->> 'kind' = ANY ($2) \
-                       GROUP BY 1, 2, 3, 4, 5 ORDER BY n DESC, 1, 2, 3, 4, 5";
+                       GROUP BY 1, 2, 3, 4, 5 ORDER BY n DESC, 3, 2, 4, 5, 1";
             let params: [Param<'_>; 3] = [(&keys, Type::TEXT_ARRAY), (&kinds, Type::TEXT_ARRAY), number(&since_ms)];
             let rows = c.query_typed(sql, &params).await.map_err(|e| failure(doing, &e))?;
             let used = |r: &Row| KeyUse {

@@ -329,7 +329,7 @@ impl Catalog for SqliteCatalog {
                        FROM enfold_events
                       WHERE event ->> 'key' IN (SELECT value FROM json_each(?1))
                         AND event ->> 'kind' IN (SELECT value FROM json_each(?2)) AND at_ms >= ?3
-                      GROUP BY 1, 2, 3, 4, 5 ORDER BY n DESC, 1, 2, 3, 4, 5",
+                      GROUP BY 1, 2, 3, 4, 5 ORDER BY n DESC, 3, 2, 4, 5, 1",
                 )?
                 .query_map((keys, kinds, since_ms), |r| {
                     Ok(KeyUse {
