@@ -8,6 +8,7 @@ mod columns;
 mod draft;
 pub mod edit;
 mod key_services;
+mod members;
 mod model;
 mod raw;
 mod readers;

@@ -1,7 +1,7 @@
-//! How the values of one column are kept: in the column itself, or as envelopes in its shadow, because the column's own
-//! type (a date, a number, an array, …) has no room for them.
+//! How the values of one column of a policy are kept: in the column itself, as members of the documents in another, or as
+//! envelopes in its shadow, because the column's own type (a date, a number, an array, …) has no room for them.
 //!
-//! Such a column is the source of its shadow. Its values are sealed as the database prints them, under settings that make
+//! A column of the last kind is the source of its shadow. Its values are sealed as the database prints them, under settings that make
 //! what is printed the same in every session and exact, and are read back from that text alone.
 
 use super::literal;

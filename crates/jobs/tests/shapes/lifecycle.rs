@@ -10,7 +10,7 @@ const SCHEMA: &str = "
         id int PRIMARY KEY, org int NOT NULL, name text,
         born date NOT NULL, salary numeric(12, 2), passport uuid, address inet,
         UNIQUE (org, passport)
-    );
+    ) WITH (autovacuum_enabled = off);
     CREATE INDEX people_born ON people (born);
     INSERT INTO people SELECT n, 1, 'Name ' || n, date '1950-01-01' + n, n * 1.5, md5(n::text)::uuid, inet '10.0.0.1' + n
     FROM generate_series(1, 500) n;
