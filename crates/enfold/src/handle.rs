@@ -170,6 +170,7 @@ impl Enfold {
     /// Throws away every data key that is held in memory: for a hook that runs after a VM snapshot was restored.
     pub fn forget_keys(&self) {
         self.0.rings.values().for_each(|ring| ring.forget());
+        self.0.readers.values().for_each(|reader| reader.forget());
     }
 
     pub(crate) fn ring(&self, name: &str) -> Result<&Arc<KeyRing>> {
@@ -287,7 +288,7 @@ impl Builder {
         let (registry, rings) = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
         let watch = self.watch;
         let inner = Inner {
-            readers: readers::all(&self.policy.readers),
+            readers: readers::all(&self.policy.readers, &registry)?,
             policy: self.policy,
             catalog,
             events,

@@ -9,9 +9,15 @@ use std::sync::{Arc, OnceLock};
 use enfold_core::readers::{self as core, Plaintext, Reader, Secret};
 use zeroize::Zeroizing;
 
+use crate::kms::Registry;
 use crate::policy::{KeySource, ReaderPolicy};
 use crate::private_file::Private;
 use crate::{Code, Error, Form, Result};
+
+mod service;
+
+pub(crate) use self::service::Fetched;
+use self::service::KeyService;
 
 /// Bytes of a file of keys: some dozen of the longest.
 const LONGEST_KEY: usize = 4096;
@@ -21,15 +27,23 @@ pub(crate) struct FormatReader {
     name: String,
     policy: ReaderPolicy,
     ready: OnceLock<Box<dyn Reader>>,
+    service: Option<KeyService>,
 }
 
 /// Those of a column, in the order in which they are tried.
 pub(crate) type Reads = Vec<Arc<FormatReader>>;
 
-pub(crate) fn all(policies: &BTreeMap<String, ReaderPolicy>) -> BTreeMap<String, Arc<FormatReader>> {
+pub(crate) fn all(
+    policies: &BTreeMap<String, ReaderPolicy>,
+    registry: &Registry,
+) -> Result<BTreeMap<String, Arc<FormatReader>>> {
     let reader = |(name, policy): (&String, &ReaderPolicy)| {
-        let made = FormatReader { name: name.clone(), policy: policy.clone(), ready: OnceLock::new() };
-        (name.clone(), Arc::new(made))
+        let service = match &policy.root {
+            Some(root) => Some(KeyService::new(Arc::clone(registry.get(&root.uri)?), root.context.clone())),
+            None => None,
+        };
+        let made = FormatReader { name: name.clone(), policy: policy.clone(), ready: OnceLock::new(), service };
+        Ok((name.clone(), Arc::new(made)))
     };
     policies.iter().map(reader).collect()
 }
@@ -45,7 +59,20 @@ impl FormatReader {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.get().is_some()
+        self.ready.get().is_some() || self.service.is_some()
+    }
+
+    /// Asks the key service for all that values of this reader need, in one batch. Empty where keys are handed in.
+    pub(crate) async fn fetch(&self, form: Form, stored: &[&[u8]]) -> Fetched {
+        let Some(service) = &self.service else { return Fetched::default() };
+        let format = &self.policy.format;
+        let wrapped = stored.iter().filter_map(|stored| format.wrapped(&core::value(form, stored))?.ok());
+        service.fetch(wrapped).await
+    }
+
+    /// Throws away the data keys that a key service gave out.
+    pub(crate) fn forget(&self) {
+        self.service.iter().for_each(KeyService::forget);
     }
 
     /// Makes the keys ready. It reads files and may take a second.
@@ -63,9 +90,24 @@ impl FormatReader {
         Ok(())
     }
 
-    /// The plaintext of a value that it recognises, after [`Self::load`].
-    pub(crate) fn open(&self, form: Form, stored: &[u8]) -> core::Result<Plaintext> {
-        self.ready.get().ok_or(core::Error::Library)?.open(&core::value(form, stored))
+    /// The plaintext of a value that it recognises, after [`Self::load`] or with what was fetched for it. The outer error
+    /// says that the key service did not answer, or refused to: nothing about the value.
+    pub(crate) fn open(&self, form: Form, stored: &[u8], fetched: &Fetched) -> Result<core::Result<Plaintext>> {
+        let value = core::value(form, stored);
+        if self.service.is_none() {
+            return Ok(self.ready.get().ok_or(core::Error::Library).and_then(|reader| reader.open(&value)));
+        }
+        match self.policy.format.wrapped(&value) {
+            Some(Ok(wrapped)) => match fetched.get(&wrapped) {
+                Some(Ok(opened)) => Ok(self.policy.format.open_with(&value, opened)),
+                // The service says that it did not make this.
+                Some(Err(error)) if error.code() == Code::WrapInvalid => Ok(Err(core::Error::Refused)),
+                Some(Err(error)) => Err(error.clone()),
+                None => Err(Error::new(Code::Internal, format!("a value of reader `{}` was not fetched", self.name))),
+            },
+            Some(Err(error)) => Ok(Err(error)),
+            None => Ok(Err(core::Error::Library)),
+        }
     }
 
     fn read(&self, source: &KeySource, keys: &mut Vec<Secret>) -> Result<()> {
@@ -102,13 +144,14 @@ mod tests {
     use super::*;
     use crate::policy::{Variables, parse};
 
-    fn reader(format: &str, file: &Path) -> Arc<FormatReader> {
+    fn reader(format: &str, file: &Path) -> FormatReader {
         let text = format!(
             "[database]\nurl = \"sqlite:a.db\"\n[readers.old]\nformat = \"{format}\"\nkey_files = [\"{}\"]",
             file.display()
         );
         let policy = parse(&text, Path::new("enfold.toml"), &Variables::new()).unwrap();
-        Arc::clone(&all(&policy.readers)["old"])
+        let policy = policy.readers["old"].clone();
+        FormatReader { name: "old".into(), policy, ready: OnceLock::new(), service: None }
     }
 
     #[test]

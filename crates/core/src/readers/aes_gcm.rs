@@ -7,7 +7,8 @@ use super::derivation::Derivation;
 use super::encoding::Encoding;
 use super::error::{Error, Result};
 use super::primitives::{Gcm, NONCE, TAG};
-use super::{Format, Reader, Secret, any_of};
+use super::service::transit;
+use super::{Format, Plaintext, Reader, Secret, Wrapped, any_of};
 
 /// Bytes of an IV: the 96 bits of SP 800-38D. The library has no other.
 pub const IV_LEN: usize = NONCE;
@@ -32,6 +33,8 @@ pub enum Part {
     /// With the tag after it, where the tag is no part of its own.
     Ciphertext,
     Tag,
+    /// The value's own key, wrapped by a key service.
+    DataKey,
 }
 
 /// Where the parts stand.
@@ -41,7 +44,8 @@ pub enum Layout {
     Joined(Vec<Part>),
     /// Each encoded by itself, with this between them.
     Separated(Vec<Part>, String),
-    /// As members of a JSON object, each encoded by itself. Other members are not looked at.
+    /// As members of a JSON object, each encoded by itself, or as Node writes a Buffer. Without a member of its own the IV
+    /// stands at the front of the ciphertext. Other members are not looked at.
     Json(Vec<(Part, String)>),
 }
 
@@ -58,17 +62,29 @@ struct Parts {
     iv: Vec<u8>,
     ciphertext: Vec<u8>,
     tag: Vec<u8>,
+    data_key: Vec<u8>,
 }
 
 impl Layout {
-    /// Whether IV and ciphertext are there once, and the tag not twice.
+    /// Whether ciphertext and, outside of JSON, IV are there once, and nothing twice. A data key stands in JSON alone.
     pub fn is_sound(&self) -> bool {
-        let parts: Vec<Part> = match self {
+        let count = |part| self.parts().iter().filter(|found| **found == part).count();
+        let json = matches!(self, Self::Json(_));
+        let iv = count(Part::Iv) == 1 || json && count(Part::Iv) == 0;
+        let data_key = count(Part::DataKey) <= usize::from(json);
+        iv && data_key && count(Part::Ciphertext) == 1 && count(Part::Tag) <= 1
+    }
+
+    /// Whether each value has its own key.
+    pub fn has_data_key(&self) -> bool {
+        self.parts().contains(&Part::DataKey)
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        match self {
             Self::Joined(parts) | Self::Separated(parts, _) => parts.clone(),
             Self::Json(fields) => fields.iter().map(|(part, _)| *part).collect(),
-        };
-        let count = |part| parts.iter().filter(|found| **found == part).count();
-        count(Part::Iv) == 1 && count(Part::Ciphertext) == 1 && count(Part::Tag) <= 1
+        }
     }
 }
 
@@ -77,16 +93,33 @@ impl Format for AesGcm {
         if !self.prefix.is_empty() {
             return value.starts_with(&self.prefix);
         }
-        self.parts(value).is_ok()
+        match &self.layout {
+            // An object with these members is one, whatever is wrong with them.
+            Layout::Json(fields) => {
+                let object = serde_json::from_slice::<Map<String, Value>>(value);
+                object.is_ok_and(|object| fields.iter().all(|(_, name)| object.contains_key(name)))
+            }
+            _ => self.parts(value).is_ok(),
+        }
+    }
+
+    fn wrapped(&self, value: &[u8]) -> Option<Result<Wrapped>> {
+        let has = self.layout.has_data_key();
+        has.then(|| self.parts(value).map(|parts| Wrapped::DataKey(parts.data_key)))
+    }
+
+    fn open_with(&self, value: &[u8], opened: &Secret) -> Result<Plaintext> {
+        // A data key of another length is none of this format's.
+        self.open(&Gcm::new(opened).map_err(|_| Error::Refused)?, value)
     }
 
     fn with_keys(&self, keys: &[Secret]) -> Result<Box<dyn Reader>> {
+        if self.layout.has_data_key() {
+            return Err(Error::Key("none: a key service opens the values' own"));
+        }
         let keys = keys.iter().map(|secret| self.key(secret)).collect::<Result<_>>()?;
         let format = self.clone();
-        any_of(keys, move |key: &Gcm, value| {
-            let parts = format.parts(value)?;
-            key.open(&parts.iv, &format.associated_data, &parts.ciphertext, &parts.tag)
-        })
+        any_of(keys, move |key: &Gcm, value| format.open(key, value))
     }
 }
 
@@ -104,6 +137,11 @@ impl AesGcm {
             }
         };
         Gcm::new(&*self.derivation.key(&bytes)?)
+    }
+
+    fn open(&self, key: &Gcm, value: &[u8]) -> Result<Plaintext> {
+        let parts = self.parts(value)?;
+        key.open(&parts.iv, &self.associated_data, &parts.ciphertext, &parts.tag)
     }
 
     /// The parts of a value, each of its length.
@@ -126,12 +164,32 @@ impl AesGcm {
             Layout::Json(fields) => {
                 let object: Map<String, Value> = serde_json::from_slice(value).map_err(|_| Error::Malformed)?;
                 for (part, name) in fields {
-                    let Some(Value::String(text)) = object.get(name) else { return Err(Error::Malformed) };
-                    parts.set(*part, self.encoding.decode(text.as_bytes())?);
+                    parts.set(*part, self.member(*part, object.get(name).ok_or(Error::Malformed)?)?);
+                }
+                if parts.iv.is_empty() && !fields.iter().any(|(part, _)| *part == Part::Iv) {
+                    let front = parts.ciphertext.split_at_checked(NONCE).ok_or(Error::Malformed)?;
+                    (parts.iv, parts.ciphertext) = (front.0.to_vec(), front.1.to_vec());
                 }
             }
         }
         parts.whole()
+    }
+
+    /// A member of a JSON object: a text, or `{"type":"Buffer","data":[…]}`.
+    fn member(&self, part: Part, value: &Value) -> Result<Vec<u8>> {
+        match value {
+            // Vault's own spelling is what its server takes.
+            Value::String(text) if part == Part::DataKey && transit(text.as_bytes()).is_ok() => {
+                Ok(text.clone().into_bytes())
+            }
+            Value::String(text) => self.encoding.decode(text.as_bytes()),
+            Value::Object(buffer) if buffer.len() == 2 && buffer.get("type").is_some_and(|kind| kind == "Buffer") => {
+                let data = buffer.get("data").and_then(Value::as_array).ok_or(Error::Malformed)?;
+                let byte = |byte: &Value| byte.as_u64().and_then(|byte| u8::try_from(byte).ok());
+                data.iter().map(|value| byte(value).ok_or(Error::Malformed)).collect()
+            }
+            _ => Err(Error::Malformed),
+        }
     }
 
     /// Cuts what stands before the ciphertext from the front, and the rest from the back.
@@ -159,7 +217,7 @@ impl Part {
     fn len(self) -> usize {
         match self {
             Self::Iv => NONCE,
-            Self::Ciphertext => 0,
+            Self::Ciphertext | Self::DataKey => 0,
             Self::Tag => TAG,
         }
     }
@@ -171,6 +229,7 @@ impl Parts {
             Part::Iv => self.iv = bytes,
             Part::Ciphertext => self.ciphertext = bytes,
             Part::Tag => self.tag = bytes,
+            Part::DataKey => self.data_key = bytes,
         }
     }
 

@@ -22,6 +22,7 @@ mod pgcrypto;
 mod pickle;
 mod primitives;
 mod rails;
+mod service;
 mod sqlalchemy_utils;
 
 use std::borrow::Cow;
@@ -40,6 +41,7 @@ pub use self::laravel::Laravel;
 pub use self::lockbox::Lockbox;
 pub use self::pgcrypto::{Pgcrypto, Wrapping};
 pub use self::rails::Rails;
+pub use self::service::{AwsBlob, Transit};
 pub use self::sqlalchemy_utils::{AesPadding, SqlalchemyAes, SqlalchemyGcm};
 
 use crate::Form;
@@ -63,6 +65,26 @@ pub trait Format: fmt::Debug + Send + Sync {
 
     /// Makes the keys ready. They are tried in order.
     fn with_keys(&self, keys: &[Secret]) -> Result<Box<dyn Reader>>;
+
+    /// Where a key service opens values of this format, or the data keys in them: what it is to be given. None where keys
+    /// are handed in ([`Self::with_keys`]).
+    fn wrapped(&self, _value: &[u8]) -> Option<Result<Wrapped>> {
+        None
+    }
+
+    /// The plaintext of a value, with what the key service made of [`Self::wrapped`].
+    fn open_with(&self, _value: &[u8], _opened: &Secret) -> Result<Plaintext> {
+        Err(Error::Unsupported("no key service"))
+    }
+}
+
+/// What a key service is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrapped {
+    /// The value itself.
+    Value(Vec<u8>),
+    /// The wrapped key of the value, which others may share.
+    DataKey(Vec<u8>),
 }
 
 /// A format with its keys.

@@ -15,6 +15,7 @@ use crate::keyring::roots::data_key;
 use crate::keyring::{BATCHES_AT_ONCE, LiveKey, View, Way};
 use crate::kms::{UnwrapRequest, WrappedKey};
 use crate::policy::{Lookalikes, Mode};
+use crate::readers::Fetched;
 use crate::{Code, Error, Result, core_error};
 
 /// Values of other products that are opened before others get their turn.
@@ -229,29 +230,46 @@ impl Batch<'_> {
     /// Values of other products, by the column's readers.
     async fn open_foreign(&self, items: &[usize]) -> Results {
         let mut results = Vec::with_capacity(items.len());
+        let fetched = self.fetch(items).await;
         for (done, at) in items.iter().enumerate() {
             // A format may stretch a passphrase for every value: others get their turn in between.
             if done % FOREIGN_AT_ONCE == FOREIGN_AT_ONCE - 1 {
                 tokio::task::yield_now().await;
             }
-            results.push((*at, self.open_one_foreign(&self.requests[*at]).await));
+            results.push((*at, self.open_one_foreign(&self.requests[*at], &fetched).await));
         }
         let opened = results.iter().filter(|(_, result)| result.is_ok()).count();
         self.column.done(EventKind::Open, opened, None, self.context);
         results
     }
 
+    /// What each of the column's readers needs of a key service for these values, all of it at once.
+    async fn fetch(&self, items: &[usize]) -> Vec<Fetched> {
+        let mut fetched = Vec::with_capacity(self.column.seat.reads.len());
+        for reader in &self.column.seat.reads {
+            let mut all = Fetched::default();
+            for form in [Form::Text, Form::Bytes, Form::Json] {
+                let requests = items.iter().map(|at| &self.requests[*at]).filter(|request| request.form == form);
+                let stored = requests.map(|r| r.stored).filter(|stored| reader.recognises(form, stored));
+                all.extend(reader.fetch(form, &stored.collect::<Vec<_>>()).await);
+            }
+            fetched.push(all);
+        }
+        fetched
+    }
+
     /// The first reader that opens it; that another recognises it as well is no mistake where none has a beginning of its own.
-    async fn open_one_foreign(&self, request: &OpenRequest<'_>) -> Result<OpenedValue> {
+    async fn open_one_foreign(&self, request: &OpenRequest<'_>, fetched: &[Fetched]) -> Result<OpenedValue> {
         let (form, stored) = (request.form, request.stored);
         let mut refused = Error::new(Code::OpenFailed, format!("cannot open a value of `{}`", self.column.seat.name));
-        for reader in self.column.seat.reads.iter().filter(|reader| reader.recognises(form, stored)) {
+        let readers = self.column.seat.reads.iter().zip(fetched);
+        for (reader, fetched) in readers.filter(|(reader, _)| reader.recognises(form, stored)) {
             if !reader.is_ready() {
                 let reader = Arc::clone(reader);
                 let load = tokio::task::spawn_blocking(move || reader.load()).await;
                 load.map_err(|_| Error::new(Code::Internal, "a reader's keys were not made ready"))??;
             }
-            match reader.open(form, stored) {
+            match reader.open(form, stored, fetched)? {
                 Ok(value) if !fits(form, &value) => {
                     let line = format!("reader `{}` opens a value of `{}`", reader.name(), self.column.seat.name);
                     return Err(Error::new(Code::ValueInvalid, line).cause(match form {

@@ -12,14 +12,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use jiff::SignedDuration;
+use zeroize::Zeroizing;
 
 use super::context::EncryptionContext;
 use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    Abilities, ControlKey, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription,
-    KeyManagementService, KeyManagementServiceExt, Permission, RewrapKeys, RewrapRequest, RotateKey, UnwrapRequest,
-    WrapRequest,
+    Abilities, ControlKey, DecryptRequest, DecryptValues, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey,
+    KeyDescription, KeyManagementService, KeyManagementServiceExt, Permission, RewrapKeys, RewrapRequest, RotateKey,
+    UnwrapRequest, WrapRequest,
 };
 use super::uri::KeyUri;
 use crate::error::{Code, Result};
@@ -99,6 +100,18 @@ impl Request for RewrapRequest<'_> {
         match kms.rewrapper() {
             Some(rewrapper) => rewrapper.rewrap(requests),
             None => Box::pin(ready(requests.iter().map(|_| unable(kms, Operation::Rewrap)).collect())),
+        }
+    }
+}
+
+impl Request for DecryptRequest<'_> {
+    type Answer = Zeroizing<Vec<u8>>;
+    const OPERATION: Operation = Operation::Decrypt;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, Self::Answer> {
+        match kms.abilities().decryptor {
+            Some(decryptor) => decryptor.decrypt(requests),
+            None => Box::pin(ready(requests.iter().map(|_| unable(kms, Operation::Decrypt)).collect())),
         }
     }
 }
@@ -217,6 +230,7 @@ impl<A: Around> KeyManagementService for A {
             rewrapper: has.rewrapper.map(|_| self as _),
             rotator: has.rotator.map(|_| self as _),
             controller: has.controller.map(|_| self as _),
+            decryptor: has.decryptor.map(|_| self as _),
         }
     }
 }
@@ -246,6 +260,13 @@ impl<A: Around> DescribeKey for A {
 #[async_trait]
 impl<A: Around> RewrapKeys for A {
     async fn rewrap(&self, requests: &[RewrapRequest<'_>]) -> Vec<Result<WrappedKey>> {
+        self.around(requests).await
+    }
+}
+
+#[async_trait]
+impl<A: Around> DecryptValues for A {
+    async fn decrypt(&self, requests: &[DecryptRequest<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>> {
         self.around(requests).await
     }
 }

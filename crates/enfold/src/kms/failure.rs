@@ -22,10 +22,12 @@ pub enum Operation {
     Enable,
     ScheduleDeletion,
     CancelDeletion,
+    /// Of what another program encrypted.
+    Decrypt,
 }
 
 impl Operation {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Wrap,
         Self::Unwrap,
         Self::Generate,
@@ -37,6 +39,7 @@ impl Operation {
         Self::Enable,
         Self::ScheduleDeletion,
         Self::CancelDeletion,
+        Self::Decrypt,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Operation {
             Self::Enable => "enable",
             Self::ScheduleDeletion => "schedule-deletion",
             Self::CancelDeletion => "cancel-deletion",
+            Self::Decrypt => "decrypt",
         }
     }
 }
@@ -143,6 +147,7 @@ pub(crate) fn failed(code: Code, operation: Operation, uri: &KeyUri) -> Error {
         Operation::Enable => "enable",
         Operation::ScheduleDeletion => "schedule the deletion of",
         Operation::CancelDeletion => "cancel the deletion of",
+        Operation::Decrypt => "decrypt a value under",
     };
     Error::new(code, format!("cannot {what} `{uri}`"))
 }

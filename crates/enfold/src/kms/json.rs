@@ -26,6 +26,15 @@ impl Text {
         (length <= N).then_some(bytes)
     }
 
+    /// All the bytes that it holds in base64.
+    #[cfg(feature = "vault")]
+    pub(super) fn all(&self, base64: &GeneralPurpose) -> Option<Zeroizing<Vec<u8>>> {
+        let mut bytes = Zeroizing::new(vec![0; self.0.len() / 4 * 3 + 3]);
+        let length = base64.decode_slice(self.0.as_bytes(), &mut bytes[..]).ok()?;
+        bytes.truncate(length);
+        Some(bytes)
+    }
+
     /// The key that it holds in base64.
     pub(super) fn key(&self, base64: &GeneralPurpose) -> Option<KeyMaterial> {
         KeyMaterial::from_slice(&mut self.bytes::<{ KeyMaterial::LEN }>(base64)?)

@@ -189,7 +189,7 @@ impl MemoryCalls {
     fn count(&mut self, operation: Operation) {
         match operation {
             Operation::Wrap => self.wrap += 1,
-            Operation::Unwrap => self.unwrap += 1,
+            Operation::Unwrap | Operation::Decrypt => self.unwrap += 1,
             Operation::Generate => self.generate += 1,
             Operation::Describe => self.describe += 1,
             Operation::Rewrap => self.rewrap += 1,
@@ -222,6 +222,7 @@ impl KeyManagementService for MemoryKms {
             rewrapper: Some(self),
             rotator: Some(self),
             controller: Some(self),
+            decryptor: None,
         }
     }
 }

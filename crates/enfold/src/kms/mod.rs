@@ -19,7 +19,7 @@ mod breaker;
 mod circuit;
 pub mod conformance;
 mod context;
-mod failure;
+pub(crate) mod failure;
 mod fault;
 #[cfg(feature = "google")]
 mod google;
@@ -96,9 +96,9 @@ pub use retry::{Retry, RetryOptions};
 #[cfg(any(feature = "aws", feature = "http", feature = "pkcs11", feature = "redis"))]
 pub use secret::SecretSource;
 pub use service::{
-    Abilities, ControlKey, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, Held, KeyDescription,
-    KeyManagementService, KeyManagementServiceExt, KeyVersions, NeededBy, Permission, RewrapKeys, RewrapRequest,
-    RootKeyState, RotateKey, RotationPlan, UnwrapRequest, WrapRequest,
+    Abilities, ControlKey, DecryptRequest, DecryptValues, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey,
+    Held, KeyDescription, KeyManagementService, KeyManagementServiceExt, KeyVersions, NeededBy, Permission, RewrapKeys,
+    RewrapRequest, RootKeyState, RotateKey, RotationPlan, UnwrapRequest, WrapRequest,
 };
 pub use uri::{AwsKeyUri, AzureKeyUri, GoogleKeyUri, KeyUri, PinSource, Pkcs11KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]

@@ -68,7 +68,7 @@ impl Registry {
         }
     }
 
-    /// The root keys of every ring of `policy`, its customers' among them.
+    /// The root keys of every ring of `policy`, its customers' among them, and those of its readers.
     pub fn policy(policy: &Policy) -> Result<RegistryBuilder> {
         let base = policy.path.parent().unwrap_or(Path::new(""));
         let mut builder = Self::builder(policy.environment, base).services(policy.key_services.clone());
@@ -76,6 +76,9 @@ impl Registry {
             for root in ring.root_keys() {
                 builder = builder.root(root.parse()?, ring.allow_local_in_production);
             }
+        }
+        for root in policy.readers.values().filter_map(|reader| reader.root.as_ref()) {
+            builder = builder.root(root.uri.clone(), false);
         }
         Ok(builder)
     }

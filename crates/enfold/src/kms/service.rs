@@ -1,10 +1,12 @@
 //! The trait. Small, dyn-safe, batch first; rare abilities in side traits, comforts in an extension trait.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
+use zeroize::Zeroizing;
 
 use super::context::EncryptionContext;
 use super::failure;
@@ -42,6 +44,14 @@ pub struct Abilities<'a> {
     pub rewrapper: Option<&'a dyn RewrapKeys>,
     pub rotator: Option<&'a dyn RotateKey>,
     pub controller: Option<&'a dyn ControlKey>,
+    pub decryptor: Option<&'a dyn DecryptValues>,
+}
+
+/// Decrypts what other programs encrypted under the root key, by the service's own call: for readers of their values. What
+/// [`KeyManagementService::wrap`] gave is not for it.
+#[async_trait]
+pub trait DecryptValues: Send + Sync {
+    async fn decrypt(&self, requests: &[DecryptRequest<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>>;
 }
 
 /// Draws data keys from the key service's own generator, for those whose rules want that.
@@ -120,6 +130,14 @@ pub struct WrapRequest<'a> {
 pub struct UnwrapRequest<'a> {
     pub wrapped: &'a WrappedKey,
     pub context: &'a EncryptionContext,
+}
+
+/// What another program encrypted, as the service takes it, with the encryption context that the program gave (for Vault
+/// the one `context` of a derived key).
+#[derive(Clone, Copy)]
+pub struct DecryptRequest<'a> {
+    pub ciphertext: &'a [u8],
+    pub context: &'a BTreeMap<String, String>,
 }
 
 /// What [`KeyManagementService::wrap`] gave, with its context.

@@ -14,8 +14,15 @@ use super::raw::{
 use super::resolve::{Resolver, keys};
 use crate::kms::{KeyUri, PASSPHRASE_VARIABLE, PassphraseSource, RootKey, VaultKeyUri};
 
-pub(super) fn resolve(at: &mut Resolver<'_>, raw: RawKeyServices, rings: &BTreeMap<String, RingPolicy>) -> KeyServices {
-    let roots: Vec<KeyUri> = rings.values().flat_map(RingPolicy::root_keys).filter_map(|r| r.parse().ok()).collect();
+/// `foreign`: root keys that other programs encrypted under, and that readers open values with.
+pub(super) fn resolve(
+    at: &mut Resolver<'_>,
+    raw: RawKeyServices,
+    rings: &BTreeMap<String, RingPolicy>,
+    foreign: Vec<KeyUri>,
+) -> KeyServices {
+    let ours = rings.values().flat_map(RingPolicy::root_keys).filter_map(|root| root.parse().ok());
+    let roots: Vec<KeyUri> = ours.chain(foreign).collect();
     let server = |root: &KeyUri| match root.root() {
         RootKey::Vault(vault) => Some(vault.server()),
         _ => None,

@@ -441,6 +441,16 @@ pub struct ReaderPolicy {
     pub keys: Vec<KeySource>,
     /// Whether one source may hold several keys, with commas between them.
     pub several_in_one: bool,
+    /// The root key that opens its values, or the data keys in them, in the place of keys.
+    pub root: Option<ReaderRoot>,
+}
+
+/// A root key that other programs encrypted under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReaderRoot {
+    pub uri: KeyUri,
+    /// What they gave as the encryption context.
+    pub context: BTreeMap<String, String>,
 }
 
 /// Where a key of another product is. It is read when it is needed.

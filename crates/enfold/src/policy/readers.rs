@@ -5,21 +5,22 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use enfold_core::readers::{
-    AesGcm, AesPadding, Cloak, Derivation, Digest, DjangoCryptography, Encoding, Fernet, Format, KeyEncoding, Laravel,
-    Layout, Lockbox, Part, Pgcrypto, Rails, Scrypt, SqlalchemyAes, SqlalchemyGcm, Wrapping,
+    AesGcm, AesPadding, AwsBlob, Cloak, Derivation, Digest, DjangoCryptography, Encoding, Fernet, Format, KeyEncoding,
+    Laravel, Layout, Lockbox, Part, Pgcrypto, Rails, Scrypt, SqlalchemyAes, SqlalchemyGcm, Transit, Wrapping,
 };
 
-use super::model::{KeySource, ReaderPolicy, Unauthenticated};
+use super::model::{Environment, KeySource, ReaderPolicy, ReaderRoot, Unauthenticated};
 use super::raw::{Derive, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding};
 use super::resolve::{Resolver, keys};
 use super::words::{did_you_mean, path_text};
+use crate::kms::RootKey;
 
 /// Readers by name; none where something is wrong with one.
 pub(super) type Readers = BTreeMap<String, Option<ReaderPolicy>>;
 
-pub(super) fn resolve(at: &mut Resolver<'_>, raw: BTreeMap<String, RawReader>) -> Readers {
+pub(super) fn resolve(at: &mut Resolver<'_>, raw: BTreeMap<String, RawReader>, environment: Environment) -> Readers {
     let made = raw.into_iter().map(|(name, raw)| {
-        let reader = Reading { at, name: &name, raw: &raw }.policy();
+        let reader = Reading { at, name: &name, raw: &raw, environment }.policy();
         (name, reader)
     });
     made.collect()
@@ -67,17 +68,58 @@ struct Reading<'a, 'b> {
     at: &'a mut Resolver<'b>,
     name: &'a str,
     raw: &'a RawReader,
+    environment: Environment,
 }
 
 impl Reading<'_, '_> {
     fn policy(mut self) -> Option<ReaderPolicy> {
         let path = self.path("format");
         let format = self.at.required(self.raw.format, &path, "format = \"fernet\"");
-        let keys = self.keys();
+        // Where the format is not known, keys are what most need.
+        let wants_root = format.is_some_and(|format| self.wants_root(format));
+        let keys = if wants_root { Some(Vec::new()) } else { self.keys() };
         let format = format?;
+        let root = if wants_root { Some(self.root(format)) } else { None };
         self.refuse_what_it_has_no_use_for(format);
         let made = self.format(format)?;
-        Some(ReaderPolicy { format: made, keys: keys?, several_in_one: format.may_share_a_variable() })
+        let root = match root {
+            Some(root) => Some(root?),
+            None => None,
+        };
+        Some(ReaderPolicy { format: made, keys: keys?, several_in_one: format.may_share_a_variable(), root })
+    }
+
+    /// Whether a key service opens the values, or the data keys in them.
+    fn wants_root(&self, format: ReaderFormat) -> bool {
+        match format {
+            ReaderFormat::VaultTransit | ReaderFormat::AwsKms => true,
+            ReaderFormat::Aes256Gcm => self.raw.fields.contains_key("data_key"),
+            _ => false,
+        }
+    }
+
+    fn root(&mut self, format: ReaderFormat) -> Option<ReaderRoot> {
+        let path = self.path("root");
+        let line = match format {
+            ReaderFormat::VaultTransit => "root = \"vault://HOST/transit/KEY\"",
+            _ => "root = \"aws-kms://REGION/KEY\"",
+        };
+        let text = self.at.required(self.raw.root.clone(), &path, line)?;
+        let uri = self.at.root_key(&text, &path, self.environment, false)?;
+        let context = &self.raw.encryption_context;
+        match (format, uri.root()) {
+            (ReaderFormat::VaultTransit | ReaderFormat::Aes256Gcm, RootKey::Vault(_)) => {
+                if context.keys().any(|name| name != "context") {
+                    self.report("encryption_context", "a key in Vault is derived from one `context` at most");
+                }
+            }
+            (ReaderFormat::AwsKms | ReaderFormat::Aes256Gcm, RootKey::Aws(_)) => {}
+            _ => {
+                self.report("root", "not a key of a service that this format is opened by");
+                return None;
+            }
+        }
+        Some(ReaderRoot { uri, context: context.clone() })
     }
 
     fn path(&self, key: &str) -> Vec<String> {
@@ -124,9 +166,15 @@ impl Reading<'_, '_> {
             other => matches!(other, ReaderFormat::Rails | ReaderFormat::DjangoCryptography),
         };
         let scrypt = own && raw.derive == Some(Derive::Scrypt);
+        let root = self.wants_root(format);
+        let keyed = own && !root;
         for (key, is_set, has_use) in [
-            ("key_encoding", raw.key_encoding.is_some(), own),
-            ("derive", raw.derive.is_some(), own),
+            ("key_variables", !raw.key_variables.is_empty(), !root),
+            ("key_files", !raw.key_files.is_empty(), !root),
+            ("root", raw.root.is_some(), root),
+            ("encryption_context", !raw.encryption_context.is_empty(), root),
+            ("key_encoding", raw.key_encoding.is_some(), keyed),
+            ("derive", raw.derive.is_some(), keyed),
             ("salt", raw.salt.is_some(), salted),
             ("salt_encoding", raw.salt_encoding.is_some(), salted && raw.salt.is_some()),
             ("info", raw.info.is_some(), own && raw.derive == Some(Derive::HkdfSha256)),
@@ -134,7 +182,11 @@ impl Reading<'_, '_> {
             ("scrypt_n", raw.scrypt_n.is_some(), scrypt),
             ("scrypt_r", raw.scrypt_r.is_some(), scrypt),
             ("scrypt_p", raw.scrypt_p.is_some(), scrypt),
-            ("encoding", raw.encoding.is_some(), own || lockbox || format == ReaderFormat::Pgcrypto),
+            (
+                "encoding",
+                raw.encoding.is_some(),
+                own || lockbox || matches!(format, ReaderFormat::Pgcrypto | ReaderFormat::AwsKms),
+            ),
             ("parts", !raw.parts.is_empty(), own && raw.fields.is_empty()),
             ("separator", raw.separator.is_some(), own && raw.fields.is_empty()),
             ("prefix", raw.prefix.is_some(), own),
@@ -173,6 +225,8 @@ impl Reading<'_, '_> {
             ReaderFormat::Laravel => Arc::new(Laravel { serialized: false }),
             ReaderFormat::LaravelSerialized => Arc::new(Laravel { serialized: true }),
             ReaderFormat::Rails => Arc::new(Rails { salt: self.salt()? }),
+            ReaderFormat::VaultTransit => Arc::new(Transit),
+            ReaderFormat::AwsKms => Arc::new(AwsBlob { encoding: self.encoding()? }),
             ReaderFormat::Lockbox => Arc::new(self.lockbox()?),
             ReaderFormat::Pgcrypto => Arc::new(Pgcrypto {
                 wrapping: match raw.encoding.unwrap_or(ReaderEncoding::Raw) {
@@ -214,16 +268,7 @@ impl Reading<'_, '_> {
     fn aes_gcm(&mut self) -> Option<AesGcm> {
         let raw = self.raw;
         let (layout, derivation) = (self.layout(), self.derivation());
-        let encoding = match raw.encoding.unwrap_or(ReaderEncoding::Base64) {
-            ReaderEncoding::Raw => Encoding::Raw,
-            ReaderEncoding::Hex => Encoding::Hex,
-            ReaderEncoding::Base64 => Encoding::Base64,
-            ReaderEncoding::Base64url => Encoding::Base64Url,
-            ReaderEncoding::Armor => {
-                self.report("encoding", "expected one of `raw`, `hex`, `base64` and `base64url`");
-                return None;
-            }
-        };
+        let encoding = self.encoding()?;
         if encoding == Encoding::Raw && !matches!(layout, Some(Layout::Joined(_)) | None) {
             self.report("encoding", "parts that stand alone are texts: `hex`, `base64` or `base64url`");
         }
@@ -238,6 +283,19 @@ impl Reading<'_, '_> {
                 TextEncoding::Base64 => KeyEncoding::Base64,
             },
             derivation: derivation?,
+        })
+    }
+
+    fn encoding(&mut self) -> Option<Encoding> {
+        Some(match self.raw.encoding.unwrap_or(ReaderEncoding::Base64) {
+            ReaderEncoding::Raw => Encoding::Raw,
+            ReaderEncoding::Hex => Encoding::Hex,
+            ReaderEncoding::Base64 => Encoding::Base64,
+            ReaderEncoding::Base64url => Encoding::Base64Url,
+            ReaderEncoding::Armor => {
+                self.report("encoding", "expected one of `raw`, `hex`, `base64` and `base64url`");
+                return None;
+            }
         })
     }
 
@@ -262,7 +320,11 @@ impl Reading<'_, '_> {
         }
         let sound = layout.filter(Layout::is_sound);
         if sound.is_none() {
-            self.report(key, "expected `iv` and `ciphertext` once each, and `tag` where it is a part of its own");
+            let expected = match key {
+                "parts" => "expected `iv` and `ciphertext` once each, and `tag` where it is a part of its own",
+                _ => "expected `ciphertext`, and `iv`, `tag` and `data_key` where they are members of their own",
+            };
+            self.report(key, expected);
         }
         sound
     }
@@ -320,6 +382,7 @@ fn part(word: &str) -> Option<Part> {
         "iv" => Some(Part::Iv),
         "ciphertext" => Some(Part::Ciphertext),
         "tag" => Some(Part::Tag),
+        "data_key" => Some(Part::DataKey),
         _ => None,
     }
 }

@@ -200,6 +200,7 @@ fn placeholder(map: &str) -> &'static str {
         "indexes" => "INDEX",
         "values" => "VALUE",
         "labels" => "LABEL",
+        "encryption_context" => "NAME",
         "triggers" => "TRIGGER",
         "tenants" => "TENANT",
         _ => "NAME",

@@ -131,9 +131,10 @@ impl Resolver<'_> {
         let environment = raw.environment;
         let mut rings = self.rings(raw.rings, environment);
         rings.values_mut().for_each(|ring| ring.min_epoch = ring.min_epoch.max(trust.min_epoch));
-        let key_services = key_services::resolve(self, raw.key_services, &rings);
+        let readers = readers::resolve(self, raw.readers, environment);
+        let foreign = readers.values().flatten().filter_map(|reader| Some(reader.root.as_ref()?.uri.clone())).collect();
+        let key_services = key_services::resolve(self, raw.key_services, &rings, foreign);
         let shared_cache = shared_cache::resolve(self, raw.shared_cache, environment, &rings);
-        let readers = readers::resolve(self, raw.readers);
         let tables = columns::tables(self, raw.tables, &readers, database.as_ref().map(DatabaseUrl::scheme));
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
         Some(Policy {
@@ -309,7 +310,13 @@ impl Resolver<'_> {
     }
 
     /// The URI of one root key, none where it is not one.
-    fn root_key(&mut self, root: &str, path: &[String], environment: Environment, allow_local: bool) -> Option<KeyUri> {
+    pub(super) fn root_key(
+        &mut self,
+        root: &str,
+        path: &[String],
+        environment: Environment,
+        allow_local: bool,
+    ) -> Option<KeyUri> {
         let uri: KeyUri = match root.parse() {
             Ok(uri) => uri,
             Err(error) => {

@@ -194,7 +194,7 @@ fn is_plain(text: &str) -> bool {
 fn action(operation: Operation) -> &'static str {
     match operation {
         Operation::Wrap => "Encrypt",
-        Operation::Unwrap => "Decrypt",
+        Operation::Unwrap | Operation::Decrypt => "Decrypt",
         Operation::Generate => "GenerateDataKey",
         Operation::Describe => "DescribeKey",
         Operation::Rewrap => "ReEncrypt",

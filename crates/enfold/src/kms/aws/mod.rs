@@ -30,6 +30,7 @@ use async_trait::async_trait;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, EncryptionAlgorithmSpec, KeyMetadata, KeySpec, KeyState};
 use jiff::SignedDuration;
+use zeroize::Zeroizing;
 
 use self::client::Clients;
 use super::context::EncryptionContext;
@@ -37,8 +38,8 @@ use super::failure::{self, Operation};
 use super::material::{KeyMaterial, WrappedKey};
 use super::recorded::{self, KeyArn};
 use super::service::{
-    Abilities, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
-    Permission, RootKeyState, UnwrapRequest, WrapRequest,
+    Abilities, DecryptRequest, DecryptValues, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey,
+    KeyDescription, KeyManagementService, Permission, RootKeyState, UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{AwsKeyUri, KeyUri, RootKey};
@@ -176,6 +177,31 @@ impl AwsKms {
         self.plaintext(operation, answer.plaintext)
     }
 
+    /// What another program encrypted under the URI's key.
+    async fn decrypt_value(&self, request: DecryptRequest<'_>) -> Result<Zeroizing<Vec<u8>>> {
+        let operation = Operation::Decrypt;
+        if request.ciphertext.len() > LONGEST_CIPHERTEXT {
+            return Err(failure::wrap_invalid(operation, &self.uri));
+        }
+        let context: HashMap<_, _> =
+            request.context.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let answer = self
+            .clients
+            .current()
+            .await
+            .decrypt()
+            .key_id(self.key.key())
+            .encryption_algorithm(EncryptionAlgorithmSpec::SymmetricDefault)
+            .set_encryption_context((!context.is_empty()).then_some(context))
+            .ciphertext_blob(Blob::new(request.ciphertext))
+            .send()
+            .await
+            .map_err(|e| answer::refused(operation, &self.uri, &e))?;
+        self.same_key(operation, self.key.key(), answer.key_id())?;
+        let plaintext = answer.plaintext.ok_or_else(|| self.broken(operation, "it holds no plaintext"))?;
+        Ok(Zeroizing::new(plaintext.into_inner()))
+    }
+
     async fn generate_one(&self, request: GenerateRequest<'_>) -> Result<GeneratedKey> {
         let operation = Operation::Generate;
         let answer = self
@@ -270,8 +296,16 @@ impl KeyManagementService for AwsKms {
             describer: Some(self),
             rotator: Some(self),
             controller: Some(self),
+            decryptor: Some(self),
             ..Abilities::default()
         }
+    }
+}
+
+#[async_trait]
+impl DecryptValues for AwsKms {
+    async fn decrypt(&self, requests: &[DecryptRequest<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>> {
+        in_order(requests, |r| Box::pin(self.decrypt_value(*r))).await
     }
 }
 

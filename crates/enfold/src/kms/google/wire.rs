@@ -246,7 +246,7 @@ fn is_plain(text: &str) -> bool {
 fn right(operation: Operation) -> &'static str {
     match operation {
         Operation::Wrap | Operation::Generate => "`roles/cloudkms.cryptoKeyEncrypter`",
-        Operation::Unwrap => "`roles/cloudkms.cryptoKeyDecrypter`",
+        Operation::Unwrap | Operation::Decrypt => "`roles/cloudkms.cryptoKeyDecrypter`",
         Operation::Describe => "`roles/cloudkms.viewer`",
         Operation::Rewrap => "`roles/cloudkms.cryptoKeyEncrypterDecrypter`",
         Operation::Rotate

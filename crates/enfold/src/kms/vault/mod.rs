@@ -25,6 +25,7 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use self::session::{Sessions, Vault};
 use self::wire::{BatchData, DataKey, Item, KeyConfiguration};
@@ -34,8 +35,9 @@ use super::http::{Answer, Http, HttpOptions};
 use super::json::Text;
 use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
-    Abilities, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey, KeyDescription, KeyManagementService,
-    KeyVersions, Permission, RewrapKeys, RewrapRequest, RootKeyState, RotateKey, UnwrapRequest, WrapRequest,
+    Abilities, DecryptRequest, DecryptValues, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey,
+    KeyDescription, KeyManagementService, KeyVersions, Permission, RewrapKeys, RewrapRequest, RootKeyState, RotateKey,
+    UnwrapRequest, WrapRequest,
 };
 use super::several::in_order;
 use super::uri::{KeyUri, RootKey, VaultKeyUri};
@@ -141,7 +143,10 @@ impl VaultKms {
         if items.is_empty() {
             return Vec::new();
         }
-        if let Err(error) = self.bound(operation).await {
+        // What others encrypted may be under a key that is not derived: nothing of ours hangs on it.
+        if operation != Operation::Decrypt
+            && let Err(error) = self.bound(operation).await
+        {
             return items.iter().map(|_| Err(error.clone())).collect();
         }
         // What cannot be sent has its answer already; the others keep their places.
@@ -267,6 +272,14 @@ impl VaultKms {
         Err(failure::unusable(operation, &self.uri, "it holds no ciphertext"))
     }
 
+    /// What another program encrypted, with the context that it gave.
+    fn others<'a>(&self, operation: Operation, request: DecryptRequest<'a>) -> Result<Item<'a>> {
+        let text = std::str::from_utf8(request.ciphertext);
+        let context = request.context.get("context").map(String::as_bytes).unwrap_or_default();
+        let item = text.map(|text| Item::ciphertext(text, STANDARD.encode(context)));
+        item.map_err(|_| failure::wrap_invalid(operation, &self.uri))
+    }
+
     /// What was wrapped by anything else is refused without a call, and so are spellings that only a lax decoder takes.
     fn wrapped<'a>(
         &self,
@@ -308,7 +321,20 @@ impl KeyManagementService for VaultKms {
             rotator: Some(self),
             // Transit keys cannot be disabled, and a deletion takes effect at once.
             controller: None,
+            decryptor: Some(self),
         }
+    }
+}
+
+#[async_trait]
+impl DecryptValues for VaultKms {
+    async fn decrypt(&self, requests: &[DecryptRequest<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>> {
+        let operation = Operation::Decrypt;
+        let items = requests.iter().map(|request| self.others(operation, *request)).collect();
+        let take = |kms: &Self, answer: wire::ItemAnswer| {
+            answer.plaintext.all(&STANDARD).ok_or_else(|| failure::unusable(operation, &kms.uri, "it holds no base64"))
+        };
+        self.batch(operation, &format!("decrypt/{}", self.key.key()), items, take).await
     }
 }
 

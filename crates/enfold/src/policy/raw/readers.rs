@@ -20,6 +20,12 @@ pub(in crate::policy) struct RawReader {
     /// part of the key.
     #[schemars(extend("x-items" = "path"))]
     pub key_files: Vec<String>,
+    /// The URI of the root key that opens the values of `vault-transit` and `aws-kms`, or the data keys in those of
+    /// `aes-256-gcm`, written as in `roots` of a ring. How its service is reached stands under `[key_services]`.
+    #[schemars(extend("format" = "root-key-uri"))]
+    pub root: Option<String>,
+    /// The encryption context that the values or data keys were given in AWS KMS; the one `context` of a derived key in Vault.
+    pub encryption_context: BTreeMap<String, String>,
     /// How the key of an `aes-256-gcm` is spelled.
     pub key_encoding: Option<TextEncoding>,
     /// How the key of an `aes-256-gcm` is made of what the variable or file holds. None: it is the key, 32 bytes.
@@ -42,7 +48,7 @@ pub(in crate::policy) struct RawReader {
     /// The p of an scrypt. None: 1.
     #[schemars(range(min = 1, max = 64))]
     pub scrypt_p: Option<u32>,
-    /// How a value of `aes-256-gcm`, `lockbox` or `pgcrypto` is written. None: `base64`; for `pgcrypto` `raw`.
+    /// How a value of `aes-256-gcm`, `lockbox`, `aws-kms` or `pgcrypto` is written. None: `base64`; for `pgcrypto` `raw`.
     pub encoding: Option<ReaderEncoding>,
     /// The order of the parts of an `aes-256-gcm`: `iv` (12 bytes), `ciphertext`, `tag` (16 bytes). Without `tag` it
     /// stands at the end of the ciphertext. None: `["iv", "ciphertext", "tag"]`.
@@ -52,7 +58,8 @@ pub(in crate::policy) struct RawReader {
     /// What every value begins with, before what is encoded.
     pub prefix: Option<String>,
     /// Where values are JSON objects, the member of each part: `fields = { iv = "iv", ciphertext = "data", tag = "tag" }`.
-    /// Each is encoded by itself. Other members are not looked at.
+    /// Each is encoded by itself, or written as Node writes a Buffer. `data_key` is the value's own key, which `root` has
+    /// wrapped. Without `iv` the IV stands at the front of the ciphertext. Other members are not looked at.
     pub fields: BTreeMap<String, String>,
     /// What is authenticated with every value of an `aes-256-gcm` or of Lockbox.
     pub associated_data: Option<String>,
@@ -99,6 +106,10 @@ pub(in crate::policy) enum ReaderFormat {
     Lockbox,
     /// Postgres' `pgp_sym_encrypt`.
     Pgcrypto,
+    /// The transit engine of Vault and OpenBao: `vault:vN:…`.
+    VaultTransit,
+    /// `Encrypt` of AWS KMS.
+    AwsKms,
 }
 
 /// How a key or a salt is spelled.

@@ -146,3 +146,33 @@ fn a_format_that_is_not_authenticated_must_be_accepted_where_it_is_read() {
     enfold.toml:13: tables.users.columns.email.unauthenticated: every reader of the column authenticates its values
     "#);
 }
+
+#[test]
+fn a_format_of_a_key_service_has_a_root_key_and_no_other() {
+    let root =
+        |format: &str, rest: &str| with(&format!("[readers.old]\nformat = \"{format}\"\n{rest}"), "reads = [\"old\"]");
+    let vault = "root = \"vault://vault.example.com/transit/app\"";
+    let aws = "root = \"aws-kms://eu-central-1/alias/app\"";
+    let policy = load(&root("vault-transit", vault)).unwrap();
+    let reader = &policy.readers["old"];
+    assert!(reader.keys.is_empty() && reader.root.as_ref().unwrap().uri.as_str().starts_with("vault://"));
+    let fields = "fields = { data_key = \"dek\", ciphertext = \"data\" }";
+    assert!(load(&root("aes-256-gcm", &format!("{aws}\n{fields}\nencryption_context = {{ app = \"a\" }}"))).is_ok());
+    for (format, rest, why) in [
+        ("vault-transit", String::new(), "root: missing"),
+        ("vault-transit", aws.into(), "not a key of a service"),
+        ("aws-kms", vault.into(), "not a key of a service"),
+        ("aws-kms", format!("{aws}\nkey_variables = [\"A\"]"), "has no use for it"),
+        ("aes-256-gcm", format!("{aws}\nkey_variables = [\"A\"]"), "has no use for it"),
+        ("aes-256-gcm", fields.into(), "root: missing"),
+        ("aes-256-gcm", format!("{aws}\n{fields}\nderive = \"sha256\""), "has no use for it"),
+        ("fernet", format!("{aws}\nkey_variables = [\"A\"]"), "has no use for it"),
+        ("vault-transit", format!("{vault}\nencryption_context = {{ app = \"a\" }}"), "one `context` at most"),
+    ] {
+        let error = load(&root(format, &rest)).unwrap_err().to_string();
+        assert!(error.contains(why), "{format} {rest}: {error}");
+    }
+    // How the server is signed in to is told as for a root key of a ring.
+    let sign_in = "[key_services.vault.\"vault.example.com\"]\nauth = \"token\"\ntoken_file = \"token\"";
+    assert!(load(&root("vault-transit", &format!("{vault}\n{sign_in}"))).is_ok());
+}
