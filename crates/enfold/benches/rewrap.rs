@@ -53,7 +53,8 @@ async fn main() {
     bench.make(tenants).await;
     bench.measure("moved", &[&bench.transit, &bench.memory]).await;
     bench.plain.rotate().await.expect("rotates");
-    bench.measure("new_version", &[&bench.transit, &bench.memory]).await;
+    // Without the first root key, which would be nearer: every unwrap is OpenBao's.
+    bench.measure("new_version", &[&bench.transit]).await;
 }
 
 struct Bench {
