@@ -41,6 +41,8 @@ pages![
     "passphrase-missing",
     "passphrase-wrong",
     "local-key-in-production",
+    "reader-key-invalid",
+    "reader-missing",
     "kms-uri-invalid",
     "kms-unavailable",
     "kms-throttled",
