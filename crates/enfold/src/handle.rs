@@ -309,6 +309,7 @@ impl Builder {
         if watch {
             watch::start(&enfold);
         }
+        enfold.say_ready();
         Ok(enfold)
     }
 
@@ -380,6 +381,20 @@ impl Builder {
 }
 
 impl Enfold {
+    /// The line by which a deployment sees that a process has what it needs.
+    fn say_ready(&self) {
+        let policy = &self.0.policy;
+        let columns: usize = policy.tables.values().map(|table| table.columns.len()).sum();
+        tracing::info!(
+            target: "enfold",
+            version = env!("CARGO_PKG_VERSION"),
+            environment = ?policy.environment,
+            rings = policy.rings.len(),
+            columns,
+            "ready: the state of every ring is verified"
+        );
+    }
+
     /// Every ring's state is verified before anything is sealed; where it may be made, it is.
     async fn first_look(&self, prepare: bool) -> Result<()> {
         let stored = self.0.catalog.states().await?;

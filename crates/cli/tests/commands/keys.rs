@@ -20,9 +20,13 @@ fn json(shop: &Sandbox, args: &[&str]) -> Value {
     serde_json::from_slice(&shop.ok(args).stdout).expect("JSON")
 }
 
-/// A data key of the ring, as `keys list` shows it.
+/// A data key that seals, as `keys list` shows it. Their order is that of their ids, which are drawn, and one authenticates the
+/// others.
 fn a_data_key(shop: &Sandbox) -> String {
-    json(shop, &["keys", "list", "--json"])["keys"][0]["id"].as_str().expect("an id").to_owned()
+    let listed = json(shop, &["keys", "list", "--json"]);
+    let keys = listed["keys"].as_array().expect("a list");
+    let seals = keys.iter().find(|key| key["purpose"] == "seal").expect("one that seals");
+    seals["id"].as_str().expect("an id").to_owned()
 }
 
 #[test]

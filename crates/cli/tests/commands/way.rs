@@ -61,6 +61,15 @@ fn the_way_in_and_the_way_out_bring_every_value_back() {
 }
 
 #[test]
+fn a_process_says_when_it_has_what_it_needs() {
+    let shop = Sandbox::ready();
+    let quiet = shop.ok(&["status"]);
+    assert!(!quiet.stderr.contains("ready:"), "{}", quiet.stderr);
+    let told = shop.ok(&["status", "--log", "info"]);
+    assert!(told.stderr.contains("ready: the state of every ring is verified"), "{}", told.stderr);
+}
+
+#[test]
 fn a_single_leak_in_a_protected_column_is_found() {
     let shop = Sandbox::protected();
     shop.sql("UPDATE users SET phone = '+44 20 7946 0018' WHERE id = 1");
