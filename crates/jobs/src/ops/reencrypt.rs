@@ -1,5 +1,5 @@
 //! Re-encryption: values leave former data keys for those that seal now. It is asked for here and done by workers
-//! ([`super::work`]): a job a table.
+//! ([`mod@super::work`]): a job a table.
 
 use std::collections::BTreeSet;
 
