@@ -35,6 +35,8 @@ ring = "main"
 READS_NOTE
 [jobs]
 batch_rows = 50
+# Other tests on the server drop their databases, each with a checkpoint.
+max_requested_checkpoints = 10000
 "#;
 
 const READERS: &str = r#"

@@ -64,6 +64,8 @@ id = "u.photo"
 ring = "main"
 [jobs]
 batch_rows = 100
+# Other tests on the server drop their databases, each with a checkpoint.
+max_requested_checkpoints = 10000
 "#;
 
 struct Fixture {

@@ -52,6 +52,8 @@ ring = "main"
 mode = "kms"
 [jobs]
 batch_rows = 50
+# Other tests on the server drop their databases, each with a checkpoint.
+max_requested_checkpoints = 10000
 "#;
 
 /// What is in a session that should not be: PgBouncer itself sets the first names for each client.

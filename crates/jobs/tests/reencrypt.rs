@@ -63,6 +63,8 @@ id = "n.body"
 ring = "main"
 [jobs]
 batch_rows = 50
+# Other tests on the server drop their databases, each with a checkpoint.
+max_requested_checkpoints = 10000
 "#;
 
 struct Fixture {

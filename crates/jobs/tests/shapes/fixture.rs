@@ -22,6 +22,8 @@ roots = ["local:dev.key"]
 scope = "ring"
 [jobs]
 batch_rows = 100
+# Other tests on the server drop their databases, each with a checkpoint.
+max_requested_checkpoints = 10000
 "#;
 
 pub(crate) struct Fixture {
