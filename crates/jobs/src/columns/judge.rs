@@ -15,7 +15,7 @@ use crate::store::{Cell, Change, Origin, Row};
 struct Judged<'a> {
     row: &'a Row,
     parts: Vec<Part<'a>>,
-    /// What blind indexes are over: the plaintext of each cell, where it is known.
+    /// The plaintext of each cell, where it is known.
     values: Vec<Option<Zeroizing<Vec<u8>>>>,
     cells: Vec<Cell>,
     indexed: Vec<Cell>,
