@@ -60,6 +60,12 @@ pub(crate) fn about(seconds: u64) -> String {
     }
 }
 
+/// RFC 3339, to the second; none where an earlier version did not say.
+pub(crate) fn time(ms: i64) -> Option<String> {
+    let at = (ms > 0).then(|| jiff::Timestamp::from_millisecond(ms).ok())??;
+    Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

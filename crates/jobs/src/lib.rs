@@ -3,6 +3,7 @@ pub mod codec;
 pub mod columns;
 mod connect;
 pub mod database;
+mod hex;
 pub mod model;
 pub mod ops;
 #[cfg(feature = "postgres")]

@@ -14,7 +14,7 @@ use super::status::word;
 use crate::args::{JobSet, Jobs};
 use crate::onlooker::Onlooker;
 use crate::table::Table;
-use crate::words::{count, rows, some};
+use crate::words::{count, rows, some, time};
 
 /// Row errors of a job that are shown to a person, and in JSON.
 const ERRORS: (u32, u32) = (50, 10_000);
@@ -230,10 +230,4 @@ fn hint(jobs: &[JobRecord], workers: &[WorkerSign], out: &mut String) {
             let _ = writeln!(out, "\n{} running: {}", some(workers.len(), "worker"), names.join(", "));
         }
     }
-}
-
-/// RFC 3339, to the second; none where an earlier version did not say.
-pub(super) fn time(ms: i64) -> Option<String> {
-    let at = (ms > 0).then(|| jiff::Timestamp::from_millisecond(ms).ok())??;
-    Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }

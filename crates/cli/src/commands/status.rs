@@ -48,7 +48,7 @@ impl Rotation {
             data_keys: schedule.keys.len(),
             due: schedule.due(now_ms).len(),
             overdue: schedule.overdue(now_ms).len(),
-            next_due_at: schedule.keys.first().and_then(|key| super::jobs::time(key.due_ms)),
+            next_due_at: schedule.keys.first().and_then(|key| crate::words::time(key.due_ms)),
         }
     }
 }

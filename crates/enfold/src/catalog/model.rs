@@ -3,6 +3,7 @@
 use enfold_core::KeyId;
 use serde::{Deserialize, Serialize};
 
+use crate::events::EventKind;
 use crate::policy::Mode;
 use crate::{Code, Error, Result};
 
@@ -221,7 +222,7 @@ pub struct KeyUse {
 }
 
 /// The kinds of events that are uses of a data key.
-pub(super) const USES: [&str; 3] = ["seal", "open", "key-used"];
+pub(super) const USES: [&str; 3] = [EventKind::Seal.as_str(), EventKind::Open.as_str(), EventKind::KeyUsed.as_str()];
 
 /// A word in a row that this program does not know: refused, as everything unknown.
 pub(super) fn unknown_word(what: &str) -> Error {

@@ -55,7 +55,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// The word that stands in the log.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Seal => "seal",
             Self::Open => "open",
@@ -467,5 +467,16 @@ mod tests {
         let event = Event::new(EventKind::Seal, 1).context(&context);
         assert!(!event.to_json().contains('\n'));
         assert_eq!(Event::from_json(&event.to_json()).unwrap(), event);
+    }
+
+    /// The catalog writes and reads the one, lines of JSON are the other.
+    #[test]
+    fn the_word_of_a_kind_is_the_one_that_it_is_read_by() {
+        use EventKind::*;
+        for kind in
+            [Seal, Open, KeyMade, KeyUsed, KeyRotated, KeyDisabled, KeyEnabled, KeysRewrapped, RootKey, Refused, Lost]
+        {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
     }
 }

@@ -60,9 +60,7 @@ impl RootHealth {
             _ => None,
         }
     }
-}
 
-impl RootHealth {
     /// The refusal by which a customer withdrew its root key; `None` where nobody did, or where it is no customer's.
     pub fn withdrawn(&self) -> Option<&Error> {
         let (Some(_), Tried::NotWrapped(error) | Tried::NotUnwrapped(error)) = (&self.tenant, &self.tried) else {

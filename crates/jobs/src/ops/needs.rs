@@ -4,8 +4,7 @@ use enfold::{KeyId, Result};
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
-use super::targets::{Selection, storable, target};
-use crate::database::Counts;
+use super::targets::{Selection, sealed_targets};
 
 /// What was counted, table by table, and what could not be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,20 +34,10 @@ impl Needs {
 /// count and no proof: it tells what the database holds now.
 pub async fn needs(session: &Session, ring: &str, keys: &[KeyId]) -> Result<Needs> {
     let mut needs = Needs::default();
-    for (name, table, columns) in Selection::All.of(&session.policy) {
-        let ours: Vec<&str> = columns.into_iter().filter(|column| table.columns[*column].ring == ring).collect();
-        if ours.is_empty() {
-            continue;
-        }
-        let facts = session.db.inspect(table, Counts::LeftOut).await?;
-        // A column whose type can hold no envelope holds none.
-        let (ours, _) = storable(&facts, &ours);
-        if ours.is_empty() {
-            continue;
-        }
-        let rows = session.db.store().count_under(&target(name, table, &facts, &ours)?, keys).await?;
+    for (_, target) in sealed_targets(session, &Selection::All, |column| column.ring == ring).await? {
+        let rows = session.db.store().count_under(&target, keys).await?;
         if rows > 0 {
-            needs.tables.push(TableNeeds { table: name.to_owned(), rows });
+            needs.tables.push(TableNeeds { table: target.policy_table, rows });
         }
     }
     let values = session.policy.values.iter().filter(|(_, value)| value.ring == ring);

@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::estimate::rows_per_second;
 use super::run::same;
 use super::session::Session;
-use super::targets::{Selection, storable, target};
-use crate::database::Counts;
+use super::targets::{Selection, sealed_targets};
 use crate::model::{Goal, JobId, Target};
 use crate::store::{JobSpec, Order};
 
@@ -65,27 +64,18 @@ pub struct Requested {
 /// `UnknownColumn` where ring or class are those of no selected column.
 pub async fn plan_reencryption(session: &Session, wanted: &Reencryption) -> Result<Vec<TableReencryption>> {
     let mut tables = Vec::new();
-    for (name, table, columns) in wanted.selection.of(&session.policy) {
-        let chosen: Vec<&str> = columns.into_iter().filter(|column| wanted.takes(&table.columns[*column])).collect();
-        if chosen.is_empty() {
-            continue;
-        }
-        let facts = session.db.inspect(table, Counts::LeftOut).await?;
-        let (chosen, _) = storable(&facts, &chosen);
-        if chosen.is_empty() {
-            continue;
-        }
-        let target = Target { leaving: wanted.leaving.clone(), ..target(name, table, &facts, &chosen)? };
+    for (facts, target) in sealed_targets(session, &wanted.selection, |column| wanted.takes(column)).await? {
+        let target = Target { leaving: wanted.leaving.clone(), ..target };
         let former = session.keys.codec().former_keys(&target).await?;
         let under = session.db.store().count_under(&target, &former).await?;
         let speed = rows_per_second(session.db.as_ref(), &facts, &target).await?;
         let limit = wanted.rate.or(session.policy.jobs.rate).map_or(speed, |limit| u64::from(limit).min(speed));
         tables.push(TableReencryption {
-            table: name.to_owned(),
+            table: target.policy_table.clone(),
             columns: target.columns.iter().map(|column| column.name.clone()).collect(),
             rows_under_former_keys: under,
             former_keys: former.len() as u64,
-            kms_calls: kms_calls(&session.policy, name, &target, former.len() as u64, under),
+            kms_calls: kms_calls(&session.policy, &target, former.len() as u64, under),
             seconds: under.div_ceil(limit.max(1)),
             target: Some(target),
         });
@@ -143,8 +133,8 @@ impl Reencryption {
     }
 }
 
-fn kms_calls(policy: &Policy, table: &str, target: &Target, former: u64, rows: u64) -> u64 {
-    let columns = policy.tables.get(table).map(|table| &table.columns);
+fn kms_calls(policy: &Policy, target: &Target, former: u64, rows: u64) -> u64 {
+    let columns = policy.tables.get(&target.policy_table).map(|table| &table.columns);
     let rings: Vec<_> = target
         .columns
         .iter()

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use enfold::policy::{ColumnPolicy, IndexPolicy, Policy, TablePolicy};
 use enfold::{Code, Error, Leaving, Result};
 
-use crate::database::TableFacts;
+use super::session::Session;
+use crate::database::{Counts, TableFacts};
 use crate::model::{Target, TargetColumn, TargetIndex};
 
 /// Which columns of a policy an operation is about.
@@ -88,6 +89,29 @@ pub fn target(policy_table: &str, table: &TablePolicy, facts: &TableFacts, colum
         key: facts.key.clone(),
         leaving: Leaving::default(),
     })
+}
+
+/// What a sweep over the columns that are selected and that `takes` takes would work on, table by table. A column whose type
+/// can hold no envelope holds none, so it is left out.
+pub(super) async fn sealed_targets(
+    session: &Session,
+    selection: &Selection,
+    takes: impl Fn(&ColumnPolicy) -> bool,
+) -> Result<Vec<(TableFacts, Target)>> {
+    let mut targets = Vec::new();
+    for (name, table, columns) in selection.of(&session.policy) {
+        let columns: Vec<&str> = columns.into_iter().filter(|column| takes(&table.columns[*column])).collect();
+        if columns.is_empty() {
+            continue;
+        }
+        let facts = session.db.inspect(table, Counts::LeftOut).await?;
+        let (columns, _) = storable(&facts, &columns);
+        if !columns.is_empty() {
+            let target = target(name, table, &facts, &columns)?;
+            targets.push((facts, target));
+        }
+    }
+    Ok(targets)
 }
 
 /// The columns of `columns` that can hold an envelope, and what is said of each of the others. For those who look at

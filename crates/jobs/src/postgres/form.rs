@@ -8,6 +8,7 @@ use enfold_core::layout::{KEY_ID_LEN, KEY_PREFIX_LEN, MAGIC, OVERHEAD, VERSION};
 use enfold_core::text::{self, KEY_PREFIX_TEXT_LEN};
 use enfold_core::{KeyId, Kind, binary_key_prefix};
 
+use crate::hex::hex;
 use crate::model::Storage;
 
 /// Characters of the shortest text form.
@@ -133,7 +134,7 @@ pub fn key_of(prefix: &str) -> Option<String> {
 pub(super) fn key_prefixes(keys: &[KeyId]) -> Vec<String> {
     let both = |(kind, key)| {
         let bytes = binary_key_prefix(kind, key);
-        [text::key_prefix(kind, key), bytes.iter().map(|byte| format!("{byte:02x}")).collect()]
+        [text::key_prefix(kind, key), hex(&bytes)]
     };
     pairs(keys).flat_map(both).collect()
 }
@@ -157,9 +158,8 @@ fn start(kind: Kind) -> String {
 }
 
 fn bytea(bytes: &[u8]) -> String {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     // decode() reads the same whatever standard_conforming_strings says.
-    format!("decode('{hex}', 'hex')")
+    format!("decode('{}', 'hex')", hex(bytes))
 }
 
 fn list(items: impl IntoIterator<Item = String>) -> String {
@@ -184,8 +184,7 @@ mod tests {
     #[test]
     fn the_key_id_is_read_back_from_both_prefixes() {
         let key = KeyId::from_bytes(*b"0123456789abcdef");
-        let hex: String = binary_key_prefix(Kind::InlineRing, key).iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(key_of(&hex), Some(key.to_string()));
+        assert_eq!(key_of(&hex(&binary_key_prefix(Kind::InlineRing, key))), Some(key.to_string()));
         assert_eq!(key_of(&text::key_prefix(Kind::ByReference, key)), Some(key.to_string()));
         assert_eq!(key_of("enf1:?"), None);
     }

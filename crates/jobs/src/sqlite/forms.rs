@@ -7,6 +7,7 @@
 use enfold_core::envelope::Kind;
 use enfold_core::{KeyId, binary_key_prefix, text};
 
+use crate::hex::hex;
 use crate::model::Storage;
 
 /// `enf1:` and the 28 characters that name version, kind and key.
@@ -54,10 +55,7 @@ pub(super) fn prefixes(key_id: &str, storage: Storage) -> Vec<String> {
         .iter()
         .map(|kind| match storage {
             Storage::Text | Storage::Json => format!("'{}'", text::key_prefix(*kind, id)),
-            Storage::Bytes => {
-                let hex: String = binary_key_prefix(*kind, id).iter().map(|b| format!("{b:02x}")).collect();
-                format!("x'{hex}'")
-            }
+            Storage::Bytes => format!("x'{}'", hex(&binary_key_prefix(*kind, id))),
         })
         .collect()
 }

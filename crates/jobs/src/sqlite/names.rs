@@ -2,6 +2,8 @@
 
 use rusqlite::types::ValueRef;
 
+use crate::hex::hex;
+
 /// A name as an SQL identifier. Never used for values.
 pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -43,7 +45,7 @@ pub(super) fn printed(value: ValueRef<'_>) -> String {
         ValueRef::Integer(n) => n.to_string(),
         ValueRef::Real(x) => x.to_string(),
         ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        ValueRef::Blob(bytes) => bytes.iter().map(|b| format!("{b:02x}")).collect(),
+        ValueRef::Blob(bytes) => hex(bytes),
     }
 }
 

@@ -10,6 +10,7 @@ use super::sampling;
 use super::schema::PREFIX;
 use super::shape::{Kind, Shape};
 use crate::database::{ColumnSurvey, TableSurvey};
+use crate::hex::hex;
 use crate::model::TableName;
 
 /// Every table a user made: not SQLite's, not Enfold's, not the insides of virtual tables.
@@ -113,9 +114,8 @@ fn text(value: ValueRef<'_>) -> Option<String> {
         ValueRef::Null => None,
         ValueRef::Integer(n) => Some(n.to_string()),
         ValueRef::Real(x) => Some(x.to_string()),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(
-            std::str::from_utf8(bytes)
-                .map_or_else(|_| bytes.iter().map(|b| format!("{b:02x}")).collect(), str::to_owned),
-        ),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            Some(std::str::from_utf8(bytes).map_or_else(|_| hex(bytes), str::to_owned))
+        }
     }
 }

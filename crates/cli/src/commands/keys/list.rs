@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use enfold::{Code, DataKeyRecord, Enfold, Error, Result, RootRecord};
 use serde_json::{Value, json};
 
-use super::time;
 use crate::args::ListKeys;
 use crate::commands::Context;
 use crate::table::Table;
+use crate::words::time;
 
 pub(super) async fn list(context: &Context<'_>, args: &ListKeys, enfold: &Enfold) -> Result<()> {
     if args.roots {
@@ -65,7 +65,7 @@ async fn roots(context: &Context<'_>, enfold: &Enfold) -> Result<()> {
                 rings(record),
                 text(&about.service_state),
                 about.version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
-                about.described_ms.map_or_else(|| "never".to_owned(), time),
+                about.described_ms.and_then(time).unwrap_or_else(|| "never".to_owned()),
             ]);
         }
         table.write(context.screen, out);
@@ -98,7 +98,7 @@ fn table(keys: &[DataKeyRecord]) -> Table {
             key.scope.clone(),
             key.version.to_string(),
             status,
-            time(key.created_ms),
+            time(key.created_ms).unwrap_or_default(),
             if roots.is_empty() { "nobody".to_owned() } else { roots.join(", ") },
         ]);
     }
@@ -139,8 +139,8 @@ pub(super) fn of_root(record: &RootRecord) -> Value {
         "customers": customers.collect::<Vec<_>>(),
         "service_state": about.service_state,
         "version": about.version,
-        "created": about.created_ms.map(time),
-        "described": about.described_ms.map(time),
-        "rotated": about.rotated_ms.map(time),
+        "created": about.created_ms.and_then(time),
+        "described": about.described_ms.and_then(time),
+        "rotated": about.rotated_ms.and_then(time),
     })
 }

@@ -19,22 +19,16 @@ use super::Context;
 use crate::args::Keys;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Keys) -> Result<()> {
-    // Its jobs are in the policy's database.
-    if let Keys::Rotate(args) = args
-        && args.reencrypt
-    {
-        return rotate::and_reencrypt(context, args).await;
+    match args {
+        // These need the policy's database too: jobs and values are there.
+        Keys::Rotate(args) if args.reencrypt => rotate::and_reencrypt(context, args).await,
+        Keys::Rotate(args) if args.emergency => emergency::run(context, args).await,
+        Keys::Disable(args) if !args.kill_switch => switch::when_unneeded(context, args).await,
+        _ => with_keys(context, args).await,
     }
-    if let Keys::Rotate(args) = args
-        && args.emergency
-    {
-        return emergency::run(context, args).await;
-    }
-    if let Keys::Disable(args) = args
-        && !args.kill_switch
-    {
-        return switch::when_unneeded(context, args).await;
-    }
+}
+
+async fn with_keys(context: &Context<'_>, args: &Keys) -> Result<()> {
     let policy = context.policy()?;
     let policy = if let Keys::Rewrap(args) = args { rewrap::paced(policy, args) } else { policy };
     let work = async |enfold: &Enfold| match args {
@@ -80,15 +74,10 @@ fn when(published: bool) -> &'static str {
 
 fn key_id(text: &str) -> Result<KeyId> {
     text.parse().map_err(|_| {
-        Error::new(Code::Usage, format!("`{text}` is no id of a key"))
-            .cause("it has 32 digits of hexadecimal")
-            .hint("`enfold keys list` shows ids")
+        Error::new(Code::Usage, format!("`{text}` is not the id of a data key"))
+            .cause("it has 32 lower-case hexadecimal digits")
+            .hint("`enfold keys list` shows ids; `enfold inspect` that of a value, `enfold audit --json` those of a column")
     })
-}
-
-/// In UTC, to the millisecond at most.
-fn time(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "unknown".to_owned(), |at| at.to_string())
 }
 
 fn hex(bytes: &[u8]) -> String {

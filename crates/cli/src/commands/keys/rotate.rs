@@ -8,11 +8,10 @@ use serde_json::{Value, json};
 
 use crate::args::Rotate;
 use crate::commands::Context;
-use crate::commands::jobs::time;
 use crate::commands::reencrypt::{self, Asked};
 use crate::commands::value::part;
 use crate::table::Table;
-use crate::words::some;
+use crate::words::{some, time};
 
 /// Data keys that a person is shown; `--json` has all of them.
 const SHOWN: usize = 20;

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use enfold::{Code, DataKeyRecord, Enfold, Error, KeyId, Result, RootRecord};
 use serde_json::json;
 
+use super::hex;
 use super::list::{of_data_key, of_root};
-use super::{hex, time};
 use crate::args::ShowKey;
 use crate::commands::Context;
-use crate::words::count;
+use crate::words::{count, time};
 
 pub(super) async fn show(context: &Context<'_>, args: &ShowKey, enfold: &Enfold) -> Result<()> {
     let id: Option<KeyId> = args.key.parse().ok();
@@ -47,7 +47,7 @@ fn data_key(context: &Context<'_>, key: &DataKeyRecord) -> Result<()> {
         line("scope", &key.scope);
         line("version", &key.version.to_string());
         line("status", key.status.as_str());
-        line("created", &time(key.created_ms));
+        line("created", &time(key.created_ms).unwrap_or_default());
         for wrap in &key.wraps {
             let made_by = wrap.made_by.as_ref().map(|by| format!(" ({by})")).unwrap_or_default();
             line("wrapped by", &format!("{}{made_by}", wrap.root));
@@ -92,9 +92,9 @@ async fn root(context: &Context<'_>, record: &RootRecord, enfold: &Enfold) -> Re
             ("description", about.description.clone()),
             ("state there", about.service_state.clone()),
             ("version", about.version.map(|version| version.to_string())),
-            ("created", about.created_ms.map(time)),
-            ("asked", about.described_ms.map(time)),
-            ("rotated", about.rotated_ms.map(time)),
+            ("created", about.created_ms.and_then(time)),
+            ("asked", about.described_ms.and_then(time)),
+            ("rotated", about.rotated_ms.and_then(time)),
         ];
         for (name, value) in known {
             value.into_iter().for_each(|value| line(name, &value));

@@ -6,6 +6,7 @@ use enfold::{Code, Enfold, Error, KeyId, Leaving, Result};
 use enfold_jobs::ops::{self, Needs, Session};
 use serde_json::json;
 
+use super::key_id;
 use crate::args::{Disable, Enable};
 use crate::commands::Context;
 use crate::words::rows;
@@ -14,7 +15,7 @@ use crate::words::rows;
 pub(super) async fn when_unneeded(context: &Context<'_>, args: &Disable) -> Result<()> {
     context
         .with_session_and_keys(async |session, enfold| {
-            let id = key(&args.key)?;
+            let id = key_id(&args.key)?;
             must_be_former(enfold, args, id).await?;
             let needs = ops::needs(session, &args.ring, &[id]).await?;
             if !needs.is_none() {
@@ -33,7 +34,7 @@ pub(super) async fn when_unneeded(context: &Context<'_>, args: &Disable) -> Resu
 
 /// Disables a data key whatever needs it.
 pub(super) async fn kill(context: &Context<'_>, args: &Disable, enfold: &Enfold) -> Result<()> {
-    let id = key(&args.key)?;
+    let id = key_id(&args.key)?;
     let question = format!(
         "From now on nothing under data key {id} opens, in any process: whoever reads such a value gets an error.\n\
          `enfold keys enable {} {id}` takes it back.",
@@ -78,7 +79,7 @@ async fn off(
 }
 
 pub(super) async fn on(context: &Context<'_>, args: &Enable, enfold: &Enfold) -> Result<()> {
-    let (operator, id) = (enfold.operator()?, key(&args.key)?);
+    let (operator, id) = (enfold.operator()?, key_id(&args.key)?);
     let question = format!("Data key {id} opens again, in every process.");
     context.screen.confirm(&question, "enable", args.yes)?;
     operator.enable(&args.ring, id, &context.call(Some(&args.reason))).await?;
@@ -108,12 +109,4 @@ fn needed(args: &Disable, id: KeyId, needs: &Needs) -> Error {
         .fold(error, Error::cause)
         .hint(format!("`enfold reencrypt {}` moves them to the data key that seals now", args.ring))
         .hint("`--kill-switch` disables it all the same: they cannot be read until it is enabled again")
-}
-
-pub(super) fn key(text: &str) -> Result<KeyId> {
-    text.parse().map_err(|_| {
-        Error::new(Code::Usage, format!("`{text}` is not the id of a data key"))
-            .cause("it has 32 lower-case hexadecimal digits")
-            .hint("`enfold inspect` shows it for a value, `enfold audit --json` for a column")
-    })
 }

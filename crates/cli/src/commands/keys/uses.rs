@@ -6,19 +6,18 @@ use enfold::catalog::KeyUse;
 use enfold::{Enfold, KeyId, Result};
 use serde_json::{Value, json};
 
-use super::switch::key;
+use super::key_id;
 use crate::args::Uses;
 use crate::commands::Context;
-use crate::commands::jobs::time;
 use crate::commands::reencrypt::moment;
 use crate::table::Table;
-use crate::words::count;
+use crate::words::{count, time};
 
 /// How far back is looked unless somebody says so: 30 days, in milliseconds.
 const WINDOW_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 
 pub(super) async fn run(context: &Context<'_>, args: &Uses, enfold: &Enfold) -> Result<()> {
-    let keys = args.key.iter().map(|text| key(text)).collect::<Result<Vec<_>>>()?;
+    let keys = args.key.iter().map(|text| key_id(text)).collect::<Result<Vec<_>>>()?;
     let found = Found::of(enfold, &keys, args.since.as_deref()).await?;
     context.screen.result(&found.document(), |out| found.write(context, out))
 }

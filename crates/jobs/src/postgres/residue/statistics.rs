@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 use super::super::ask::p;
 use super::super::qualified;
 use super::Search;
+use crate::hex::hex;
 use crate::model::Storage;
 use crate::words::Kind;
 
@@ -27,7 +28,7 @@ fn is_sealed(storage: Storage, printed: &str) -> bool {
 }
 
 fn magic() -> String {
-    enfold_core::layout::MAGIC.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&enfold_core::layout::MAGIC)
 }
 
 async fn columns(search: &mut Search<'_>) -> Result<()> {

@@ -17,6 +17,7 @@ use super::schema::PREFIX;
 use super::shape::{Kind, NO_ROWID_WAY_OUT, Shape};
 use super::tokens::expressions;
 use crate::database::{Counts, Finding, Growth, TableFacts};
+use crate::hex::hex;
 use crate::model::{Storage, TableName};
 use crate::words::Word;
 
@@ -131,7 +132,7 @@ fn fingerprint(connection: &Connection, shape: &Shape, policy: &TablePolicy) -> 
         .doing(|| format!("read the triggers of `{}`", shape.name))?;
     text.push_str(&triggers.join("\n"));
     let sum = digest(&SHA256, text.as_bytes());
-    Ok(sum.as_ref().iter().take(16).map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&sum.as_ref()[..16]))
 }
 
 /// Row, byte and growth figures.
