@@ -2,6 +2,7 @@
 //! `scripts/services.sh` starts, and one of a test's own for what must not happen to the others.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -128,7 +129,7 @@ impl Private {
         let listeners = if listeners.is_empty() { json!({}) } else { json!({ "listener": listeners }) };
         std::fs::write(&configuration, listeners.to_string()).expect("it is written");
         let log = File::create(folder.path().join("log")).expect("a file");
-        let process = Command::new(variable("ENFOLD_TEST_OPENBAO_PROGRAM"))
+        let process = Command::new(program())
             .args(["server", "-dev", "-dev-no-store-token", &format!("-dev-root-token-id={ROOT_TOKEN}")])
             .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
             .arg(format!("-config={}", configuration.display()))
@@ -189,6 +190,11 @@ impl Drop for Private {
             eprintln!("could not stop the private OpenBao at {}", self.plain.host);
         }
     }
+}
+
+/// The server's program, which is its client as well.
+pub fn program() -> PathBuf {
+    variable("ENFOLD_TEST_OPENBAO_PROGRAM").into()
 }
 
 /// Never the same text twice, on one server.

@@ -3,8 +3,10 @@
 use std::future::Future;
 
 use enfold_testkit::aws::Server;
+use enfold_testkit::openbao::unique;
 use serde_json::json;
 
+use super::guides::{bash, blocks};
 use super::harness::Sandbox;
 
 /// Ports and keys of the servers.
@@ -51,4 +53,23 @@ fn a_key_of_another_region_is_told_with_the_region_that_was_asked() {
     let elsewhere = server.uri(&key).replace("aws-kms://eu-central-1/", "aws-kms://eu-west-3/");
     let init = ["init", "--database", "sqlite:app.db", "--root", &elsewhere];
     Sandbox::shop().run_with(&init, CREDENTIALS).snapshot_hiding("init_aws_other_region", HIDDEN);
+}
+
+const GUIDE: &str = include_str!("../../../../docs/guides/aws-kms.md");
+
+/// With Amazon's own command, as `scripts/deps.sh` installs it.
+#[test]
+fn the_guide_leads_a_new_user_to_a_key_in_aws() {
+    let (shop, endpoint) = (Sandbox::shop(), Server::LocalStack.endpoint());
+    let steps = blocks(GUIDE, "sh");
+    let (make, init) = (&steps[0], &steps[1]);
+    // The server is everybody's, and the URI has to say where it is.
+    let make = make.replace("alias/customers", &format!("alias/customers-{}", unique()));
+    let init = init.replace("/$key", &format!("/$key?endpoint={endpoint}"));
+    let tools = [concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/venv/bin").into()];
+    let variables = [CREDENTIALS, &[("AWS_ENDPOINT_URL", &endpoint), ("DATABASE_URL", "sqlite:app.db")]].concat();
+    let out = bash(&shop, &(make + &init), &tools, &variables);
+    assert!(out.contains("rotated every 365d"), "{out}");
+    let sealed = shop.run_with(&["seal", "users.email"], CREDENTIALS);
+    assert!(sealed.stdout().starts_with("enf1:"), "{}", sealed.stderr);
 }

@@ -4,6 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 
+use crate::guides::{bash, blocks};
 use crate::harness::Sandbox;
 
 const INIT: &[&str] =
@@ -147,4 +148,25 @@ fn production_takes_a_sealed_key_only_where_its_ring_says_so() {
         "passphrase",
     ])
     .snapshot("init_sealed_in_a_key_service");
+}
+
+const GUIDE: &str = include_str!("../../../../docs/guides/local-keys.md");
+
+#[test]
+fn the_guide_leads_a_new_user_to_a_sealed_key_and_to_another_passphrase() {
+    let shop = Sandbox::shop();
+    let [_, draw, init, make, change] = blocks(GUIDE, "sh").try_into().expect("five steps");
+    let variables = [("DATABASE_URL", "sqlite:app.db")];
+    bash(&shop, &draw, &[], &variables);
+    // It stops, as the guide says, and leaves the policy.
+    let stopped = bash(&shop, &format!("{{ {init} }} 2>&1 || true"), &[], &variables);
+    assert!(stopped.contains("code: local-key-in-production"), "{stopped}");
+    let said = "allow_local_in_production = true\n";
+    assert!(blocks(GUIDE, "toml").concat().ends_with(said));
+    let scope = "scope = \"column\"\n";
+    shop.write("enfold.toml", shop.read("enfold.toml").replace(scope, &format!("{scope}{said}")));
+    bash(&shop, &make, &[], &variables);
+    let sealed = shop.pipe(&["seal", "users.email"], b"ada@example.com").stdout;
+    bash(&shop, &change, &[], &variables);
+    assert_eq!(shop.pipe(&["open", "users.email"], &sealed).stdout(), "ada@example.com");
 }

@@ -13,6 +13,7 @@ mod counting;
 #[cfg(feature = "vault")]
 mod customers;
 mod disk_full;
+mod guides;
 mod harness;
 #[cfg(feature = "postgres")]
 mod index_build;

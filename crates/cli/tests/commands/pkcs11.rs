@@ -1,48 +1,16 @@
 //! The guide for PKCS#11 tokens, followed word by word on SoftHSM.
 
-use std::process::Command;
-
 use enfold_core::text;
 
+use crate::guides::{bash, blocks};
 use crate::harness::Sandbox;
 
 const GUIDE: &str = include_str!("../../../../docs/guides/pkcs11.md");
 
-/// Every block that the guide gives to a shell, as one script.
-fn commands() -> String {
-    let mut script = String::from("set -eu\n");
-    let mut inside = false;
-    for line in GUIDE.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside => script += &format!("{line}\n"),
-            _ => {}
-        }
-    }
-    script
-}
-
-/// Runs `script` in the sandbox's folder, where the command is on the path.
-fn bash(shop: &Sandbox, script: &str) -> String {
-    let command = std::path::Path::new(env!("CARGO_BIN_EXE_enfold")).parent().unwrap();
-    let ran = Command::new("bash")
-        .args(["-c", script])
-        .current_dir(shop.path(""))
-        .env_clear()
-        .env("PATH", format!("{}:/usr/bin:/bin", command.display()))
-        .env("USER", "ada")
-        .output()
-        .expect("a shell");
-    let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
-    assert!(ran.status.success(), "{out}\n{err}");
-    out
-}
-
 #[test]
 fn the_guide_leads_a_new_user_to_a_key_in_a_token() {
     let shop = Sandbox::shop();
-    let out = bash(&shop, &commands());
+    let out = bash(&shop, &blocks(GUIDE, "sh").concat(), &[], &[]);
     assert!(out.contains("sensitive, always sensitive, never extractable, local"), "{out}");
     assert!(out.ends_with("ada@example.com") || out.ends_with("ada@example.com\n"), "{out}");
     assert!(text::decode(shop.read("sealed").trim_end()).is_ok());
@@ -67,7 +35,7 @@ fn the_guide_leads_a_new_user_to_a_key_in_a_token() {
     let weaker = "export SOFTHSM2_CONF=$PWD/softhsm2.conf USER_PIN=$(cat pin)
         pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --token-label orders --login --pin env:USER_PIN \
             --keygen --key-type AES:32 --extractable --label loose --id 02";
-    bash(&shop, weaker);
+    bash(&shop, weaker, &[], &[]);
     let way = policy.lines().find_map(|line| line.strip_suffix("\"]")?.split_once('?')).unwrap().1;
     let both = format!("roots = [\"pkcs11:token=orders;object=loose?{way}\", ");
     shop.write("enfold.toml", policy.replace("roots = [", &both));

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::io::Write as _;
 
-use enfold_testkit::openbao::{OpenBao, ROOT_TOKEN, unique};
+use enfold_testkit::openbao::{self, OpenBao, Private, ROOT_TOKEN, unique};
 use serde_json::{Value, json};
 
+use super::guides::{bash, blocks};
 use super::harness::{Ran, Sandbox};
 
 /// What differs from run to run.
@@ -98,4 +99,35 @@ fn a_root_key_in_openbao_seals_opens_and_is_looked_at() {
     let refused = run(&shop, ("VAULT_SECRET_ID", &token), &["open", "users.email"], &sealed.stdout);
     assert!(!refused.stderr.contains(&token), "the credential is repeated: {}", refused.stderr);
     refused.snapshot_hiding("open_vault_refused", &[HIDDEN, &[(r"approle-[0-9-]+", "approle")]].concat());
+}
+
+const GUIDE: &str = include_str!("../../../../docs/guides/vault.md");
+
+/// As a new user does, with a server of its own: the guide's mount is `transit`.
+#[test]
+fn the_guide_leads_a_new_user_to_a_key_in_openbao() {
+    let (server, shop) = (wait(Private::start(&[])), Sandbox::shop());
+    let (host, guide) = (server.plain().server().to_owned(), GUIDE);
+    let guide = guide.replace("vault://vault.example.com:8200", &format!("vault+http://{host}"));
+    let guide = guide.replace("vault.example.com:8200", &host);
+    let [make, allow, init, sign_in, look] = blocks(&guide, "sh").try_into().expect("five steps");
+    let program = openbao::program();
+    let tools = [program.parent().expect("a folder").to_owned()];
+    let address = format!("http://{host}");
+    let operator = [("BAO_ADDR", address.as_str()), ("BAO_TOKEN", ROOT_TOKEN)];
+    let application = [("DATABASE_URL", "sqlite:app.db")];
+
+    shop.write("vault-policy.hcl", include_str!("../../../../docs/guides/vault-policy.hcl"));
+    bash(&shop, &(make + &allow), &tools, &operator);
+    // It stops, as the guide says, and leaves the policy.
+    let stopped = bash(&shop, &format!("{{ {init} }} 2>&1 || true"), &[], &application);
+    assert!(stopped.contains("code: kms-access-denied"), "{stopped}");
+    let printed = bash(&shop, &sign_in, &tools, &operator);
+    let role_id = printed.lines().last().expect("the RoleID");
+    let by_role = blocks(&guide, "toml").into_iter().find(|block| block.contains("approle")).expect("an AppRole");
+    shop.extend_policy(&format!("\n{}", by_role.replace("ROLE_ID", role_id)));
+    bash(&shop, &look, &[], &application);
+
+    let sealed = shop.pipe(&["seal", "users.email"], b"ada@example.com").stdout;
+    assert_eq!(shop.pipe(&["open", "users.email"], &sealed).stdout(), "ada@example.com");
 }
