@@ -12,7 +12,7 @@ use crate::events::{CallContext, Event, EventKind};
 use crate::handle::Enfold;
 use crate::keyring::{KeyRing, Leaving, ScopeId, View};
 use crate::operator::{Operator, with_status};
-use crate::policy::{RecordWrap, Scope};
+use crate::policy::Scope;
 use crate::{Code, Error, Result};
 
 /// New data keys that are made at once.
@@ -22,7 +22,8 @@ const AT_ONCE: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotated {
     pub scope: ScopeId,
-    /// The version that sealed until now and its key; the key is none where nothing was ever sealed in the scope.
+    /// The version that sealed until now and its key. The key is none where nothing was ever sealed in the scope, and where every
+    /// record has one of its own, wrapped by a key service: those can only be left by re-encrypting.
     pub previous_version: u32,
     pub previous_key: Option<KeyId>,
     /// The version that seals from now on.
@@ -75,16 +76,16 @@ impl Operator {
     /// Makes a new version of each data key that `whose` names and has it seal from now on, in every process within a second;
     /// the former ones open and seal no more. All of them in one new state, or none. In the order of their scopes.
     ///
+    /// Of a ring whose records are wrapped by the key service itself, every record is meant: see [`Rotated::previous_key`].
+    ///
     /// # Errors
     /// `Busy` where somebody else rotated one of them meanwhile; `KeyNotFound` for a tenant that has no data key yet.
     pub async fn rotate_many(&self, ring: &str, whose: Whose<'_>, context: &CallContext) -> Result<Vec<Rotated>> {
         let ring = self.enfold.ring(ring)?;
-        if (ring.policy.scope, ring.policy.record_wrap) == (Scope::Record, RecordWrap::Kms) {
-            return Err(Error::new(Code::Usage, format!("ring `{}` has no data key to rotate", ring.name))
-                .cause("the root key itself wraps the data key of every record")
-                .hint("rotate the root key in its key service: new records are then under its new version"));
-        }
         ring.look().await?;
+        if matches!(whose, Whose::Everybody) && ring.has_key_in_every_record() {
+            return Ok(vec![self.renew_records(ring, context).await?]);
+        }
         let mut scopes = Vec::new();
         match whose {
             Whose::Everybody => scopes.extend(ring.sealing_scopes().await?),
@@ -98,6 +99,26 @@ impl Operator {
             }
         }
         self.rotate_scopes(ring, &scopes, context).await
+    }
+
+    /// Gives the root key that wraps the data keys of records another id beside those that it has. An envelope names its root
+    /// key by id, so those of before are told from those of now, and a re-encryption can give each of them a data key anew.
+    /// Nothing else tells them apart: each has a key of its own.
+    async fn renew_records(&self, ring: &Arc<KeyRing>, context: &CallContext) -> Result<Rotated> {
+        let id = KeyId::random().map_err(|e| crate::core_error(e, "cannot name a root key"))?;
+        let root = ring.catalog.restore_root(ring.roots.first()?.uri(), id).await?;
+        // Processes take ids in with a new state; who meets one before looks it up.
+        self.refresh(&ring.name).await?;
+        ring.events.emit(Event::new(EventKind::KeyRotated, 1).ring(ring.id()).key(id).context(context));
+        let version = u32::try_from(root.ids().len()).unwrap_or(u32::MAX);
+        Ok(Rotated {
+            scope: ScopeId::record(),
+            previous_version: version - 1,
+            previous_key: None,
+            version,
+            key: id,
+            at_ms: ring.unix_ms(),
+        })
     }
 
     /// As [`Self::rotate_many`], one scope, which need not have a data key yet.

@@ -16,7 +16,9 @@ use enfold::kms::{
 };
 use enfold::policy::Mode;
 use enfold::state::RootState;
-use enfold::{Code, Enfold, Error, Form, Part, Place, Result, RewrapOptions, Rewrapped, RootProof, Source};
+use enfold::{
+    Code, Enfold, Error, Form, KeyId, Leaving, Part, Place, Result, RewrapOptions, Rewrapped, RootProof, Source, Whose,
+};
 use hand::Hand;
 
 on_both! {
@@ -25,6 +27,7 @@ on_both! {
     a_row_that_was_changed_by_hand_is_refused_and_the_rest_goes_on
     a_retired_root_key_opens_and_wraps_nothing_new
     a_restored_record_opens_what_came_under_either_id
+    records_of_before_are_told_from_those_sealed_after_a_rotation
     people_see_every_key_in_the_view
 }
 
@@ -253,6 +256,39 @@ async fn a_restored_record_opens_what_came_under_either_id(scene: Scene) {
     for process in [&later, &running, &scene.process(&[OLD]).await] {
         assert_eq!(opened(process, &first).await.unwrap(), "x");
         assert_eq!(opened(process, &second).await.unwrap(), "x");
+    }
+}
+
+async fn records_of_before_are_told_from_those_sealed_after_a_rotation(scene: Scene) {
+    let (enfold, other) = (scene.process(&[OLD]).await, scene.process(&[OLD]).await);
+    let locked = async |enfold: &Enfold| {
+        let stored = seal(&enfold.column("notes.locked").unwrap(), Place::none(), "x").await.unwrap();
+        (
+            KeyId::from_bytes(
+                enfold_core::text::decode(std::str::from_utf8(&stored).unwrap()).unwrap()[5..21].try_into().unwrap(),
+            ),
+            stored,
+        )
+    };
+    let former =
+        async |enfold: &Enfold| enfold.column("notes.locked").unwrap().former_keys(&Leaving::default()).await.unwrap();
+    let (before, first) = locked(&enfold).await;
+    assert!(former(&enfold).await.is_empty());
+    let rotated = enfold.operator().unwrap().rotate_many("direct", Whose::Everybody, &who()).await.unwrap();
+    let [rotated] = &rotated[..] else { panic!("{rotated:?}") };
+    assert_eq!((rotated.previous_version, rotated.version, rotated.previous_key), (1, 2, None));
+    let (now, second) = locked(&enfold).await;
+    assert_eq!(now, rotated.key);
+
+    // The other process has not looked since, and opens both.
+    for stored in [&first, &second] {
+        let note = other.column("notes.locked").unwrap();
+        assert_eq!(open(&note, Place::none(), stored).await.unwrap(), "x");
+    }
+    scene.world.next_look();
+    assert_eq!(locked(&other).await.0, now);
+    for process in [&enfold, &other, &scene.process(&[OLD]).await] {
+        assert_eq!(*former(process).await, [before].into());
     }
 }
 

@@ -192,10 +192,7 @@ impl Batch<'_> {
     /// Values whose own data key the root key wrapped: one request to the key service for each.
     async fn open_by_root(&self, id: KeyId, items: &[(usize, Envelope<'_>)]) -> Result<Vec<Result<Opened>>> {
         let ring = &self.column.seat.ring;
-        let root = ring.roots.by_id(id).ok_or_else(|| {
-            Error::new(Code::KmsKeyNotFound, format!("no root key of ring `{}` has the id `{id}`", ring.name))
-                .cause("only root keys that the policy names are ever called")
-        })?;
+        let root = ring.root_named(id).await?;
         let mut contexts = Vec::with_capacity(items.len());
         let mut wrapped = Vec::with_capacity(items.len());
         for (at, envelope) in items {

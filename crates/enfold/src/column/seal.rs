@@ -159,7 +159,7 @@ impl<'a> Batch<'a> {
 
     async fn seal_group(&self, tenant: Option<Part<'_>>, items: &[usize]) -> Result<Vec<Result<Vec<u8>>>> {
         let ring = &self.column.seat.ring;
-        if (ring.policy.scope, ring.policy.record_wrap) == (Scope::Record, RecordWrap::Kms) {
+        if ring.has_key_in_every_record() {
             return self.seal_records_by_root(tenant, items).await;
         }
         let key = self.key_for(tenant, items).await?;

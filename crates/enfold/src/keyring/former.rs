@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{KeyRing, tenant_tag};
 use crate::Result;
-use crate::catalog::{DataKeyRow, KeyStatus, Purpose};
+use crate::catalog::{DataKeyRow, KeyStatus, Purpose, RootKey};
 use crate::policy::{RecordWrap, Scope};
 
 /// Which former data keys values are to leave. By default all of them: every data key that does not seal any more.
@@ -49,8 +49,13 @@ pub(super) struct KnownFormer {
 }
 
 impl KeyRing {
+    /// Whether every record has a data key of its own that a root key wraps: then the ring itself has none that seals.
+    pub(crate) fn has_key_in_every_record(&self) -> bool {
+        (self.policy.scope, self.policy.record_wrap) == (Scope::Record, RecordWrap::Kms)
+    }
+
     /// The former data keys of the ring, by its newest state. Of a ring whose records are wrapped by the key service itself,
-    /// the root keys that wrap no new ones.
+    /// the ids of root keys that are written no more.
     ///
     /// Destroyed ones are left out: what they sealed is unreadable, and no re-encryption changes that.
     ///
@@ -71,9 +76,10 @@ impl KeyRing {
                 }
             }
         }
-        if leaving.is_all() && (self.policy.scope, self.policy.record_wrap) == (Scope::Record, RecordWrap::Kms) {
+        if leaving.is_all() && self.has_key_in_every_record() {
+            self.refresh_names().await?;
             let now = self.roots.first()?.id();
-            keys.extend(self.catalog.roots().await?.into_iter().map(|root| root.id).filter(|id| *id != now));
+            keys.extend(self.catalog.roots().await?.iter().flat_map(RootKey::ids).filter(|id| *id != now));
         }
         let keys = Arc::new(keys);
         *known = Some(KnownFormer { epoch: view.state.epoch, leaving: leaving.clone(), keys: Arc::clone(&keys) });

@@ -1,7 +1,10 @@
 //! Taking in again what the catalog says of keys, without letting go of a data key that is good.
 
+use enfold_core::KeyId;
+
 use super::KeyRing;
-use crate::Result;
+use super::roots::Provider;
+use crate::{Code, Error, Result};
 
 /// Data keys in one question to the catalog.
 const BATCH: usize = 150;
@@ -30,6 +33,17 @@ impl KeyRing {
             }
         }
         Ok(())
+    }
+
+    /// The root key that an inline envelope names. An id that is not known may be a new one.
+    pub(crate) async fn root_named(&self, id: KeyId) -> Result<&Provider> {
+        if self.roots.by_id(id).is_none() {
+            self.refresh_names().await?;
+        }
+        self.roots.by_id(id).ok_or_else(|| {
+            Error::new(Code::KmsKeyNotFound, format!("no root key of ring `{}` has the id `{id}`", self.name))
+                .cause("only root keys that the policy names are ever called")
+        })
     }
 
     /// By which ids the catalog knows the ring's root keys: one may have got its former id back.

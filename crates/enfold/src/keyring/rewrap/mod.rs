@@ -15,7 +15,6 @@ use super::roots::Provider;
 use super::{KeyRing, PAGE};
 use crate::catalog::{DataKeyRow, KeyStatus, Wrap};
 use crate::kms::{Age, KeyDescription, KeyManagementServiceExt, KeyUri, RootKey, age, recorded};
-use crate::policy::{RecordWrap, Scope};
 use crate::{Code, Error, Result};
 
 pub use work::Rewrapped;
@@ -124,7 +123,7 @@ impl KeyRing {
         let mut plan = RewrapPlan {
             ring: self.name.clone(),
             roots: roots.collect(),
-            inline: self.policy.scope == Scope::Record && self.policy.record_wrap == RecordWrap::Kms,
+            inline: self.has_key_in_every_record(),
             untold: aim.untold.clone(),
             ..RewrapPlan::default()
         };
