@@ -31,4 +31,6 @@ mod rights;
 mod rotation;
 #[cfg(feature = "vault")]
 mod vault;
+#[cfg(all(feature = "postgres", feature = "aws"))]
+mod walks;
 mod way;

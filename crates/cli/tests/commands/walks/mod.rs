@@ -1,0 +1,106 @@
+//! Procedures by which teams rotate keys or leave a scheme of their own, walked from the tables and the values that they begin
+//! with to where they end, by the commands that an operator types. Applications read and write all the while, each with its
+//! own handle, and no read may fail.
+
+mod passphrase;
+mod record_keys;
+mod traffic;
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use enfold_testkit::aws::Server;
+use enfold_testkit::postgres::Database;
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use crate::harness::{Ran, Sandbox};
+
+/// Every server that stands for AWS KMS takes any.
+const CREDENTIALS: &[(&str, &str)] = &[("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+
+/// A team's database and the folder of its policy.
+pub(super) struct Walk {
+    shop: Sandbox,
+    database: Database,
+    db: Client,
+}
+
+impl Walk {
+    /// `tables` is what the team has. What each value is stands in `truth`, which the tests alone write and read.
+    async fn new(tables: &str) -> Self {
+        let database = Database::create().await;
+        let db = database.connect().await;
+        let truth = "CREATE TABLE truth (field text, id bigint, value text NOT NULL, PRIMARY KEY (field, id))";
+        db.batch_execute(&format!("{tables};{truth}")).await.expect("the tables are made");
+        Self { shop: Sandbox::empty(), database, db }
+    }
+
+    /// Writes the policy: `rest` after what every team's has.
+    fn policy(&self, rest: &str) {
+        let url = self.database.url();
+        self.shop.write(
+            "enfold.toml",
+            format!(
+                "environment = \"production\"\n[database]\nurl = \"{url}\"\n[trust]\noperator_key_file = \"operator.key\"\n\
+                 [events]\ncatalog = true\n[jobs]\nbatch_rows = 25\n# Other tests drop their databases, each with a checkpoint.\n\
+                 max_requested_checkpoints = 10000\n{rest}"
+            ),
+        );
+    }
+
+    /// A file that nobody else may read.
+    fn secret(&self, name: &str, text: &str) {
+        self.shop.write(name, text);
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(self.shop.path(name), mode).expect("a mode is set");
+    }
+
+    /// Runs a command that has to succeed, while the applications go on.
+    fn ok(&self, args: &[&str]) -> Ran {
+        let ran = self.run(args);
+        assert_eq!(ran.code, 0, "enfold {}:\n{}\n{}", ran.args, ran.stdout(), ran.stderr);
+        ran
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        tokio::task::block_in_place(|| self.shop.run_with(args, CREDENTIALS))
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_slice(&self.ok(&[args, &["--json"]].concat()).stdout).expect("JSON")
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        self.db.query_one(sql, &[]).await.expect("counted").get(0)
+    }
+
+    /// Whether the database takes a value as it is.
+    async fn takes(&self, sql: &str) -> bool {
+        self.db.batch_execute(sql).await.is_ok()
+    }
+}
+
+/// A root key of AWS KMS that rotates by itself once a year.
+async fn aws_key() -> String {
+    let key = Server::LocalStack.create_key().await;
+    Server::LocalStack.kms("EnableKeyRotation", json!({ "KeyId": key, "RotationPeriodInDays": 365 })).await;
+    key
+}
+
+/// What Node's own crypto makes of these: `[{ "key": BASE64, "iv": BYTES, "plaintext": TEXT }]` becomes
+/// `[{ "iv": …, "ciphertext": …, "tag": … }]`, each in base64.
+fn sealed_by_node(values: &Value) -> Vec<Value> {
+    const SCRIPT: &str = include_str!("seal.cjs");
+    let mut node = Command::new("node")
+        .args(["-e", SCRIPT])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Node: scripts/deps.sh installs it");
+    node.stdin.take().expect("a pipe").write_all(values.to_string().as_bytes()).expect("it reads");
+    let ran = node.wait_with_output().expect("it ends");
+    assert!(ran.status.success());
+    serde_json::from_slice(&ran.stdout).expect("JSON")
+}
