@@ -12,6 +12,8 @@ packages=(build-essential openssl postgresql-15 pgbouncer redis-server sqlite3 p
 packages+=(softhsm2 opensc pkg-config libssl-dev libsqlite3-dev libclang1-14 libclang-common-14-dev)
 # The module's source is compiled by CMake; Perl writes its assembly, and Go checks and seals its boundary.
 [ "${1:-}" != fips ] || packages+=(cmake golang-go perl)
+# Some packages of Node bring it along.
+command -v npm >/dev/null || packages+=(npm)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -32,5 +34,14 @@ scripts/venv.sh target/venv scripts/requirements.txt
 
 # About a minute, once.
 cargo build --quiet --release --locked --manifest-path tests/pkcs11-token/Cargo.toml --target-dir target/pkcs11-token
+
+# Apache AGE, a few megabytes of WebAssembly for Node.
+want=$(cat scripts/age/package*.json | sha256sum | cut -d' ' -f1)
+if [ "$(cat target/age/.stamp 2>/dev/null || true)" != "$want" ]; then
+    echo "deps: making target/age"
+    mkdir -p target/age && cp scripts/age/package*.json target/age/
+    npm --prefix target/age ci --silent
+    echo "$want" >target/age/.stamp
+fi
 
 scripts/chinook.sh

@@ -2,6 +2,7 @@
 //! Fixtures for the tests of the whole workspace: databases, key services, vectors. Not published.
 //!
 //! A missing server is a failure, never a skip: every fixture panics with the command that starts what it needs.
+pub mod age;
 pub mod aws;
 pub mod certificates;
 pub mod chinook;

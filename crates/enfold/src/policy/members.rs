@@ -1,25 +1,38 @@
-//! The rules of entries that are members of JSON columns.
+//! The rules of entries that are members of JSON columns, or properties of a graph's vertices and edges.
 
 use std::collections::BTreeMap;
 
 use super::check;
-use super::model::{ColumnPolicy, Member};
+use super::model::{ColumnPolicy, Document, Member};
 use super::raw::RawColumn;
 use super::resolve::{Resolver, keys};
 use super::words::parse_member_path;
 
-/// The member of a JSON column that an entry is, where it is one.
+/// Where Apache AGE keeps the properties of vertices and edges, in the table of each label.
+const PROPERTIES: &str = "properties";
+
+/// The member that an entry is, where it is one.
 pub(super) fn member(at: &mut Resolver<'_>, path: &impl Fn(&str) -> check::Path, raw: &RawColumn) -> Option<Member> {
-    if raw.within.is_none() && raw.path.is_none() {
+    if raw.within.is_none() && raw.path.is_none() && raw.property.is_none() {
         return None;
     }
     if raw.shadow.is_some() {
-        at.report(&path("shadow"), "a member of a JSON column needs no shadow");
+        at.report(&path("shadow"), "a member of a document needs no shadow");
+    }
+    if let Some(property) = &raw.property {
+        if raw.within.is_some() || raw.path.is_some() {
+            at.report(&path("property"), "it is either a property of a graph, or a member of a JSON column");
+        }
+        if property.is_empty() || property.contains('\0') {
+            at.report(&path("property"), "a property has a name");
+        }
+        let (column, path) = (PROPERTIES.to_owned(), vec![property.clone()]);
+        return Some(Member { column, path, document: Document::Graph });
     }
     let column = at.required(raw.within.clone(), &path("within"), "within = \"…\"");
     let steps = at.required(raw.path.clone(), &path("path"), "path = \"$.…\"")?;
     match parse_member_path(&steps) {
-        Ok(steps) => Some(Member { column: column?, path: steps }),
+        Ok(steps) => Some(Member { column: column?, path: steps, document: Document::Json }),
         Err(message) => {
             at.report(&path("path"), message);
             None
@@ -40,6 +53,11 @@ pub(super) fn members(
     for (name, member) in &all {
         let whole = columns.get(&member.column).is_some_and(|column| column.member.is_none());
         let within = keys(&["tables", table, "columns", name, "within"]);
+        // Properties and members are told apart by the entry, and one column is of one type.
+        let other = all.iter().any(|(_, its)| its.column == member.column && its.document != member.document);
+        if other {
+            at.report(&within, "the column holds the properties of a graph, or JSON, and not both");
+        }
         if whole || row_key.contains(&member.column) || tenant == Some(member.column.as_str()) {
             at.report(&within, "the column is protected as a whole, or bound to");
         }

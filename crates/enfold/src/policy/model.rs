@@ -501,12 +501,31 @@ pub struct ColumnPolicy {
     pub indexes: BTreeMap<String, IndexPolicy>,
 }
 
-/// A member of the documents in a JSON column.
+/// A member of the documents in a JSON column, or a property of vertices or edges of Apache AGE.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
     pub column: String,
     /// The names that lead to it, from the outermost; one at least.
     pub path: Vec<String>,
+    #[serde(default, skip_serializing_if = "Document::is_json")]
+    pub document: Document,
+}
+
+/// What has members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Document {
+    /// A document of jsonb.
+    #[default]
+    Json,
+    /// A vertex or an edge of Apache AGE, whose properties are of its type `agtype`.
+    Graph,
+}
+
+impl Document {
+    fn is_json(&self) -> bool {
+        *self == Self::Json
+    }
 }
 
 #[derive(Clone, Debug)]

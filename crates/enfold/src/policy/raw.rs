@@ -336,6 +336,9 @@ pub(super) struct RawColumn {
     /// Which member of the documents in `within` the value is: `$.contact.email`. What stands in arrays has no path. A name
     /// with other characters than letters, digits, `_` and `-` is quoted: `$."e-mail address"`.
     pub path: Option<String>,
+    /// The property of vertices or edges of Apache AGE that the value is, where the table is the one of their label. The name of
+    /// this entry then stands for the property. On Postgres with Apache AGE.
+    pub property: Option<String>,
     /// Blind indexes over this column, by name. The name takes part in the index key: a renamed index is a new one.
     pub indexes: BTreeMap<String, RawIndex>,
 }
@@ -358,6 +361,7 @@ impl Default for RawColumn {
             shadow: None,
             within: None,
             path: None,
+            property: None,
             indexes: BTreeMap::new(),
         }
     }

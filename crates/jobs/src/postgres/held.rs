@@ -4,6 +4,8 @@
 //! A column of the last kind is the source of its shadow. Its values are sealed as the database prints them, under settings that make
 //! what is printed the same in every session and exact, and are read back from that text alone.
 
+use enfold::policy::{Document, Member};
+
 use super::literal;
 use super::shape::Base;
 
@@ -17,11 +19,20 @@ pub(crate) struct Held {
     pub(crate) holder: String,
     /// Of that column.
     pub(crate) base: Base,
-    /// The path of the member that holds them, as SQL, where it is not the column as a whole.
-    pub(crate) path: Option<String>,
+    /// The member that holds them, where it is not the column as a whole.
+    pub(crate) within: Option<Within>,
     /// A shadow is not there before somebody adds it.
     pub(crate) there: bool,
     pub(crate) source: Option<Source>,
+}
+
+/// Which member of the documents in a column it is, as SQL.
+#[derive(Clone, Debug)]
+pub(crate) enum Within {
+    /// Of jsonb: the path.
+    Json(String),
+    /// Of a vertex or an edge of Apache AGE: the name of the property.
+    Property(String),
 }
 
 /// The source of a shadow.
@@ -36,9 +47,9 @@ pub(crate) struct Source {
 impl Held {
     /// What holds the envelopes, of the table `t`.
     pub(super) fn holder(&self) -> String {
-        match &self.path {
+        match &self.within {
             _ if !self.there => format!("NULL::{}", self.base.sent()),
-            Some(path) => member("t", &self.holder, path),
+            Some(place) => place.read(&format!("t.{}", self.holder)),
             None => format!("t.{}", self.holder),
         }
     }
@@ -66,8 +77,17 @@ impl Held {
         format!("CASE WHEN {} THEN {printed} ELSE {holder} END", source.is_filled())
     }
 
+    /// Whether there is a question where a value is, or whether it can be read at all.
+    pub(super) fn has_origin(&self) -> bool {
+        self.source.is_some() || matches!(self.within, Some(Within::Property(_)))
+    }
+
     /// Where the value is, as a number: see [`crate::store::Origin`]. `None` where there is no question.
     pub(super) fn origin(&self) -> Option<String> {
+        if let Some(Within::Property(name)) = &self.within {
+            let (_, is_odd) = property(&format!("t.{}", self.holder), name);
+            return Some(format!("CASE WHEN {is_odd} THEN 3 ELSE 0 END"));
+        }
         let source = self.source.as_ref()?;
         let printed = source.printed();
         // Read, and printed once more. A type that prints two values alike is refused by the plan.
@@ -94,6 +114,70 @@ impl Held {
             }
         }
     }
+}
+
+impl Within {
+    pub(super) fn of(member: &Member) -> Self {
+        let names: Vec<String> = member.path.iter().map(|name| literal(name)).collect();
+        match member.document {
+            Document::Json => Self::Json(format!("ARRAY[{}]::pg_catalog.text[]", names.join(", "))),
+            Document::Graph => Self::Property(names.concat()),
+        }
+    }
+
+    /// The member as jsonb; NULL where the document has none. Immutable, for checks.
+    pub(super) fn read(&self, document: &str) -> String {
+        match self {
+            Self::Json(path) => format!("({document} OPERATOR(pg_catalog.#>) {path})"),
+            Self::Property(name) => {
+                let (printed, is_odd) = property(document, name);
+                format!(
+                    "(CASE WHEN {is_odd} THEN '{{\"agtype\": null}}'::pg_catalog.jsonb ELSE {printed}::pg_catalog.jsonb END)"
+                )
+            }
+        }
+    }
+
+    /// The document with `value`, which is jsonb, in this place; as it is where `unless` is true. jsonb keeps a document that
+    /// has no such member; a graph has every property that is set.
+    pub(super) fn set(&self, document: &str, value: &str, unless: Option<&str>) -> String {
+        let either = |nothing: &str, something: String| match unless {
+            Some(unless) => format!("CASE WHEN {unless} THEN {nothing} ELSE {something} END"),
+            None => something,
+        };
+        match self {
+            Self::Json(path) => {
+                // An empty path changes nothing, whatever stands in the way of the right one.
+                let path = either("ARRAY[]::pg_catalog.text[]", path.clone());
+                format!("pg_catalog.jsonb_set({document}, {path}, {value}, false)")
+            }
+            Self::Property(name) => {
+                // There is no cast to agtype; its input function reads JSON.
+                let value = format!("ag_catalog.agtype_in(pg_catalog.textout(({value})::pg_catalog.text))");
+                let property = format!("ag_catalog.agtype_build_map({name}, {value})");
+                format!("ag_catalog.agtype_concat({document}, {})", either("ag_catalog.agtype_build_map()", property))
+            }
+        }
+    }
+}
+
+/// The type of column that has such members.
+pub(super) fn holds(document: Document) -> &'static str {
+    match document {
+        Document::Json => "jsonb",
+        Document::Graph => "agtype",
+    }
+}
+
+/// A property as agtype prints it, and whether that is no JSON, or none that is read back as the same: a number of type numeric or
+/// with an exponent, one that is none, a vertex, an edge or a path. In a list or a map that is looked for in its text, so that a
+/// text in there may be taken for one; then it is refused, and not changed.
+fn property(document: &str, name: &str) -> (String, String) {
+    let value = format!("ag_catalog.agtype_object_field({document}, {name})");
+    let printed = format!("pg_catalog.textin(ag_catalog.agtype_out({value}))");
+    let odd = "::(numeric|vertex|edge|path)|NaN|Infinity|[0-9][eE][+-]?[0-9]";
+    let is_odd = format!("({printed} OPERATOR(pg_catalog.!~) '^\"' AND {printed} OPERATOR(pg_catalog.~) '{odd}')");
+    (printed, is_odd)
 }
 
 impl Source {
@@ -128,22 +212,6 @@ impl Source {
     pub(super) fn read(&self, text: &str) -> String {
         format!("({text})::{}", self.sql_type)
     }
-}
-
-/// The path of a member as SQL.
-pub(super) fn path(names: &[String]) -> String {
-    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
-    format!("ARRAY[{}]::pg_catalog.text[]", names.join(", "))
-}
-
-/// A member of the document in a column, whose name is quoted; NULL where there is none.
-pub(super) fn member(row: &str, column: &str, path: &str) -> String {
-    format!("({row}.{column} OPERATOR(pg_catalog.#>) {path})")
-}
-
-/// The same in a constraint, where rows have no alias.
-pub(super) fn unaliased(column: &str, path: &str) -> String {
-    format!("({column} OPERATOR(pg_catalog.#>) {path})")
 }
 
 /// What the type's output function makes of a value that is not NULL. A cast to text would do otherwise: it takes the

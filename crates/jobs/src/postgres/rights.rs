@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use enfold::Result;
-use enfold::policy::{DatabaseUrl, Policy, Scheme};
+use enfold::policy::{ColumnPolicy, DatabaseUrl, Document, Policy, Scheme, TablePolicy};
 
 use super::ask::{Ask, p};
 use super::inspect::table_name;
@@ -65,7 +65,7 @@ impl Lack {
 /// The standing of the role that the policy's URLs log in as, for every duty.
 pub async fn examine(policy: &Policy) -> Result<Vec<(Duty, Standing)>> {
     let mut needs = jobs();
-    needs.extend(policy.tables.values().flat_map(|table| protected(&table.name)));
+    needs.extend(policy.tables.values().flat_map(protected));
     let together = policy.catalog == policy.database;
     if together {
         needs.extend(catalog());
@@ -150,14 +150,20 @@ pub(super) fn catalog() -> Vec<Need> {
     ]
 }
 
-pub(super) fn protected(table: &str) -> Vec<Need> {
-    let table = table_name(table);
-    vec![
-        Need { duties: LOOKS, privileges: &["USAGE"], object: Object::Schema(table.schema.clone()) },
+pub(super) fn protected(policy: &TablePolicy) -> Vec<Need> {
+    let table = table_name(&policy.name);
+    let usage = |schema: String| Need { duties: LOOKS, privileges: &["USAGE"], object: Object::Schema(schema) };
+    // Functions of Apache AGE are there.
+    let is_graph = |column: &ColumnPolicy| column.member.as_ref().is_some_and(|m| m.document == Document::Graph);
+    let graph = policy.columns.values().any(is_graph).then(|| usage("ag_catalog".to_owned()));
+    let mut needs = vec![
+        usage(table.schema.clone()),
         Need { duties: WORKS, privileges: &["SELECT", "UPDATE"], object: Object::Protected(table.clone()) },
         Need { duties: &[Duty::Audit], privileges: &["SELECT"], object: Object::Protected(table.clone()) },
         Need { duties: LOOKS, privileges: &["BYPASSRLS"], object: Object::EveryRow(table) },
-    ]
+    ];
+    needs.extend(graph);
+    needs
 }
 
 /// The statement that gives a role a privilege on something named in full, as it is printed everywhere.

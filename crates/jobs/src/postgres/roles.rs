@@ -68,7 +68,7 @@ pub fn setup(policy: &Policy, names: &RoleNames) -> Result<String> {
     }
     for table in policy.tables.values() {
         let title = format!("protected table {}", one_line(&table.name));
-        parts.push((title, granted(rights::protected(&table.name))));
+        parts.push((title, granted(rights::protected(table))));
     }
     if !together && policy.catalog.scheme() == Scheme::Postgres {
         let mut tables = PostgresCatalog::script();

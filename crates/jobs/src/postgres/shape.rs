@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use enfold::{Code, Error, Result};
 use tokio_postgres::types::Type;
 
-use super::held::{Held, SPELLING, Source, path};
+use super::held::{self, Held, SPELLING, Source, Within};
 use super::session::{Purpose, Tx};
 use super::{Postgres, ident, qualified};
 use crate::model::{Storage, TableName, Target, TargetColumn};
@@ -194,12 +194,14 @@ fn held(types: &[ColumnType], column: &TargetColumn, target: &Target) -> Result<
     };
     let base = |of: &ColumnType| Base::of(&of.base, column.storage, &target.policy_table, &of.name);
     let Some(shadow) = &column.shadow else {
-        let base = base(find(column.holder()).ok_or_else(missing)?)?;
-        let path = column.member.as_ref().map(|member| path(&member.path));
-        if path.is_some() && base != Base::Jsonb {
-            return Err(refused(base.sent(), &target.policy_table, &column.name));
-        }
-        return Ok(Held { holder: ident(column.holder()), base, path, there: true, source: None });
+        let of = find(column.holder()).ok_or_else(missing)?;
+        let (base, within) = match &column.member {
+            None => (base(of)?, None),
+            // Whatever holds it, a member is looked at and sent as jsonb.
+            Some(member) if of.base == held::holds(member.document) => (Base::Jsonb, Some(Within::of(member))),
+            Some(_) => return Err(refused(&of.base, &target.policy_table, &column.name)),
+        };
+        return Ok(Held { holder: ident(column.holder()), base, within, there: true, source: None });
     };
     let (source, shadow_type) = (find(&column.name), find(shadow));
     // Either may be missing: the shadow before it is added, the source after it was dropped. Not both.
@@ -212,7 +214,7 @@ fn held(types: &[ColumnType], column: &TargetColumn, target: &Target) -> Result<
         None => Base::Text,
     };
     let source = source.map(|of| Source { column: ident(&of.name), sql_type: of.sql_type.clone() });
-    Ok(Held { holder: ident(shadow), base, path: None, there: shadow_type.is_some(), source })
+    Ok(Held { holder: ident(shadow), base, within: None, there: shadow_type.is_some(), source })
 }
 
 struct ColumnType {

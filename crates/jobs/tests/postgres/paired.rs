@@ -1,7 +1,7 @@
 //! Schema steps of columns with a shadow, and of members of documents.
 
 use enfold::Code;
-use enfold::policy::Member;
+use enfold::policy::{Document, Member};
 use enfold_jobs::database::{SchemaStep, ShadowChange};
 use enfold_jobs::model::{Storage, TableName};
 
@@ -16,7 +16,11 @@ fn shadow(change: ShadowChange) -> SchemaStep {
 }
 
 fn member() -> Member {
-    Member { column: "doc".to_owned(), path: vec!["it's".to_owned(), "a \\ \"b\"".to_owned()] }
+    Member {
+        column: "doc".to_owned(),
+        path: vec!["it's".to_owned(), "a \\ \"b\"".to_owned()],
+        document: Document::Json,
+    }
 }
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, org int, \"it's \"\"born\"\"\" date NOT NULL, doc jsonb) PARTITION BY HASH (id); \

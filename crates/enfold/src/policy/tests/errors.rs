@@ -368,7 +368,7 @@ fn a_member_has_a_path_of_its_own_in_a_column_that_is_not_protected_as_a_whole()
     policy-invalid: the policy `enfold.toml` has 5 errors
     enfold.toml:13: tables.users.columns.a.path: missing
     enfold.toml:21: tables.users.columns.b.path: expected a path of members, as `$.contact.email`
-    enfold.toml:27: tables.users.columns.c.shadow: a member of a JSON column needs no shadow
+    enfold.toml:27: tables.users.columns.c.shadow: a member of a document needs no shadow
     enfold.toml:32: tables.users.columns.d.path: the member is another entry's, or lies in it
     enfold.toml:36: tables.users.columns.e.within: the column is protected as a whole, or bound to
     hint: add `path = "$.…"` under `[tables.users.columns.a]`

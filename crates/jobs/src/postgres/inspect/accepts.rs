@@ -105,7 +105,7 @@ fn rows(scene: &Scene<'_>, envelope: &Envelope, columns: &[usize]) -> String {
         let within = |p: &&Protected| p.column.number == column.number;
         let found: Vec<&Protected> = columns.iter().map(|at| &scene.protected[*at]).filter(within).collect();
         match found.first().and_then(|p| Some((p, p.judged.storage?))) {
-            Some((p, storage)) if p.path.is_some() => {
+            Some((p, storage)) if p.within.is_some() => {
                 let envelope = format!("{}::pg_catalog.jsonb", envelope.distinct(storage, p.column.number));
                 let sql_type = &column.sql_type;
                 kept.push(format!("({})::{sql_type} AS {name}", members::replaced(&found, &name, &envelope)));

@@ -19,7 +19,11 @@ fn defaults(scene: &mut Scene<'_>) {
     for at in 0..scene.protected.len() {
         let column = &scene.protected[at].column;
         // `NULL::character varying` is how Postgres prints DEFAULT NULL.
-        let plain = column.default.as_deref().is_some_and(|d| d != "NULL" && !d.starts_with("NULL::"));
+        let nothing = |d: &str| d == "NULL" || d.starts_with("NULL::");
+        // A document without members has none that is plain.
+        let is_member = scene.protected[at].within.is_some();
+        let empty = |d: &str| is_member && ["'{}'::jsonb", "ag_catalog.agtype_build_map()"].contains(&d);
+        let plain = column.default.as_deref().is_some_and(|d| !nothing(d) && !empty(d));
         if plain && !column.generated {
             let (name, table) = (column.name.clone(), scene.relation.sql_name());
             let says = format!("`{name}` has a default, which would be stored as plaintext");

@@ -145,7 +145,7 @@ async fn one(scene: &mut Scene<'_>, index: &Index) -> Result<()> {
         scene.warn(Word::IndexTooLong.about(column, says).out(index.drop(&table)));
     }
     // Other members are found by it still. What it keeps of these are dead entries.
-    if at.iter().any(|at| scene.protected[*at].path.is_some()) && !drop_first {
+    if at.iter().any(|at| scene.protected[*at].within.is_some()) && !drop_first {
         let says =
             format!("the index `{name}` over `{column}` finds no sealed member, and holds dead entries of plaintext");
         scene.warn(

@@ -8,17 +8,18 @@ use super::table::Relation;
 use super::types::Judged;
 use super::{Protected, Scene, accepts};
 use crate::model::Storage;
-use crate::postgres::{held, ident, literal};
+use crate::postgres::held::{self, Within};
+use crate::postgres::{ident, literal};
 use crate::words::Word;
 
 /// The member that the policy calls `name`; `None` where its column is not in the table.
 pub(super) fn protected(relation: &Relation, name: &str, member: &Member) -> Option<Protected> {
     let column = relation.column(&member.column)?.clone();
     // json keeps the spelling of a document, and jsonb_set would change all of it.
-    let storage = (column.base == "jsonb").then_some(Storage::Json);
+    let storage = (column.base == held::holds(member.document)).then_some(Storage::Json);
     let judged = Judged { storage, widen: false };
-    let path = Some(held::path(&member.path));
-    Some(Protected { name: name.to_owned(), column, judged, sizes: Sizes::default(), shadow: None, path })
+    let within = Some(Within::of(member));
+    Some(Protected { name: name.to_owned(), column, judged, sizes: Sizes::default(), shadow: None, within })
 }
 
 pub(super) async fn findings(scene: &mut Scene<'_>, at: usize) -> Result<()> {
@@ -55,11 +56,16 @@ pub(super) async fn findings(scene: &mut Scene<'_>, at: usize) -> Result<()> {
 /// The document with `envelope` (SQL of type jsonb) in the place of every member that it has.
 pub(super) fn replaced(members: &[&Protected], document: &str, envelope: &str) -> String {
     members.iter().fold(document.to_owned(), |whole, member| {
-        let Some(path) = &member.path else { return whole };
-        let there = held::unaliased(document, path);
-        // An empty path changes nothing.
-        let path = format!("CASE WHEN {there} IS NULL THEN ARRAY[]::pg_catalog.text[] ELSE {path} END");
-        format!("CASE pg_catalog.jsonb_typeof({document}) WHEN 'object' THEN pg_catalog.jsonb_set({whole}, {path}, {envelope}, false) ELSE {document} END")
+        let Some(place) = &member.within else { return whole };
+        let absent = format!("{} IS NULL", place.read(document));
+        let set = place.set(&whole, envelope, Some(&absent));
+        match place {
+            // Of a scalar no member can be set.
+            Within::Json(_) => {
+                format!("CASE pg_catalog.jsonb_typeof({document}) WHEN 'object' THEN {set} ELSE {document} END")
+            }
+            Within::Property(_) => set,
+        }
     })
 }
 
@@ -75,9 +81,10 @@ pub(super) fn alone(scene: &Scene<'_>, members: &[&Protected], envelope: &str) -
             place = &mut place[name.as_str()];
         }
     }
-    let document = format!("{}::pg_catalog.jsonb", literal(&skeleton.to_string()));
-    members
-        .iter()
-        .filter_map(|member| member.path.as_ref())
-        .fold(document, |whole, path| format!("pg_catalog.jsonb_set({whole}, {path}, {envelope})"))
+    let places = || members.iter().filter_map(|member| member.within.as_ref());
+    let document = match places().next() {
+        Some(Within::Property(_)) => "ag_catalog.agtype_build_map()".to_owned(),
+        _ => format!("{}::pg_catalog.jsonb", literal(&skeleton.to_string())),
+    };
+    places().fold(document, |whole, place| place.set(&whole, envelope, None))
 }

@@ -27,6 +27,7 @@ use enfold::policy::TablePolicy;
 use enfold::{Code, Error, Result};
 
 use super::ask::Ask;
+use super::held::Within;
 use super::{Postgres, Purpose};
 use crate::database::{ColumnFacts, Counts, Finding, IndexFacts, TableFacts};
 use crate::model::Census;
@@ -63,18 +64,15 @@ struct Protected {
     judged: Judged,
     sizes: sizes::Sizes,
     shadow: Option<shadows::Shadow>,
-    /// The path to it as SQL, where it is a member of the documents in the column.
-    path: Option<String>,
+    /// Which member of the documents in the column it is, where it is one.
+    within: Option<Within>,
 }
 
 impl Protected {
     /// The value, of the table under inspection.
     fn value(&self) -> String {
         let column = super::ident(&self.column.name);
-        match &self.path {
-            Some(path) => super::held::unaliased(&column, path),
-            None => column,
-        }
+        self.within.as_ref().map_or(column.clone(), |place| place.read(&column))
     }
 }
 
@@ -118,7 +116,7 @@ impl<'a> Scene<'a> {
             } else if let Some(column) = scene.relation.column(name) {
                 let (column, judged) = (column.clone(), types::judge(column));
                 let (name, sizes) = (name.clone(), sizes::Sizes::default());
-                scene.protected.push(Protected { name, column, judged, sizes, shadow: None, path: None });
+                scene.protected.push(Protected { name, column, judged, sizes, shadow: None, within: None });
             } else if let Some(base) = scene.relation.json_path(name) {
                 scene
                     .refusals

@@ -59,7 +59,7 @@ pub(super) fn protected(relation: &Relation, name: &str, shadow: &str) -> Option
         judged: Judged { storage, widen: false },
         sizes,
         shadow: Some(shadow),
-        path: None,
+        within: None,
     })
 }
 

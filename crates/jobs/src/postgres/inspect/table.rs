@@ -129,7 +129,10 @@ const RELATION: &str = "
            format('%I.%I', n.nspname, c.relname) AS sql_name,
            c.relkind IN ('r', 'p') AND NOT row_security_active(c.oid) AND has_table_privilege(c.oid, 'SELECT') AS readable,
            EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
-                   WHERE (i.inhrelid = c.oid AND NOT c.relispartition) OR (i.inhparent = c.oid AND p.relkind <> 'p')) AS inherits,
+                   WHERE (i.inhrelid = c.oid AND NOT c.relispartition
+                          -- What every label of a graph of Apache AGE inherits from; its rows are only read through it.
+                          AND NOT (p.relname IN ('_ag_label_vertex', '_ag_label_edge') AND p.relnamespace = c.relnamespace))
+                      OR (i.inhparent = c.oid AND p.relkind <> 'p')) AS inherits,
            coalesce((SELECT array_agg(a.attname::text ORDER BY k.n)
                      FROM pg_index x, unnest(x.indkey::int2[]) WITH ORDINALITY k(attnum, n), pg_attribute a
                      WHERE x.indrelid = c.oid AND x.indisprimary AND a.attrelid = c.oid AND a.attnum = k.attnum

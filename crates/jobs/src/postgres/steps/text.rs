@@ -7,7 +7,7 @@ use super::{dropped, names, shadow};
 use crate::database::{IndexKind, SchemaStep};
 use crate::model::{Storage, TableName};
 use crate::postgres::form::{Look, key_ids};
-use crate::postgres::held;
+use crate::postgres::held::Within;
 use crate::postgres::store::schema;
 use crate::postgres::{ident, literal, qualified};
 
@@ -61,7 +61,7 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
         }
         SchemaStep::AddMemberCheck { table, column, member, key_ids: ids } => {
             let name = ident(&names::check(column));
-            let value = held::unaliased(&ident(&member.column), &held::path(&member.path));
+            let value = Within::of(member).read(&ident(&member.column));
             let condition = format!("{value} IS NULL OR {}", Look::Jsonb.is_envelope(&value, &key_ids(ids)?));
             vec![
                 format!("ALTER TABLE {} ADD CONSTRAINT {name} CHECK ({condition}) NOT VALID", qualified(table)),
@@ -173,7 +173,7 @@ pub(super) fn guard_body(bound: &[String], sealed: &[String], members: &[Member]
     let columns = sealed.iter().map(|column| [format!("OLD.{}", ident(column)), format!("NEW.{}", ident(column))]);
     let members = members
         .iter()
-        .map(|member| ["OLD", "NEW"].map(|row| held::member(row, &ident(&member.column), &held::path(&member.path))));
+        .map(|member| ["OLD", "NEW"].map(|row| Within::of(member).read(&format!("{row}.{}", ident(&member.column)))));
     let stays: Vec<String> = columns
         .chain(members)
         .map(|[old, new]| format!("({} AND NOT ({}))", sealed_form(&old), differ(&old, &new)))

@@ -230,10 +230,10 @@ impl<'a> SelectList<'a> {
         let cells = self.target.columns.iter().map(|_| bytes()).collect();
         let indexed = self.target.indexes.iter().map(|_| bytes()).collect();
         let mut origins = Vec::new();
-        if self.shape.columns.iter().any(|held| held.source.is_some()) {
-            origins.extend(self.shape.columns.iter().map(|held| match &held.source {
-                None => Origin::Holder,
-                Some(_) => origin(answer.get(next())),
+        if self.shape.columns.iter().any(Held::has_origin) {
+            origins.extend(self.shape.columns.iter().map(|held| match held.has_origin() {
+                false => Origin::Holder,
+                true => origin(answer.get(next())),
             }));
         }
         Ok(Row {

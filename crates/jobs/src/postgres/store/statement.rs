@@ -26,7 +26,7 @@ use postgres_types::{ToSql, Type};
 
 use super::wire::{Raw, Tid, Xid};
 use crate::model::Target;
-use crate::postgres::held::{self, Held};
+use crate::postgres::held::{self, Held, Within};
 use crate::postgres::ident;
 use crate::postgres::shape::{Base, PartType, Shape};
 use crate::store::{Cell, Change, RowVersion};
@@ -38,8 +38,8 @@ struct Assigned<'a> {
     base: Base,
     /// The column is the source of a shadow: what is sent is text, and what is stored is read from it.
     source: Option<&'a held::Source>,
-    /// Only this member of the document in the column is set: a path as SQL.
-    path: Option<&'a str>,
+    /// Only this member of the document in the column is set.
+    within: Option<&'a Within>,
     values: Vec<Option<Raw<'a>>>,
     /// Rows that keep what they have; empty when all are set.
     kept: Vec<bool>,
@@ -134,7 +134,7 @@ impl<'a> Sent<'a> {
             }
         };
         let unchanged = shape.unwritten.iter().map(|column| format!("{0} = t.{0}", ident(column)));
-        let whole = self.assigned.iter().enumerate().filter(|(_, column)| column.path.is_none());
+        let whole = self.assigned.iter().enumerate().filter(|(_, column)| column.within.is_none());
         let set: Vec<String> =
             whole.map(|(at, column)| column.set(at)).chain(self.documents()).chain(unchanged).collect();
         let set = set.join(", ");
@@ -170,22 +170,18 @@ impl<'a> Sent<'a> {
 
     /// Documents of which members are set: all members of a column in one assignment.
     fn documents(&self) -> Vec<String> {
-        let members = || self.assigned.iter().enumerate().filter_map(|(at, column)| Some((at, column, column.path?)));
+        let members = || self.assigned.iter().enumerate().filter_map(|(at, column)| Some((at, column, column.within?)));
         let columns: BTreeSet<&String> = members().map(|(_, column, _)| &column.column).collect();
         let document = |name: &String| {
             let mut document = format!("t.{name}");
             let mut all_kept = Vec::new();
-            for (at, column, path) in members().filter(|(_, column, _)| column.column == *name) {
-                // An empty path changes nothing, whatever stands in the way of the right one.
-                let path = match column.kept.is_empty() {
-                    true => path.to_owned(),
-                    false => format!("CASE WHEN l.k{at} THEN ARRAY[]::pg_catalog.text[] ELSE {path} END"),
-                };
-                all_kept.push(if column.kept.is_empty() { "false".to_owned() } else { format!("l.k{at}") });
+            for (at, column, place) in members().filter(|(_, column, _)| column.column == *name) {
+                let kept = (!column.kept.is_empty()).then(|| format!("l.k{at}"));
                 // NULL would make NULL of the document.
                 let value =
                     format!("coalesce({}, 'null'::pg_catalog.jsonb)", column.base.assigned(&format!("l.c{at}")));
-                document = format!("pg_catalog.jsonb_set({document}, {path}, {value}, false)");
+                document = place.set(&document, &value, kept.as_deref());
+                all_kept.push(kept.unwrap_or_else(|| "false".to_owned()));
             }
             // Of a scalar no member can be set, and no member is there to be set.
             format!("{name} = CASE WHEN {} THEN t.{name} ELSE {document} END", all_kept.join(" AND "))
@@ -275,7 +271,7 @@ impl<'a> Assigned<'a> {
     fn held(held: &'a Held, cells: impl Iterator<Item = &'a Cell> + Clone) -> Vec<Self> {
         let Some(source) = &held.source else {
             let column = Self::new(held.holder.clone(), held.base, cells, |_| true);
-            return column.map(|column| Self { path: held.path.as_deref(), ..column }).into_iter().collect();
+            return column.map(|column| Self { within: held.within.as_ref(), ..column }).into_iter().collect();
         };
         let is_sealed = |bytes: &[u8]| matches!(detect(form(held.base), bytes), Stored::Envelope(_));
         let holder = Self::new(held.holder.clone(), held.base, cells.clone(), is_sealed);
@@ -302,7 +298,7 @@ impl<'a> Assigned<'a> {
             })
             .collect();
         let kept = if kept.contains(&true) { kept } else { Vec::new() };
-        Some(Self { column, base, source: None, path: None, values, kept })
+        Some(Self { column, base, source: None, within: None, values, kept })
     }
 
     fn set(&self, at: usize) -> String {
@@ -327,8 +323,8 @@ impl<'a> Assigned<'a> {
     }
 
     fn same(&self, at: usize) -> String {
-        let whole = || format!("t.{}", self.column);
-        let column = self.path.map_or_else(whole, |path| held::member("t", &self.column, path));
+        let whole = format!("t.{}", self.column);
+        let column = self.within.map_or(whole.clone(), |place| place.read(&whole));
         let sent = format!("l.c{at}");
         let same = match self.source {
             None => self.base.same(&column, &sent),

@@ -38,7 +38,11 @@ async fn shadows_and_members_are_refused_and_hide_no_other_column() {
     );
     let mut policy = policy(&["a", "born", "email"]);
     policy.columns.get_mut("born").unwrap().shadow = Some("born_enf".to_owned());
-    let member = enfold::policy::Member { column: "profile".to_owned(), path: vec!["email".to_owned()] };
+    let member = enfold::policy::Member {
+        column: "profile".to_owned(),
+        path: vec!["email".to_owned()],
+        document: enfold::policy::Document::Json,
+    };
     policy.columns.get_mut("email").unwrap().member = Some(member);
     let facts = f.facts(&policy).await;
     let wanted = [("shadow-dialect", Some("born")), ("typed-value", Some("born")), ("json-path", Some("email"))];
