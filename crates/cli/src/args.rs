@@ -1,5 +1,6 @@
 //! The command line: what may be typed. Secrets never are; they come by file, standard input or environment.
 
+mod index;
 mod reencrypt;
 mod root_keys;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::index::{EndIndex, Index, RotateIndex, SignIndex};
 pub(crate) use self::reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, Uses, Worker};
 pub(crate) use self::root_keys::{ImportKey, ListKeys, Register, Rewrap, RootStateArg, RotateRoot, SetRoot, ShowKey};
 
@@ -81,6 +83,9 @@ pub(crate) enum Command {
     /// Look at data keys and root keys, rotate them, and move data keys from one root key to another.
     #[command(subcommand)]
     Keys(Keys),
+    /// Look at blind indexes, and rotate them.
+    #[command(subcommand)]
+    Index(Index),
     /// Have workers bring what is under former data keys under those of now.
     Reencrypt(Reencrypt),
     /// Look at jobs, and steer them.

@@ -36,6 +36,13 @@ pub struct IndexSpec {
     pub generation: u16,
 }
 
+impl IndexSpec {
+    /// Length in bytes of every value of this index.
+    pub fn value_len(&self) -> usize {
+        GENERATION_LEN + usize::from(self.bits).div_ceil(8)
+    }
+}
+
 /// A blind index made ready: it has its key. It cannot be printed or copied.
 pub struct BlindIndex {
     key: hmac::Key,
@@ -64,7 +71,7 @@ impl BlindIndex {
 
     /// Length in bytes of every value of this index.
     pub fn value_len(&self) -> usize {
-        GENERATION_LEN + usize::from(self.spec.bits).div_ceil(8)
+        self.spec.value_len()
     }
 
     /// The index value of a row, or of a lookup: generation, then as many bits as are kept.

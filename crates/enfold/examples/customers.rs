@@ -78,7 +78,7 @@ impl Customers {
         let row = [Part::Int(customer.id)];
         let place = self.place(&row);
         let email = self.email.seal(context, &place, Form::Text, PayloadType::Text, customer.email.as_bytes()).await?;
-        let index = self.email.index(context, "eq", &place, &customer.email).await?;
+        let index = self.email.index_to_store(context, "eq", &place, &customer.email).await?;
         let note = self.note.seal(context, &place, Form::Text, PayloadType::Text, customer.note.as_bytes()).await?;
         self.db
             .execute(
@@ -89,14 +89,15 @@ impl Customers {
         Ok(())
     }
 
-    /// The index finds candidates; what was found is opened and compared, because an index may be truncated.
+    /// The index finds candidates; what was found is opened and compared, because an index may be truncated. While the
+    /// index is rotated there are two values of it to look for, otherwise one.
     pub async fn by_email(&self, context: &CallContext, email: &str) -> Result<Option<Customer>> {
-        let index = self.email.index(context, "eq", &self.place(&[]), email).await?;
+        let wanted = self.email.lookup(context, "eq", &self.place(&[]), email).await?;
         let found: Option<(i64, String, String)> = self
             .db
             .query_row(
-                "SELECT id, email, note FROM customers WHERE shop = ?1 AND email_eq = ?2",
-                params![self.shop, index],
+                "SELECT id, email, note FROM customers WHERE shop = ?1 AND email_eq IN (?2, ?3)",
+                params![self.shop, wanted.first(), wanted.last()],
                 |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
             )
             .optional()

@@ -65,6 +65,7 @@ pub mod events;
 mod forkmark;
 mod handle;
 pub mod harden;
+mod indexes;
 mod keyring;
 pub mod kms;
 pub mod metrics;
@@ -89,6 +90,7 @@ pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;
 pub use handle::{Builder, Enfold};
+pub use indexes::IndexStanding;
 pub use keyring::{
     Concern, ConcernAbout, CustomerWraps, Leaving, Repaired, RewrapOptions, RewrapPlan, Rewrapped, RingWraps,
     RootCalls, RootHealth, RootWraps, ScopeId, SelfTest, Tried,

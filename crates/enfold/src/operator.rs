@@ -3,6 +3,7 @@
 //! Every change is a new state: the one that is there is verified first, changed, given the next epoch, signed and
 //! published together with the rows that it concerns. If somebody else published meanwhile, it is done again on theirs.
 
+mod indexes;
 mod roots;
 
 use std::collections::BTreeSet;

@@ -71,7 +71,7 @@ async fn a_customer_who_withdraws_a_root_key_stops_that_tenant_and_nobody_else()
     let enfold = scene.signed("").await;
     let email = enfold.column("users.email").unwrap();
     let (ann, bob) = (seal(&email, ACME, "ann").await.unwrap(), seal(&email, OTHER, "bob").await.unwrap());
-    let found = email.index(&who(), "eq", &ACME, "ann").await.unwrap();
+    let found = email.index_to_store(&who(), "eq", &ACME, "ann").await.unwrap();
     assert!(scene.rows(Purpose::Index).await[0].customer.is_some(), "the index key of the tenant needs it as well");
 
     for withdrawn in [MemoryState::Disabled, MemoryState::Denied, MemoryState::PendingDeletion] {
@@ -82,14 +82,14 @@ async fn a_customer_who_withdraws_a_root_key_stops_that_tenant_and_nobody_else()
         assert_eq!(error.code(), Code::CustomerKeyRefused);
         assert!(error.causes().any(|cause| cause.contains("memory:acme")), "{error:?}");
         assert_eq!(code(seal(&email, ACME, "x").await), Code::CustomerKeyRefused);
-        assert_eq!(code(email.index(&who(), "eq", &ACME, "ann").await), Code::CustomerKeyRefused);
+        assert_eq!(code(email.index_to_store(&who(), "eq", &ACME, "ann").await), Code::CustomerKeyRefused);
         assert_eq!(open(&email, OTHER, &bob).await.unwrap(), "bob");
         seal(&email, OTHER, "x").await.unwrap();
 
         scene.acme.set_state(MemoryState::Enabled);
         scene.world.next_look();
         assert_eq!(open(&email, ACME, &ann).await.unwrap(), "ann", "it came back");
-        assert_eq!(email.index(&who(), "eq", &ACME, "ann").await.unwrap(), found);
+        assert_eq!(email.index_to_store(&who(), "eq", &ACME, "ann").await.unwrap(), found);
     }
     scene.acme.set_state(MemoryState::Deleted);
     scene.world.clock.advance(LIFE);
@@ -149,7 +149,7 @@ async fn data_keys_that_were_there_open_as_before_and_a_new_version_needs_both()
     set_mode(&before, "users.email", Mode::Kms).await;
     let email = before.column("users.email").unwrap();
     let (old, bob) = (seal(&email, ACME, "old").await.unwrap(), seal(&email, OTHER, "bob").await.unwrap());
-    email.index(&who(), "eq", &ACME, "old").await.unwrap();
+    email.index_to_store(&who(), "eq", &ACME, "old").await.unwrap();
 
     // The policy is rolled out first: nothing changes yet for what is there.
     let policy = format!("{POLICY}{CUSTOMER}");
@@ -178,7 +178,7 @@ async fn data_keys_that_were_there_open_as_before_and_a_new_version_needs_both()
     scene.acme.set_state(MemoryState::Disabled);
     let email = scene.process(&policy).await.column("users.email").unwrap();
     assert_eq!(open(&email, ACME, &old).await.unwrap(), "old");
-    email.index(&who(), "eq", &ACME, "old").await.unwrap();
+    email.index_to_store(&who(), "eq", &ACME, "old").await.unwrap();
     assert_eq!(code(open(&email, ACME, &new).await), Code::CustomerKeyRefused);
     assert_eq!(open(&email, OTHER, &bob).await.unwrap(), "bob");
 }
@@ -206,13 +206,17 @@ async fn where_policy_and_signed_state_do_not_agree_no_data_key_is_made() {
     let without = scene.process(POLICY).await.column("users.email").unwrap();
     let error = open(&without, ACME, &stored).await.unwrap_err();
     assert_eq!(error.code(), Code::CustomerKeyMismatch, "signed and not named");
-    assert_eq!(code(without.index(&who(), "eq", &ACME, "ann").await), Code::CustomerKeyMismatch);
+    assert_eq!(code(without.index_to_store(&who(), "eq", &ACME, "ann").await), Code::CustomerKeyMismatch);
     assert!(scene.rows(Purpose::Index).await.is_empty());
     seal(&without, OTHER, "bob").await.unwrap();
 
     let another = scene.process(&policy.replace("memory:acme", "memory:second")).await;
     let email = another.column("users.email").unwrap();
-    assert_eq!(code(email.index(&who(), "eq", &ACME, "ann").await), Code::CustomerKeyMismatch, "another was signed");
+    assert_eq!(
+        code(email.index_to_store(&who(), "eq", &ACME, "ann").await),
+        Code::CustomerKeyMismatch,
+        "another was signed"
+    );
     let refused = another.operator().unwrap().sign_customers("main").await;
     assert_eq!(code(refused), Code::CustomerKeyMismatch, "nor can another be signed");
     assert_eq!(scene.second.calls().unwrap, 1, "it was tried, and opened nothing");
@@ -261,8 +265,8 @@ async fn an_index_that_crosses_tenants_needs_no_customer() {
     let enfold = scene.process(&format!("{crossing}{CUSTOMER}")).await;
     enfold.operator().unwrap().sign_customers("main").await.unwrap();
     let email = enfold.column("users.email").unwrap();
-    let one = email.index(&who(), "eq", &ACME, "ann").await.unwrap();
-    assert_eq!(email.index(&who(), "eq", &OTHER, "ann").await.unwrap(), one);
+    let one = email.index_to_store(&who(), "eq", &ACME, "ann").await.unwrap();
+    assert_eq!(email.index_to_store(&who(), "eq", &OTHER, "ann").await.unwrap(), one);
     assert!(scene.rows(Purpose::Index).await.iter().all(|row| row.customer.is_none()));
 }
 

@@ -300,7 +300,7 @@ async fn a_key_of_one_purpose_is_not_used_for_another() {
     hybrid(&world).await;
     let app = world.application().await.unwrap();
     let email = app.column("users.email").unwrap();
-    email.index(&who(), "eq", &ACME, "ann").await.unwrap();
+    email.index_to_store(&who(), "eq", &ACME, "ann").await.unwrap();
     let mut stored = String::from_utf8(seal(&email, ACME, "ann").await.unwrap()).unwrap();
     let keys = world.catalog.keys("ring-main", None, 100).await.unwrap();
     for purpose in [Purpose::Index, Purpose::Rows] {

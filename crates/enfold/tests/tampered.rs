@@ -249,7 +249,7 @@ async fn a_key_that_somebody_else_put_in(scene: Scene) {
     let cross = common::POLICY.replace("normalise =", "cross_tenant = true\nnormalise =");
     let enfold = scene.world.builder_for(scene.world.policy(&cross)).build().await.unwrap();
     let email = enfold.column("users.email").unwrap();
-    assert_eq!(code(email.index(&who(), "eq", &ACME, "ann").await), Code::StateTampered);
+    assert_eq!(code(email.index_to_store(&who(), "eq", &ACME, "ann").await), Code::StateTampered);
     assert_eq!(scene.world.refusals(&enfold).await, ["state-tampered"]);
 }
 

@@ -5,6 +5,7 @@ use enfold::Result;
 use enfold::policy::Member;
 use serde::{Deserialize, Serialize};
 
+use crate::generations::{GenerationChange, IndexPlace};
 use crate::model::{Census, Storage, TableName, Target};
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -258,6 +259,14 @@ pub enum SchemaStep {
         shadow: String,
         change: ShadowChange,
     },
+    /// A step of a blind index's rotation. `partitions` as in [`SchemaStep::BuildIndex`].
+    Generations {
+        table: TableName,
+        column: String,
+        change: GenerationChange,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        partitions: Vec<TableName>,
+    },
     /// Rewrites the table, so that old row versions leave the files (VACUUM FULL, VACUUM on SQLite). Locks it meanwhile.
     Rewrite {
         table: TableName,
@@ -333,6 +342,9 @@ pub trait Database: Send + Sync {
 
     /// The SQL of a step, for people who run it themselves.
     fn sql(&self, step: &SchemaStep) -> Vec<String>;
+
+    /// What is there of a blind index whose column has this name.
+    async fn look_at_index(&self, table: &TableName, column: &str) -> Result<IndexPlace>;
 
     /// Runs a step, waiting for its lock in short tries.
     async fn run(&self, step: &SchemaStep) -> Result<()>;

@@ -93,6 +93,9 @@ pub struct TargetIndex {
     /// Positions in [`Target::columns`], in the policy's order.
     pub over: Vec<usize>,
     pub unique: bool,
+    /// The generation that the column holds; where it is none, the one in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -80,7 +80,7 @@ async fn look_up(enfold: &Enfold, server: &Server, id: i64) -> Result<String> {
     let client = postgres::connect(&server.config()).await;
     let email = enfold.column("public.users.email")?;
     let place = Place::tenant(Part::Int(id % 3));
-    let index = email.index(&context(), "eq", &place, &format!("PERSON{id}@example.org")).await?;
+    let index = email.index_to_store(&context(), "eq", &place, &format!("PERSON{id}@example.org")).await?;
     let org = i32::try_from(id % 3).unwrap();
     let found = client.query_one("SELECT email FROM users WHERE org = $1 AND email_eq = $2", &[&org, &index]).await;
     let stored: String = found.expect("one row").get(0);

@@ -237,7 +237,7 @@ mod sqlite {
         assert!(!audited.leaks() && audited.columns[0].readers.as_ref().unwrap().looked_at() == 0);
         // The blind index is that of the plaintext, whatever the value was stored as.
         let email = enfold.column("users.email").unwrap();
-        let wanted = email.index(&who(), "eq", &Place::none(), "ann@example.com").await.unwrap();
+        let wanted = email.index_to_store(&who(), "eq", &Place::none(), "ann@example.com").await.unwrap();
         let found: i64 = fixture
             .app
             .query_row("SELECT count(*) FROM users WHERE email_eq = ?1", [wanted], |row| row.get(0))
@@ -418,7 +418,7 @@ mod postgres {
             "SELECT count(*) FROM users WHERE email NOT LIKE 'enf1:%' OR substring(note FROM 1 FOR 3) <> '\\xf9e9df'";
         assert_eq!(fixture.app.query_one(plain, &[]).await.unwrap().get::<_, i64>(0), 0);
         let email = enfold.column("public.users.email").unwrap();
-        let wanted = email.index(&who(), "eq", &Place::none(), "ann@example.com").await.unwrap();
+        let wanted = email.index_to_store(&who(), "eq", &Place::none(), "ann@example.com").await.unwrap();
         let same = "SELECT count(*) FILTER (WHERE email_eq = $1), count(*) FILTER (WHERE email_is = 'ann@example.com') FROM users";
         let row = fixture.app.query_one(same, &[&wanted]).await.unwrap();
         assert!(row.get::<_, i64>(0) > 0 && row.get::<_, i64>(0) == row.get::<_, i64>(1));

@@ -20,6 +20,9 @@ pub(crate) struct Rotate {
     /// Then have workers re-encrypt what is under the former data keys.
     #[arg(long)]
     pub(crate) reencrypt: bool,
+    /// Then rotate the ring's blind indexes as well, one after the other, here.
+    #[arg(long, conflicts_with = "emergency")]
+    pub(crate) indexes: bool,
     /// For data keys that somebody may have: re-encrypt before anything else, here and at once, then disable the former data
     /// keys when no value needs them any more, and say what they were used for.
     #[arg(long, conflicts_with = "reencrypt")]

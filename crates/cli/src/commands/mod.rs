@@ -11,6 +11,7 @@ pub(crate) mod doctor;
 pub(crate) mod drop_source;
 pub(crate) mod enforce;
 pub(crate) mod explain;
+pub(crate) mod index;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
@@ -143,6 +144,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         Command::Seal(args) => value::seal(context, &args).await,
         Command::Open(args) => value::open(context, &args).await,
         Command::Keys(args) => keys::run(context, &args).await,
+        Command::Index(args) => index::run(context, &args).await,
         Command::Reencrypt(args) => reencrypt::run(context, &args).await,
         Command::Jobs(args) => jobs::run(context, &args).await,
         Command::Worker(args) => worker::run(context, &args).await,

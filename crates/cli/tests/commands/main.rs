@@ -16,6 +16,8 @@ mod disk_full;
 mod guides;
 mod harness;
 #[cfg(feature = "postgres")]
+mod index;
+#[cfg(feature = "postgres")]
 mod index_build;
 mod interrupt;
 mod keys;

@@ -181,23 +181,27 @@ impl Column {
         report(&self.enfold, &self.seat, context, requests.len(), results)
     }
 
-    /// What a lookup by this value compares with, in the blind index `name` of this column.
-    pub async fn index(&self, context: &CallContext, name: &str, place: &Place<'_>, value: &str) -> Result<Vec<u8>> {
-        let values = [value];
-        only(self.index_many(context, name, &[IndexRequest { place: *place, values: &values }]).await)
-    }
-
-    /// As [`Self::index`], many at once.
-    pub async fn index_many(
+    /// What is stored in the column of the blind index `name` beside this value. See [`Index::to_store`].
+    pub async fn index_to_store(
         &self,
         context: &CallContext,
         name: &str,
-        requests: &[IndexRequest<'_>],
-    ) -> Vec<Result<Vec<u8>>> {
-        match self.blind_index(name) {
-            Ok(index) => index.compute_many(context, requests).await,
-            Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
-        }
+        place: &Place<'_>,
+        value: &str,
+    ) -> Result<Vec<u8>> {
+        self.blind_index(name)?.to_store(context, place, &[value]).await
+    }
+
+    /// What a lookup by this value compares the column of the blind index `name` with: it holds one of these. See
+    /// [`Index::lookup`].
+    pub async fn lookup(
+        &self,
+        context: &CallContext,
+        name: &str,
+        place: &Place<'_>,
+        value: &str,
+    ) -> Result<Vec<Vec<u8>>> {
+        self.blind_index(name)?.lookup(context, place, &[value]).await
     }
 
     /// A blind index of this column as a handle of its own.

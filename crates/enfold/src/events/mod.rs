@@ -47,6 +47,9 @@ pub enum EventKind {
     KeysRewrapped,
     /// A root key was registered, rotated, retired, disabled, taken back or restored; `detail` says which and what.
     RootKey,
+    /// The rules of a blind index were signed, or a generation of it was begun, took over or was given up; `detail` says which
+    /// and what.
+    Index,
     /// Something was refused; `code` says why.
     Refused,
     /// Events were lost because sinks could not keep up; `count` says how many.
@@ -66,6 +69,7 @@ impl EventKind {
             Self::KeyEnabled => "key-enabled",
             Self::KeysRewrapped => "keys-rewrapped",
             Self::RootKey => "root-key",
+            Self::Index => "index",
             Self::Refused => "refused",
             Self::Lost => "lost",
         }

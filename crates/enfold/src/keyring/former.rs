@@ -6,7 +6,7 @@ use std::sync::Arc;
 use enfold_core::KeyId;
 use serde::{Deserialize, Serialize};
 
-use super::{KeyRing, tenant_tag};
+use super::{KeyRing, index_generation, tenant_tag};
 use crate::Result;
 use crate::catalog::{DataKeyRow, KeyStatus, Purpose, RootKey};
 use crate::policy::{RecordWrap, Scope};
@@ -83,6 +83,24 @@ impl KeyRing {
         }
         let keys = Arc::new(keys);
         *known = Some(KnownFormer { epoch: view.state.epoch, leaving: leaving.clone(), keys: Arc::clone(&keys) });
+        Ok(keys)
+    }
+
+    /// Keys of a blind index's generations that live no more, and are not disabled.
+    pub(crate) async fn former_index_keys(&self, index: &str) -> Result<Vec<KeyId>> {
+        let view = self.view().await?;
+        let Some(state) = view.state.indexes.get(index) else { return Ok(Vec::new()) };
+        let lives = |generation| std::iter::once(&state.now).chain(&state.next).any(|r| r.generation == generation);
+        let (mut keys, mut after) = (Vec::new(), None);
+        while let Some(page) = self.next_rows(&mut after).await? {
+            for row in page.iter().filter(|row| row.purpose == Purpose::Index) {
+                if index_generation(&row.scope, index).is_some_and(|generation| !lives(generation))
+                    && view.state.status(row)? < KeyStatus::Disabled
+                {
+                    keys.push(row.id);
+                }
+            }
+        }
         Ok(keys)
     }
 }

@@ -55,7 +55,7 @@ pub use rewrap::{RewrapOptions, RewrapPlan, Rewrapped, RootCalls};
 pub(crate) use roots::Roots;
 pub(crate) use rows::RowKey;
 pub use scope::ScopeId;
-pub(crate) use scope::tenant_tag;
+pub(crate) use scope::{index_generation, index_id, tenant_tag};
 pub(crate) use seen::{Trusted, View};
 pub use self_test::SelfTest;
 pub use wraps::{CustomerWraps, RingWraps, RootWraps};

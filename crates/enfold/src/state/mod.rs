@@ -12,6 +12,7 @@
 //! What the signature does not prevent: whoever can write to the database can withhold a newer state from a process
 //! that has not seen it, replay a whole old database to one that pins no `min_epoch`, and delete.
 
+mod indexes;
 mod operator;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use crate::keyring::tenant_tag;
 use crate::policy::Mode;
 use crate::{Code, Error, Result};
 
+pub use indexes::{IndexRules, IndexState};
 pub use operator::OperatorKey;
 
 /// Put before the document when it is signed, so that the operators' key signs nothing else by accident.
@@ -58,6 +60,10 @@ pub struct RingState {
     /// write it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub roots: BTreeMap<String, RootState>,
+    /// Blind indexes whose rules were signed, by the ids of their columns and their names; of all others the policy's rules
+    /// hold, and generation 1. Left out where there are none, as programs of before write it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub indexes: BTreeMap<String, IndexState>,
 }
 
 /// What a ring does with one of its root keys, whatever the key service would do.
@@ -139,6 +145,7 @@ impl RingState {
             destroyed: BTreeSet::new(),
             customers: BTreeMap::new(),
             roots: BTreeMap::new(),
+            indexes: BTreeMap::new(),
         }
     }
 

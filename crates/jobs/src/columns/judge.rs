@@ -236,7 +236,7 @@ async fn fill(
             let values = values.iter().map(Indexable::bytes).collect();
             items.push(IndexItem { place: judged[n].place(), values });
         }
-        if items.is_empty() { Vec::new() } else { protected.cells.index_many(&index.name, &items).await }
+        if items.is_empty() { Vec::new() } else { protected.cells.index_many(index, &items).await }
     };
     same_number(computed.len(), with.len())?;
     for (n, computed) in with.into_iter().zip(computed) {
@@ -289,14 +289,20 @@ impl<'a> Judged<'a> {
         self.values[at] = Some(value);
     }
 
-    fn index(&mut self, goal: Goal, at: usize, column: (usize, &TargetColumn), wanted: Option<Vec<u8>>) {
-        if self.row.indexed[at] == wanted {
+    /// `wanted`: the first is to be stored. Another is as good while an index is rotated: the column may hold it already.
+    fn index(&mut self, goal: Goal, at: usize, column: (usize, &TargetColumn), wanted: Option<Vec<Vec<u8>>>) {
+        let held = &self.row.indexed[at];
+        let as_wanted = match (held, &wanted) {
+            (Some(held), Some(wanted)) => wanted.contains(held),
+            (held, wanted) => held.is_none() && wanted.is_none(),
+        };
+        if as_wanted {
             return;
         }
         if goal == Goal::Verify {
             return self.fail(column, Code::ValueInvalid, &"the blind index is not that of the value");
         }
-        self.indexed[at] = Cell::Set(wanted);
+        self.indexed[at] = Cell::Set(wanted.and_then(|living| living.into_iter().next()));
     }
 
     /// The first error of a cell stands for it. A value whose index cannot be computed stays as it is too: sealed, nobody

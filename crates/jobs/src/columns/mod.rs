@@ -17,7 +17,7 @@ use enfold_core::{Form, Part, PayloadType};
 use zeroize::Zeroizing;
 
 use crate::codec::{Codec, Verdict};
-use crate::model::{Goal, Storage, Target, TargetColumn};
+use crate::model::{Goal, Storage, Target, TargetColumn, TargetIndex};
 use crate::store::Row;
 
 /// Where one value lives.
@@ -59,8 +59,9 @@ pub trait Cells: Send + Sync {
     /// The data keys that a re-encryption moves values away from.
     async fn former_keys(&self, leaving: &Leaving) -> Result<Arc<HashSet<KeyId>>>;
 
-    /// The values of the index of that name, whose first column this is.
-    async fn index_many(&self, index: &str, items: &[IndexItem<'_>]) -> Vec<Result<Vec<u8>>>;
+    /// The values of an index, whose first column this is. Of the generation that the target names; where it names none, of all
+    /// that live, the one in force first.
+    async fn index_many(&self, index: &TargetIndex, items: &[IndexItem<'_>]) -> Vec<Result<Vec<Vec<u8>>>>;
 }
 
 /// A column of the policy as the codec uses it.

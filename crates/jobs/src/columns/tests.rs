@@ -98,10 +98,10 @@ impl Cells for TestCells {
         Ok(Arc::new(self.former.iter().map(Opener::key_id).collect()))
     }
 
-    async fn index_many(&self, _: &str, items: &[IndexItem<'_>]) -> Vec<Result<Vec<u8>>> {
+    async fn index_many(&self, _: &TargetIndex, items: &[IndexItem<'_>]) -> Vec<Result<Vec<Vec<u8>>>> {
         let index = |item: &IndexItem<'_>| {
             let values: Vec<&str> = item.values.iter().map(|v| std::str::from_utf8(v).unwrap()).collect();
-            Ok(self.index.compute(None, &values).unwrap())
+            Ok(vec![self.index.compute(None, &values).unwrap()])
         };
         items.iter().map(index).collect()
     }
@@ -120,7 +120,13 @@ impl Fixture {
     fn with(storage: Storage, lookalikes: Lookalikes, cells: TestCells) -> Self {
         let protected = Protected { cells: Arc::new(cells), lookalikes };
         let indexed = storage == Storage::Text;
-        let index = TargetIndex { name: "eq".into(), column: "email_eq".into(), over: vec![0], unique: false };
+        let index = TargetIndex {
+            name: "eq".into(),
+            column: "email_eq".into(),
+            over: vec![0],
+            unique: false,
+            generation: None,
+        };
         Self {
             codec: ColumnCodec::new(BTreeMap::from([("users.email".to_owned(), protected)])),
             target: Target {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observer::Observer;
 use super::plan::{Plan, TablePlan, check_policy, planned_target};
+use super::rotate_index::none_under_way;
 use super::run::{Came, Pace, Run};
 use super::session::Session;
 use super::steps::Step;
@@ -155,6 +156,7 @@ async fn look_again<'a>(session: &Session, plan: &'a TablePlan) -> Result<Ready<
         return Err(refused(refusals.into_iter()));
     }
     let target = planned_target(&plan.name, policy, &facts, Mode::Hybrid)?;
+    none_under_way(session, &target).await?;
     let begun = begun(session, plan, &facts, &target).await?;
     if facts.fingerprint != plan.fingerprint && !begun {
         return Err(stale("the table has changed since".to_owned()));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observer::{Observer, StepState};
 use super::plan::planned_target;
+use super::rotate_index::none_under_way;
 use super::run::{Pace, Run};
 use super::session::Session;
 use super::steps::{Step, Steps};
@@ -65,6 +66,7 @@ pub async fn enforce(
         let steps = Steps { database: session.db.as_ref(), target: &target, facts: &facts, policy: table };
         let run = Run { session, observer, pace, target: &target, stop_after: None };
         must_be_protected(session, name, &steps.names()).await?;
+        none_under_way(session, &target).await?;
         let taken_off = enforce_table(&run, &steps).await?;
         tables.push(TableEnforced { table: name.to_owned(), columns: steps.names(), taken_off });
     }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::keys::{Keys, Reader};
 use crate::codec::Codec;
 use crate::columns::{CellItem, Cells, ColumnCodec, IndexItem, Place, Protected};
+use crate::model::TargetIndex;
 
 /// Applications that gave no sign of life for so long are gone.
 const READERS_SEEN: u32 = 15 * 60;
@@ -119,18 +120,22 @@ impl Cells for PolicyCells {
         self.column.former_keys(leaving).await
     }
 
-    async fn index_many(&self, index: &str, items: &[IndexItem<'_>]) -> Vec<Result<Vec<u8>>> {
+    async fn index_many(&self, index: &TargetIndex, items: &[IndexItem<'_>]) -> Vec<Result<Vec<Vec<u8>>>> {
         // Of the column itself, or of several columns of its table.
-        let handle = self.column.blind_index(index).or_else(|_| self.enfold.index(&self.table, index));
+        let handle = self.column.blind_index(&index.name).or_else(|_| self.enfold.index(&self.table, &index.name));
         let handle = match handle {
             Ok(handle) => handle,
             Err(error) => return items.iter().map(|_| Err(error.clone())).collect(),
         };
-        let texts: Vec<Result<Vec<&str>>> = items.iter().map(|item| texts(index, &item.values)).collect();
+        let texts: Vec<Result<Vec<&str>>> = items.iter().map(|item| texts(&index.name, &item.values)).collect();
         let good = texts.iter().zip(items).filter_map(|(texts, item)| texts.as_ref().ok().map(|t| (t, item)));
         let requests: Vec<IndexRequest<'_>> =
             good.map(|(values, item)| IndexRequest { place: place(item.place), values }).collect();
-        let mut computed = handle.compute_many(&self.context, &requests).await.into_iter();
+        let computed = match index.generation {
+            None => handle.lookup_many(&self.context, &requests).await,
+            Some(generation) => handle.of_generation_many(&self.context, generation, &requests).await,
+        };
+        let mut computed = computed.into_iter();
         let missing = || Err(Error::new(Code::Internal, "a blind index had no result"));
         texts
             .iter()

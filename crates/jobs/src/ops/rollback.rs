@@ -5,6 +5,7 @@ use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::observer::Observer;
+use super::rotate_index::none_under_way;
 use super::run::{Pace, Run};
 use super::session::Session;
 use super::steps::{Step, Steps};
@@ -46,6 +47,7 @@ pub async fn rollback(
     for (name, table, columns) in selection.of(&session.policy) {
         may_weaken(name, table, &columns)?;
         let (facts, target) = look(session, name, table, &columns).await?;
+        none_under_way(session, &target).await?;
         ready.push((name, table, facts, target));
     }
     let mut tables = Vec::new();

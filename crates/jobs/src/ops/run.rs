@@ -224,9 +224,14 @@ impl Run<'_> {
 
     /// Ends what an interrupted protection left on record.
     pub(super) async fn cancel_protection(&self) -> Result<()> {
+        self.cancel(&[Goal::Protect, Goal::Index]).await
+    }
+
+    /// Ends the jobs with these goals that are not at their end.
+    pub(super) async fn cancel(&self, goals: &[Goal]) -> Result<()> {
         let store = self.session.db.store();
         let open = [JobState::Pending, JobState::Running, JobState::Paused, JobState::Failed];
-        for goal in [Goal::Protect, Goal::Index] {
+        for &goal in goals {
             while let Some(job) = self.unfinished(goal).await? {
                 store.transition(job.id, &open, JobState::Cancelled, None).await?;
             }
@@ -235,7 +240,7 @@ impl Run<'_> {
     }
 
     /// Errors when the sweep ended before its goal.
-    async fn settled(&self, job: JobId, goal: Goal, report: &SweepReport) -> Result<()> {
+    pub(super) async fn settled(&self, job: JobId, goal: Goal, report: &SweepReport) -> Result<()> {
         let failed = report.progress.rows_failed;
         let left = report.remaining.unwrap_or(0);
         if failed > 0 {

@@ -5,6 +5,7 @@ use enfold::policy::{Member, Mode, TablePolicy};
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Dialect, IndexFacts, IndexKind, SchemaStep, ShadowChange, ShadowFacts, TableFacts};
+use crate::generations::GenerationChange;
 use crate::model::{Goal, Target, TargetColumn};
 
 /// What a step does.
@@ -236,7 +237,7 @@ impl Steps<'_> {
             Action::SetMode { columns, mode } => {
                 (format!("sign mode {} for {}", word(*mode), columns.join(", ")), "none")
             }
-            Action::Sweep { goal } => (says_sweep(*goal), ROW_LOCKS[usize::from(self.is_sqlite())]),
+            Action::Sweep { goal } => (says_sweep(*goal), row_locks(self.is_sqlite())),
             Action::Verify => ("open every value and compare its blind indexes".to_owned(), "none"),
             Action::Schema { change } => (says_schema(change), locks(change, self.database.dialect())),
         };
@@ -260,6 +261,10 @@ const ROW_LOCKS: [&str; 2] = [
     "the database's write lock, about 100 ms a batch",
 ];
 
+pub(super) fn row_locks(is_sqlite: bool) -> &'static str {
+    ROW_LOCKS[usize::from(is_sqlite)]
+}
+
 fn says_sweep(goal: Goal) -> String {
     match goal {
         Goal::Protect => "seal every value, until none is left plain",
@@ -271,7 +276,7 @@ fn says_sweep(goal: Goal) -> String {
     .to_owned()
 }
 
-fn says_schema(change: &SchemaStep) -> String {
+pub(super) fn says_schema(change: &SchemaStep) -> String {
     match change {
         SchemaStep::Widen { column, .. } => format!("widen `{column}` so that envelopes fit"),
         SchemaStep::AddIndexColumn { column, .. } => format!("add `{column}` for a blind index"),
@@ -290,6 +295,7 @@ fn says_schema(change: &SchemaStep) -> String {
         SchemaStep::ValidateFormCheck { column, .. } => format!("check the old rows of `{column}` as well"),
         SchemaStep::DropFormCheck { column, .. } => format!("allow plaintext in `{column}`"),
         SchemaStep::Shadow { column, shadow, change, .. } => says_shadow(column, shadow, change),
+        SchemaStep::Generations { column, change, .. } => says_generation(column, change),
         SchemaStep::Rewrite { .. } => "rewrite the table, so that old row versions leave the files".to_owned(),
     }
 }
@@ -301,6 +307,25 @@ fn checked(column: &TargetColumn) -> String {
 
 fn adds(column: &TargetColumn, facts: &ShadowFacts) -> ShadowChange {
     ShadowChange::Add { storage: column.storage, required: facts.required }
+}
+
+fn says_generation(column: &str, change: &GenerationChange) -> String {
+    match change {
+        GenerationChange::Begin { next, .. } => {
+            format!(
+                "add a column beside `{column}` for generation {}, and have the database put its part there",
+                next.generation
+            )
+        }
+        GenerationChange::Watch => format!("index the rows of `{column}` that lack the next generation"),
+        GenerationChange::Cut { next, .. } => {
+            format!("have generation {} take the name `{column}`, if no row lacks it", next.generation)
+        }
+        GenerationChange::GiveUp { now, .. } => {
+            format!("keep generation {} alone in `{column}`, and drop the column beside it", now.generation)
+        }
+        GenerationChange::DropFormer => format!("drop the former generation of `{column}`"),
+    }
 }
 
 fn says_shadow(column: &str, shadow: &str, change: &ShadowChange) -> String {
@@ -322,7 +347,7 @@ fn says_shadow(column: &str, shadow: &str, change: &ShadowChange) -> String {
     }
 }
 
-fn locks(change: &SchemaStep, dialect: Dialect) -> &'static str {
+pub(super) fn locks(change: &SchemaStep, dialect: Dialect) -> &'static str {
     match (dialect, change) {
         (Dialect::Sqlite, SchemaStep::Rewrite { .. }) => "the whole database, for as long as the rewrite takes",
         (Dialect::Sqlite, _) => "the database's write lock, briefly",
@@ -331,6 +356,7 @@ fn locks(change: &SchemaStep, dialect: Dialect) -> &'static str {
             _,
             SchemaStep::BuildIndex { .. }
             | SchemaStep::ValidateFormCheck { .. }
+            | SchemaStep::Generations { change: GenerationChange::Watch, .. }
             | SchemaStep::Shadow { change: ShadowChange::Validate, .. }
             | SchemaStep::DropPlainIndex { kind: IndexKind::Plain, .. },
         ) => "SHARE UPDATE EXCLUSIVE: reads and writes go on",

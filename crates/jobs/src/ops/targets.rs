@@ -154,7 +154,13 @@ fn target_column(table: &str, facts: &TableFacts, name: &str, policy: &ColumnPol
 /// An index whose columns are not all among the chosen ones is left out: it is filled when they all are.
 fn target_index(name: &str, index: &IndexPolicy, columns: &[&str]) -> Option<TargetIndex> {
     let over = index.over.iter().map(|c| columns.iter().position(|n| n == c)).collect::<Option<Vec<usize>>>()?;
-    Some(TargetIndex { name: name.to_owned(), column: index.column.clone(), over, unique: index.unique })
+    Some(TargetIndex {
+        name: name.to_owned(),
+        column: index.column.clone(),
+        over,
+        unique: index.unique,
+        generation: None,
+    })
 }
 
 fn unknown(policy: &Policy, name: &str, what: &str) -> Error {

@@ -7,6 +7,7 @@ use enfold::policy::TablePolicy;
 use super::Postgres;
 use super::store::peek;
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use crate::generations::IndexPlace;
 use crate::model::{Census, TableName, Target, TargetColumn};
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -55,6 +56,10 @@ impl Database for Postgres {
 
     fn sql(&self, step: &SchemaStep) -> Vec<String> {
         self.step_sql(step)
+    }
+
+    async fn look_at_index(&self, table: &TableName, column: &str) -> Result<IndexPlace> {
+        Postgres::look_at_index(self, table, column).await
     }
 
     async fn run(&self, step: &SchemaStep) -> Result<()> {

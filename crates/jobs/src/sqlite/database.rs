@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use enfold::Result;
 use enfold::policy::TablePolicy;
 
-use super::{Sqlite, census, inspect, residue, steps, store, survey};
+use super::{Sqlite, census, generations, inspect, residue, steps, store, survey};
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use crate::generations::IndexPlace;
 use crate::model::{Census, TableName, Target};
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -47,6 +48,11 @@ impl Database for Sqlite {
 
     fn sql(&self, step: &SchemaStep) -> Vec<String> {
         steps::sql(step)
+    }
+
+    async fn look_at_index(&self, table: &TableName, column: &str) -> Result<IndexPlace> {
+        let (table, column) = (table.clone(), column.to_owned());
+        self.pool.read(move |c| generations::look(c, &table, &column)).await
     }
 
     async fn run(&self, step: &SchemaStep) -> Result<()> {

@@ -8,6 +8,7 @@ mod database;
 mod dropped;
 mod error;
 mod forms;
+mod generations;
 mod inspect;
 mod names;
 mod pool;

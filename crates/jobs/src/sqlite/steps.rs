@@ -13,9 +13,11 @@ use super::census;
 use super::dropped;
 use super::error::{Doing, convert};
 use super::forms;
+use super::generations;
 use super::names::{literal, quote};
 use super::shape::Shape;
 use crate::database::SchemaStep;
+use crate::generations::{GenerationChange, former_column};
 use crate::model::{Storage, TableName, Target, TargetColumn};
 
 /// How long a step keeps trying for its lock, in tries of the pool's lock timeout.
@@ -40,10 +42,14 @@ pub(super) fn sql(step: &SchemaStep) -> Vec<String> {
                 format!("CREATE {unique}INDEX {index} ON {} ({})", name(table), columns.join(", ")),
             ]
         }
-        SchemaStep::DropIndexColumn { table, column } => vec![
-            format!("DROP INDEX IF EXISTS {}", quote(&index_name(table, column))),
-            format!("ALTER TABLE {} DROP COLUMN {}", name(table), quote(column)),
-        ],
+        SchemaStep::DropIndexColumn { table, column } => {
+            // Of an index that was rotated.
+            let mut statements = generations::drop_triggers(table, column);
+            statements.push(format!("DROP INDEX IF EXISTS {}", quote(&index_name(table, column))));
+            statements.push(format!("ALTER TABLE {} DROP COLUMN {}", name(table), quote(column)));
+            statements
+        }
+        SchemaStep::Generations { table, column, change, .. } => generations::sql(table, column, change, "rowid"),
         SchemaStep::DropPlainIndex { index, .. } => vec![format!("DROP INDEX IF EXISTS {}", quote(index))],
         SchemaStep::RestorePlainIndexes { table, .. } => vec![dropped::listing(table)],
         SchemaStep::GuardBinding { table, bound, sealed, .. } => {
@@ -87,7 +93,13 @@ pub(super) fn run(connection: &mut Connection, step: &SchemaStep) -> Result<()> 
         }
         SchemaStep::DropIndexColumn { table, column } => {
             let shape = Shape::read(connection, &table.table)?;
+            if shape.column(&former_column(column)).is_some() {
+                generations::run(connection, step, table, column, &GenerationChange::DropFormer)?;
+            }
             if shape.column(column).is_none() { Ok(()) } else { execute(connection, step) }
+        }
+        SchemaStep::Generations { table, column, change, .. } => {
+            generations::run(connection, step, table, column, change)
         }
         SchemaStep::BuildIndex { table, column, .. } => {
             if index_is_there(connection, step, &index_name(table, column))? {
@@ -120,7 +132,7 @@ pub(super) fn together(connection: &mut Connection, step: &SchemaStep, statement
     })
 }
 
-fn patiently(step: &SchemaStep, mut run: impl FnMut() -> rusqlite::Result<()>) -> Result<()> {
+pub(super) fn patiently(step: &SchemaStep, mut run: impl FnMut() -> rusqlite::Result<()>) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
         match run() {
@@ -277,11 +289,11 @@ fn differs(column: &str) -> String {
     format!("(typeof({old}) <> typeof({new}) OR CAST({old} AS BLOB) IS NOT CAST({new} AS BLOB))")
 }
 
-fn name(table: &TableName) -> String {
+pub(super) fn name(table: &TableName) -> String {
     quote(&table.table)
 }
 
-fn index_name(table: &TableName, column: &str) -> String {
+pub(super) fn index_name(table: &TableName, column: &str) -> String {
     format!("enfold_index_{}_{column}", table.table)
 }
 
@@ -309,6 +321,7 @@ pub(super) fn describe(step: &SchemaStep) -> String {
         SchemaStep::DropFormCheck { table, column } => ("drop the form check of", table, Some(column)),
         SchemaStep::Shadow { table, column, .. } => ("change the shadow of", table, Some(column)),
         SchemaStep::AddMemberCheck { table, column, .. } => ("add the form check of", table, Some(column)),
+        SchemaStep::Generations { table, column, change, .. } => (generations::describes(change), table, Some(column)),
         SchemaStep::Rewrite { table } => ("rewrite", table, None),
     };
     match column {

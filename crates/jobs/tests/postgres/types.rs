@@ -207,7 +207,13 @@ async fn some_rows_may_keep_a_column_and_indexes_are_set_beside_the_values() {
     )
     .await;
     let mut t = target("t", &[("a", Storage::Text), ("b", Storage::Text)]);
-    t.indexes.push(TargetIndex { name: "eq".to_owned(), column: "a_eq".to_owned(), over: vec![0], unique: false });
+    t.indexes.push(TargetIndex {
+        name: "eq".to_owned(),
+        column: "a_eq".to_owned(),
+        over: vec![0],
+        unique: false,
+        generation: None,
+    });
     let lease = world.lease(&t).await;
     let rows = world.read(&lease, &t).await.rows;
     assert_eq!(world.store.remaining(Goal::Index, &t).await.expect("counts"), 2);

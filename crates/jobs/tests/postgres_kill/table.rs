@@ -95,7 +95,7 @@ impl Table {
 
     pub(crate) async fn index(&self, org: i32, email: &[u8]) -> enfold::Result<Vec<u8>> {
         let place = Place::tenant(Part::Int(i64::from(org)));
-        self.columns[0].index(&self.context, "eq", &place, std::str::from_utf8(email).expect("text")).await
+        self.columns[0].index_to_store(&self.context, "eq", &place, std::str::from_utf8(email).expect("text")).await
     }
 
     pub(crate) fn is_envelope(column: usize, stored: &[u8]) -> bool {

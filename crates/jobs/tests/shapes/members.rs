@@ -182,7 +182,7 @@ async fn a_blind_index_over_a_member_is_over_its_characters_and_keeps_it_unique(
     let handle = fixture.enfold.column("public.people.email").unwrap();
     let context = CallContext::new("test", "looking up");
     for (value, wanted) in [("p42@example.org", 42), ("7", 101)] {
-        let index = handle.index(&context, "eq", &fixture.place(), value).await.unwrap();
+        let index = handle.index_to_store(&context, "eq", &fixture.place(), value).await.unwrap();
         let found = fixture.app.query("SELECT id FROM people WHERE email_eq = $1", &[&index]).await.unwrap();
         assert_eq!(found.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [wanted]);
     }

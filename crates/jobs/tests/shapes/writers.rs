@@ -109,7 +109,7 @@ async fn uniqueness_passes_to_the_blind_index_before_the_first_value_is_sealed()
     // A writer that keeps the blind index beside what it seals.
     let column = fixture.enfold.column("public.people.born").unwrap();
     let context = CallContext::new("test", "writing");
-    let index = column.index(&context, "eq", &fixture.place(), "1950-01-02").await.unwrap();
+    let index = column.index_to_store(&context, "eq", &fixture.place(), "1950-01-02").await.unwrap();
     let sealed = fixture.sealed("1950-01-02").await;
     let sql = "INSERT INTO people (id, born_enf, born_eq) VALUES (1000, $1, $2)";
     let error = fixture.app.execute(sql, &[&sealed, &index]).await.unwrap_err();

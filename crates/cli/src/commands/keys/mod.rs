@@ -21,7 +21,7 @@ use crate::args::Keys;
 pub(crate) async fn run(context: &Context<'_>, args: &Keys) -> Result<()> {
     match args {
         // These need the policy's database too: jobs and values are there.
-        Keys::Rotate(args) if args.reencrypt => rotate::and_reencrypt(context, args).await,
+        Keys::Rotate(args) if args.reencrypt || args.indexes => rotate::and_more(context, args).await,
         Keys::Rotate(args) if args.emergency => emergency::run(context, args).await,
         Keys::Disable(args) if !args.kill_switch => switch::when_unneeded(context, args).await,
         _ => with_keys(context, args).await,

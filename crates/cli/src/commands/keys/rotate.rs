@@ -7,9 +7,9 @@ use enfold_core::OwnedPart;
 use serde_json::{Value, json};
 
 use crate::args::Rotate;
-use crate::commands::Context;
 use crate::commands::reencrypt::{self, Asked};
 use crate::commands::value::part;
+use crate::commands::{Context, index};
 use crate::table::Table;
 use crate::words::{some, time};
 
@@ -21,14 +21,31 @@ pub(super) async fn run(context: &Context<'_>, args: &Rotate, enfold: &Enfold) -
     context.screen.result(&document(context, args, &rotated, None), |out| write(context, args, &rotated, None, out))
 }
 
-pub(super) async fn and_reencrypt(context: &Context<'_>, args: &Rotate) -> Result<()> {
+/// As [`run`], and what is to follow from it in the database: re-encryption, by jobs, and the ring's blind indexes.
+pub(super) async fn and_more(context: &Context<'_>, args: &Rotate) -> Result<()> {
     context
         .with_session_and_keys(async |session, enfold| {
             let rotated = rotate(context, args, enfold).await?;
             let leaving = Leaving { tenants: tenants(args, enfold).await?, ..Leaving::default() };
-            let asked = reencrypt::after_rotation(context, session, &args.ring, leaving, &args.reason, 0).await?;
-            let document = document(context, args, &rotated, Some(&asked));
-            context.screen.result(&document, |out| write(context, args, &rotated, Some(&asked), out))
+            let asked = match args.reencrypt {
+                true => Some(reencrypt::after_rotation(context, session, &args.ring, leaving, &args.reason, 0).await?),
+                false => None,
+            };
+            let mut document = document(context, args, &rotated, asked.as_ref());
+            let indexes = match args.indexes {
+                true => index::rotate_ring(context, session, enfold, &args.ring, &args.reason).await?,
+                false => Vec::new(),
+            };
+            if args.indexes {
+                document["indexes"] = json!(indexes);
+            }
+            context.screen.result(&document, |out| {
+                write(context, args, &rotated, asked.as_ref(), out);
+                for rotated in &indexes {
+                    out.push('\n');
+                    index::write(rotated, out);
+                }
+            })
         })
         .await
 }

@@ -35,7 +35,13 @@ impl Pair {
             shadow: None,
             member: None,
         };
-        let index = |name: &str, over| TargetIndex { name: name.into(), column: name.into(), over, unique: false };
+        let index = |name: &str, over| TargetIndex {
+            name: name.into(),
+            column: name.into(),
+            over,
+            unique: false,
+            generation: None,
+        };
         Self {
             codec: ColumnCodec::new(columns.map(|(name, column)| (name.to_owned(), column)).into()),
             target: Target {

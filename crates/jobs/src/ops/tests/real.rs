@@ -43,7 +43,7 @@ async fn the_library_reads_what_a_job_sealed_and_a_job_takes_back_what_the_libra
         app.query_row("SELECT email, email_eq FROM users WHERE id = 1", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
     let opened = email.open(&context, &place, Form::Text, stored.as_bytes()).await.unwrap();
     assert_eq!(&opened.value[..], b"Ann@Example.org");
-    assert_eq!(email.index(&context, "eq", &place, " ann@example.ORG").await.unwrap(), index);
+    assert_eq!(email.index_to_store(&context, "eq", &place, " ann@example.ORG").await.unwrap(), index);
 
     // The application writes on, in envelopes of its own.
     let note = enfold.column("users.note").unwrap();

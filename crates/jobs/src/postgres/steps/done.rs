@@ -5,8 +5,10 @@
 use enfold::Result;
 use tokio_postgres::types::Type;
 
-use super::{names, shadow, text};
+use super::generations::Route;
+use super::{generations, names, shadow, text};
 use crate::database::{SchemaStep, ShadowChange};
+use crate::generations::{GenerationChange, former_column, next_column};
 use crate::model::TableName;
 use crate::postgres::session::Param;
 use crate::postgres::shape::table_oid;
@@ -38,6 +40,7 @@ impl Postgres {
                 ShadowChange::Drop { .. } => !self.has_column(table, shadow).await?,
                 ShadowChange::DropSource { .. } => !self.has_column(table, column).await?,
             },
+            SchemaStep::Generations { table, column, change, .. } => self.is_changed(table, column, change).await?,
             SchemaStep::Widen { .. }
             | SchemaStep::AddFormCheck { .. }
             | SchemaStep::AddMemberCheck { .. }
@@ -46,6 +49,35 @@ impl Postgres {
             | SchemaStep::RestorePlainIndexes { .. }
             | SchemaStep::Rewrite { .. } => false,
         })
+    }
+
+    async fn is_changed(&self, table: &TableName, column: &str, change: &GenerationChange) -> Result<bool> {
+        let (next_name, former) = (next_column(column), former_column(column));
+        Ok(match change {
+            GenerationChange::Begin { now, next } => {
+                let body = generations::body(column, Route::Both, *now, *next);
+                self.has_column(table, &next_name).await? && self.has_route(table, column, &body).await?
+            }
+            GenerationChange::Watch => false,
+            GenerationChange::Cut { now, next, .. } => {
+                let body = generations::body(column, Route::One(*next), *now, *next);
+                !self.has_column(table, &next_name).await? && self.has_route(table, column, &body).await?
+            }
+            GenerationChange::GiveUp { now, next } => {
+                let body = generations::body(column, Route::One(*now), *now, *next);
+                !self.has_column(table, &next_name).await? && self.has_route(table, column, &body).await?
+            }
+            GenerationChange::DropFormer => !self.has_column(table, &former).await?,
+        })
+    }
+
+    /// The trigger, firing, with the function behind it word for word.
+    async fn has_route(&self, table: &TableName, column: &str, body: &str) -> Result<bool> {
+        let sql = "SELECT true FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid \
+                   WHERE t.tgrelid = $1 AND t.tgname = $2 AND t.tgenabled IN ('O', 'A') AND p.prosrc = $3";
+        let trigger = names::route(column);
+        let params: [Param<'_>; 2] = [(&trigger, Type::TEXT), (&body, Type::TEXT)];
+        Ok(self.first(table, sql, &params).await?.is_some())
     }
 
     async fn has_column(&self, table: &TableName, column: &str) -> Result<bool> {

@@ -4,6 +4,7 @@
 //! and tries are spaced. Indexes are built and dropped CONCURRENTLY, outside any transaction.
 mod done;
 mod dropped;
+mod generations;
 pub(super) mod names;
 pub(super) mod shadow;
 mod text;
@@ -15,6 +16,8 @@ use enfold::{Code, Error, Result};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
+use self::text::IndexText;
+use super::session::Param;
 use super::shape::{leaves, table_oid};
 use super::{Postgres, Purpose, literal, qualified};
 use crate::database::SchemaStep;
@@ -58,7 +61,11 @@ impl Postgres {
                 }
             }
             SchemaStep::BuildIndex { table, column, unique, tenant, .. } => {
-                self.build_index(table, column, *unique, tenant.as_deref()).await
+                let (column, tenant) = (column.clone(), tenant.clone());
+                self.build_index(table, &IndexText { column, unique: *unique, tenant, beside: None }).await
+            }
+            SchemaStep::Generations { table, column, change, .. } => {
+                self.change_generation(table, column, change).await
             }
             SchemaStep::DropPlainIndex { table, index, .. } => self.drop_index(table, index).await,
             SchemaStep::RestorePlainIndexes { table, sealed } => self.restore_indexes(table, sealed).await,
@@ -123,7 +130,7 @@ impl Postgres {
         }
     }
 
-    async fn build_index(&self, table: &TableName, column: &str, unique: bool, tenant: Option<&str>) -> Result<()> {
+    async fn build_index(&self, table: &TableName, index: &IndexText) -> Result<()> {
         let tx = self.begin(Purpose::Own).await?;
         let oid = table_oid(&tx, table).await?;
         let leaves = leaves(&tx, oid, table).await?;
@@ -131,7 +138,7 @@ impl Postgres {
         tx.commit().await?;
         for leaf in &leaves {
             let bare = if partitioned { self.bare_name(&leaf.relation).await? } else { table.clone() };
-            let name = TableName { schema: bare.schema.clone(), table: names::index(&bare.table, column) };
+            let name = TableName { schema: bare.schema.clone(), table: index.name(&bare.table) };
             self.builds_end(&leaf.relation).await?;
             match self.index_is_valid(&name).await? {
                 Some(true) => continue,
@@ -141,7 +148,7 @@ impl Postgres {
                 }
                 None => {}
             }
-            let sql = text::build_index(&bare.table, &leaf.relation, column, unique, tenant, true);
+            let sql = index.create(&bare, &leaf.relation, true);
             if let Err(error) = self.outside(table, &sql).await {
                 if self.index_is_valid(&name).await? == Some(false) {
                     self.outside(table, &format!("DROP INDEX CONCURRENTLY IF EXISTS {}", qualified(&name))).await.ok();
@@ -151,17 +158,17 @@ impl Postgres {
                         Code::PlanRefused,
                         format!("two rows of `{}` have the same value in a unique blind index", table.table),
                     )
-                    .cause(format!("the index is over `{column}`"))
+                    .cause(format!("the index is over `{}`", index.column))
                     .hint("make the values distinct, or make the index one that is not unique; nothing was sealed")
                 } else {
                     error
                 });
             }
         }
-        let joined = TableName { schema: table.schema.clone(), table: names::index(&table.table, column) };
-        if partitioned && self.index_is_valid(&joined).await? != Some(true) {
+        let joined = TableName { schema: table.schema.clone(), table: index.name(&table.table) };
+        if partitioned && index.beside.is_none() && self.index_is_valid(&joined).await? != Some(true) {
             // Finds the leaves' indexes and takes them over; nothing is built.
-            let sql = text::build_index(&table.table, &qualified(table), column, unique, tenant, false);
+            let sql = index.create(table, &qualified(table), false);
             let doing = format!("cannot join the indexes of the partitions of `{}`", table.table);
             self.in_tries(&doing, &[sql]).await?;
         }
@@ -326,6 +333,7 @@ impl SchemaStep {
             | SchemaStep::ValidateFormCheck { table, .. }
             | SchemaStep::DropFormCheck { table, .. }
             | SchemaStep::Shadow { table, .. }
+            | SchemaStep::Generations { table, .. }
             | SchemaStep::Rewrite { table } => table,
         }
     }

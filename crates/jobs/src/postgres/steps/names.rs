@@ -1,9 +1,7 @@
 //! Names of what Enfold makes in an application's schema. All begin with `enfold_`, by which a plan knows them again.
 
+use crate::generations::fit;
 use crate::model::TableName;
-
-/// Postgres cuts names at 63 bytes; two long names must not become one.
-const LONGEST: usize = 63;
 
 pub(super) const GUARD: &str = "enfold_guard";
 pub(super) const GUARD_AFTER: &str = "enfold_guard_after";
@@ -31,6 +29,21 @@ pub(super) fn shadow_function(table: &TableName, source: &str) -> String {
     fit(&format!("shadow_{}_{}_{source}", table.schema, table.table))
 }
 
+/// The trigger that takes apart what writers store in the column of a blind index.
+pub(super) fn route(column: &str) -> String {
+    fit(&format!("enfold_route_{column}"))
+}
+
+/// Its function, in schema `enfold`: one for each column.
+pub(super) fn route_function(table: &TableName, column: &str) -> String {
+    fit(&format!("route_{}_{}_{column}", table.schema, table.table))
+}
+
+/// What finds rows that lack the next generation of a blind index.
+pub(super) fn unfilled(table: &str, column: &str) -> String {
+    fit(&format!("enfold_unfilled_{table}_{column}"))
+}
+
 /// The check that one of a source and its shadow holds a value, or one at most.
 pub(in crate::postgres) fn one(source: &str) -> String {
     fit(&format!("enfold_one_{source}"))
@@ -46,24 +59,6 @@ pub(super) fn full(column: &str) -> String {
     fit(&format!("enfold_full_{column}"))
 }
 
-/// As it is, or cut with a checksum of the whole.
-fn fit(name: &str) -> String {
-    if name.len() <= LONGEST {
-        return name.to_owned();
-    }
-    let mark = format!("_{:08x}", fnv(name));
-    let mut end = LONGEST - mark.len();
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}{mark}", &name[..end])
-}
-
-/// FNV-1a, 32 bits: only to tell names apart, so nothing stronger is needed, and it is the same for ever.
-fn fnv(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +67,7 @@ mod tests {
     fn long_names_stay_apart_and_within_what_postgres_keeps() {
         let (a, b) = (index(&"ä".repeat(40), "email_eq"), index(&"ä".repeat(40), "phone_eq"));
         assert_ne!(a, b);
-        assert!(a.len() <= LONGEST && b.len() <= LONGEST);
+        assert!(a.len() <= 63 && b.len() <= 63);
         assert_eq!(index("users", "email_eq"), "enfold_users_email_eq");
     }
 }

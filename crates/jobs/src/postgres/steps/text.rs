@@ -3,8 +3,9 @@
 use enfold::Result;
 use enfold::policy::Member;
 
-use super::{dropped, names, shadow};
+use super::{dropped, generations, names, shadow};
 use crate::database::{IndexKind, SchemaStep};
+use crate::generations::former_column;
 use crate::model::{Storage, TableName};
 use crate::postgres::form::{Look, key_ids};
 use crate::postgres::held::Within;
@@ -22,16 +23,27 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
             vec![format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} bytea", qualified(table), ident(column))]
         }
         SchemaStep::BuildIndex { table, column, unique, tenant, partitions } => {
-            let build = |table: &TableName, concurrently| {
-                build_index(&table.table, &qualified(table), column, *unique, tenant.as_deref(), concurrently)
-            };
+            let index = IndexText { column: column.clone(), unique: *unique, tenant: tenant.clone(), beside: None };
+            let build = |table: &TableName, concurrently| index.create(table, &qualified(table), concurrently);
             // A partitioned table's own is refused concurrently, but takes over those of its partitions and builds nothing.
             let mut statements: Vec<String> = partitions.iter().map(|leaf| build(leaf, true)).collect();
             statements.push(build(table, partitions.is_empty()));
             statements
         }
-        SchemaStep::DropIndexColumn { table, column } => {
-            vec![format!("ALTER TABLE {} DROP COLUMN IF EXISTS {}", qualified(table), ident(column))]
+        SchemaStep::DropIndexColumn { table, column } => vec![
+            // Of an index that was rotated.
+            format!("DROP TRIGGER IF EXISTS {} ON {}", ident(&names::route(column)), qualified(table)),
+            format!("DROP FUNCTION IF EXISTS {}()", generations::function(table, column)),
+            format!(
+                "ALTER TABLE {} DROP COLUMN IF EXISTS {}, DROP COLUMN IF EXISTS {}",
+                qualified(table),
+                ident(column),
+                ident(&former_column(column))
+            ),
+        ],
+        SchemaStep::Generations { table, column, change, partitions } => {
+            let relations: Vec<TableName> = [table].into_iter().chain(partitions).cloned().collect();
+            generations::statements(table, column, change, &relations)
         }
         SchemaStep::DropPlainIndex { table, index, kind } => {
             let name = index_name(table, index);
@@ -107,22 +119,38 @@ pub(super) fn guard_mark(bound: &[String], sealed: &[String], members: &[Member]
     format!("Enfold: envelopes in {sealed:?}{} are bound to {bound:?}", members.concat())
 }
 
-pub(super) fn build_index(
-    table: &str,
-    relation: &str,
-    column: &str,
-    unique: bool,
-    tenant: Option<&str>,
-    concurrently: bool,
-) -> String {
-    let columns: Vec<String> = tenant.into_iter().chain([column]).map(ident).collect();
-    format!(
-        "CREATE {}INDEX {}IF NOT EXISTS {} ON {relation} ({})",
-        if unique { "UNIQUE " } else { "" },
-        if concurrently { "CONCURRENTLY " } else { "" },
-        ident(&names::index(table, column)),
-        columns.join(", ")
-    )
+/// The database index over a blind index, or over the rows that lack the next generation of one.
+pub(super) struct IndexText {
+    pub(super) column: String,
+    pub(super) unique: bool,
+    pub(super) tenant: Option<String>,
+    /// Only rows that have nothing in the column and something in this one.
+    pub(super) beside: Option<String>,
+}
+
+impl IndexText {
+    pub(super) fn name(&self, table: &str) -> String {
+        match &self.beside {
+            None => names::index(table, &self.column),
+            Some(beside) => names::unfilled(table, beside),
+        }
+    }
+
+    pub(super) fn create(&self, table: &TableName, relation: &str, concurrently: bool) -> String {
+        let columns: Vec<String> = self.tenant.iter().chain([&self.column]).map(|name| ident(name)).collect();
+        let rows = self
+            .beside
+            .as_ref()
+            .map(|beside| format!(" WHERE {} IS NOT NULL AND {} IS NULL", ident(beside), ident(&self.column)));
+        format!(
+            "CREATE {}INDEX {}IF NOT EXISTS {} ON {relation} ({}){}",
+            if self.unique { "UNIQUE " } else { "" },
+            if concurrently { "CONCURRENTLY " } else { "" },
+            ident(&self.name(&table.table)),
+            columns.join(", "),
+            rows.unwrap_or_default()
+        )
+    }
 }
 
 /// `schema.index` as a plan writes it, or a bare name in the table's schema.

@@ -235,7 +235,13 @@ async fn a_row_is_written_in_part_around_a_value_of_another_storage_class() {
         member: None,
     });
     let over = vec![0, 1];
-    f.target.indexes.push(TargetIndex { name: "both".to_owned(), column: "both".to_owned(), over, unique: false });
+    f.target.indexes.push(TargetIndex {
+        name: "both".to_owned(),
+        column: "both".to_owned(),
+        over,
+        unique: false,
+        generation: None,
+    });
     let (lease, rows) = f.started().await;
     let noted = |column: &str| RowError {
         row: "id=1".to_owned(),
@@ -423,6 +429,7 @@ async fn what_remains_is_counted_by_stored_form() {
         column: "email_eq".to_owned(),
         over: vec![0],
         unique: false,
+        generation: None,
     });
     f.app.execute("UPDATE t SET email_eq = x'01' WHERE id = 1", []).unwrap();
     assert_eq!(f.db.remaining(Goal::Index, &f.target).await.unwrap(), 2);
