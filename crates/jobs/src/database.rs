@@ -6,7 +6,7 @@ use enfold::policy::Member;
 use serde::{Deserialize, Serialize};
 
 use crate::generations::{GenerationChange, IndexPlace};
-use crate::model::{Census, Storage, TableName, Target};
+use crate::model::{Census, ColumnNote, Storage, TableName, Target};
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
 
@@ -352,6 +352,12 @@ pub trait Database: Send + Sync {
     /// Copies of plaintext outside the live rows. `probes` are plaintext values known to have been in the columns; with
     /// none, only what can be counted without them is counted.
     async fn residue(&self, target: &Target, probes: &[Probe]) -> Result<Vec<Residue>>;
+
+    /// Notes what was seen of columns where people look with the database's own tools. False, and nothing noted, where there
+    /// is no place for it or this role may not write there.
+    async fn note_columns(&self, _notes: &[ColumnNote]) -> Result<bool> {
+        Ok(false)
+    }
 
     /// The rows of this database, as the engine moves them.
     fn store(&self) -> &dyn Store;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use enfold::Leaving;
-use enfold::policy::Member;
+use enfold::policy::{Member, Mode};
 use serde::{Deserialize, Serialize};
 
 /// A table by name; `schema` is empty on SQLite.
@@ -160,4 +160,19 @@ pub struct Census {
     /// Labels of the first few rows that hold plaintext, so that somebody can look.
     #[serde(default)]
     pub examples: Vec<String>,
+}
+
+/// What was seen of a column, to be noted for people who look with the database's own tools.
+#[derive(Clone, Debug)]
+pub struct ColumnNote {
+    pub table: TableName,
+    pub column: TargetColumn,
+    /// As the policy names it.
+    pub ring: String,
+    /// As the operators signed it; `None` from whoever has no keys, and cannot tell.
+    pub mode: Option<Mode>,
+    /// Of every row, from whoever counted.
+    pub census: Option<Census>,
+    /// The source of its shadow was dropped, and with it what would refuse values there.
+    pub source_gone: bool,
 }

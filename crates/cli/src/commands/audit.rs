@@ -135,6 +135,9 @@ pub(crate) fn write(screen: &Screen, report: &AuditReport, out: &mut String) {
     for c in &report.columns {
         crate::words::readers(&c.column, c.readers.as_ref(), out);
     }
+    if report.noted {
+        out.push_str("Noted in the view enfold.coverage.\n");
+    }
     if !report.full {
         out.push_str("This was a sample; `enfold audit --full` looks at every row.\n");
     }

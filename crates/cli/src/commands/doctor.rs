@@ -294,7 +294,7 @@ async fn round_trip(enfold: &Enfold, name: &str) -> Result<String> {
         // A value needs a tenant, and a made-up one would be given a key.
         return Ok(format!(
             "signed state in order, mode {}; sealing was not tried, for it needs a tenant",
-            super::plan::mode(column.mode().await?)
+            column.mode().await?.word()
         ));
     }
     let place = Place { tenant: None, row: &row };
@@ -306,7 +306,7 @@ async fn round_trip(enfold: &Enfold, name: &str) -> Result<String> {
         return Err(Error::new(Code::Internal, format!("`{name}` opened to something else than was sealed")));
     }
     let mode = column.mode().await?;
-    Ok(format!("sealed and opened, mode {}", super::plan::mode(mode)))
+    Ok(format!("sealed and opened, mode {}", mode.word()))
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ fn write_table(screen: &Screen, plan: &TablePlan, out: &mut String) {
         table.row([
             format!("{}{}", c.name, c.class.as_ref().map(|k| format!(" ({k})")).unwrap_or_default()),
             c.sql_type.clone(),
-            format!("{} -> {}", mode(c.mode), mode(c.wanted)),
+            format!("{} -> {}", c.mode.word(), c.wanted.word()),
             count(c.census.plaintext),
             count(c.census.envelopes),
             what.to_owned(),
@@ -168,12 +168,4 @@ fn next(plan: &Plan, args: &args::Plan, out: &mut String) {
         (None, true) => "Next: enfold apply".to_owned(),
     };
     let _ = writeln!(out, "{line}");
-}
-
-pub(crate) fn mode(mode: enfold::policy::Mode) -> &'static str {
-    match mode {
-        enfold::policy::Mode::Legacy => "legacy",
-        enfold::policy::Mode::Hybrid => "hybrid",
-        enfold::policy::Mode::Kms => "kms",
-    }
 }

@@ -10,7 +10,6 @@ use enfold_jobs::ops::{Reader, audit::ColumnAudit};
 use serde::Serialize;
 
 use super::Context;
-use super::plan::mode;
 use crate::table::Table;
 use crate::words::{count, some};
 
@@ -115,8 +114,8 @@ fn write(context: &Context<'_>, report: &Report, out: &mut String) {
     for c in &report.columns {
         table.row([
             c.column.clone(),
-            mode(c.mode).to_owned(),
-            mode(c.wanted).to_owned(),
+            c.mode.word().to_owned(),
+            c.wanted.word().to_owned(),
             count(c.census.envelopes),
             count(c.census.plaintext),
             count(c.census.rows),
@@ -157,7 +156,7 @@ fn write(context: &Context<'_>, report: &Report, out: &mut String) {
             "reader {} {}: ready for {}, reads {}",
             r.name,
             r.version,
-            mode(r.ready),
+            r.ready.word(),
             r.columns.join(", ")
         );
     }

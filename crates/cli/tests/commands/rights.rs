@@ -133,6 +133,25 @@ async fn a_worker_may_move_data_keys_an_application_may_not_and_who_looks_may_lo
 }
 
 #[tokio::test]
+async fn an_auditor_reads_coverage_and_writes_nothing_into_it_and_a_worker_does() {
+    let scene = Scene::new().await;
+    let noted = "Noted in the view enfold.coverage.";
+    scene.become_role("audit");
+    assert!(!scene.shop.ok(&["audit", "--full"]).stdout().contains(noted));
+    scene.sql("SET ROLE NAME_the_audit").await;
+    let seen = "SELECT verified_rows, envelopes, enforced FROM enfold.coverage WHERE column_name = 'email'";
+    let row = scene.admin.query_one(seen, &[]).await.expect("the view");
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, Option<i64>>(1), row.get::<_, bool>(2)), (10, None, false));
+    assert!(scene.admin.execute("UPDATE enfold.column_notes SET plaintext = 0", &[]).await.is_err());
+    scene.sql("RESET ROLE").await;
+    scene.become_role("worker");
+    assert!(scene.shop.ok(&["audit", "--full"]).stdout().contains(noted));
+    let row = scene.admin.query_one(seen, &[]).await.expect("the view");
+    assert_eq!(row.get::<_, Option<i64>>(1), Some(10));
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn a_right_that_was_taken_from_a_role_is_named_with_the_statement_that_gives_it_back() {
     let scene = Scene::new().await;
     let hidden = scene.hidden();

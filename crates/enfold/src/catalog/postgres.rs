@@ -18,7 +18,7 @@ use self::keys::{
     GROUP_KEY, SELECT_KEY, data_key, find, insert_row, insert_wraps, one, reading, several, swap, takes_customer_layers,
 };
 use super::model::USES;
-use super::words::{mode_word, parse_mode};
+use super::words::parse_mode;
 use super::{Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState, Swap};
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, failure};
@@ -299,7 +299,7 @@ impl Catalog for PostgresCatalog {
                     text(&a.instance),
                     text(&a.version),
                     text(&a.columns_text()),
-                    text(&mode_word(a.ready)),
+                    text(&a.ready.word()),
                     number(&a.last_seen_ms),
                 ],
             )

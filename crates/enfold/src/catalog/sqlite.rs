@@ -11,7 +11,7 @@ use enfold_core::KeyId;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::model::USES;
-use super::words::{mode_word, parse_mode};
+use super::words::parse_mode;
 use super::{
     Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootAbout, RootKey,
     SignedState, Swap, Wrap, too_old_for_customers,
@@ -255,7 +255,7 @@ impl Catalog for SqliteCatalog {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (name, instance) DO UPDATE SET version = excluded.version, columns = excluded.columns,
                      ready = excluded.ready, last_seen_ms = excluded.last_seen_ms",
-                params![a.name, a.instance, a.version, a.columns_text(), mode_word(a.ready), a.last_seen_ms],
+                params![a.name, a.instance, a.version, a.columns_text(), a.ready.word(), a.last_seen_ms],
             )
             .map_err(|e| failure(format!("cannot register the application `{}`", a.name), &e))?;
             Ok(())

@@ -16,17 +16,6 @@ impl Application {
     }
 }
 
-pub(super) fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Legacy => "legacy",
-        Mode::Hybrid => "hybrid",
-        Mode::Kms => "kms",
-    }
-}
-
 pub(super) fn parse_mode(text: &str) -> Result<Mode> {
-    [Mode::Legacy, Mode::Hybrid, Mode::Kms]
-        .into_iter()
-        .find(|m| mode_word(*m) == text)
-        .ok_or_else(|| unknown_word("mode"))
+    [Mode::Legacy, Mode::Hybrid, Mode::Kms].into_iter().find(|m| m.word() == text).ok_or_else(|| unknown_word("mode"))
 }

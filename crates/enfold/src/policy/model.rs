@@ -66,6 +66,17 @@ pub enum Mode {
     Kms,
 }
 
+impl Mode {
+    /// As the policy spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Hybrid => "hybrid",
+            Self::Kms => "kms",
+        }
+    }
+}
+
 /// What values that begin like an envelope and do not open are taken for (a user may type `enf1:`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

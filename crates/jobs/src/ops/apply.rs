@@ -4,12 +4,14 @@ use enfold::policy::Mode;
 use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::coverage;
 use super::observer::Observer;
 use super::plan::{Plan, TablePlan, check_policy, planned_target};
 use super::rotate_index::none_under_way;
 use super::run::{Came, Pace, Run};
 use super::session::Session;
 use super::steps::Step;
+use super::targets::Selection;
 use crate::database::{Counts, Dialect, SchemaStep, TableFacts};
 use crate::model::{Goal, Target};
 
@@ -55,6 +57,17 @@ struct Ready<'a> {
 /// Applies `plan`. Everything is looked at again before anything is changed: nothing happens to any table when one of
 /// them is refused now or differs from what was shown.
 pub async fn apply(
+    session: &Session,
+    plan: &Plan,
+    options: &ApplyOptions,
+    observer: &dyn Observer,
+) -> Result<ApplyReport> {
+    let done = carry_out(session, plan, options, observer).await;
+    let tables = Selection::Tables(plan.tables.iter().map(|table| table.name.clone()).collect());
+    coverage::after(session, &tables, done).await
+}
+
+async fn carry_out(
     session: &Session,
     plan: &Plan,
     options: &ApplyOptions,

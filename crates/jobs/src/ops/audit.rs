@@ -6,10 +6,11 @@ use enfold::Result;
 use enfold::policy::Policy;
 use serde::{Deserialize, Serialize};
 
+use super::coverage;
 use super::foreign::recognised;
 use super::targets::{Selection, storable, target};
 use crate::database::{Counts, Database};
-use crate::model::Census;
+use crate::model::{Census, ColumnNote};
 use crate::recognise::Recognised;
 
 /// What the stored bytes of every selected column are.
@@ -17,6 +18,10 @@ use crate::recognise::Recognised;
 pub struct AuditReport {
     /// Every row, or a sample.
     pub full: bool,
+    /// The counts are in `enfold.coverage` for people who look with psql. Never those of a sample, and not where the role that
+    /// audits may write nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub noted: bool,
     pub columns: Vec<ColumnAudit>,
 }
 
@@ -61,19 +66,27 @@ impl AuditReport {
 }
 
 /// Audits `selection`; at most `sample` rows of each table, or all.
+///
+/// # Errors
+/// `TableMissing` for what the policy names and the database has not; those of the database.
 pub async fn audit(
     database: &dyn Database,
     policy: &Policy,
     selection: &Selection,
     sample: Option<u64>,
 ) -> Result<AuditReport> {
-    let mut columns = Vec::new();
+    let (mut columns, mut notes) = (Vec::new(), Vec::new());
     for (name, table, chosen) in selection.of(policy) {
         let facts = database.inspect(table, Counts::LeftOut).await?;
         let (can, cannot) = storable(&facts, &chosen);
         if !can.is_empty() {
             let target = target(name, table, &facts, &can)?;
             let counts = database.census(&target, sample).await?;
+            let each = target.columns.iter().zip(&counts);
+            notes.extend(each.map(|(column, census)| ColumnNote {
+                census: Some(census.clone()),
+                ..coverage::seen(table, &facts, column)
+            }));
             let mut readers = recognised(database, policy, table, &target, sample).await?;
             columns.extend(target.columns.iter().zip(counts).map(|(column, census)| ColumnAudit {
                 column: format!("{name}.{}", column.name),
@@ -91,7 +104,9 @@ pub async fn audit(
             readers: None,
         }));
     }
-    Ok(AuditReport { full: sample.is_none(), columns })
+    let full = sample.is_none();
+    let noted = full && database.note_columns(&notes).await?;
+    Ok(AuditReport { full, noted, columns })
 }
 
 fn status(census: &Census) -> ColumnStatus {

@@ -4,11 +4,12 @@
 use enfold::policy::{Mode, Policy};
 use enfold::{Code, Error, Result};
 
+use super::coverage;
 use super::observer::{Observer, Silent};
 use super::run::{Pace, Run};
 use super::session::Session;
 use super::steps::{Step, Steps};
-use super::targets::target;
+use super::targets::{Selection, target};
 use crate::database::Counts;
 
 /// What [`drop_source`] would do, for a person to read first.
@@ -21,7 +22,8 @@ pub async fn plan_drop_source(session: &Session, column: &str) -> Result<Vec<Ste
 /// # Errors
 /// `PlanRefused` where the column has no shadow or is not enforced.
 pub async fn drop_source(session: &Session, column: &str, observer: &dyn Observer) -> Result<()> {
-    look(session, column, observer, true).await.map(|_| ())
+    let done = look(session, column, observer, true).await.map(|_| ());
+    coverage::after(session, &Selection::Columns([column.to_owned()].into()), done).await
 }
 
 async fn look(session: &Session, column: &str, observer: &dyn Observer, run: bool) -> Result<Vec<Step>> {

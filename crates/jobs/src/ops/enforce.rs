@@ -9,6 +9,7 @@ use enfold::policy::{Mode, TablePolicy};
 use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::coverage;
 use super::observer::{Observer, StepState};
 use super::plan::planned_target;
 use super::rotate_index::none_under_way;
@@ -54,6 +55,16 @@ pub async fn plan_enforce(session: &Session, selection: &Selection) -> Result<Ve
 
 /// Enforces the columns of the selected tables that the policy wants in mode `kms`; they must be protected already.
 pub async fn enforce(
+    session: &Session,
+    selection: &Selection,
+    pace: &Pace,
+    observer: &dyn Observer,
+) -> Result<EnforceReport> {
+    let done = enforce_all(session, selection, pace, observer).await;
+    coverage::after(session, selection, done).await
+}
+
+async fn enforce_all(
     session: &Session,
     selection: &Selection,
     pace: &Pace,

@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod audit;
+mod coverage;
 pub mod drop_source;
 pub mod enforce;
 pub mod estimate;

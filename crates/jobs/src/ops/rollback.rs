@@ -4,6 +4,7 @@ use enfold::policy::{Mode, TablePolicy};
 use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::coverage;
 use super::observer::Observer;
 use super::rotate_index::none_under_way;
 use super::run::{Pace, Run};
@@ -38,6 +39,16 @@ pub async fn plan_rollback(session: &Session, selection: &Selection) -> Result<V
 
 /// Takes the selected columns back to plaintext and mode `legacy`, and removes what Enfold added to their tables.
 pub async fn rollback(
+    session: &Session,
+    selection: &Selection,
+    pace: &Pace,
+    observer: &dyn Observer,
+) -> Result<RollbackReport> {
+    let done = take_back(session, selection, pace, observer).await;
+    coverage::after(session, selection, done).await
+}
+
+async fn take_back(
     session: &Session,
     selection: &Selection,
     pace: &Pace,

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::observer::{Observer, StepEvent, StepState, TableWatch};
 use super::session::Session;
-use super::steps::{Action, Step, word};
+use super::steps::{Action, Step};
 use super::verify::Verified;
 use crate::database::Dialect;
 use crate::model::{Goal, JobId, JobState, RowError, Target};
@@ -280,12 +280,12 @@ impl Run<'_> {
         let behind: Vec<String> = readers
             .iter()
             .filter(|reader| reader.ready < mode && reader.columns.iter().any(|column| columns.contains(column)))
-            .map(|reader| format!("`{}` {} is ready for mode {}", reader.name, reader.version, word(reader.ready)))
+            .map(|reader| format!("`{}` {} is ready for mode {}", reader.name, reader.version, reader.ready.word()))
             .collect();
         if behind.is_empty() {
             return Ok(());
         }
-        let wanted = word(mode);
+        let wanted = mode.word();
         let error = Error::new(Code::ReadersNotReady, format!("not every reader is ready for mode {wanted}"));
         Err(behind.into_iter().fold(error, Error::cause).hint("deploy them with an Enfold that reads envelopes first"))
     }

@@ -232,10 +232,10 @@ impl Steps<'_> {
     fn step(&self, action: Action) -> Step {
         let (says, locks) = match &action {
             Action::CheckReaders { mode, .. } => {
-                (format!("check that registered readers are ready for mode {}", word(*mode)), "none")
+                (format!("check that registered readers are ready for mode {}", mode.word()), "none")
             }
             Action::SetMode { columns, mode } => {
-                (format!("sign mode {} for {}", word(*mode), columns.join(", ")), "none")
+                (format!("sign mode {} for {}", mode.word(), columns.join(", ")), "none")
             }
             Action::Sweep { goal } => (says_sweep(*goal), row_locks(self.is_sqlite())),
             Action::Verify => ("open every value and compare its blind indexes".to_owned(), "none"),
@@ -370,14 +370,5 @@ pub(super) fn locks(change: &SchemaStep, dialect: Dialect) -> &'static str {
             "SHARE ROW EXCLUSIVE or stronger, briefly, in short tries"
         }
         (_, _) => "ACCESS EXCLUSIVE, briefly, in short tries",
-    }
-}
-
-/// As the policy spells a mode.
-pub(super) fn word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Legacy => "legacy",
-        Mode::Hybrid => "hybrid",
-        Mode::Kms => "kms",
     }
 }

@@ -8,7 +8,7 @@ use super::Postgres;
 use super::store::peek;
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::generations::IndexPlace;
-use crate::model::{Census, TableName, Target, TargetColumn};
+use crate::model::{Census, ColumnNote, TableName, Target, TargetColumn};
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
 use crate::words::Word;
@@ -68,6 +68,10 @@ impl Database for Postgres {
 
     async fn residue(&self, target: &Target, probes: &[Probe]) -> Result<Vec<Residue>> {
         self.residue_of(target, probes).await
+    }
+
+    async fn note_columns(&self, notes: &[ColumnNote]) -> Result<bool> {
+        self.write_column_notes(notes).await
     }
 
     fn store(&self) -> &dyn Store {

@@ -115,9 +115,11 @@ pub(super) fn jobs() -> Vec<Need> {
         "job_errors",
         "job_workers",
         "dropped_indexes",
+        "column_notes",
         "encryption_rotation_jobs",
+        "coverage",
     ];
-    const WRITTEN: &[&str] = &["jobs", "job_chunks", "job_errors", "job_workers", "dropped_indexes"];
+    const WRITTEN: &[&str] = &["jobs", "job_chunks", "job_errors", "job_workers", "dropped_indexes", "column_notes"];
     vec![
         Need { duties: &[Duty::Owner], privileges: &["OWNER"], object: Object::Ownership },
         Need { duties: WORKS, privileges: &["MEMBER"], object: Object::Monitor },

@@ -2,6 +2,7 @@
 //! cannot hold an envelope, sealed into a shadow, and members of JSON documents. Enforced, and taken back to the exact
 //! values that they had, while applications write.
 #![cfg(feature = "postgres")]
+mod coverage;
 mod fixture;
 mod lifecycle;
 mod logs;

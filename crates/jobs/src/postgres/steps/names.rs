@@ -6,7 +6,7 @@ use crate::model::TableName;
 pub(super) const GUARD: &str = "enfold_guard";
 pub(super) const GUARD_AFTER: &str = "enfold_guard_after";
 
-pub(super) fn check(column: &str) -> String {
+pub(in crate::postgres) fn check(column: &str) -> String {
     fit(&format!("enfold_form_{column}"))
 }
 
@@ -50,7 +50,7 @@ pub(in crate::postgres) fn one(source: &str) -> String {
 }
 
 /// The check that a column holds nothing.
-pub(super) fn empty(column: &str) -> String {
+pub(in crate::postgres) fn empty(column: &str) -> String {
     fit(&format!("enfold_empty_{column}"))
 }
 

@@ -104,6 +104,50 @@ SELECT j.id, j.target ->> 'policy_table' AS table_name,
 FROM enfold.jobs j LEFT JOIN enfold.job_chunks c ON c.job = j.id
 WHERE j.goal = 'reencrypt' GROUP BY j.id;
 ",
+    "
+-- What was last seen of each column: its ring and mode by whoever had the keys, and what an audit of every row counted.
+CREATE TABLE enfold.column_notes (
+    table_schema text NOT NULL,
+    table_name text NOT NULL,
+    column_name text NOT NULL,
+    ring text NOT NULL,
+    mode text,
+    mode_seen_at timestamptz,
+    -- The checks by which the table refuses plaintext in the column.
+    checks text[] NOT NULL,
+    rows bigint,
+    envelopes bigint,
+    plaintext bigint,
+    lookalikes bigint,
+    nulls bigint,
+    counted_at timestamptz,
+    PRIMARY KEY (table_schema, table_name, column_name)
+);
+-- For people who look with psql. What is enforced is looked up now; everything else is as of the time beside it.
+CREATE VIEW enfold.coverage AS
+SELECT n.table_schema, n.table_name, n.column_name, n.ring, n.mode, n.mode_seen_at,
+       (SELECT count(*) FROM pg_catalog.pg_constraint k
+          JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+         WHERE s.nspname = n.table_schema AND c.relname = n.table_name AND k.conname = ANY (n.checks) AND k.convalidated)
+         = cardinality(n.checks) AS enforced,
+       n.rows, n.envelopes, n.plaintext, n.lookalikes, n.nulls, n.counted_at,
+       v.rows AS verified_rows, v.failed AS verified_failed, v.ended_at AS verified_at
+FROM enfold.column_notes n
+LEFT JOIN LATERAL (
+    SELECT j.changed_at AS ended_at,
+           (SELECT coalesce(sum(c.rows_seen), 0)::bigint FROM enfold.job_chunks c WHERE c.job = j.id AND c.pass = j.pass) AS rows,
+           (SELECT count(DISTINCT e.row_label) FROM enfold.job_errors e
+             WHERE e.job = j.id AND NOT e.settled AND e.column_name IN ('', n.column_name)) AS failed
+    FROM enfold.jobs j
+    WHERE j.goal = 'verify' AND j.state IN ('completed', 'completed_with_errors')
+      AND j.target -> 'table' ->> 'schema' = n.table_schema AND j.target -> 'table' ->> 'table' = n.table_name
+      AND j.target -> 'columns' @> jsonb_build_array(jsonb_build_object('name', n.column_name))
+      -- What was taken back since is not what was verified.
+      AND NOT EXISTS (SELECT FROM enfold.jobs u WHERE u.goal = 'unprotect' AND u.id > j.id AND u.target -> 'table' = j.target -> 'table'
+                         AND u.target -> 'columns' @> jsonb_build_array(jsonb_build_object('name', n.column_name)))
+    ORDER BY j.id DESC LIMIT 1
+) v ON true;
+",
 ];
 
 /// Serialises migrations of programs that start together.
