@@ -1,6 +1,7 @@
 //! The command line: what may be typed. Secrets never are; they come by file, standard input or environment.
 
 mod index;
+mod prune;
 mod reencrypt;
 mod root_keys;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::index::{EndIndex, Index, RotateIndex, SignIndex};
+pub(crate) use self::prune::Prune;
 pub(crate) use self::reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, Uses, Worker};
 pub(crate) use self::root_keys::{ImportKey, ListKeys, Register, Rewrap, RootStateArg, RotateRoot, SetRoot, ShowKey};
 
@@ -88,6 +90,8 @@ pub(crate) enum Command {
     Index(Index),
     /// Have workers bring what is under former data keys under those of now.
     Reencrypt(Reencrypt),
+    /// Delete the rows that the policy's rules doom.
+    Prune(Prune),
     /// Look at jobs, and steer them.
     #[command(subcommand)]
     Jobs(Jobs),

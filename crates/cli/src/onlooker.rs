@@ -59,6 +59,7 @@ impl Observer for Onlooker<'_> {
             Goal::Index => "indexing",
             Goal::Verify => "verifying",
             Goal::Reencrypt => "re-encrypting",
+            Goal::Prune => "deleting",
         };
         let title = format!("{what} {}", event.table);
         let Ok(mut sweep) = self.sweep.lock() else { return };

@@ -1,5 +1,6 @@
 //! What is asked of an [`Enfold`] by whoever watches over it: `doctor`, and services that show how it does.
 
+use crate::events::{CallContext, Event, EventKind};
 use crate::keyring::{RingWraps, RootHealth, SelfTest};
 use crate::metrics::Metrics;
 use crate::shared_cache::{SharedCacheFigures, SharedCacheHealth};
@@ -86,6 +87,12 @@ impl Enfold {
     /// Asks the shared cache whether it is there and writes to a disk, for `doctor`; `None` where the policy has none.
     pub async fn shared_cache_health(&self) -> Option<SharedCacheHealth> {
         Some(self.0.shared.as_ref()?.health().await)
+    }
+
+    /// Says in the log of events that rows were deleted by a rule of the policy: how many, and which, in words that hold no
+    /// value.
+    pub fn log_pruned(&self, rows: u64, says: &str, context: &CallContext) {
+        self.0.events.emit(Event::new(EventKind::RowsPruned, rows).detail(says).context(context));
     }
 
     /// Events that were lost and not yet written down as lost.

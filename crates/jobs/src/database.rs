@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::generations::{GenerationChange, IndexPlace};
 use crate::model::{Census, ColumnNote, Storage, TableName, Target};
+use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
 
@@ -352,6 +353,15 @@ pub trait Database: Send + Sync {
     /// Copies of plaintext outside the live rows. `probes` are plaintext values known to have been in the columns; with
     /// none, only what can be counted without them is counted.
     async fn residue(&self, target: &Target, probes: &[Probe]) -> Result<Vec<Residue>>;
+
+    /// What the target's pruning would come to. Nothing is changed. With [`Counts::LeftOut`] no row is counted.
+    ///
+    /// # Errors
+    /// `TableMissing` for a table or a column that is not there; `TypeRefused` for a column that says nothing of time.
+    async fn prunable(&self, target: &Target, counts: Counts) -> Result<Prunable>;
+
+    /// The database's own clock, in milliseconds since 1970.
+    async fn now_ms(&self) -> Result<i64>;
 
     /// Notes what was seen of columns where people look with the database's own tools. False, and nothing noted, where there
     /// is no place for it or this role may not write there.

@@ -9,6 +9,7 @@ pub mod model;
 pub mod ops;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod prune;
 pub mod recognise;
 #[cfg(test)]
 mod sim;

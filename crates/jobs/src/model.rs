@@ -1,9 +1,9 @@
 //! The words that the engine, the stores and the commands share: tables, facts, plans, jobs, reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use enfold::Leaving;
-use enfold::policy::{Member, Mode};
+use enfold::policy::{Member, Mode, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 /// A table by name; `schema` is empty on SQLite.
@@ -27,6 +27,9 @@ pub enum Goal {
     Verify,
     /// No envelope is under a former data key ([`Target::leaving`]) any more; plaintext stays as it is.
     Reencrypt,
+    /// Rows that a rule dooms ([`Target::prune`]) are gone. What was held by somebody, or is doomed since, stays for the next
+    /// time.
+    Prune,
 }
 
 /// How a stored value is written down.
@@ -57,6 +60,31 @@ pub struct Target {
     /// Which data keys a re-encryption moves values away from; of no account to other goals.
     #[serde(default, skip_serializing_if = "Leaving::is_all")]
     pub leaving: Leaving,
+    /// Which rows a pruning deletes; other goals have none. It has no columns, and a change of a row is that it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<Prune>,
+}
+
+/// The rows that a rule of the policy deletes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prune {
+    /// The rule's name.
+    pub rule: String,
+    /// The column that says since when.
+    pub column: String,
+    /// What it counts, where it is a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<TimeUnit>,
+    /// How old a row becomes, in milliseconds.
+    pub older_than_ms: u64,
+    /// Rows with an earlier moment go; in milliseconds since 1970.
+    pub before_ms: i64,
+    /// Columns with the values of which each must hold one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub only: BTreeMap<String, Vec<String>>,
+    /// Tables of which foreign keys may delete or change rows.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub takes_along: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

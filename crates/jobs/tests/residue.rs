@@ -78,6 +78,7 @@ fn target(column: &str, storage: Storage) -> Target {
         row_key: Vec::new(),
         key: vec!["id".into()],
         leaving: enfold::Leaving::default(),
+        prune: None,
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod passphrase;
 pub(crate) mod plan;
+mod prune;
 pub(crate) mod reencrypt;
 pub(crate) mod rollback;
 pub(crate) mod status;
@@ -146,6 +147,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         Command::Keys(args) => keys::run(context, &args).await,
         Command::Index(args) => index::run(context, &args).await,
         Command::Reencrypt(args) => reencrypt::run(context, &args).await,
+        Command::Prune(args) => prune::run(context, &args).await,
         Command::Jobs(args) => jobs::run(context, &args).await,
         Command::Worker(args) => worker::run(context, &args).await,
         Command::Doctor => doctor::run(context).await,

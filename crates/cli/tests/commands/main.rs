@@ -28,6 +28,7 @@ mod local_key;
 mod pkcs11;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod prune;
 #[cfg(feature = "postgres")]
 mod rights;
 mod rotation;

@@ -50,6 +50,8 @@ pub enum EventKind {
     /// The rules of a blind index were signed, or a generation of it was begun, took over or was given up; `detail` says which
     /// and what.
     Index,
+    /// Rows were deleted by a rule of the policy; `count` says how many, `detail` which.
+    RowsPruned,
     /// Something was refused; `code` says why.
     Refused,
     /// Events were lost because sinks could not keep up; `count` says how many.
@@ -70,6 +72,7 @@ impl EventKind {
             Self::KeysRewrapped => "keys-rewrapped",
             Self::RootKey => "root-key",
             Self::Index => "index",
+            Self::RowsPruned => "rows-pruned",
             Self::Refused => "refused",
             Self::Lost => "lost",
         }

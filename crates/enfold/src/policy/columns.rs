@@ -21,7 +21,7 @@ pub(super) fn tables(
     let sharing = Sharing::of(&raw);
     let mut tables = BTreeMap::new();
     for (name, table) in raw {
-        table_name(at, &name, scheme);
+        table_name(at, &name, &keys(&["tables", &name]), scheme);
         bound_columns(at, &name, &table);
         let mut columns = BTreeMap::new();
         for (column, raw) in table.columns {
@@ -90,16 +90,16 @@ impl Sharing {
     }
 }
 
-fn table_name(at: &mut Resolver<'_>, name: &str, scheme: Option<Scheme>) {
-    let path = keys(&["tables", name]);
+/// Checks the name of a table, which stands at `path`.
+pub(super) fn table_name(at: &mut Resolver<'_>, name: &str, path: &[String], scheme: Option<Scheme>) {
     let parts: Vec<&str> = name.split('.').collect();
     let sound = !parts.iter().any(|part| part.is_empty());
     match scheme {
         Some(Scheme::Postgres) if !sound || parts.len() != 2 => {
-            at.report(&path, "expected the table's schema and name, as `\"public.users\"`");
+            at.report(path, "expected the table's schema and name, as `\"public.users\"`");
         }
         Some(Scheme::Sqlite) if !sound || parts.len() != 1 => {
-            at.report(&path, "expected the table's name without a schema, as `users`");
+            at.report(path, "expected the table's name without a schema, as `users`");
         }
         _ => {}
     }

@@ -10,6 +10,7 @@ pub mod edit;
 mod key_services;
 mod members;
 mod model;
+mod prune;
 mod raw;
 mod readers;
 pub mod reference;
@@ -31,6 +32,7 @@ use crate::{Code, Error, Result};
 
 pub use draft::{ColumnDraft, IndexDraft, PolicyDraft, RingDraft};
 pub use model::*;
+pub use prune::{PrunePolicy, TimeUnit};
 pub use rotation::{RotationPolicy, Window};
 pub use url::{DatabaseUrl, Scheme};
 pub use variables::Variables;

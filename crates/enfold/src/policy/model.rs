@@ -14,6 +14,7 @@ use enfold_core::readers::Format;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::prune::PrunePolicy;
 use super::raw::RawJobs;
 use super::rotation::RotationPolicy;
 use super::url::DatabaseUrl;
@@ -151,6 +152,8 @@ pub struct Policy {
     pub tables: BTreeMap<String, TablePolicy>,
     /// Values that live in no column, keyed by the name that the application uses.
     pub values: BTreeMap<String, ValuePolicy>,
+    /// Which rows are deleted when they have grown old enough, keyed by the name of the rule.
+    pub prune: BTreeMap<String, PrunePolicy>,
     pub jobs: JobPolicy,
 }
 

@@ -21,6 +21,7 @@ pub(super) use self::readers::{Derive, RawReader, ReaderEncoding, ReaderFormat, 
 use super::model::{
     Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice, Unauthenticated,
 };
+use super::prune::RawPrune;
 use super::rotation::RawRotation;
 
 /// Bits of a whole HMAC-SHA-256.
@@ -43,9 +44,9 @@ pub(super) struct RawPolicy {
     pub context: RawContext,
     /// What the command logs. A program that uses the library sets up its own logging.
     pub log: RawLog,
-    /// Where events (seal, open, key made, key used, keys rewrapped, root key, refused) are written. Values that one caller
-    /// seals or opens one at a time, in one column and under one data key, are counted: one event a second, or a few where
-    /// threads share the work, with their number in `count`.
+    /// Where events (seal, open, key made, key used, keys rewrapped, root key, rows pruned, refused) are written. Values
+    /// that one caller seals or opens one at a time, in one column and under one data key, are counted: one event a second, or
+    /// a few where threads share the work, with their number in `count`.
     pub events: RawEvents,
     /// How key services are reached, besides what the URIs of root keys say.
     pub key_services: RawKeyServices,
@@ -59,6 +60,8 @@ pub(super) struct RawPolicy {
     pub tables: BTreeMap<String, RawTable>,
     /// Values that live in no column (queues, caches, files, API callers), by the name the application uses.
     pub values: BTreeMap<String, RawValue>,
+    /// Rows that are deleted when they have grown old enough, by the name of the rule.
+    pub prune: BTreeMap<String, RawPrune>,
     /// Limits of jobs. A running job's limits can be changed without this file.
     pub jobs: RawJobs,
 }

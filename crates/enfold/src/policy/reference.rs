@@ -203,6 +203,8 @@ fn placeholder(map: &str) -> &'static str {
         "encryption_context" => "NAME",
         "triggers" => "TRIGGER",
         "tenants" => "TENANT",
+        "prune" => "RULE",
+        "only" => "COLUMN",
         _ => "NAME",
     }
 }

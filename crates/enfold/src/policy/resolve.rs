@@ -136,6 +136,7 @@ impl Resolver<'_> {
         let key_services = key_services::resolve(self, raw.key_services, &rings, foreign);
         let shared_cache = shared_cache::resolve(self, raw.shared_cache, environment, &rings);
         let tables = columns::tables(self, raw.tables, &readers, database.as_ref().map(DatabaseUrl::scheme));
+        let prune = super::prune::resolve(self, raw.prune, &tables, database.as_ref().map(DatabaseUrl::scheme));
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
         Some(Policy {
             path: path.to_owned(),
@@ -155,6 +156,7 @@ impl Resolver<'_> {
             readers: readers.into_iter().filter_map(|(name, reader)| Some((name, reader?))).collect(),
             tables,
             values,
+            prune,
             jobs: jobs(&raw.jobs),
         })
     }

@@ -25,6 +25,10 @@ struct Judged<'a> {
 }
 
 pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows: &[Row]) -> Result<Vec<Verdict>> {
+    if goal == Goal::Prune {
+        // No row was read but those that go.
+        return Ok(rows.iter().map(gone).collect());
+    }
     let mut judged: Vec<Judged<'_>> = rows.iter().map(|row| Judged::new(row, target)).collect();
     for (at, column) in target.columns.iter().enumerate() {
         let protected = codec.column(target, at)?;
@@ -43,6 +47,11 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
         }
     }
     Ok(judged.into_iter().map(Judged::verdict).collect())
+}
+
+fn gone(row: &Row) -> Verdict {
+    let (version, label) = (row.version.clone(), row.label.clone());
+    Verdict::Convert(Change { version, label, cells: Vec::new(), indexed: Vec::new(), errors: Vec::new() })
 }
 
 /// A row whose value is to be sealed, and as what.

@@ -144,6 +144,7 @@ impl Fixture {
                 row_key: vec![],
                 key: vec!["id".into()],
                 leaving: Leaving::default(),
+                prune: None,
             },
         }
     }

@@ -35,6 +35,9 @@ pub trait Keys: Send + Sync {
     /// hand, and says in which rings something was. Any number of processes may try.
     async fn rotate_due(&self, now_ms: i64) -> Result<Vec<String>>;
 
+    /// Says in the log of events that rows were deleted: how many, and which, in words that hold no value.
+    fn log_pruned(&self, rows: u64, says: &str);
+
     /// Seals and opens the policy's columns.
     fn codec(&self) -> &dyn Codec;
 }

@@ -1,5 +1,7 @@
 //! What an operation tells whoever looks on, and what it asks them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Goal, Progress};
@@ -58,6 +60,18 @@ pub(super) struct TableWatch<'a> {
     pub(super) observer: &'a dyn Observer,
     pub(super) table: &'a str,
     pub(super) goal: Goal,
+    wrote: AtomicU64,
+}
+
+impl<'a> TableWatch<'a> {
+    pub(super) fn new(observer: &'a dyn Observer, table: &'a str, goal: Goal) -> Self {
+        Self { observer, table, goal, wrote: AtomicU64::new(0) }
+    }
+
+    /// Rows that the sweeps which it looked on wrote.
+    pub(super) fn wrote(&self) -> u64 {
+        self.wrote.load(Ordering::Relaxed)
+    }
 }
 
 impl Watch for TableWatch<'_> {
@@ -68,6 +82,10 @@ impl Watch for TableWatch<'_> {
 
     fn waiting(&self, reason: &str) {
         self.observer.waiting(reason);
+    }
+
+    fn wrote(&self, rows: u64) {
+        self.wrote.fetch_add(rows, Ordering::Relaxed);
     }
 
     fn stop_requested(&self) -> bool {

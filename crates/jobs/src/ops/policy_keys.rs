@@ -22,6 +22,7 @@ const READERS_SEEN: u32 = 15 * 60;
 /// The keys of a policy, as jobs use them.
 pub struct PolicyKeys {
     enfold: Enfold,
+    context: CallContext,
     codec: ColumnCodec,
 }
 
@@ -41,7 +42,7 @@ impl PolicyKeys {
                 columns.insert(name, Protected { cells: Arc::new(cells), lookalikes: policy.lookalikes });
             }
         }
-        Ok(Self { enfold, codec: ColumnCodec::new(columns) })
+        Ok(Self { enfold, context: context.clone(), codec: ColumnCodec::new(columns) })
     }
 }
 
@@ -83,6 +84,10 @@ impl Keys for PolicyKeys {
             Err(error) if error.code() == Code::Busy => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    fn log_pruned(&self, rows: u64, says: &str) {
+        self.enfold.log_pruned(rows, says, &self.context);
     }
 
     fn codec(&self) -> &dyn Codec {

@@ -157,12 +157,14 @@ impl Run<'_> {
     /// Runs a job to its end with this process's workers.
     pub(super) async fn sweep(&self, job: JobId, goal: Goal) -> Result<SweepReport> {
         let store = self.session.db.store();
-        let watch = TableWatch { observer: self.observer, table: &self.target.policy_table, goal };
+        let watch = TableWatch::new(self.observer, &self.target.policy_table, goal);
         let workers = self.pace.workers.max(1);
         let options: Vec<SweepOptions> = (0..workers).map(|n| self.options(n, workers, goal)).collect();
         let codec = self.session.keys.codec();
         // Every worker comes to its own end: one that was dropped in the middle would leave its range leased.
         let ended = join_all(options.iter().map(|options| sweep(store, codec, job, options, &watch))).await;
+        // However it ended: what is gone is gone.
+        super::prune::log(self.session, job, self.target, watch.wrote());
         let reports = ended.into_iter().collect::<Result<Vec<_>>>()?;
         // Where one of them came to the end, the job did, whatever made the others stop before.
         let report = reports
@@ -325,7 +327,11 @@ pub(super) fn is_open(state: JobState) -> bool {
 pub(super) fn same(one: &Target, other: &Target) -> bool {
     let columns = |target: &Target| target.columns.iter().map(|c| (c.name.clone(), c.id.clone())).collect::<Vec<_>>();
     let indexes = |target: &Target| target.indexes.iter().map(|i| i.column.clone()).collect::<Vec<_>>();
-    one.table == other.table && columns(one) == columns(other) && indexes(one) == indexes(other)
+    let rules = match (&one.prune, &other.prune) {
+        (Some(one), Some(other)) => one.is_of(other),
+        (one, other) => one.is_none() && other.is_none(),
+    };
+    one.table == other.table && rules && columns(one) == columns(other) && indexes(one) == indexes(other)
 }
 
 fn interrupted() -> Error {

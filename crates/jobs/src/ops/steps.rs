@@ -272,6 +272,7 @@ fn says_sweep(goal: Goal) -> String {
         Goal::Index => "fill the blind indexes; values stay as they are",
         Goal::Verify => "open every value",
         Goal::Reencrypt => "seal what is under former data keys under those of now, until nothing is",
+        Goal::Prune => "delete the rows that a rule dooms",
     }
     .to_owned()
 }

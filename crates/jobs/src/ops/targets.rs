@@ -88,6 +88,7 @@ pub fn target(policy_table: &str, table: &TablePolicy, facts: &TableFacts, colum
         row_key: if row_bound { table.row_key.clone() } else { Vec::new() },
         key: facts.key.clone(),
         leaving: Leaving::default(),
+        prune: None,
     })
 }
 

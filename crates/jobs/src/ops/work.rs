@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use enfold::error::Retry;
@@ -19,6 +20,7 @@ use futures_util::future::{Either, select};
 use serde::{Deserialize, Serialize};
 
 use super::observer::{Observer, SweepEvent};
+use super::prune;
 use super::reencrypt::{Reencryption, plan_reencryption, request_reencryption};
 use super::session::Session;
 use crate::model::{Goal, JobId, JobState, Progress};
@@ -176,6 +178,9 @@ impl Worker<'_> {
                 if let Err(error) = keep_schedule(self.session, now_ms(), first).await {
                     self.observer.waiting(&error.to_string());
                 }
+                if let Err(error) = prune::keep_schedule(self.session).await {
+                    self.observer.waiting(&error.to_string());
+                }
             }
             let job = match store.open_jobs().await {
                 Ok(jobs) => self.choose(jobs),
@@ -209,7 +214,12 @@ impl Worker<'_> {
         };
         let ours = |job: &JobRecord| {
             let meant = self.options.only.as_ref().is_none_or(|only| only.contains(&job.id));
-            meant && job.goal == Goal::Reencrypt && matches!(job.state, JobState::Pending | JobState::Running)
+            let ours = match job.goal {
+                Goal::Reencrypt => true,
+                Goal::Prune => prune::is_in_policy(self.session, job),
+                _ => false,
+            };
+            meant && ours && matches!(job.state, JobState::Pending | JobState::Running)
         };
         let rank = |job: &JobRecord| {
             (taken(job), std::cmp::Reverse(job.order.priority), job.workers, served.get(&job.id).copied(), job.id)
@@ -224,9 +234,14 @@ impl Worker<'_> {
         options.takes_up = &[JobState::Pending];
         // The rate is the job's: every worker has its share.
         options.workers = job.workers + 1;
-        let turn = Turn { worker: self, job, began: Instant::now() };
+        let turn = Turn { worker: self, job, began: Instant::now(), wrote: AtomicU64::new(0) };
         let codec = self.session.keys.codec();
-        match sweep(self.session.db.store(), codec, job.id, &options, &turn).await {
+        let swept = match self.may_begin(job).await {
+            Ok(()) => sweep(self.session.db.store(), codec, job.id, &options, &turn).await,
+            Err(error) => Err(error),
+        };
+        prune::log(self.session, job.id, &job.target, turn.wrote.into_inner());
+        match swept {
             Ok(swept) if swept.end == SweepEnd::Finished => report.ended.push((job.id, swept.state)),
             Ok(_) => {}
             // A key service that is out, for one: the job waits with the worker.
@@ -245,6 +260,19 @@ impl Worker<'_> {
         if let Ok(mut served) = self.served.lock() {
             served.insert(job.id, Instant::now());
         }
+    }
+
+    /// What a pruning takes along is looked at again before each turn; where that is not settled any more, the job fails.
+    async fn may_begin(&self, job: &JobRecord) -> Result<()> {
+        if job.goal != Goal::Prune {
+            return Ok(());
+        }
+        let settled = prune::must_be_settled(self.session, &job.target).await;
+        if let Err(error) = &settled {
+            let (from, line) = ([JobState::Pending, JobState::Running], error.to_string());
+            self.session.db.store().transition(job.id, &from, JobState::Failed, Some(&line)).await?;
+        }
+        settled
     }
 
     fn hold(&self, job: Option<JobId>) {
@@ -268,6 +296,7 @@ struct Turn<'a> {
     worker: &'a Worker<'a>,
     job: &'a JobRecord,
     began: Instant,
+    wrote: AtomicU64,
 }
 
 impl Watch for Turn<'_> {
@@ -278,6 +307,10 @@ impl Watch for Turn<'_> {
 
     fn waiting(&self, reason: &str) {
         self.worker.observer.waiting(reason);
+    }
+
+    fn wrote(&self, rows: u64) {
+        self.wrote.fetch_add(rows, Ordering::Relaxed);
     }
 
     fn stop_requested(&self) -> bool {

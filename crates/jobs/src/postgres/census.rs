@@ -141,6 +141,7 @@ fn unsatisfied(goal: Goal, target: &Target, shape: &Shape) -> Option<String> {
             shape.columns.iter().map(sealed).collect()
         }
         Goal::Index => unindexed().collect(),
+        Goal::Prune => shape.doomed.iter().cloned().collect(),
         // Which keys are former ones no stored form says.
         Goal::Reencrypt => Vec::new(),
     };

@@ -4,11 +4,12 @@ use async_trait::async_trait;
 use enfold::Result;
 use enfold::policy::TablePolicy;
 
-use super::Postgres;
 use super::store::peek;
+use super::{Postgres, Purpose};
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::generations::IndexPlace;
 use crate::model::{Census, ColumnNote, TableName, Target, TargetColumn};
+use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
 use crate::words::Word;
@@ -70,6 +71,16 @@ impl Database for Postgres {
         self.residue_of(target, probes).await
     }
 
+    async fn prunable(&self, target: &Target, counts: Counts) -> Result<Prunable> {
+        self.look_at_doomed(target, counts).await
+    }
+
+    async fn now_ms(&self) -> Result<i64> {
+        let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8";
+        let rows = self.once(Purpose::Own, &self.doing("read the clock of"), sql, &[]).await?;
+        Ok(rows.first().map_or(0, |row| row.get(0)))
+    }
+
     async fn note_columns(&self, notes: &[ColumnNote]) -> Result<bool> {
         self.write_column_notes(notes).await
     }
@@ -102,5 +113,6 @@ fn everything(policy: &TablePolicy, facts: &TableFacts) -> Target {
         row_key: Vec::new(),
         key: facts.key.clone(),
         leaving: enfold::Leaving::default(),
+        prune: None,
     }
 }

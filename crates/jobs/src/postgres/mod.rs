@@ -9,6 +9,7 @@ mod database;
 mod form;
 mod held;
 mod inspect;
+mod prune;
 mod quote;
 mod recognise;
 mod residue;

@@ -1,7 +1,7 @@
 //! What each of Enfold's duties needs in a database: the one list, from which the administrator's statements are printed
 //! ([`super::roles`]) and by which the present role is examined (`enfold doctor`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use enfold::Result;
 use enfold::policy::{ColumnPolicy, DatabaseUrl, Document, Policy, Scheme, TablePolicy};
@@ -66,6 +66,7 @@ impl Lack {
 pub async fn examine(policy: &Policy) -> Result<Vec<(Duty, Standing)>> {
     let mut needs = jobs();
     needs.extend(policy.tables.values().flat_map(protected));
+    needs.extend(pruned_tables(policy).into_iter().flat_map(pruned));
     let together = policy.catalog == policy.database;
     if together {
         needs.extend(catalog());
@@ -166,6 +167,21 @@ pub(super) fn protected(policy: &TablePolicy) -> Vec<Need> {
     ];
     needs.extend(graph);
     needs
+}
+
+/// Tables of which the policy's rules delete rows.
+pub(super) fn pruned_tables(policy: &Policy) -> BTreeSet<&str> {
+    policy.prune.values().map(|rule| rule.table.as_str()).collect()
+}
+
+pub(super) fn pruned(table: &str) -> Vec<Need> {
+    let table = table_name(table);
+    vec![
+        Need { duties: WORKS, privileges: &["USAGE"], object: Object::Schema(table.schema.clone()) },
+        // A row is locked before it goes, for which Postgres wants UPDATE.
+        Need { duties: WORKS, privileges: &["SELECT", "UPDATE", "DELETE"], object: Object::Protected(table.clone()) },
+        Need { duties: WORKS, privileges: &["BYPASSRLS"], object: Object::EveryRow(table) },
+    ]
 }
 
 /// The statement that gives a role a privilege on something named in full, as it is printed everywhere.

@@ -70,6 +70,10 @@ pub fn setup(policy: &Policy, names: &RoleNames) -> Result<String> {
         let title = format!("protected table {}", one_line(&table.name));
         parts.push((title, granted(rights::protected(table))));
     }
+    for table in rights::pruned_tables(policy) {
+        let title = format!("table {}, of which rows are deleted", one_line(table));
+        parts.push((title, granted(rights::pruned(table))));
+    }
     if !together && policy.catalog.scheme() == Scheme::Postgres {
         let mut tables = PostgresCatalog::script();
         tables.push(belongs(names));

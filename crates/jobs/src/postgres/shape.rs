@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::held::{self, Held, SPELLING, Source, Within};
 use super::session::{Purpose, Tx};
-use super::{Postgres, ident, qualified};
+use super::{Postgres, ident, prune, qualified};
 use crate::model::{Storage, TableName, Target, TargetColumn};
 
 /// A shape is looked up again after this long: a trigger or an index may have come.
@@ -36,6 +36,8 @@ pub(crate) struct Shape {
     pub(crate) triggers_before: bool,
     /// Users' triggers that run after it, and may write the row again.
     pub(crate) triggers_after: bool,
+    /// Of a pruning: which rows go, as a condition on `t`. Its triggers are those of a deletion, and its lock is the stronger.
+    pub(crate) doomed: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +94,7 @@ fn key(target: &Target) -> String {
     let columns: Vec<_> = target.columns.iter().map(|c| (&c.name, &c.shadow, &c.member)).collect();
     let indexes = target.indexes.iter().map(|i| &i.column);
     let names: Vec<&String> = indexes.chain(&target.tenant).chain(&target.row_key).collect();
-    format!("{} {columns:?} {names:?}", target.policy_table)
+    format!("{} {columns:?} {names:?} {:?}", target.policy_table, target.prune)
 }
 
 async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
@@ -107,6 +109,7 @@ async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
     let part = |name: &String| find(name).and_then(|base| PartType::of(base, &target.policy_table, name));
     let tenant = target.tenant.as_ref().map(part).transpose()?;
     let row_key = target.row_key.iter().map(part).collect::<Result<_>>()?;
+    let doomed = target.prune.as_ref().map(|rule| prune::condition(rule, &target.policy_table, find)).transpose()?;
 
     let leaves = leaves(tx, oid, &target.table).await?;
     let names: Vec<&str> = target
@@ -115,6 +118,8 @@ async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
         .flat_map(|c| [c.name.as_str(), c.holder()])
         .chain(target.indexes.iter().map(|i| i.column.as_str()))
         .collect();
+    // As pg_trigger numbers events: DELETE or UPDATE.
+    let fires_on: i16 = if doomed.is_some() { 8 } else { 16 };
     let row = tx
         .one(
             &format!("cannot look up the indexes and triggers of `{}`", target.policy_table),
@@ -125,23 +130,27 @@ async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
                coalesce(bool_or(t.tgtype & 2 = 2), false) AS before, \
                coalesce(bool_or(t.tgtype & 2 = 0), false) AS after \
              FROM pg_catalog.pg_trigger t \
-             WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgname NOT LIKE 'enfold\\_%' AND t.tgtype & 16 = 16 \
+             WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgname NOT LIKE 'enfold\\_%' AND t.tgtype & $3 = $3 \
                AND t.tgrelid IN (SELECT $1 UNION SELECT relid FROM pg_catalog.pg_partition_tree($1))",
-            &[(&oid, Type::OID), (&names, Type::TEXT_ARRAY)],
+            &[(&oid, Type::OID), (&names, Type::TEXT_ARRAY), (&fires_on, Type::INT2)],
         )
         .await?;
     let (triggers_before, triggers_after) = (row.get("before"), row.get("after"));
-    let unwritten =
-        if triggers_before || triggers_after { Vec::new() } else { unwritten(tx, oid, &names, target).await? };
+    let unwritten = if triggers_before || triggers_after || doomed.is_some() {
+        Vec::new()
+    } else {
+        unwritten(tx, oid, &names, target).await?
+    };
     Ok(Shape {
         columns,
         tenant,
         row_key,
         leaves,
-        lock: if row.get("keyed") { "FOR UPDATE" } else { "FOR NO KEY UPDATE" },
+        lock: if doomed.is_some() || row.get("keyed") { "FOR UPDATE" } else { "FOR NO KEY UPDATE" },
         unwritten,
         triggers_before,
         triggers_after,
+        doomed,
     })
 }
 

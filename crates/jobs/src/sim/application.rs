@@ -21,7 +21,7 @@ impl Code {
         match goal {
             Goal::Protect | Goal::Reencrypt => self == Self::New,
             Goal::Unprotect => self == Self::Old,
-            Goal::Index | Goal::Verify => false,
+            Goal::Index | Goal::Verify | Goal::Prune => false,
         }
     }
 

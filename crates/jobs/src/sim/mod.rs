@@ -155,6 +155,7 @@ fn target() -> Target {
         row_key: Vec::new(),
         key: vec!["id".to_owned()],
         leaving: enfold::Leaving::default(),
+        prune: None,
     }
 }
 

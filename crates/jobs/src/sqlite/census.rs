@@ -12,8 +12,8 @@ use rusqlite::{Connection, Row};
 
 use super::error::Doing;
 use super::names::{printed, quote, same};
-use super::sampling;
 use super::shape::Shape;
+use super::{prune, sampling};
 use crate::model::{Census, Goal, Storage, Target};
 use crate::recognise::{Recognised, Recogniser};
 
@@ -90,6 +90,9 @@ pub(super) fn recognise(
 
 /// How many rows do not yet satisfy `goal` by their stored form.
 pub(super) fn remaining(connection: &Connection, goal: Goal, target: &Target) -> Result<u64> {
+    if let Some(rule) = &target.prune {
+        return prune::remaining(connection, rule, target);
+    }
     let shape = Shape::read(connection, &target.table.table)?;
     let what = || format!("count the rows of `{}` that are left", shape.name);
     let indexes = if matches!(goal, Goal::Protect | Goal::Index) { target.indexes.as_slice() } else { &[] };

@@ -4,10 +4,11 @@ use async_trait::async_trait;
 use enfold::Result;
 use enfold::policy::TablePolicy;
 
-use super::{Sqlite, census, generations, inspect, residue, steps, store, survey};
+use super::{Sqlite, census, generations, inspect, prune, residue, steps, store, survey};
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::generations::IndexPlace;
 use crate::model::{Census, TableName, Target};
+use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
 
@@ -58,6 +59,15 @@ impl Database for Sqlite {
     async fn run(&self, step: &SchemaStep) -> Result<()> {
         let step = step.clone();
         self.pool.write(move |c| steps::run(c, &step)).await
+    }
+
+    async fn prunable(&self, target: &Target, counts: Counts) -> Result<Prunable> {
+        let target = target.clone();
+        self.pool.read(move |c| prune::look(c, &target, counts)).await
+    }
+
+    async fn now_ms(&self) -> Result<i64> {
+        Ok(jiff::Timestamp::now().as_millisecond())
     }
 
     async fn residue(&self, target: &Target, probes: &[Probe]) -> Result<Vec<Residue>> {

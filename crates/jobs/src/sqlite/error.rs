@@ -62,7 +62,7 @@ pub(super) fn row_refusal(error: &rusqlite::Error) -> Option<String> {
     let reason = match raw.extended_code {
         ffi::SQLITE_CONSTRAINT_CHECK => "a check constraint refused the new value",
         ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY => "a unique index refused the new value",
-        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "a foreign key refused the new value",
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "a foreign key refused the change",
         ffi::SQLITE_CONSTRAINT_NOTNULL => "a NOT NULL constraint refused the new value",
         ffi::SQLITE_CONSTRAINT_TRIGGER => "a trigger refused the change",
         ffi::SQLITE_CONSTRAINT_DATATYPE => "the column of a STRICT table refused the new value's type",

@@ -12,6 +12,7 @@ mod generations;
 mod inspect;
 mod names;
 mod pool;
+mod prune;
 mod residue;
 mod sampling;
 mod schema;

@@ -218,6 +218,7 @@ fn validate(connection: &Connection, table: &TableName, column: &str) -> Result<
         row_key: Vec::new(),
         key: Vec::new(),
         leaving: enfold::Leaving::default(),
+        prune: None,
     };
     let found = census::census(connection, &target, None)?;
     let left: u64 = found.iter().map(|c| c.plaintext + c.lookalikes).sum();

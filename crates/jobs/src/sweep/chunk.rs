@@ -83,6 +83,7 @@ impl Worker<'_> {
                 self.size.learn(batch.changes.len(), took);
             }
             self.changed += written.changed;
+            self.watch.wrote(written.changed);
             let position = self.held.as_mut().ok_or_else(nothing_held)?;
             position.cursor = batch.next.unwrap_or(batch.start);
             self.progress_in_between().await?;

@@ -66,6 +66,9 @@ pub trait Watch: Send + Sync {
     /// The sweep waits before its next batch: for the database, an operator, or an error to pass.
     fn waiting(&self, _reason: &str) {}
 
+    /// So many rows more were written by this worker.
+    fn wrote(&self, _rows: u64) {}
+
     /// Asked between batches: true ends the sweep with what is committed.
     fn stop_requested(&self) -> bool {
         false

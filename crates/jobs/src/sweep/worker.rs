@@ -185,10 +185,11 @@ impl<'a> Worker<'a> {
         Ok(ours.then_some((SweepEnd::Finished, remaining)))
     }
 
-    /// `None` for a verification: it reports what it found, and no number of passes changes that.
+    /// `None` for a verification: it reports what it found, and no number of passes changes that. And for a pruning: what
+    /// somebody holds now is not worth another pass, for it goes the next time.
     async fn remaining(&self) -> Result<Option<u64>> {
         match self.goal {
-            Goal::Verify => Ok(None),
+            Goal::Verify | Goal::Prune => Ok(None),
             Goal::Reencrypt => {
                 let former = self.codec.former_keys(&self.target).await?;
                 self.store.count_under(&self.target, &former).await.map(Some)

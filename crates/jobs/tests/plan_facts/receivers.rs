@@ -49,6 +49,7 @@ async fn standbys_archives_and_slots_are_told_and_named_as_places_of_residue() {
         row_key: Vec::new(),
         key: vec!["id".into()],
         leaving: enfold::Leaving::default(),
+        prune: None,
     };
     let residue = postgres.residue_of(&target, &[]).await.unwrap();
     standby.kill().unwrap();

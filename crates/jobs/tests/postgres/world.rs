@@ -134,5 +134,6 @@ pub(crate) fn target(table: &str, columns: &[(&str, Storage)]) -> Target {
         row_key: Vec::new(),
         key: vec!["id".to_owned()],
         leaving: enfold::Leaving::default(),
+        prune: None,
     }
 }

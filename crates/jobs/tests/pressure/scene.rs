@@ -72,6 +72,7 @@ impl Scene {
             row_key: Vec::new(),
             key: vec!["id".to_owned()],
             leaving: enfold::Leaving::default(),
+            prune: None,
         };
         let lease = Duration::from_secs(30);
         let spec =

@@ -15,6 +15,33 @@ fn a_data_key_with_limits_is_not_shared() {
 }
 
 #[test]
+fn a_rule_of_what_goes_is_whole_and_goes_by_columns_that_say_something() {
+    let with = |rule: &str| {
+        let text = format!(
+            "environment = \"development\"\n[database]\nurl = \"postgres://db/a\"\n[rings.a]\nid = \"a\"\nroots = [\"local:a.key\"]\n\
+             scope = \"ring\"\n[tables.\"public.t\".columns.at]\nid = \"t.at\"\nring = \"a\"\n[prune.old]\n{rule}"
+        );
+        policy::parse(&text, Path::new("enfold.toml"), &Variables::default())
+    };
+    let good = "table = \"public.t\"\ncolumn = \"made\"\nolder_than = \"0s\"";
+    assert!(with(good).unwrap().prune["old"].older_than.is_zero());
+    for (rule, why) in [
+        ("", "prune.old.table: missing"),
+        ("table = \"t\"\ncolumn = \"made\"\nolder_than = \"1d\"", "expected the table's schema and name"),
+        ("table = \"public.t\"\ncolumn = \"at\"\nolder_than = \"1d\"", "says nothing of time"),
+        ("table = \"public.t\"\ncolumn = \"made\"\nolder_than = \"soon\"", "duration"),
+        (&format!("{good}\nonly.at = [\"a\"]"), "compares with nothing"),
+        (&format!("{good}\nonly.kind = []"), "no value is named"),
+        (&format!("{good}\ntakes_along = [\"uses\"]"), "expected the table's schema and name"),
+        (&format!("{good}\nevery = \"1s\""), "every"),
+        (&format!("{good}\nwhere = \"true\""), "unknown key"),
+    ] {
+        let error = with(rule).unwrap_err().to_string();
+        assert!(error.contains(why), "{rule}: {error}");
+    }
+}
+
+#[test]
 fn a_shared_cache_is_a_redis_that_a_ring_uses() {
     let with = |environment: &str, cache: &str, shared: bool| {
         let text = format!(

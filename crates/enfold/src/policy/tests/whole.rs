@@ -46,6 +46,16 @@ fn the_example_loads_whole() {
     assert!(ring.tenants["0f8fad5b-d9cb-469f-a165-70867728950e"].customer_key.starts_with("aws-kms://arn:aws:kms:"));
     assert_eq!(policy.rings["records"].record_wrap, RecordWrap::Ring);
 
+    let tokens = &policy.prune["expired-tokens"];
+    assert_eq!(
+        (tokens.table.as_str(), tokens.column.as_str(), tokens.unit),
+        ("public.scoped_tokens", "expires_at", None)
+    );
+    assert_eq!((tokens.older_than.as_secs(), tokens.every), (30 * 86_400, Some(Duration::from_secs(86_400))));
+    assert_eq!(tokens.only["kind"], ["invitation", "one-time"]);
+    assert!(tokens.takes_along.contains("public.token_uses"));
+    assert_eq!(policy.prune["used-links"].unit, Some(policy::TimeUnit::Seconds));
+
     let users = &policy.tables["public.users"];
     assert_eq!(users.tenant.as_deref(), Some("org_id"));
     assert_eq!(users.triggers["users_touch"], TriggerChoice::Fire);

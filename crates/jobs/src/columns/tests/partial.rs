@@ -53,6 +53,7 @@ impl Pair {
                 row_key: vec![],
                 key: vec!["id".into()],
                 leaving: Leaving::default(),
+                prune: None,
             },
         }
     }

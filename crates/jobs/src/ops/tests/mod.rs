@@ -54,6 +54,8 @@ const SCHEMA: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, org INTEGER NO
 struct TestKeys {
     modes: Mutex<BTreeMap<String, Mode>>,
     readers: Mutex<Vec<Reader>>,
+    /// Rows that the log of events was told of.
+    pruned: Mutex<u64>,
     codec: ColumnCodec,
 }
 
@@ -64,7 +66,7 @@ impl TestKeys {
             (name.to_owned(), Protected { cells, lookalikes: Lookalikes::Refuse })
         };
         let codec = ColumnCodec::new([("users.email", "c1"), ("users.note", "c2")].map(protected).into());
-        Self { modes: Mutex::default(), readers: Mutex::default(), codec }
+        Self { modes: Mutex::default(), readers: Mutex::default(), pruned: Mutex::default(), codec }
     }
 }
 
@@ -86,6 +88,10 @@ impl Keys for TestKeys {
 
     async fn rotate_due(&self, _: i64) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+
+    fn log_pruned(&self, rows: u64, _: &str) {
+        *self.pruned.lock().unwrap() += rows;
     }
 
     fn codec(&self) -> &dyn Codec {

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::pressure::disk;
-use crate::model::{JobId, JobState, Progress, RowError, Target};
+use crate::model::{Goal, JobId, JobState, Progress, RowError, Target};
 use crate::postgres::session::Param;
 use crate::postgres::shape::Leaf;
 use crate::postgres::{Postgres, Purpose, Tx};
@@ -20,7 +20,10 @@ const RANGE_BLOCKS: u64 = 4096;
 pub(super) async fn create(db: &Postgres, spec: &JobSpec) -> Result<JobId> {
     super::schema::ensure(db).await?;
     let shape = db.shape_now(&spec.target).await?;
-    let total = count(db, &shape.leaves).await?;
+    let total = match spec.goal {
+        Goal::Prune => db.count_remaining(Goal::Prune, &spec.target).await?,
+        _ => count(db, &shape.leaves).await?,
+    };
     let doing = db.doing("record a job in");
     let tx = db.begin(Purpose::Own).await?;
     let (database_bytes, wal_bytes) = disk(&tx, &doing).await?;

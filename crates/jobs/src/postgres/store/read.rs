@@ -25,8 +25,9 @@ pub(super) async fn range(db: &Postgres, lease: &Lease, target: &Target, cursor:
     let doing = format!("cannot read rows of `{}`", target.policy_table);
     let relation = &lease.range.relation;
     let sql = format!(
-        "SELECT {} FROM ONLY {relation} t WHERE t.ctid >= $1 AND t.ctid < $2 LIMIT $3",
-        list.text(Large::Apart)
+        "SELECT {} FROM ONLY {relation} t WHERE t.ctid >= $1 AND t.ctid < $2 AND {} LIMIT $3",
+        list.text(Large::Apart),
+        list.wanted()
     );
     let (tx, mut preamble) = db.not_begun(Purpose::Read).await?;
     preamble.push_str(shape.settings());
@@ -89,7 +90,8 @@ pub(super) async fn again(db: &Postgres, lease: &Lease, target: &Target, lost: &
     // As many at a time as cannot be too large: these are few rows, and may hold anything.
     for places in latest.chunks(64) {
         let places: Vec<Tid> = places.iter().map(|(_, place)| *place).collect();
-        let sql = format!("SELECT {} FROM ONLY {relation} t WHERE t.ctid = ANY ($1)", list.text(Large::Within));
+        let (text, wanted) = (list.text(Large::Within), list.wanted());
+        let sql = format!("SELECT {text} FROM ONLY {relation} t WHERE t.ctid = ANY ($1) AND {wanted}");
         let found = tx.query(&doing, &sql, &[(&places, Type::TID_ARRAY)]).await?;
         let file = file_of(&tx, relation).await?;
         for answer in &found {
@@ -178,6 +180,11 @@ impl<'a> SelectList<'a> {
             }
         }
         Ok(rows)
+    }
+
+    /// Which rows a sweep reads at all: of a pruning those that go.
+    fn wanted(&self) -> &str {
+        self.shape.doomed.as_deref().map_or("true", |doomed| doomed)
     }
 
     fn text(&self, large: Large) -> String {

@@ -13,8 +13,10 @@
 //! swallow a row:
 //! ```sql
 //! WITH v AS (the same), locked AS (… JOIN on place and transaction … SKIP LOCKED),
-//!      updated AS (UPDATE … FROM locked …)
+//!      written AS (UPDATE … FROM locked …)
 //! ```
+//! A pruning has a DELETE in the place of each UPDATE.
+//!
 //! A row that is not in the answer was not that version any more or is held by somebody; one that was locked and not
 //! updated was swallowed by a trigger. Values go as parameters only when they are envelopes: parameters end in the
 //! server's log.
@@ -61,6 +63,8 @@ pub(super) struct Sent<'a> {
     /// not change them either.
     guarded: Vec<Guarded>,
     pub(super) plaintext: bool,
+    /// The rows go, whatever is in them.
+    deletes: bool,
 }
 
 /// How the values reach the statement.
@@ -113,12 +117,12 @@ impl<'a> Sent<'a> {
             guarded.clear();
         }
         let (places, xmins) = changes.iter().map(|change| version(&change.version)).unzip();
-        Self { places, xmins, assigned, guarded, plaintext }
+        Self { places, xmins, assigned, guarded, plaintext, deletes: target.prune.is_some() }
     }
 
     /// Nothing is to be written: every cell of every change is kept.
     pub(super) fn is_empty(&self) -> bool {
-        self.assigned.is_empty()
+        self.assigned.is_empty() && !self.deletes
     }
 
     pub(super) fn sql(&self, relation: &str, shape: &Shape, source: Source, way: Way) -> String {
@@ -143,12 +147,16 @@ impl<'a> Sent<'a> {
             let unless = guarded.kept.map_or(String::new(), |column| format!("NOT l.k{column} OR "));
             format!("({unless}{} IS NOT DISTINCT FROM l.o{at})", guarded.read)
         }));
-        let same = same.join(" AND ");
+        // What goes is what was read, for it is the same version.
+        let same = if self.deletes { "true".to_owned() } else { same.join(" AND ") };
+        let written = |from: &str| match self.deletes {
+            true => format!("DELETE FROM ONLY {relation} t USING {from}"),
+            false => format!("UPDATE ONLY {relation} t SET {set} FROM {from}"),
+        };
         if way == Way::AtOnce {
             return format!(
-                "UPDATE ONLY {relation} t SET {set} FROM {from} \
-                 WHERE t.ctid = l.tid AND t.xmin = l.version AND {FREE} RETURNING l.ord, {same} AS same, t.ctid AS tid",
-                from = from("l")
+                "{} WHERE t.ctid = l.tid AND t.xmin = l.version AND {FREE} RETURNING l.ord, {same} AS same, t.ctid AS tid",
+                written(&from("l"))
             );
         }
         let carried = names[2..].iter().map(|name| format!("v.{name}"));
@@ -159,9 +167,9 @@ impl<'a> Sent<'a> {
             "WITH v AS (SELECT * FROM {from}), \
              locked AS MATERIALIZED (SELECT {carried} FROM v JOIN ONLY {relation} t ON t.ctid = v.tid AND t.xmin = v.version \
                                      ORDER BY v.ord {lock} OF t SKIP LOCKED), \
-             updated AS (UPDATE ONLY {relation} t SET {set} FROM locked l WHERE t.ctid = l.tid \
-                         RETURNING l.ord, {same} AS same, t.ctid AS tid) \
-             SELECT ord, NULL::bool AS same, NULL::tid AS tid FROM locked UNION ALL SELECT ord, same, tid FROM updated",
+             written AS ({written} WHERE t.ctid = l.tid RETURNING l.ord, {same} AS same, t.ctid AS tid) \
+             SELECT ord, NULL::bool AS same, NULL::tid AS tid FROM locked UNION ALL SELECT ord, same, tid FROM written",
+            written = written("locked l"),
             from = from("u"),
             carried = carried.join(", "),
             lock = shape.lock,

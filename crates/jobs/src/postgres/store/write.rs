@@ -238,7 +238,8 @@ impl<'j> Job<'j> {
         if batch.iter().any(|change| moved(change)) {
             return Err(Fault::Other(busy(self.target)));
         }
-        if self.shape.triggers_after {
+        // What is gone is not there to be changed again.
+        if self.shape.triggers_after && self.shape.doomed.is_none() {
             self.look_again(tx, &batch, &places, file, &mut fates).await?;
         }
         Ok(fates)

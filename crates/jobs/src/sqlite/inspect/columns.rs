@@ -121,6 +121,7 @@ impl Findings<'_> {
             row_key: Vec::new(),
             key: self.shape.key(),
             leaving: enfold::Leaving::default(),
+            prune: None,
         };
         let counts = census::census(self.connection, &target, None)?;
         for (facts, census) in facts.iter_mut().filter(|c| c.storage.is_some()).zip(counts) {

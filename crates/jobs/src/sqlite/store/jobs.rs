@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use crate::model::{JobId, JobState, Progress, RowError};
 use crate::sqlite::error::Doing;
 use crate::sqlite::names::{position, quote};
-use crate::sqlite::schema;
 use crate::sqlite::shape::Shape;
+use crate::sqlite::{prune, schema};
 use crate::store::{Control, JobRecord, JobSpec, Lease, Order, Range, WorkerSign};
 
 /// A chunk is this many batches: enough that leases cost nothing, few enough that a killed worker leaves little.
@@ -28,6 +28,10 @@ struct Cut {
 pub(super) fn create(connection: &mut Connection, spec: &JobSpec) -> Result<JobId> {
     schema::ensure(connection)?;
     let cut = cut(connection, &spec.target.table.table, spec.batch_rows)?;
+    let rows = match &spec.target.prune {
+        Some(rule) => prune::remaining(connection, rule, &spec.target)?,
+        None => cut.rows,
+    };
     let what = || "record a job".to_owned();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(what)?;
     transaction
@@ -39,7 +43,7 @@ pub(super) fn create(connection: &mut Connection, spec: &JobSpec) -> Result<JobI
                 json(&spec.target)?,
                 spec.batch_rows,
                 spec.rate,
-                cut.rows.cast_signed(),
+                rows.cast_signed(),
                 spec.order.priority,
                 spec.order.by,
                 spec.order.reason,

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::model::{Storage, Target};
 use crate::sqlite::names::{printed, quote, same};
+use crate::sqlite::prune;
 use crate::sqlite::shape::Shape;
 use crate::store::{Row, RowVersion};
 
@@ -26,6 +27,8 @@ pub(super) struct Reader {
     row_key: usize,
     /// Names for the label; empty: the row id.
     key: Vec<String>,
+    /// Of a pruning: which rows there are at all, those that go, as a condition on `t`.
+    pub(super) doomed: Option<String>,
 }
 
 impl Reader {
@@ -57,17 +60,23 @@ impl Reader {
             tenant: target.tenant.is_some(),
             row_key: target.row_key.len(),
             key,
+            doomed: target.prune.as_ref().map(|rule| prune::condition(rule, &shape)).transpose()?,
         })
     }
 
     pub(super) fn range_sql(&self) -> String {
         let Self { list, table, rowid, .. } = self;
-        format!("SELECT {list} FROM {table} WHERE {rowid} BETWEEN ?1 AND ?2 ORDER BY {rowid} LIMIT ?3")
+        let wanted = self.wanted();
+        format!("SELECT {list} FROM {table} t WHERE {rowid} BETWEEN ?1 AND ?2 AND {wanted} ORDER BY {rowid} LIMIT ?3")
     }
 
     pub(super) fn row_sql(&self) -> String {
         let Self { list, table, rowid, .. } = self;
-        format!("SELECT {list} FROM {table} WHERE {rowid} = ?1")
+        format!("SELECT {list} FROM {table} t WHERE {rowid} = ?1 AND {}", self.wanted())
+    }
+
+    fn wanted(&self) -> &str {
+        self.doomed.as_deref().map_or("1", |doomed| doomed)
     }
 
     /// The row as the engine sees it.

@@ -48,6 +48,7 @@ fn fixture_with(schema: &str, settings: &str) -> Fixture {
         row_key: vec!["id".to_owned()],
         key: vec!["id".to_owned()],
         leaving: enfold::Leaving::default(),
+        prune: None,
     };
     Fixture { _folder: folder, path, app, db, target }
 }

@@ -136,6 +136,15 @@ fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: 
     if digest_of(&row) != *digest {
         return Ok(Wrote::untouched(Outcome::Lost));
     }
+    if let Some(doomed) = &reader.doomed {
+        // It was doomed a moment ago in this transaction, which nobody else can write beside.
+        let sql = format!("DELETE FROM {} AS t WHERE {} = ? AND {doomed}", reader.table, reader.rowid);
+        return executed(connection, &sql, &[rowid], what).map(|refusal| Wrote {
+            outcome: refusal.map_or(Outcome::Written, |reason| Outcome::Rejected { reason }),
+            touched: true,
+            misfits: Vec::new(),
+        });
+    }
     // From here on `row` is what shall be stored.
     let mut names = Vec::new();
     let mut misfit = vec![false; target.columns.len()];
@@ -177,22 +186,28 @@ fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: 
     let sql = format!("UPDATE {} SET {} WHERE {} = ?", reader.table, sets.join(", "), reader.rowid);
     let mut values: Vec<&dyn ToSql> = names.iter().map(|(i, _)| &row[*i] as &dyn ToSql).collect();
     values.push(rowid);
-    let updated = connection.prepare_cached(&sql).doing(what)?.execute(values.as_slice());
-    match updated {
-        Ok(1) => {}
-        Ok(_) => return rejected("a trigger suppressed the change"),
-        Err(error) => {
-            return match row_refusal(&error) {
-                // The statement undid itself; `ON CONFLICT FAIL` does not need to, for it changes one row only.
-                Some(reason) => rejected(&reason),
-                None => Err(error).doing(what),
-            };
-        }
+    if let Some(reason) = executed(connection, &sql, &values, what)? {
+        return rejected(&reason);
     }
     // Not the statement's own RETURNING: SQLite evaluates it before AFTER triggers have run.
     match reader.digest(connection, *rowid).doing(what)? {
         Some(stored) if stored == digest_of(&row) => wrote(Outcome::Written, misfits),
         _ => rejected("a trigger altered what was written"),
+    }
+}
+
+/// Runs a statement that writes one row; the reason where the database would not have it.
+fn executed(
+    connection: &Connection,
+    sql: &str,
+    values: &[&dyn ToSql],
+    what: impl FnOnce() -> String + Copy,
+) -> Result<Option<String>> {
+    match connection.prepare_cached(sql).doing(what)?.execute(values) {
+        Ok(1) => Ok(None),
+        Ok(_) => Ok(Some("a trigger suppressed the change".to_owned())),
+        // The statement undid itself; `ON CONFLICT FAIL` does not need to, for it changes one row only.
+        Err(error) => row_refusal(&error).map_or_else(|| Err(error).doing(what), |reason| Ok(Some(reason))),
     }
 }
 

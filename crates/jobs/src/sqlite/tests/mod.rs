@@ -66,6 +66,7 @@ fn target(columns: &[&str]) -> Target {
         row_key: Vec::new(),
         key: Vec::new(),
         leaving: enfold::Leaving::default(),
+        prune: None,
     }
 }
 
