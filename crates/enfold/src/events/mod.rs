@@ -480,9 +480,21 @@ mod tests {
     #[test]
     fn the_word_of_a_kind_is_the_one_that_it_is_read_by() {
         use EventKind::*;
-        for kind in
-            [Seal, Open, KeyMade, KeyUsed, KeyRotated, KeyDisabled, KeyEnabled, KeysRewrapped, RootKey, Refused, Lost]
-        {
+        for kind in [
+            Seal,
+            Open,
+            KeyMade,
+            KeyUsed,
+            KeyRotated,
+            KeyDisabled,
+            KeyEnabled,
+            KeysRewrapped,
+            RootKey,
+            Index,
+            RowsPruned,
+            Refused,
+            Lost,
+        ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
     }

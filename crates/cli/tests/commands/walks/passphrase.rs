@@ -130,7 +130,7 @@ async fn found_by_its_index(walk: &Walk, root: &str) {
     let enfold = walk.application(root).await;
     let column = enfold.column("public.users.email_encrypted").expect("a column");
     let who = CallContext::new("walk", "lookup");
-    let tag = column.index(&who, "eq", &Place::none(), &value.to_uppercase()).await.expect("an index value");
-    let rows = walk.db.query("SELECT id FROM users WHERE email_index = $1", &[&tag]).await.expect("found");
+    let wanted = column.lookup(&who, "eq", &Place::none(), &value.to_uppercase()).await.expect("index values");
+    let rows = walk.db.query("SELECT id FROM users WHERE email_index = ANY ($1)", &[&wanted]).await.expect("found");
     assert_eq!(rows.iter().map(|row| row.get::<_, i64>(0)).collect::<Vec<_>>(), [7]);
 }

@@ -190,7 +190,9 @@ async fn work(db: Client, columns: Vec<(Field, Column)>, stop: Arc<AtomicBool>) 
                         || stored.starts_with(&enfold_core::layout::MAGIC);
                     if is_sealed {
                         let index = match field.index {
-                            Some(_) => Some(column.index(&who(), "eq", &Place::none(), &value).await.expect("a key")),
+                            Some(_) => {
+                                Some(column.index_to_store(&who(), "eq", &Place::none(), &value).await.expect("a key"))
+                            }
                             None => None,
                         };
                         field.write_with(&db, id, field.cast(), &stored, &value, index.as_deref()).await;
