@@ -13,7 +13,7 @@ use crate::harness::{Sandbox, policy};
 const INDEX: &str = "users.email.eq";
 const PEOPLE: i64 = 300;
 /// Commands wait for processes that cannot look at the state for as long as this.
-const HASTE: &str = "[rings.main.cache]\nmax_unseen = \"1s\"\n";
+const HASTE: &str = "[events]\ncatalog = true\n[rings.main.cache]\nmax_unseen = \"1s\"\n";
 
 /// The shop, protected, with a unique blind index by these rules.
 fn shop() -> Sandbox {
