@@ -9,7 +9,7 @@ use common::{World, code, open, seal, set_mode, who};
 use enfold::catalog::{Catalog, KeyStatus, Purpose};
 use enfold::kms::MemoryState;
 use enfold::policy::Mode;
-use enfold::{Code, Form, Part, PayloadType, Place, SealRequest};
+use enfold::{Code, Form, Part, PayloadType, Place, SealRequest, Whose};
 
 const ACME: Place<'static> = Place::tenant(Part::Text("acme"));
 
@@ -379,4 +379,21 @@ async fn a_key_that_has_reached_its_limit_is_not_used_on_in_an_outage() {
     world.kms.set_state(MemoryState::Enabled);
     world.clock.advance(Duration::from_secs(2));
     assert_eq!(open(&token, Place::none(), &stored).await.unwrap(), "ann");
+}
+
+#[tokio::test]
+async fn a_value_under_a_version_that_was_announced_a_moment_ago_opens_in_a_process_that_has_not_looked_since() {
+    let world = World::new();
+    hybrid(&world).await;
+    let (operators, application) = (world.operators().await, world.application().await.unwrap());
+    let (theirs, ours) = (operators.column("users.email").unwrap(), application.column("users.email").unwrap());
+    let before = seal(&ours, ACME, "ann").await.unwrap();
+    operators.operator().unwrap().rotate_many("main", Whose::Everybody, &who()).await.unwrap();
+    let after = seal(&theirs, ACME, "bob").await.unwrap();
+    // By the state of a moment ago there is no second version; the row says otherwise, and the newest state that it is right.
+    for _ in 0..2 {
+        assert_eq!(open(&ours, ACME, &after).await.unwrap(), "bob");
+        assert_eq!(open(&ours, ACME, &before).await.unwrap(), "ann");
+    }
+    assert!(world.refusals(&application).await.is_empty());
 }

@@ -67,9 +67,10 @@ impl LiveKey {
         self.row.id
     }
 
-    /// Whether what was true of this key when it was fetched is true under the state as it is now.
+    /// Whether what was true of this key when it was fetched is true under the state as it is now. Where it was found right by
+    /// a newer state than the caller has at hand, that one counts: the older does not know of a version that was announced since.
     pub(crate) fn is_current(&self, state: &RingState) -> Result<bool> {
-        if self.epoch.load(Ordering::Relaxed) == state.epoch {
+        if self.epoch.load(Ordering::Relaxed) >= state.epoch {
             return Ok(true);
         }
         let same = state.status(&self.row)? == self.status;
