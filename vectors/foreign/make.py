@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Makes the vectors of this folder with the libraries and servers themselves. Run by hand: each run draws new nonces.
 
-    make.py [MAKER ...]      all makers, or those of these names: python node php ruby postgres
+    make.py [MAKER ...]      all makers, or those of these names: python node crypto php ruby postgres
 
 What each needs (see requirements.txt beside this file for Python):
   node      npm install @47ng/cloak@1.2.0, its node_modules named by NODE_PATH
+  crypto    Node.js alone
   php       Debian's php-cli and php-illuminate-encryption
   ruby      Debian's ruby, ruby-i18n, ruby-tzinfo, ruby-concurrent, and checkouts of Rails v7.1.6 and Lockbox v2.1.0,
             named by RAILS and LOCKBOX: neither is in a registry that the tests use
@@ -263,6 +264,11 @@ def node():
         write(**line)
 
 
+def crypto():
+    for line in run(["node", str(HERE / "crypto.cjs")]):
+        write(**line)
+
+
 def php():
     for line in run(["php", str(HERE / "make.php")]):
         write(**line)
@@ -339,6 +345,6 @@ def postgres():
 
 
 if __name__ == "__main__":
-    makers = {"python": python, "node": node, "php": php, "ruby": ruby, "postgres": postgres}
+    makers = {"python": python, "node": node, "crypto": crypto, "php": php, "ruby": ruby, "postgres": postgres}
     for name in sys.argv[1:] or makers:
         makers[name]()

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use enfold_core::Form;
 use enfold_core::readers::{
-    AesGcm, AesPadding, Cloak, Derivation, Digest, DjangoCryptography, Encoding, Error, Fernet, Format, KeyEncoding,
-    Laravel, Layout, Lockbox, Part, Pgcrypto, Rails, Reader, Scrypt, Secret, SqlalchemyAes, SqlalchemyGcm, Wrapping,
-    fits, value,
+    AesGcm, AesPadding, Cloak, Companion, Derivation, Digest, DjangoCryptography, Encoding, Error, Fernet, Foreign,
+    Format, KeyEncoding, Laravel, Layout, Lockbox, Part, Pgcrypto, Prefix, Rails, Reader, Scrypt, Secret,
+    SqlalchemyAes, SqlalchemyGcm, Wrapping, fits,
 };
 use proptest::prelude::*;
 use serde_json::Value as Json;
@@ -50,7 +50,7 @@ fn a_changed_byte_of_an_authenticated_value_is_refused() {
                 for bit in 0..8 {
                     let mut changed = stored.stored.clone();
                     changed[at] ^= 1 << bit;
-                    let opened = reader.open(&value(stored.form, &changed));
+                    let opened = reader.open(&stored.instead(&changed));
                     // Of an armour only the message counts (its checksum is for accidents), and hex has two spellings.
                     let outside = (case.name == "pgcrypto_armor" || changed.eq_ignore_ascii_case(&stored.stored))
                         && opened.as_ref().is_ok_and(|plaintext| plaintext[..] == stored.plaintext);
@@ -68,9 +68,9 @@ fn a_value_that_is_cut_short_or_longer_is_refused() {
         for stored in case.values.iter().filter(|stored| case.is_quick(stored)) {
             let longer = [&stored.stored[..], b"A"].concat();
             let armour = case.name == "pgcrypto_armor";
-            assert!(armour || reader.open(&value(stored.form, &longer)).is_err(), "{} longer", case.name);
+            assert!(armour || reader.open(&stored.instead(&longer)).is_err(), "{} longer", case.name);
             for len in 0..stored.stored.len() {
-                let opened = reader.open(&value(stored.form, &stored.stored[..len]));
+                let opened = reader.open(&stored.instead(&stored.stored[..len]));
                 // The padding of base64 may be left out where the layout is the application's own.
                 let outside = (armour || stored.stored[len..].iter().all(|cut| *cut == b'='))
                     && opened.as_ref().is_ok_and(|plaintext| plaintext[..] == stored.plaintext);
@@ -119,17 +119,52 @@ fn plain_values_are_not_taken_for_a_format() {
             continue;
         }
         for text in plain {
-            assert!(!case.format.recognises(text.as_bytes()), "{} takes `{text}`", case.name);
+            assert!(!case.format.recognises(&text.as_bytes().into()), "{} takes `{text}`", case.name);
         }
     }
 }
 
+/// What stands beside a value says that it is one, and is as little to be changed as the value itself.
+#[test]
+fn what_stands_beside_a_value_belongs_to_it() {
+    let mut looked_at = 0;
+    for case in cases().iter().filter(|case| case.values.iter().any(|stored| !stored.beside.is_empty())) {
+        let reader = case.reader();
+        for (n, stored) in case.values.iter().enumerate() {
+            assert!(!case.format.recognises(&Foreign::new(stored.form, &stored.stored, &[])), "{}", case.name);
+            assert!(case.format.recognises(&stored.instead(b"damaged")), "{}", case.name);
+            let other = &case.values[(n + 1) % case.values.len()];
+            for (at, (companion, held)) in stored.beside.iter().enumerate() {
+                let with = |held: Option<&'static [u8]>| {
+                    let mut beside = stored.beside.clone();
+                    match held {
+                        Some(held) => beside[at].1 = held,
+                        None => drop(beside.remove(at)),
+                    }
+                    reader.open(&Foreign::new(stored.form, &stored.stored, &beside)).map(|plaintext| plaintext.to_vec())
+                };
+                assert_eq!(with(Some(held)).unwrap(), stored.plaintext, "{}", case.name);
+                assert!(with(None).is_err(), "{} without {companion:?}", case.name);
+                assert!(with(Some(other.beside[at].1)).is_err(), "{} with another's {companion:?}", case.name);
+                for byte in 0..held.len() {
+                    let mut changed = held.to_vec();
+                    changed[byte] ^= 1;
+                    assert!(with(Some(changed.leak())).is_err(), "{}: byte {byte} of {companion:?}", case.name);
+                    looked_at += 1;
+                }
+            }
+        }
+    }
+    assert!(looked_at > 200, "{looked_at}");
+}
+
 #[test]
 fn a_json_cell_is_looked_at_by_the_string_that_it_is() {
-    assert_eq!(&*value(Form::Json, b" \"gAAAAA\\u0041\""), b"gAAAAAA");
-    assert_eq!(&*value(Form::Json, b"{\"p\":\"\"}"), b"{\"p\":\"\"}");
-    assert_eq!(&*value(Form::Json, b"\"unfinished"), b"\"unfinished");
-    assert_eq!(&*value(Form::Text, b"\"a\""), b"\"a\"");
+    let looked_at = |form, stored: &[u8]| Foreign::new(form, stored, &[]).to_vec();
+    assert_eq!(looked_at(Form::Json, b" \"gAAAAA\\u0041\""), b"gAAAAAA");
+    assert_eq!(looked_at(Form::Json, b"{\"p\":\"\"}"), b"{\"p\":\"\"}");
+    assert_eq!(looked_at(Form::Json, b"\"unfinished"), b"\"unfinished");
+    assert_eq!(looked_at(Form::Text, b"\"a\""), b"\"a\"");
     assert!(fits(Form::Json, b"{\"a\": 1}") && !fits(Form::Json, b"ann") && !fits(Form::Text, b"a\0b"));
     assert!(!fits(Form::Text, b"\xff") && fits(Form::Bytes, b"\xff\0"));
 }
@@ -173,7 +208,7 @@ proptest! {
                 let begun = [&first[..kept.min(first.len())], &noise].concat();
                 for stored in [&noise, &begun] {
                     for form in [Form::Text, Form::Bytes, Form::Json] {
-                        let value = value(form, stored);
+                        let value = Foreign::new(form, stored, &[]);
                         case.format.recognises(&value);
                         let opened = reader.open(&value);
                         prop_assert!(opened.is_err() || !case.format.is_authenticated() || stored == first);
@@ -208,6 +243,7 @@ struct Case {
 struct Stored {
     form: Form,
     stored: Vec<u8>,
+    beside: Vec<(Companion, &'static [u8])>,
     plaintext: Vec<u8>,
 }
 
@@ -227,8 +263,13 @@ impl Case {
 }
 
 impl Stored {
-    fn value(&self) -> std::borrow::Cow<'_, [u8]> {
-        value(self.form, &self.stored)
+    fn value(&self) -> Foreign<'_> {
+        self.instead(&self.stored)
+    }
+
+    /// Another cell with the same beside it.
+    fn instead<'a>(&'a self, stored: &'a [u8]) -> Foreign<'a> {
+        Foreign::new(self.form, stored, &self.beside)
     }
 }
 
@@ -238,7 +279,7 @@ fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> =
         paths.filter(|path| path.extension().is_some_and(|e| e == "json")).map(|path| case(&path)).collect();
     cases.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(cases.len() >= 38, "{} files", cases.len());
+    assert!(cases.len() >= 40, "{} files", cases.len());
     cases
 }
 
@@ -251,12 +292,20 @@ fn case(path: &Path) -> Case {
             "bytes" => Form::Bytes,
             other => panic!("{other}"),
         };
-        Stored { form, stored: bytes(entry, "stored"), plaintext: bytes(entry, "plaintext") }
+        // The few bytes of a test are kept to its end.
+        let held = |name: &String| &*entry["beside"][name].as_str().unwrap().as_bytes().to_vec().leak();
+        let beside = entry["beside"].as_object().into_iter().flatten();
+        let beside = beside.map(|(name, _)| (companion(name), held(name))).collect();
+        Stored { form, stored: bytes(entry, "stored"), beside, plaintext: bytes(entry, "plaintext") }
     });
     let values: Vec<Stored> = values.collect();
     let format = format(&json["reader"]);
     let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
     Case { name, format, keys: list("keys"), wrong_keys: list("wrong_keys"), values }
+}
+
+fn companion(word: &str) -> Companion {
+    Companion::ALL.into_iter().find(|companion| companion.word() == word).unwrap()
 }
 
 fn secret(text: &str) -> Secret {
@@ -335,14 +384,15 @@ fn aes_gcm(settings: &Json) -> AesGcm {
         (None, Some(separator)) => Layout::Separated(order, separator.to_owned()),
         (None, None) => Layout::Joined(order),
     };
-    assert!(layout.is_sound());
     let salt = text("salt").into_bytes();
     let pbkdf2 = |digest| {
         let iterations = NonZeroU32::new(settings["iterations"].as_u64().unwrap().try_into().unwrap()).unwrap();
         Derivation::Pbkdf2 { digest, salt: salt.clone(), iterations }
     };
-    AesGcm {
+    let format = AesGcm {
         layout,
+        apart: settings["apart"].as_array().into_iter().flatten().map(|is| companion(is.as_str().unwrap())).collect(),
+        listed: false,
         encoding: match text("encoding").as_str() {
             "raw" => Encoding::Raw,
             "hex" => Encoding::Hex,
@@ -350,7 +400,7 @@ fn aes_gcm(settings: &Json) -> AesGcm {
             "base64url" => Encoding::Base64Url,
             other => panic!("{other}"),
         },
-        prefix: text("prefix").into_bytes(),
+        prefix: Prefix::parse(&text("prefix")).unwrap(),
         associated_data: text("associated_data").into_bytes(),
         key_encoding: match text("key_encoding").as_str() {
             "text" => KeyEncoding::Text,
@@ -368,5 +418,7 @@ fn aes_gcm(settings: &Json) -> AesGcm {
             "scrypt" => Derivation::Scrypt { salt, cost: Scrypt::USUAL },
             other => panic!("{other}"),
         },
-    }
+    };
+    assert!(format.is_sound());
+    format
 }

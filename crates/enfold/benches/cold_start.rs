@@ -129,7 +129,7 @@ impl Cold {
     }
 
     async fn open_all(&self, email: &Column) {
-        let request = |(tenant, stored)| OpenRequest { place: place(tenant), form: Form::Text, stored };
+        let request = |(tenant, stored)| OpenRequest { place: place(tenant), form: Form::Text, stored, beside: &[] };
         let requests: Vec<_> = self.stored.iter().map(Vec::as_slice).enumerate().map(request).collect();
         for opened in email.open_many(&who(), &requests).await {
             opened.expect("opens");

@@ -132,7 +132,7 @@ impl Bench {
         let ours: Vec<Vec<u8>> = ours.into_iter().map(|sealed| sealed.expect("seals")).collect();
         let bare = self.bare_many();
         let requests: Vec<OpenRequest<'_>> =
-            ours.iter().map(|stored| OpenRequest { place: PLACE, form: Form::Text, stored }).collect();
+            ours.iter().map(|stored| OpenRequest { place: PLACE, form: Form::Text, stored, beside: &[] }).collect();
         let many = || now(self.column.open_many(&self.context, &requests));
         assert!(many().iter().all(Result::is_ok), "what was sealed opens");
         compare("keyring_open_many_64", Some(1.3), many, || self.bare_open_many(&bare));

@@ -86,6 +86,7 @@ mod watch;
 
 pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, SealRequest, Source};
 pub use data_keys::{DataKeyRecord, WrapRecord};
+pub use enfold_core::readers::{Beside, Companion};
 pub use enfold_core::{Form, KeyId, OwnedPart, Part, PayloadType};
 pub use error::{Code, Error, Result};
 pub use events::CallContext;

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use enfold_core::readers::{self as core, Plaintext, Reader, Secret};
+use enfold_core::readers::{self as core, Foreign, Plaintext, Reader, Secret};
 use zeroize::Zeroizing;
 
 use crate::kms::Registry;
 use crate::policy::{KeySource, ReaderPolicy};
 use crate::private_file::Private;
-use crate::{Code, Error, Form, Result};
+use crate::{Code, Error, Result};
 
 mod service;
 
@@ -54,20 +54,20 @@ impl FormatReader {
     }
 
     /// By form alone, without a key.
-    pub(crate) fn recognises(&self, form: Form, stored: &[u8]) -> bool {
-        self.policy.format.recognises(&core::value(form, stored))
+    pub(crate) fn recognises(&self, value: &Foreign<'_>) -> bool {
+        self.policy.format.recognises(value)
     }
 
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.get().is_some() || self.service.is_some()
     }
 
-    /// Asks the key service for all that values of this reader need, in one batch. Empty where keys are handed in.
-    pub(crate) async fn fetch(&self, form: Form, stored: &[&[u8]]) -> Fetched {
-        let Some(service) = &self.service else { return Fetched::default() };
-        let format = &self.policy.format;
-        let wrapped = stored.iter().filter_map(|stored| format.wrapped(&core::value(form, stored))?.ok());
-        service.fetch(wrapped).await
+    /// Asks the key service for all that values of this reader need, in one batch. By the values' numbers; empty where keys
+    /// are handed in.
+    pub(crate) async fn fetch(&self, values: &[(usize, Foreign<'_>)]) -> Fetched {
+        let Some(service) = &self.service else { return Fetched::new() };
+        let wrapped = values.iter().filter_map(|(at, value)| Some((*at, self.policy.format.wrapped(value)?.ok()?)));
+        service.fetch(wrapped.collect()).await
     }
 
     /// Throws away the data keys that a key service gave out.
@@ -92,21 +92,20 @@ impl FormatReader {
 
     /// The plaintext of a value that it recognises, after [`Self::load`] or with what was fetched for it. The outer error
     /// says that the key service did not answer, or refused to: nothing about the value.
-    pub(crate) fn open(&self, form: Form, stored: &[u8], fetched: &Fetched) -> Result<core::Result<Plaintext>> {
-        let value = core::value(form, stored);
+    pub(crate) fn open(&self, at: usize, value: &Foreign<'_>, fetched: &Fetched) -> Result<core::Result<Plaintext>> {
         if self.service.is_none() {
-            return Ok(self.ready.get().ok_or(core::Error::Library).and_then(|reader| reader.open(&value)));
+            return Ok(self.ready.get().ok_or(core::Error::Library).and_then(|reader| reader.open(value)));
         }
-        match self.policy.format.wrapped(&value) {
-            Some(Ok(wrapped)) => match fetched.get(&wrapped) {
-                Some(Ok(opened)) => Ok(self.policy.format.open_with(&value, opened)),
-                // The service says that it did not make this.
-                Some(Err(error)) if error.code() == Code::WrapInvalid => Ok(Err(core::Error::Refused)),
-                Some(Err(error)) => Err(error.clone()),
-                None => Err(Error::new(Code::Internal, format!("a value of reader `{}` was not fetched", self.name))),
+        match fetched.get(&at) {
+            Some(Ok(opened)) => Ok(self.policy.format.open_with(value, opened)),
+            // The service says that it did not make this.
+            Some(Err(error)) if error.code() == Code::WrapInvalid => Ok(Err(core::Error::Refused)),
+            Some(Err(error)) => Err(error.clone()),
+            // It is not whole, and so led to nothing that could be fetched.
+            None => match self.policy.format.wrapped(value) {
+                Some(Err(error)) => Ok(Err(error)),
+                _ => Err(Error::new(Code::Internal, format!("a value of reader `{}` was not fetched", self.name))),
             },
-            Some(Err(error)) => Ok(Err(error)),
-            None => Ok(Err(core::Error::Library)),
         }
     }
 

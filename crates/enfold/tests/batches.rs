@@ -39,7 +39,7 @@ async fn sealed(world: &World) -> Vec<Vec<u8>> {
 }
 
 fn opening(stored: &[Vec<u8>]) -> Vec<OpenRequest<'_>> {
-    let request = |(tenant, stored)| OpenRequest { place: place(tenant), form: Form::Text, stored };
+    let request = |(tenant, stored)| OpenRequest { place: place(tenant), form: Form::Text, stored, beside: &[] };
     (0..).zip(stored.iter().map(Vec::as_slice)).map(request).collect()
 }
 

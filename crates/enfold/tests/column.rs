@@ -134,8 +134,11 @@ async fn one_bad_value_does_not_hide_the_rest() {
     assert_eq!(sealed.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, true]);
     let stored: Vec<&[u8]> = vec![sealed[0].as_ref().unwrap(), b"enf1:x", b"plain", sealed[2].as_ref().unwrap()];
     let places = [ACME, ACME, ACME, ACME];
-    let wanted: Vec<_> =
-        stored.iter().zip(places).map(|(stored, place)| OpenRequest { place, form: Form::Text, stored }).collect();
+    let wanted: Vec<_> = stored
+        .iter()
+        .zip(places)
+        .map(|(stored, place)| OpenRequest { place, form: Form::Text, stored, beside: &[] })
+        .collect();
     let opened = email.open_many(&who(), &wanted).await;
     assert_eq!(opened.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, false]);
 }

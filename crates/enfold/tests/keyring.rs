@@ -338,7 +338,7 @@ async fn after_so_many_uses_the_key_service_is_asked_again() {
         assert_eq!(world.kms.calls().unwrap - before, calls, "use {use_}");
     }
     // A batch is not divided, and ends the key's life for the next call.
-    let opens = [enfold::OpenRequest { place: Place::none(), form: Form::Text, stored: &stored }; 10];
+    let opens = [enfold::OpenRequest { place: Place::none(), form: Form::Text, stored: &stored, beside: &[] }; 10];
     assert!(token.open_many(&who(), &opens).await.into_iter().all(|opened| opened.is_ok()));
     assert_eq!(world.kms.calls().unwrap - before, 3);
     open(&token, Place::none(), &stored).await.unwrap();

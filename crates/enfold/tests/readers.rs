@@ -101,7 +101,8 @@ async fn legacy_and_hybrid_read_what_was_encrypted_beside_envelopes_and_plaintex
         let column = email(&world, mode).await;
         let sealed = seal(&column.for_conversion(), Place::none(), "carl").await.unwrap();
         let requests = [&values[2].stored[..], b"bob@example.com", &sealed, &values[3].stored];
-        let requests = requests.map(|stored| OpenRequest { place: Place::none(), form: Form::Text, stored });
+        let requests =
+            requests.map(|stored| OpenRequest { place: Place::none(), form: Form::Text, stored, beside: &[] });
         let opened = column.open_many(&who(), &requests).await;
         let opened: Vec<_> = opened.into_iter().map(std::result::Result::unwrap).collect();
         let texts: Vec<_> = opened.iter().map(|o| std::str::from_utf8(&o.value).unwrap()).collect();
@@ -135,13 +136,13 @@ async fn readers_are_tried_in_the_order_of_the_policy() {
     let world = world();
     let column = email(&world, Mode::Hybrid).await;
     let (_, values) = vectors("aes_gcm_base64");
-    assert_eq!(column.reader_of(Form::Text, &values[2].stored), Some("lockbox"));
+    assert_eq!(column.reader_of(Form::Text, &values[2].stored, &[]), Some("lockbox"));
     let opened = column.open(&who(), &Place::none(), Form::Text, &values[2].stored).await.unwrap();
     assert_eq!(&opened.value[..], values[2].plaintext.as_bytes());
     assert_eq!(opened.source, Source::Format { reader: "gcm".into() });
-    assert_eq!(column.reader_of(Form::Text, b"ann@example.com"), None);
+    assert_eq!(column.reader_of(Form::Text, b"ann@example.com", &[]), None);
     let sealed = seal(&column, Place::none(), "ann").await.unwrap();
-    assert_eq!(column.reader_of(Form::Text, &sealed), None);
+    assert_eq!(column.reader_of(Form::Text, &sealed, &[]), None);
 }
 
 #[tokio::test]
@@ -241,8 +242,10 @@ async fn what_was_opened_is_counted_in_the_log() {
     let enfold = operators(&world).await;
     let column = enfold.column("people.email").unwrap();
     let (_, values) = vectors("fernet");
-    let requests: Vec<OpenRequest<'_>> =
-        values[..5].iter().map(|v| OpenRequest { place: Place::none(), form: Form::Text, stored: &v.stored }).collect();
+    let requests: Vec<OpenRequest<'_>> = values[..5]
+        .iter()
+        .map(|v| OpenRequest { place: Place::none(), form: Form::Text, stored: &v.stored, beside: &[] })
+        .collect();
     assert!(column.open_many(&who(), &requests).await.iter().all(std::result::Result::is_ok));
     enfold.flush().await.unwrap();
     let events = world.sink.0.lock().unwrap();

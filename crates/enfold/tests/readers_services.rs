@@ -129,7 +129,7 @@ fn asked(enfold: &Enfold) -> BTreeMap<String, (u64, u64)> {
 async fn open_all(column: &Column, stored: &[String]) -> Vec<Result<String>> {
     let texts = stored.iter().map(String::as_bytes);
     let requests: Vec<OpenRequest<'_>> =
-        texts.map(|stored| OpenRequest { place: Place::none(), form: Form::Text, stored }).collect();
+        texts.map(|stored| OpenRequest { place: Place::none(), form: Form::Text, stored, beside: &[] }).collect();
     let opened = column.open_many(&who(), &requests).await;
     opened.into_iter().map(|o| o.map(|o| String::from_utf8(o.value.to_vec()).unwrap())).collect()
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use enfold::Leaving;
 use enfold::policy::{Member, Mode, TimeUnit};
+use enfold::{Companion, Leaving};
 use serde::{Deserialize, Serialize};
 
 /// A table by name; `schema` is empty on SQLite.
@@ -102,6 +102,16 @@ pub struct TargetColumn {
     /// The part of a JSON column that holds the values, where `name` is no column but a name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<Member>,
+    /// Columns that hold parts of the values that another product encrypted, by part. They are emptied with the value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub companions: BTreeMap<Companion, String>,
+}
+
+impl Target {
+    /// Every column beside a value, in the order of [`crate::store::Row::beside`].
+    pub fn companions(&self) -> impl Iterator<Item = &String> {
+        self.columns.iter().flat_map(|column| column.companions.values())
+    }
 }
 
 impl TargetColumn {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use enfold::policy::{Policy, TablePolicy};
 use enfold_core::Form;
-use enfold_core::readers::{Format, value};
+use enfold_core::readers::{Companion, Foreign, Format};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Storage;
@@ -14,6 +14,8 @@ use crate::model::Storage;
 #[derive(Clone)]
 pub struct Recogniser {
     form: Form,
+    /// What stands beside its values.
+    companions: Vec<Companion>,
     readers: Vec<(String, Arc<dyn Format>)>,
 }
 
@@ -29,15 +31,18 @@ pub struct Recognised {
 impl Recogniser {
     /// None where the policy names no readers for the column.
     pub fn of(policy: &Policy, table: &TablePolicy, column: &str, storage: Storage) -> Option<Self> {
-        let reads = &table.columns.get(column)?.reads;
+        let column = table.columns.get(column)?;
         let reader = |name: &String| Some((name.clone(), Arc::clone(&policy.readers.get(name)?.format)));
-        let readers: Vec<_> = reads.iter().filter_map(reader).collect();
-        (!readers.is_empty()).then_some(Self { form: storage.form(), readers })
+        let readers: Vec<_> = column.reads.iter().filter_map(reader).collect();
+        let companions = column.companions.keys().copied().collect();
+        (!readers.is_empty()).then_some(Self { form: storage.form(), companions, readers })
     }
 
-    /// Counts a value that is no envelope.
-    pub fn count(&self, stored: &[u8], into: &mut Recognised) {
-        let value = value(self.form, stored);
+    /// Counts a value that is no envelope. `beside`: what its companions hold, in the order of the target's.
+    pub fn count(&self, stored: &[u8], beside: &[Option<&[u8]>], into: &mut Recognised) {
+        let held = self.companions.iter().zip(beside);
+        let beside: Vec<_> = held.filter_map(|(companion, held)| Some((*companion, (*held)?))).collect();
+        let value = Foreign::new(self.form, stored, &beside);
         match self.readers.iter().find(|(_, format)| format.recognises(&value)) {
             Some((name, _)) => *into.by_reader.entry(name.clone()).or_default() += 1,
             None => into.plaintext += 1,

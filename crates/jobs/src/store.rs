@@ -53,7 +53,7 @@ pub enum RowVersion {
     /// or begun to change it, and may not have ended.
     Tuple { file: u32, block: u32, offset: u16, xmin: u32, held: bool },
     /// SQLite and the simulated store: the row id and a SHA-256 of the exact stored bytes of every converted, tenant
-    /// and bound column.
+    /// and bound column, and of those beside the values.
     Digest { rowid: i64, digest: [u8; 32] },
 }
 
@@ -69,6 +69,8 @@ pub struct Row {
     pub origins: Vec<Origin>,
     /// In the order of [`Target::indexes`]: the index value now in the row.
     pub indexed: Vec<Option<Vec<u8>>>,
+    /// In the order of [`Target::companions`]: what stands beside the values, as it is stored (a number as it prints).
+    pub beside: Vec<Option<Vec<u8>>>,
     pub tenant: Option<OwnedPart>,
     pub row_key: Vec<OwnedPart>,
 }
@@ -114,6 +116,8 @@ pub struct Change {
     pub label: String,
     pub cells: Vec<Cell>,
     pub indexed: Vec<Cell>,
+    /// In the order of [`Target::companions`].
+    pub beside: Vec<Cell>,
     /// What of the row cannot be converted and stays as it is. Noted when the row is written, and only then: of a row that
     /// lost its race nobody knows whether it still holds what they speak of.
     pub errors: Vec<RowError>,

@@ -79,6 +79,12 @@ words! {
     ShadowBoth = "shadow-both", Refuses,
         "Rows hold a value in the column and another in its shadow; which one is right is not known.",
         "empty one of the two in those rows";
+    CompanionRequired = "companion-required", Refuses,
+        "A column that holds a part of the values of another product is NOT NULL or generated, so it cannot be emptied when a value becomes an envelope.",
+        "drop its NOT NULL, or take the column out of `companions`";
+    CompanionType = "companion-type", Refuses,
+        "A column that holds a part of the values of another product is of a type in which that part cannot be read: what belongs to a value is spelled as the value is, and what names a key is text, a whole number or a uuid.",
+        "change its type, or convert its values";
     OtherType = "other-type", Refuses,
         "A type that Enfold does not know how to convert.",
         "change the type to text, bytea or jsonb first";

@@ -72,6 +72,7 @@ fn target(column: &str, storage: Storage) -> Target {
             storage,
             shadow: None,
             member: None,
+            companions: Default::default(),
         }],
         indexes: Vec::new(),
         tenant: None,

@@ -65,7 +65,8 @@ pub(super) async fn open(context: &Context<'_>, args: &Value, separator: u8) -> 
         let call = context.call(args.reason.as_deref());
         let mut results = Vec::with_capacity(values.len());
         for batch in values.chunks(BATCH) {
-            let requests: Vec<_> = batch.iter().map(|stored| OpenRequest { place, form, stored }).collect();
+            let requests: Vec<_> =
+                batch.iter().map(|stored| OpenRequest { place, form, stored, beside: &[] }).collect();
             let opened = column.open_many(&call, &requests).await;
             results.extend(opened.into_iter().map(|result| in_one_record(result?.value, separator)));
         }

@@ -8,7 +8,7 @@ use super::encoding::Encoding;
 use super::error::{Error, Result};
 use super::primitives::{Gcm, NONCE, TAG};
 use super::service::transit;
-use super::{Format, Plaintext, Reader, Secret, Wrapped, any_of};
+use super::{Companion, Foreign, Format, Listed, Plaintext, Reader, Secret, Wrapped, any_of};
 
 /// Bytes of an IV: the 96 bits of SP 800-38D. The library has no other.
 pub const IV_LEN: usize = NONCE;
@@ -17,9 +17,12 @@ pub const IV_LEN: usize = NONCE;
 #[derive(Clone, Debug)]
 pub struct AesGcm {
     pub layout: Layout,
+    /// What stands in columns of its own. Where one of these holds something, the value is taken for one of this format.
+    pub apart: Vec<Companion>,
     pub encoding: Encoding,
-    /// What every value begins with, before what is encoded.
-    pub prefix: Vec<u8>,
+    pub prefix: Prefix,
+    /// Whether a table says by which keys the values open.
+    pub listed: bool,
     /// Authenticated with every value.
     pub associated_data: Vec<u8>,
     pub key_encoding: KeyEncoding,
@@ -49,6 +52,14 @@ pub enum Layout {
     Json(Vec<(Part, String)>),
 }
 
+/// What every value begins with, before what is encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prefix {
+    before: Vec<u8>,
+    /// What stands behind the version of the value's data key, where the prefix has it.
+    behind_version: Option<Vec<u8>>,
+}
+
 /// How the key is spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyEncoding {
@@ -66,20 +77,6 @@ struct Parts {
 }
 
 impl Layout {
-    /// Whether ciphertext and, outside of JSON, IV are there once, and nothing twice. A data key stands in JSON alone.
-    pub fn is_sound(&self) -> bool {
-        let count = |part| self.parts().iter().filter(|found| **found == part).count();
-        let json = matches!(self, Self::Json(_));
-        let iv = count(Part::Iv) == 1 || json && count(Part::Iv) == 0;
-        let data_key = count(Part::DataKey) <= usize::from(json);
-        iv && data_key && count(Part::Ciphertext) == 1 && count(Part::Tag) <= 1
-    }
-
-    /// Whether each value has its own key.
-    pub fn has_data_key(&self) -> bool {
-        self.parts().contains(&Part::DataKey)
-    }
-
     fn parts(&self) -> Vec<Part> {
         match self {
             Self::Joined(parts) | Self::Separated(parts, _) => parts.clone(),
@@ -88,10 +85,45 @@ impl Layout {
     }
 }
 
+impl Prefix {
+    /// The place of the version in a prefix: `v{version}:`.
+    pub const VERSION: &str = "{version}";
+
+    /// None where the version is there twice, or nothing would say where it ends.
+    pub fn parse(text: &str) -> Option<Self> {
+        let Some((before, behind)) = text.split_once(Self::VERSION) else {
+            return Some(Self { before: text.as_bytes().to_vec(), behind_version: None });
+        };
+        let ends = behind.starts_with(|c: char| !c.is_ascii_alphanumeric()) && !behind.contains(Self::VERSION);
+        ends.then(|| Self { before: before.as_bytes().to_vec(), behind_version: Some(behind.as_bytes().to_vec()) })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.behind_version.is_none()
+    }
+
+    pub fn has_version(&self) -> bool {
+        self.behind_version.is_some()
+    }
+
+    /// The version, where the prefix has one, and what stands behind the prefix.
+    fn strip<'v>(&self, value: &'v [u8]) -> Option<(Option<&'v [u8]>, &'v [u8])> {
+        let rest = value.strip_prefix(&self.before[..])?;
+        let Some(behind) = &self.behind_version else { return Some((None, rest)) };
+        let len = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        let (version, rest) = rest.split_at(len);
+        (len > 0).then_some((Some(version), rest.strip_prefix(&behind[..])?))
+    }
+}
+
 impl Format for AesGcm {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
+        // A damaged value is one too: what stands beside it says that it is no plaintext.
+        if !self.apart.is_empty() {
+            return self.apart.iter().any(|companion| value.beside(*companion).is_some());
+        }
         if !self.prefix.is_empty() {
-            return value.starts_with(&self.prefix);
+            return self.prefix.strip(value).is_some();
         }
         match &self.layout {
             // An object with these members is one, whatever is wrong with them.
@@ -103,55 +135,87 @@ impl Format for AesGcm {
         }
     }
 
-    fn wrapped(&self, value: &[u8]) -> Option<Result<Wrapped>> {
-        let has = self.layout.has_data_key();
-        has.then(|| self.parts(value).map(|parts| Wrapped::DataKey(parts.data_key)))
+    fn apart(&self) -> &[Companion] {
+        &self.apart
     }
 
-    fn open_with(&self, value: &[u8], opened: &Secret) -> Result<Plaintext> {
+    fn wrapped(&self, value: &Foreign<'_>) -> Option<Result<Wrapped>> {
+        if self.listed {
+            return Some(self.parts(value).map(|parts| Wrapped::Listed(self.listed(value, parts))));
+        }
+        let data_key = || match self.parts(value)?.data_key {
+            none if none.is_empty() => Err(Error::Malformed),
+            data_key => Ok(Wrapped::DataKey(data_key)),
+        };
+        self.has_data_key().then(data_key)
+    }
+
+    fn open_with(&self, value: &Foreign<'_>, opened: &Secret) -> Result<Plaintext> {
         // A data key of another length is none of this format's.
         self.open(&Gcm::new(opened).map_err(|_| Error::Refused)?, value)
     }
 
+    fn spelled(&self, secret: &Secret) -> Result<Secret> {
+        let bytes = self.key_encoding.decode(secret)?;
+        Ok(Zeroizing::new(self.derivation.key(&bytes)?.to_vec()))
+    }
+
     fn with_keys(&self, keys: &[Secret]) -> Result<Box<dyn Reader>> {
-        if self.layout.has_data_key() {
+        if self.listed || self.has_data_key() {
             return Err(Error::Key("none: a key service opens the values' own"));
         }
-        let keys = keys.iter().map(|secret| self.key(secret)).collect::<Result<_>>()?;
+        let keys = keys.iter().map(|secret| Gcm::new(&self.spelled(secret)?)).collect::<Result<_>>()?;
         let format = self.clone();
         any_of(keys, move |key: &Gcm, value| format.open(key, value))
     }
 }
 
 impl AesGcm {
-    fn key(&self, secret: &Secret) -> Result<Gcm> {
-        let bytes = match self.key_encoding {
-            KeyEncoding::Text => secret.clone(),
-            KeyEncoding::Hex => {
-                Zeroizing::new(Encoding::Hex.decode(secret.trim_ascii()).map_err(|_| Error::Key("hexadecimal digits"))?)
-            }
-            KeyEncoding::Base64 => {
-                let text = secret.trim_ascii();
-                let decoded = Encoding::Base64.decode(text).or_else(|_| Encoding::Base64Url.decode(text));
-                Zeroizing::new(decoded.map_err(|_| Error::Key("base64"))?)
-            }
-        };
-        Gcm::new(&*self.derivation.key(&bytes)?)
+    /// Whether there is a ciphertext and, outside of JSON, an IV, and nothing twice. A data key stands in JSON or apart.
+    pub fn is_sound(&self) -> bool {
+        let apart = |companion| self.apart.iter().filter(|found| **found == companion).count();
+        let inside = |part| self.layout.parts().iter().filter(|found| **found == part).count();
+        let json = matches!(self.layout, Layout::Json(_));
+        let iv = inside(Part::Iv) + apart(Companion::Iv);
+        let tag = inside(Part::Tag) + apart(Companion::Tag);
+        let data_key = inside(Part::DataKey) + apart(Companion::DataKey);
+        let once = Companion::ALL.iter().all(|companion| apart(*companion) <= 1);
+        (iv == 1 || json && iv == 0)
+            && inside(Part::Ciphertext) == 1
+            && tag <= 1
+            && data_key <= 1
+            && (json || inside(Part::DataKey) == 0)
+            && once
     }
 
-    fn open(&self, key: &Gcm, value: &[u8]) -> Result<Plaintext> {
+    /// Whether each value has its own key.
+    pub fn has_data_key(&self) -> bool {
+        self.layout.parts().contains(&Part::DataKey) || self.apart.contains(&Companion::DataKey)
+    }
+
+    /// What leads to the key of a value.
+    fn listed(&self, value: &Foreign<'_>, parts: Parts) -> Listed {
+        let in_prefix = self.prefix.strip(value).and_then(|(version, _)| version);
+        Listed {
+            key: value.beside(Companion::Key).map(<[u8]>::to_vec),
+            version: in_prefix.or_else(|| value.beside(Companion::Version)).map(<[u8]>::to_vec),
+            data_key: Some(parts.data_key).filter(|key| !key.is_empty()),
+        }
+    }
+
+    fn open(&self, key: &Gcm, value: &Foreign<'_>) -> Result<Plaintext> {
         let parts = self.parts(value)?;
         key.open(&parts.iv, &self.associated_data, &parts.ciphertext, &parts.tag)
     }
 
     /// The parts of a value, each of its length.
-    fn parts(&self, value: &[u8]) -> Result<Parts> {
-        let value = value.strip_prefix(&self.prefix[..]).ok_or(Error::Malformed)?;
+    fn parts(&self, value: &Foreign<'_>) -> Result<Parts> {
+        let (_, encoded) = self.prefix.strip(value).ok_or(Error::Malformed)?;
         let mut parts = Parts::default();
         match &self.layout {
-            Layout::Joined(order) => self.split(&self.encoding.decode(value)?, order, &mut parts)?,
+            Layout::Joined(order) => self.split(&self.encoding.decode(encoded)?, order, &mut parts)?,
             Layout::Separated(order, separator) => {
-                let text = std::str::from_utf8(value).map_err(|_| Error::Malformed)?;
+                let text = std::str::from_utf8(encoded).map_err(|_| Error::Malformed)?;
                 let mut pieces = text.split(separator);
                 for part in order {
                     let piece = pieces.next().ok_or(Error::Malformed)?;
@@ -161,18 +225,40 @@ impl AesGcm {
                     return Err(Error::Malformed);
                 }
             }
-            Layout::Json(fields) => {
-                let object: Map<String, Value> = serde_json::from_slice(value).map_err(|_| Error::Malformed)?;
-                for (part, name) in fields {
-                    parts.set(*part, self.member(*part, object.get(name).ok_or(Error::Malformed)?)?);
-                }
-                if parts.iv.is_empty() && !fields.iter().any(|(part, _)| *part == Part::Iv) {
-                    let front = parts.ciphertext.split_at_checked(NONCE).ok_or(Error::Malformed)?;
-                    (parts.iv, parts.ciphertext) = (front.0.to_vec(), front.1.to_vec());
-                }
+            Layout::Json(fields) => self.members(encoded, fields, &mut parts)?,
+        }
+        self.beside(value, &mut parts)?;
+        parts.whole()
+    }
+
+    fn members(&self, encoded: &[u8], fields: &[(Part, String)], parts: &mut Parts) -> Result<()> {
+        let object: Map<String, Value> = serde_json::from_slice(encoded).map_err(|_| Error::Malformed)?;
+        for (part, name) in fields {
+            parts.set(*part, self.member(*part, object.get(name).ok_or(Error::Malformed)?)?);
+        }
+        let iv_is_elsewhere = fields.iter().any(|(part, _)| *part == Part::Iv) || self.apart.contains(&Companion::Iv);
+        if !iv_is_elsewhere {
+            let front = parts.ciphertext.split_at_checked(NONCE).ok_or(Error::Malformed)?;
+            (parts.iv, parts.ciphertext) = (front.0.to_vec(), front.1.to_vec());
+        }
+        Ok(())
+    }
+
+    /// What stands in columns of its own.
+    fn beside(&self, value: &Foreign<'_>, parts: &mut Parts) -> Result<()> {
+        for companion in &self.apart {
+            let Some(stored) = value.beside(*companion) else { continue };
+            match companion {
+                Companion::Iv => parts.iv = self.encoding.decode(stored)?,
+                Companion::Tag => parts.tag = self.encoding.decode(stored)?,
+                // Vault's own spelling is what its server takes.
+                Companion::DataKey if transit(stored).is_ok() => parts.data_key = stored.to_vec(),
+                Companion::DataKey => parts.data_key = self.encoding.decode(stored)?,
+                Companion::DataKeyIv => return Err(Error::Unsupported("a nonce of the data key's wrap")),
+                Companion::Key | Companion::Version => {}
             }
         }
-        parts.whole()
+        Ok(())
     }
 
     /// A member of a JSON object: a text, or `{"type":"Buffer","data":[…]}`.
@@ -209,6 +295,22 @@ impl AesGcm {
         }
         parts.ciphertext = rest.to_vec();
         Ok(())
+    }
+}
+
+impl KeyEncoding {
+    fn decode(self, secret: &Secret) -> Result<Secret> {
+        Ok(match self {
+            Self::Text => secret.clone(),
+            Self::Hex => {
+                Zeroizing::new(Encoding::Hex.decode(secret.trim_ascii()).map_err(|_| Error::Key("hexadecimal digits"))?)
+            }
+            Self::Base64 => {
+                let text = secret.trim_ascii();
+                let decoded = Encoding::Base64.decode(text).or_else(|_| Encoding::Base64Url.decode(text));
+                Zeroizing::new(decoded.map_err(|_| Error::Key("base64"))?)
+            }
+        })
     }
 }
 

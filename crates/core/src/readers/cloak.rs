@@ -3,7 +3,7 @@
 use super::encoding::{Encoding, base64url};
 use super::error::{Error, Result};
 use super::primitives::{Gcm, NONCE, TAG, sha256};
-use super::{Format, Reader, Secret, any_of};
+use super::{Foreign, Format, Reader, Secret, any_of};
 
 const BEGINNING: &[u8] = b"v1.aesgcm256.";
 const KEY_BEGINNING: &[u8] = b"k1.aesgcm256.";
@@ -19,7 +19,7 @@ struct Key {
 }
 
 impl Format for Cloak {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         value.starts_with(BEGINNING)
     }
 

@@ -9,7 +9,7 @@ use super::derivation::{Digest, Key, stretch};
 use super::error::{Error, Result};
 use super::fernet::{VERSION, open_token};
 use super::pickle::text_or_bytes;
-use super::{Format, Reader, Secret, any_of};
+use super::{Foreign, Format, Reader, Secret, any_of};
 
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(30_000).unwrap();
 
@@ -31,7 +31,7 @@ struct Keys {
 }
 
 impl Format for DjangoCryptography {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         // The version, and a time before the year 2106.
         value.starts_with(&[VERSION, 0, 0, 0, 0])
     }

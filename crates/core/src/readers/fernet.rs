@@ -10,7 +10,7 @@ use super::derivation::{Key, hkdf_to};
 use super::encoding::base64url;
 use super::error::{Error, Result};
 use super::primitives::{BLOCK, authenticate, cbc_pkcs7, sha256};
-use super::{Format, Plaintext, Reader, Secret, any_of};
+use super::{Foreign, Format, Plaintext, Reader, Secret, any_of};
 
 pub(super) const VERSION: u8 = 0x80;
 /// Version and time.
@@ -53,7 +53,7 @@ impl Fernet {
 }
 
 impl Format for Fernet {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         value.starts_with(BEGINNING)
     }
 

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::encoding::{base64, hex};
 use super::error::{Error, Result};
 use super::primitives::{BLOCK, Gcm, authenticate, cbc_pkcs7};
-use super::{Format, Plaintext, Reader, Secret, any_of};
+use super::{Foreign, Format, Plaintext, Reader, Secret, any_of};
 
 /// `{"iv":` in base64.
 const BEGINNING: &[u8] = b"eyJpdiI6";
@@ -36,7 +36,7 @@ struct Payload {
 }
 
 impl Format for Laravel {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         value.starts_with(BEGINNING)
     }
 

@@ -7,7 +7,7 @@ use super::derivation::{Key, hkdf_to};
 use super::encoding::{base64, hex};
 use super::error::{Error, Result};
 use super::primitives::{Gcm, NONCE, TAG};
-use super::{Format, Plaintext, Reader, Secret, any_of};
+use super::{Foreign, Format, Plaintext, Reader, Secret, any_of};
 
 /// Its keys are 32 bytes in hex: of a box, or the master key of which an attribute's key is derived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Lockbox {
 }
 
 impl Format for Lockbox {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         match self.encoded {
             true => base64(value).is_ok_and(|bytes| bytes.len() >= NONCE + TAG),
             false => value.len() >= NONCE + TAG,

@@ -15,6 +15,7 @@ mod django_cryptography;
 mod encoding;
 mod error;
 mod fernet;
+mod foreign;
 mod laravel;
 mod lockbox;
 mod openpgp;
@@ -25,18 +26,18 @@ mod rails;
 mod service;
 mod sqlalchemy_utils;
 
-use std::borrow::Cow;
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-pub use self::aes_gcm::{AesGcm, IV_LEN, KeyEncoding, Layout, Part};
+pub use self::aes_gcm::{AesGcm, IV_LEN, KeyEncoding, Layout, Part, Prefix};
 pub use self::cloak::Cloak;
 pub use self::derivation::{Derivation, Digest, Scrypt};
 pub use self::django_cryptography::DjangoCryptography;
 pub use self::encoding::Encoding;
 pub use self::error::{Error, Result};
 pub use self::fernet::Fernet;
+pub use self::foreign::{Beside, Companion, Foreign};
 pub use self::laravel::Laravel;
 pub use self::lockbox::Lockbox;
 pub use self::pgcrypto::{Pgcrypto, Wrapping};
@@ -59,49 +60,61 @@ pub trait Format: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Whether a value (see [`value`]) is taken for one of this format, by form alone. Where the format has a beginning of
-    /// its own, the beginning decides, so that a damaged value is still not taken for plaintext.
-    fn recognises(&self, value: &[u8]) -> bool;
+    /// Whether a value is taken for one of this format, by form alone. Where the format has a beginning of its own, the
+    /// beginning decides, so that a damaged value is still not taken for plaintext.
+    fn recognises(&self, value: &Foreign<'_>) -> bool;
+
+    /// What of its values stands in columns of its own.
+    fn apart(&self) -> &[Companion] {
+        &[]
+    }
 
     /// Makes the keys ready. They are tried in order.
     fn with_keys(&self, keys: &[Secret]) -> Result<Box<dyn Reader>>;
 
-    /// Where a key service opens values of this format, or the data keys in them: what it is to be given. None where keys
-    /// are handed in ([`Self::with_keys`]).
-    fn wrapped(&self, _value: &[u8]) -> Option<Result<Wrapped>> {
+    /// Where a key service opens values of this format, or the data keys in them, or a table says by which keys they open:
+    /// what leads to the key. None where keys are handed in ([`Self::with_keys`]).
+    fn wrapped(&self, _value: &Foreign<'_>) -> Option<Result<Wrapped>> {
         None
     }
 
-    /// The plaintext of a value, with what the key service made of [`Self::wrapped`].
-    fn open_with(&self, _value: &[u8], _opened: &Secret) -> Result<Plaintext> {
+    /// The plaintext of a value, with what [`Self::wrapped`] led to.
+    fn open_with(&self, _value: &Foreign<'_>, _opened: &Secret) -> Result<Plaintext> {
         Err(Error::Unsupported("no key service"))
+    }
+
+    /// What [`Self::open_with`] takes, of a key as its users spell it.
+    fn spelled(&self, _secret: &Secret) -> Result<Secret> {
+        Err(Error::Unsupported("no table of keys"))
     }
 }
 
-/// What a key service is given.
+/// What leads to the key of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrapped {
-    /// The value itself.
+    /// The value itself, for a key service.
     Value(Vec<u8>),
-    /// The wrapped key of the value, which others may share.
+    /// The wrapped key of the value, for a key service. Others may share it.
     DataKey(Vec<u8>),
+    /// What is to be looked up in a table.
+    Listed(Listed),
+}
+
+/// What is to be looked up in a table of keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Listed {
+    /// The row that is meant.
+    pub key: Option<Vec<u8>>,
+    /// The version of the tenant's data key.
+    pub version: Option<Vec<u8>>,
+    /// The wrapped key of the value, where that is not in the table.
+    pub data_key: Option<Vec<u8>>,
 }
 
 /// A format with its keys.
 pub trait Reader: Send + Sync {
-    /// The plaintext of a value (see [`value`]).
-    fn open(&self, value: &[u8]) -> Result<Plaintext>;
-}
-
-/// What formats look at of a stored cell: its bytes; in a JSON cell that is a string, the string.
-pub fn value(form: Form, stored: &[u8]) -> Cow<'_, [u8]> {
-    if form == Form::Json
-        && stored.trim_ascii_start().starts_with(b"\"")
-        && let Ok(text) = serde_json::from_slice::<String>(stored)
-    {
-        return Cow::Owned(text.into_bytes());
-    }
-    Cow::Borrowed(stored)
+    /// The plaintext of a value.
+    fn open(&self, value: &Foreign<'_>) -> Result<Plaintext>;
 }
 
 /// Whether a plaintext can stand in such a cell as it is: text is UTF-8 without a zero byte, JSON is JSON.
@@ -123,7 +136,7 @@ struct AnyOf<K, F> {
 fn any_of<K, F>(keys: Vec<K>, open: F) -> Result<Box<dyn Reader>>
 where
     K: Send + Sync + 'static,
-    F: Fn(&K, &[u8]) -> Result<Plaintext> + Send + Sync + 'static,
+    F: Fn(&K, &Foreign<'_>) -> Result<Plaintext> + Send + Sync + 'static,
 {
     if keys.is_empty() {
         return Err(Error::Key("one at least"));
@@ -131,8 +144,8 @@ where
     Ok(Box::new(AnyOf { keys, open }))
 }
 
-impl<K: Send + Sync, F: Fn(&K, &[u8]) -> Result<Plaintext> + Send + Sync> Reader for AnyOf<K, F> {
-    fn open(&self, value: &[u8]) -> Result<Plaintext> {
+impl<K: Send + Sync, F: Fn(&K, &Foreign<'_>) -> Result<Plaintext> + Send + Sync> Reader for AnyOf<K, F> {
+    fn open(&self, value: &Foreign<'_>) -> Result<Plaintext> {
         for key in &self.keys {
             match (self.open)(key, value) {
                 Err(Error::Refused) => {}

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::encoding::{base64, hex};
 use super::error::{Error, Result};
 use super::openpgp;
-use super::{Format, Reader, Secret, any_of};
+use super::{Foreign, Format, Reader, Secret, any_of};
 
 /// Its keys are passphrases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ const ARMOR: &str = "-----BEGIN PGP MESSAGE-----";
 const ARMOR_END: &str = "-----END PGP MESSAGE-----";
 
 impl Format for Pgcrypto {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         match self.wrapping {
             Wrapping::Armor => value.starts_with(ARMOR.as_bytes()),
             _ => self.message(value).is_ok_and(|message| openpgp::begins_with_passphrase_key(&message)),

@@ -13,7 +13,7 @@ use super::derivation::{Digest, stretch};
 use super::encoding::base64;
 use super::error::{Error, Result};
 use super::primitives::{Gcm, NONCE, TAG, sha1};
-use super::{Format, Plaintext, Reader, Secret, any_of};
+use super::{Foreign, Format, Plaintext, Reader, Secret, any_of};
 
 /// `ActiveSupport::KeyGenerator`.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(1 << 16).unwrap();
@@ -58,7 +58,7 @@ struct Headers {
 }
 
 impl Format for Rails {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         // As Rails writes it, or as a database with a JSON type prints it.
         let value = value.trim_ascii_start();
         let as_json = || serde_json::from_slice::<Message>(value).is_ok();

@@ -2,7 +2,7 @@
 
 use super::encoding::{Encoding, base64};
 use super::error::{Error, Result};
-use super::{Format, Plaintext, Reader, Secret, Wrapped};
+use super::{Foreign, Format, Plaintext, Reader, Secret, Wrapped};
 
 /// What the transit engine of Vault and OpenBao stores: `vault:vN:…`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ const TRANSIT: &[u8] = b"vault:v";
 const AWS_LEN: std::ops::RangeInclusive<usize> = 60..=6144;
 
 impl Format for Transit {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         value.starts_with(TRANSIT)
     }
 
@@ -29,11 +29,11 @@ impl Format for Transit {
         Err(Error::Key("none: a key service opens it"))
     }
 
-    fn wrapped(&self, value: &[u8]) -> Option<Result<Wrapped>> {
+    fn wrapped(&self, value: &Foreign<'_>) -> Option<Result<Wrapped>> {
         Some(transit(value).map(|()| Wrapped::Value(value.to_vec())))
     }
 
-    fn open_with(&self, _: &[u8], opened: &Secret) -> Result<Plaintext> {
+    fn open_with(&self, _: &Foreign<'_>, opened: &Secret) -> Result<Plaintext> {
         Ok(opened.clone())
     }
 }
@@ -48,7 +48,7 @@ pub(super) fn transit(value: &[u8]) -> Result<()> {
 }
 
 impl Format for AwsBlob {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         self.encoding.decode(value).is_ok_and(|bytes| AWS_LEN.contains(&bytes.len()))
     }
 
@@ -56,11 +56,11 @@ impl Format for AwsBlob {
         Err(Error::Key("none: a key service opens it"))
     }
 
-    fn wrapped(&self, value: &[u8]) -> Option<Result<Wrapped>> {
+    fn wrapped(&self, value: &Foreign<'_>) -> Option<Result<Wrapped>> {
         Some(self.encoding.decode(value).map(Wrapped::Value))
     }
 
-    fn open_with(&self, _: &[u8], opened: &Secret) -> Result<Plaintext> {
+    fn open_with(&self, _: &Foreign<'_>, opened: &Secret) -> Result<Plaintext> {
         Ok(opened.clone())
     }
 }
@@ -78,9 +78,9 @@ mod tests {
             ["vault:v", "vault:v1", "vault:v0:AAAA", "vault:v01:AAAA", "vault:v1:", "vault:v1:AAA", "vault:vx:AAAA"]
         {
             assert_eq!(transit(bad.as_bytes()), Err(Error::Malformed), "{bad}");
-            assert!(Transit.recognises(bad.as_bytes()), "a damaged one is no plaintext");
+            assert!(Transit.recognises(&bad.as_bytes().into()), "a damaged one is no plaintext");
         }
-        assert!(!Transit.recognises(b"vault"));
+        assert!(!Transit.recognises(&b"vault"[..].into()));
         assert!(matches!(Transit.with_keys(&[]), Err(Error::Key(_))));
     }
 }

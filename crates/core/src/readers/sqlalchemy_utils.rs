@@ -6,7 +6,7 @@ use super::derivation::Key;
 use super::encoding::base64;
 use super::error::{Error, Result};
 use super::primitives::{BLOCK, Gcm, NONCE, TAG, cbc, sha256};
-use super::{Format, Plaintext, Reader, Secret, any_of, fits};
+use super::{Foreign, Format, Plaintext, Reader, Secret, any_of, fits};
 use crate::Form;
 
 /// `AesGcmEngine`: IV, tag and ciphertext in base64.
@@ -28,7 +28,7 @@ pub enum AesPadding {
 }
 
 impl Format for SqlalchemyGcm {
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         base64(value).is_ok_and(|bytes| bytes.len() >= NONCE + TAG)
     }
 
@@ -48,7 +48,7 @@ impl Format for SqlalchemyAes {
         false
     }
 
-    fn recognises(&self, value: &[u8]) -> bool {
+    fn recognises(&self, value: &Foreign<'_>) -> bool {
         base64(value).is_ok_and(|bytes| !bytes.is_empty() && bytes.len().is_multiple_of(BLOCK))
     }
 

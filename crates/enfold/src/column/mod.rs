@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use enfold_core::index::IndexSpec;
+use enfold_core::readers::{Beside, Foreign};
 use enfold_core::{Binding, Form, KeyId, Part, PayloadType};
 use zeroize::Zeroizing;
 
@@ -66,6 +67,15 @@ pub struct OpenRequest<'a> {
     pub form: Form,
     /// As the database returned them.
     pub stored: &'a [u8],
+    /// What the columns hold that the policy names in `companions`; those that are NULL are left out. Empty for a column
+    /// without companions.
+    pub beside: Beside<'a>,
+}
+
+impl<'a> OpenRequest<'a> {
+    fn foreign(&self) -> Foreign<'a> {
+        Foreign::new(self.form, self.stored, self.beside)
+    }
 }
 
 /// A value that was read. It cannot be printed, and is wiped on drop.
@@ -128,13 +138,14 @@ impl Column {
         Self { conversion: true, ..self.clone() }
     }
 
-    /// The reader of another product's format that takes stored bytes for a value of its own: by form alone, without a
-    /// key, and whatever the mode is. Envelopes are nobody's but ours.
-    pub fn reader_of(&self, form: Form, stored: &[u8]) -> Option<&str> {
+    /// The reader of another product's format that takes stored bytes, with what stands beside them, for a value of its own:
+    /// by form alone, without a key, and whatever the mode is. Envelopes are nobody's but ours.
+    pub fn reader_of(&self, form: Form, stored: &[u8], beside: Beside<'_>) -> Option<&str> {
         if matches!(enfold_core::stored::detect(form, stored), enfold_core::stored::Stored::Envelope(_)) {
             return None;
         }
-        self.seat.reads.iter().find(|reader| reader.recognises(form, stored)).map(|reader| reader.name())
+        let value = Foreign::new(form, stored, beside);
+        self.seat.reads.iter().find(|reader| reader.recognises(&value)).map(|reader| reader.name())
     }
 
     /// Makes of a value what is to be stored: an envelope, or in mode `legacy` the value as it is.
@@ -154,7 +165,7 @@ impl Column {
     }
 
     /// Reads what is stored: an envelope, or in modes `legacy` and `hybrid` also plaintext, and what another product
-    /// encrypted where the policy names a reader of its format.
+    /// encrypted where the policy names a reader of its format. Of a column with companions see [`Self::open_many`].
     pub async fn open(
         &self,
         context: &CallContext,
@@ -162,7 +173,7 @@ impl Column {
         form: Form,
         stored: &[u8],
     ) -> Result<OpenedValue> {
-        let request = OpenRequest { place: *place, form, stored };
+        let request = OpenRequest { place: *place, form, stored, beside: &[] };
         if let Some(opened) = open::again(self, context, &request) {
             return Ok(opened);
         }

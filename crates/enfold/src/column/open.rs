@@ -123,8 +123,14 @@ impl Batch<'_> {
             )
             .hint("`enfold audit` shows how many; `enfold apply` converts them"));
         }
-        if self.column.seat.reads.iter().any(|reader| reader.recognises(request.form, request.stored)) {
+        let value = request.foreign();
+        if self.column.seat.reads.iter().any(|reader| reader.recognises(&value)) {
             return Ok(Read::Foreign);
+        }
+        if !request.beside.is_empty() {
+            let name = &self.column.seat.name;
+            return Err(Error::new(Code::ValueInvalid, format!("cannot tell what a value of `{name}` is"))
+                .cause("something stands beside it, and no reader of the column has parts there"));
         }
         let value = Zeroizing::new(request.stored.to_vec());
         Ok(Read::Value(OpenedValue { value, payload: payload(request.form), source: Source::Plaintext }))
@@ -233,7 +239,7 @@ impl Batch<'_> {
             if done % FOREIGN_AT_ONCE == FOREIGN_AT_ONCE - 1 {
                 tokio::task::yield_now().await;
             }
-            results.push((*at, self.open_one_foreign(&self.requests[*at], &fetched).await));
+            results.push((*at, self.open_one_foreign(*at, &fetched).await));
         }
         let opened = results.iter().filter(|(_, result)| result.is_ok()).count();
         self.column.done(EventKind::Open, opened, None, self.context);
@@ -244,29 +250,25 @@ impl Batch<'_> {
     async fn fetch(&self, items: &[usize]) -> Vec<Fetched> {
         let mut fetched = Vec::with_capacity(self.column.seat.reads.len());
         for reader in &self.column.seat.reads {
-            let mut all = Fetched::default();
-            for form in [Form::Text, Form::Bytes, Form::Json] {
-                let requests = items.iter().map(|at| &self.requests[*at]).filter(|request| request.form == form);
-                let stored = requests.map(|r| r.stored).filter(|stored| reader.recognises(form, stored));
-                all.extend(reader.fetch(form, &stored.collect::<Vec<_>>()).await);
-            }
-            fetched.push(all);
+            let values = items.iter().map(|at| (*at, self.requests[*at].foreign()));
+            let values: Vec<_> = values.filter(|(_, value)| reader.recognises(value)).collect();
+            fetched.push(reader.fetch(&values).await);
         }
         fetched
     }
 
     /// The first reader that opens it; that another recognises it as well is no mistake where none has a beginning of its own.
-    async fn open_one_foreign(&self, request: &OpenRequest<'_>, fetched: &[Fetched]) -> Result<OpenedValue> {
-        let (form, stored) = (request.form, request.stored);
+    async fn open_one_foreign(&self, at: usize, fetched: &[Fetched]) -> Result<OpenedValue> {
+        let (form, value) = (self.requests[at].form, self.requests[at].foreign());
         let mut refused = Error::new(Code::OpenFailed, format!("cannot open a value of `{}`", self.column.seat.name));
         let readers = self.column.seat.reads.iter().zip(fetched);
-        for (reader, fetched) in readers.filter(|(reader, _)| reader.recognises(form, stored)) {
+        for (reader, fetched) in readers.filter(|(reader, _)| reader.recognises(&value)) {
             if !reader.is_ready() {
                 let reader = Arc::clone(reader);
                 let load = tokio::task::spawn_blocking(move || reader.load()).await;
                 load.map_err(|_| Error::new(Code::Internal, "a reader's keys were not made ready"))??;
             }
-            match reader.open(form, stored, fetched)? {
+            match reader.open(at, &value, fetched)? {
                 Ok(value) if !fits(form, &value) => {
                     let line = format!("reader `{}` opens a value of `{}`", reader.name(), self.column.seat.name);
                     return Err(Error::new(Code::ValueInvalid, line).cause(match form {

@@ -10,7 +10,7 @@ use super::raw::{ALL_BITS, RawColumn, RawCompoundIndex, RawIndex, RawTable};
 use super::resolve::{Resolver, keys};
 use super::url::Scheme;
 use super::words::{did_you_mean, parse_normaliser};
-use super::{check, readers};
+use super::{check, readers, reads};
 
 pub(super) fn tables(
     at: &mut Resolver<'_>,
@@ -26,7 +26,7 @@ pub(super) fn tables(
         let mut columns = BTreeMap::new();
         for (column, raw) in table.columns {
             let path = keys(&["tables", &name, "columns", &column]);
-            readers::check_column(at, &path, &raw.reads, raw.unauthenticated, readers);
+            reads::check_column(at, &path, &raw, readers);
             let facts = TableFacts { name: &name, tenant: table.tenant.is_some(), row_key: table.row_key.len() };
             if let Some(policy) = self::column(at, &facts, &column, raw, &sharing) {
                 columns.insert(column, policy);
@@ -180,6 +180,7 @@ fn column(
         padding: raw.padding,
         salt: raw.salt,
         lookalikes: raw.lookalikes,
+        companions: reads::companions(at, &path("companions"), &raw.companions),
         reads: raw.reads,
         same_as: raw.same_as,
         shadow: raw.shadow,
@@ -336,7 +337,8 @@ fn whole_if_unique(at: &mut Resolver<'_>, path: &[String], unique: bool, bits: u
     }
 }
 
-/// Every index and every shadow has a database column of its own.
+/// Every index, shadow and companion has a database column of its own: what is emptied for one value must not be needed by
+/// another.
 fn own_columns(
     at: &mut Resolver<'_>,
     table: &str,
@@ -347,6 +349,9 @@ fn own_columns(
 ) {
     let mut all: Vec<(check::Path, &str)> = Vec::new();
     for (column, policy) in columns {
+        for (companion, held) in &policy.companions {
+            all.push((keys(&["tables", table, "columns", column, "companions", companion.word()]), held));
+        }
         if let Some(shadow) = &policy.shadow {
             all.push((keys(&["tables", table, "columns", column, "shadow"]), shadow));
         }
@@ -362,9 +367,9 @@ fn own_columns(
         if column.is_empty() {
             at.report(&path, "expected the name of a column");
         } else if columns.contains_key(column) || row_key.iter().any(|key| key == column) || tenant == Some(column) {
-            at.report(&path, "the column holds something else; an index or a shadow needs one of its own");
+            at.report(&path, "the column holds something else; an index, a shadow or a companion needs one of its own");
         } else if !seen.insert(column) {
-            at.report(&path, "two indexes or shadows in one column");
+            at.report(&path, "two indexes, shadows or companions in one column");
         }
     }
 }

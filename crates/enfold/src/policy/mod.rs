@@ -13,6 +13,7 @@ mod model;
 mod prune;
 mod raw;
 mod readers;
+mod reads;
 pub mod reference;
 mod resolve;
 mod rotation;

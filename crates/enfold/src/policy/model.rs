@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enfold_core::index::Normaliser;
-use enfold_core::readers::Format;
+use enfold_core::readers::{Companion, Format};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -506,6 +506,8 @@ pub struct ColumnPolicy {
     pub lookalikes: Lookalikes,
     /// Readers by name, in the order in which they are tried.
     pub reads: Vec<String>,
+    /// Columns that hold parts of the values that readers open, by part.
+    pub companions: BTreeMap<Companion, String>,
     /// The column whose id this one shares on purpose (an archive table).
     pub same_as: Option<String>,
     /// The database column that holds the envelopes, where the column's own type cannot.

@@ -326,6 +326,9 @@ pub(super) struct RawColumn {
     /// Readers of values that another product encrypted, in the order in which they are tried on what is no envelope. What
     /// one of them recognises and none opens is an error, never plaintext. In mode `kms` none is used.
     pub reads: Vec<String>,
+    /// The columns that hold what readers have apart from the value: `{ iv = "payload_iv", data_key = "data_key_ciphertext" }`.
+    /// `apply` empties them as it converts a value, so they must take NULL.
+    pub companions: BTreeMap<String, String>,
     /// Whether `reads` may name readers of formats that are not authenticated.
     pub unauthenticated: Unauthenticated,
     /// `schema.table.column` of the column of this policy whose id this one shares on purpose (an archive table).
@@ -359,6 +362,7 @@ impl Default for RawColumn {
             salt: Salt::default(),
             lookalikes: Lookalikes::default(),
             reads: Vec::new(),
+            companions: BTreeMap::new(),
             unauthenticated: Unauthenticated::default(),
             same_as: None,
             shadow: None,

@@ -1,18 +1,19 @@
-//! `[readers]`: what each format takes of the settings, and which columns may use it.
+//! `[readers]`: what each format takes of the settings.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use enfold_core::readers::{
-    AesGcm, AesPadding, AwsBlob, Cloak, Derivation, Digest, DjangoCryptography, Encoding, Fernet, Format, KeyEncoding,
-    Laravel, Layout, Lockbox, Part, Pgcrypto, Rails, Scrypt, SqlalchemyAes, SqlalchemyGcm, Transit, Wrapping,
+    AesGcm, AesPadding, AwsBlob, Cloak, Companion, Derivation, Digest, DjangoCryptography, Encoding, Fernet, Format,
+    KeyEncoding, Laravel, Layout, Lockbox, Part, Pgcrypto, Prefix, Rails, Scrypt, SqlalchemyAes, SqlalchemyGcm,
+    Transit, Wrapping,
 };
 
-use super::model::{Environment, KeySource, ReaderPolicy, ReaderRoot, Unauthenticated};
+use super::model::{Environment, KeySource, ReaderPolicy, ReaderRoot};
 use super::raw::{Derive, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding};
 use super::resolve::{Resolver, keys};
-use super::words::{did_you_mean, path_text};
+use super::words::did_you_mean;
 use crate::kms::RootKey;
 
 /// Readers by name; none where something is wrong with one.
@@ -24,43 +25,6 @@ pub(super) fn resolve(at: &mut Resolver<'_>, raw: BTreeMap<String, RawReader>, e
         (name, reader)
     });
     made.collect()
-}
-
-/// Whether the readers that a column names exist, and are such as it accepts.
-pub(super) fn check_column(
-    at: &mut Resolver<'_>,
-    column: &[String],
-    reads: &[String],
-    accepts: Unauthenticated,
-    readers: &Readers,
-) {
-    let below = |key: &str| [column, &[key.to_owned()]].concat();
-    let mut seen = BTreeSet::new();
-    let mut unauthenticated = false;
-    for (number, name) in reads.iter().enumerate() {
-        let path = [below("reads"), vec![number.to_string()]].concat();
-        let Some(reader) = readers.get(name) else {
-            if !at.is_faulty(&keys(&["readers", name])) {
-                let near = did_you_mean(name, readers.keys().map(String::as_str));
-                at.report(&path, format!("no reader of this name{near}"));
-            }
-            continue;
-        };
-        if !seen.insert(name) {
-            at.report(&path, "the same reader twice");
-        }
-        let Some(reader) = reader else { continue };
-        unauthenticated |= !reader.format.is_authenticated();
-        if !reader.format.is_authenticated() && accepts == Unauthenticated::Refuse {
-            at.report(&path, "its values are not authenticated: nobody can tell whether one was changed");
-            at.findings
-                .hint(format!("to accept that, add `unauthenticated = \"accept\"` under `[{}]`", path_text(column)));
-        }
-    }
-    let all_known = reads.iter().all(|name| readers.get(name).is_some_and(Option::is_some));
-    if accepts == Unauthenticated::Accept && !unauthenticated && all_known && !at.is_faulty(&below("reads")) {
-        at.report(&below("unauthenticated"), "every reader of the column authenticates its values");
-    }
 }
 
 /// One reader on its way into the policy.
@@ -93,7 +57,9 @@ impl Reading<'_, '_> {
     fn wants_root(&self, format: ReaderFormat) -> bool {
         match format {
             ReaderFormat::VaultTransit | ReaderFormat::AwsKms => true,
-            ReaderFormat::Aes256Gcm => self.raw.fields.contains_key("data_key"),
+            ReaderFormat::Aes256Gcm => {
+                self.raw.fields.contains_key("data_key") || self.raw.apart.iter().any(|word| word == "data_key")
+            }
             _ => false,
         }
     }
@@ -188,6 +154,7 @@ impl Reading<'_, '_> {
                 own || lockbox || matches!(format, ReaderFormat::Pgcrypto | ReaderFormat::AwsKms),
             ),
             ("parts", !raw.parts.is_empty(), own && raw.fields.is_empty()),
+            ("apart", !raw.apart.is_empty(), own),
             ("separator", raw.separator.is_some(), own && raw.fields.is_empty()),
             ("prefix", raw.prefix.is_some(), own),
             ("fields", !raw.fields.is_empty(), own),
@@ -268,14 +235,16 @@ impl Reading<'_, '_> {
     fn aes_gcm(&mut self) -> Option<AesGcm> {
         let raw = self.raw;
         let (layout, derivation) = (self.layout(), self.derivation());
-        let encoding = self.encoding()?;
+        let (encoding, apart, prefix) = (self.encoding()?, self.apart(), self.prefix());
         if encoding == Encoding::Raw && !matches!(layout, Some(Layout::Joined(_)) | None) {
             self.report("encoding", "parts that stand alone are texts: `hex`, `base64` or `base64url`");
         }
-        Some(AesGcm {
+        let format = AesGcm {
             layout: layout?,
+            apart: apart?,
+            listed: false,
             encoding,
-            prefix: raw.prefix.clone().unwrap_or_default().into_bytes(),
+            prefix: prefix?,
             associated_data: raw.associated_data.clone().unwrap_or_default().into_bytes(),
             key_encoding: match raw.key_encoding.unwrap_or_default() {
                 TextEncoding::Text => KeyEncoding::Text,
@@ -283,7 +252,47 @@ impl Reading<'_, '_> {
                 TextEncoding::Base64 => KeyEncoding::Base64,
             },
             derivation: derivation?,
-        })
+        };
+        if !format.is_sound() {
+            let (key, expected) = match raw.fields.is_empty() {
+                true => (
+                    "parts",
+                    "expected `iv` and `ciphertext` once each, and `tag` where it is a part of its own; what is `apart` left out",
+                ),
+                false => (
+                    "fields",
+                    "expected `ciphertext`, and `iv`, `tag` and `data_key` where they are members of their own",
+                ),
+            };
+            self.report(key, expected);
+            return None;
+        }
+        Some(format)
+    }
+
+    fn apart(&mut self) -> Option<Vec<Companion>> {
+        let mut all = Some(Vec::new());
+        for (number, word) in self.raw.apart.iter().enumerate() {
+            match (companion(word), &mut all) {
+                (Some(companion), Some(all)) => all.push(companion),
+                (Some(_), None) => {}
+                (None, _) => {
+                    let path = [self.path("apart"), vec![number.to_string()]].concat();
+                    self.at.report(&path, no_companion(word));
+                    all = None;
+                }
+            }
+        }
+        all
+    }
+
+    fn prefix(&mut self) -> Option<Prefix> {
+        let text = self.raw.prefix.clone().unwrap_or_default();
+        let prefix = Prefix::parse(&text);
+        if prefix.is_none() {
+            self.report("prefix", "expected `{version}` once at most, and behind it what no version has in it, as `:`");
+        }
+        prefix
     }
 
     fn encoding(&mut self) -> Option<Encoding> {
@@ -302,8 +311,10 @@ impl Reading<'_, '_> {
     fn layout(&mut self) -> Option<Layout> {
         let raw = self.raw;
         let (key, layout) = if raw.fields.is_empty() {
-            let usual = ["iv", "ciphertext", "tag"].map(str::to_owned).to_vec();
-            let order = if raw.parts.is_empty() { &usual } else { &raw.parts };
+            let apart = |word: &&str| raw.apart.iter().any(|apart| apart == word);
+            let usual =
+                ["iv", "ciphertext", "tag"].into_iter().filter(|word| !apart(word)).map(str::to_owned).collect();
+            let order: &Vec<String> = if raw.parts.is_empty() { &usual } else { &raw.parts };
             let order = order.iter().map(|word| part(word)).collect::<Option<Vec<_>>>();
             let layout = order.map(|order| match &raw.separator {
                 Some(separator) => Layout::Separated(order, separator.clone()),
@@ -318,15 +329,10 @@ impl Reading<'_, '_> {
             self.report("separator", "expected a character at least");
             return None;
         }
-        let sound = layout.filter(Layout::is_sound);
-        if sound.is_none() {
-            let expected = match key {
-                "parts" => "expected `iv` and `ciphertext` once each, and `tag` where it is a part of its own",
-                _ => "expected `ciphertext`, and `iv`, `tag` and `data_key` where they are members of their own",
-            };
-            self.report(key, expected);
+        if layout.is_none() {
+            self.report(key, "the parts are `iv`, `ciphertext` and `tag`; in `fields` also `data_key`");
         }
-        sound
+        layout
     }
 
     fn derivation(&mut self) -> Option<Derivation> {
@@ -375,6 +381,15 @@ impl Reading<'_, '_> {
         }
         decoded
     }
+}
+
+pub(super) fn companion(word: &str) -> Option<Companion> {
+    Companion::ALL.into_iter().find(|companion| companion.word() == word)
+}
+
+pub(super) fn no_companion(word: &str) -> String {
+    let words = Companion::ALL.map(Companion::word);
+    format!("no part that stands apart{}", did_you_mean(word, words.into_iter()))
 }
 
 fn part(word: &str) -> Option<Part> {

@@ -13,9 +13,8 @@ use crate::kms::{DecryptRequest, KeyManagementService, Operation, failure};
 const MOST: usize = 10_000;
 const KEPT_FOR: Duration = Duration::from_secs(300);
 
-/// What was opened, by what the key service was given.
-#[derive(Default)]
-pub(crate) struct Fetched(HashMap<Vec<u8>, Result<Secret>>);
+/// What was opened for values, by their numbers.
+pub(crate) type Fetched = HashMap<usize, Result<Secret>>;
 
 /// A root key that others encrypted under.
 pub(super) struct KeyService {
@@ -25,30 +24,26 @@ pub(super) struct KeyService {
     kept: Mutex<HashMap<Vec<u8>, (Instant, Secret)>>,
 }
 
-impl Fetched {
-    pub(super) fn get(&self, wrapped: &Wrapped) -> Option<&Result<Secret>> {
-        self.0.get(bytes(wrapped))
-    }
-
-    pub(crate) fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-}
-
 impl KeyService {
     pub(super) fn new(kms: Arc<dyn KeyManagementService>, context: BTreeMap<String, String>) -> Self {
         Self { kms, context, kept: Mutex::default() }
     }
 
     /// Each once, whatever number of values need it.
-    pub(super) async fn fetch(&self, wrapped: impl Iterator<Item = Wrapped>) -> Fetched {
-        let mut fetched = Fetched::default();
-        let mut missing: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
-        for wrapped in wrapped {
-            let is_key = matches!(wrapped, Wrapped::DataKey(_));
-            match is_key.then(|| self.known(bytes(&wrapped))).flatten() {
-                Some(key) => drop(fetched.0.insert(bytes(&wrapped).to_vec(), Ok(key))),
-                None => drop(missing.insert(bytes(&wrapped).to_vec(), is_key)),
+    pub(super) async fn fetch(&self, wanted: Vec<(usize, Wrapped)>) -> Fetched {
+        let opened = self.open(wanted.iter().map(|(_, wrapped)| wrapped)).await;
+        let of = |(at, wrapped): &(usize, Wrapped)| Some((*at, opened.get(bytes(wrapped))?.clone()));
+        wanted.iter().filter_map(of).collect()
+    }
+
+    async fn open(&self, wanted: impl Iterator<Item = &Wrapped>) -> HashMap<Vec<u8>, Result<Secret>> {
+        let mut fetched = HashMap::new();
+        let mut missing: BTreeMap<&[u8], bool> = BTreeMap::new();
+        for wrapped in wanted {
+            let (is_key, wrapped) = (matches!(wrapped, Wrapped::DataKey(_)), bytes(wrapped));
+            match is_key.then(|| self.known(wrapped)).flatten() {
+                Some(key) => drop(fetched.insert(wrapped.to_vec(), Ok(key))),
+                None => drop(missing.insert(wrapped, is_key)),
             }
         }
         if missing.is_empty() {
@@ -69,7 +64,7 @@ impl KeyService {
             if let (true, Ok(key)) = (is_key, &result) {
                 self.keep(wrapped, key);
             }
-            fetched.0.insert(wrapped.clone(), result);
+            fetched.insert(wrapped.to_vec(), result);
         }
         fetched
     }
@@ -96,5 +91,7 @@ impl KeyService {
 fn bytes(wrapped: &Wrapped) -> &[u8] {
     match wrapped {
         Wrapped::Value(bytes) | Wrapped::DataKey(bytes) => bytes,
+        // It is looked up first.
+        Wrapped::Listed(_) => &[],
     }
 }

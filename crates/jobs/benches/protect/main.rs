@@ -228,6 +228,7 @@ fn target() -> Target {
         storage: Storage::Text,
         shadow: None,
         member: None,
+        companions: Default::default(),
     };
     Target {
         table: TableName { schema: "public".to_owned(), table: "people".to_owned() },

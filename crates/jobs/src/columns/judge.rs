@@ -1,7 +1,7 @@
 //! Judging a batch: column by column, every key used once for all rows.
 
 use enfold::policy::Lookalikes;
-use enfold::{Code, Error, Result};
+use enfold::{Code, Companion, Error, Result};
 use enfold_core::stored::{Stored, detect};
 use enfold_core::{Envelope, Error as Core, Part, PayloadType};
 use zeroize::Zeroizing;
@@ -15,6 +15,8 @@ use crate::store::{Cell, Change, Origin, Row};
 struct Judged<'a> {
     row: &'a Row,
     parts: Vec<Part<'a>>,
+    /// What stands beside each cell.
+    beside: Vec<Vec<(Companion, &'a [u8])>>,
     /// The plaintext of each cell, where it is known.
     values: Vec<Option<Zeroizing<Vec<u8>>>>,
     cells: Vec<Cell>,
@@ -46,12 +48,13 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
             fill(codec, goal, target, (at, index), &mut judged).await?;
         }
     }
-    Ok(judged.into_iter().map(Judged::verdict).collect())
+    Ok(judged.into_iter().map(|row| row.verdict(goal, target)).collect())
 }
 
 fn gone(row: &Row) -> Verdict {
     let (version, label) = (row.version.clone(), row.label.clone());
-    Verdict::Convert(Change { version, label, cells: Vec::new(), indexed: Vec::new(), errors: Vec::new() })
+    let (cells, indexed, beside) = (Vec::new(), Vec::new(), Vec::new());
+    Verdict::Convert(Change { version, label, cells, indexed, beside, errors: Vec::new() })
 }
 
 /// A row whose value is to be sealed, and as what.
@@ -84,9 +87,13 @@ async fn read(
                 continue;
             }
         }
-        let reader = || protected.cells.reader_of(form, cell);
+        let reader = || protected.cells.reader_of(form, cell, &row.beside[at]);
         match detect(form, cell) {
             Stored::Plain if reader().is_some() => foreign.push(n),
+            Stored::Plain if !row.beside[at].is_empty() => {
+                let reason = &"something stands beside the value, and no reader has parts there";
+                row.fail((at, column), Code::ValueInvalid, reason);
+            }
             Stored::Plain => plain.push(n),
             Stored::Envelope(_) => sealed.push(n),
             // What a newer program wrote is no text of a user's, whatever the policy says of lookalikes.
@@ -160,7 +167,7 @@ async fn open(
     for (&n, opened) in sealed.iter().zip(opened) {
         match opened {
             // As for envelopes in `Judged::open`: stored as it is, it would be taken for another product's.
-            Ok(value) if goal == Goal::Unprotect && protected.cells.reader_of(form, &value).is_some() => {
+            Ok(value) if goal == Goal::Unprotect && protected.cells.reader_of(form, &value, &[]).is_some() => {
                 let reason = &"the value itself has a form that a reader recognises";
                 judged[n].fail((at, column), Code::ValueInvalid, reason);
             }
@@ -201,7 +208,7 @@ async fn seal(
     }
     let opened = {
         let items: Vec<CellItem<'_>> =
-            done.iter().map(|(n, bytes)| CellItem { place: judged[*n].place(), bytes }).collect();
+            done.iter().map(|(n, bytes)| CellItem { place: judged[*n].place(), bytes, beside: &[] }).collect();
         protected.cells.open_many(form, &items).await
     };
     same_number(opened.len(), done.len())?;
@@ -265,6 +272,7 @@ impl<'a> Judged<'a> {
         Self {
             row,
             parts: row.row_key.iter().map(|part| part.as_part()).collect(),
+            beside: beside(row, target),
             values: vec![None; target.columns.len()],
             cells: vec![Cell::Keep; target.columns.len()],
             indexed: vec![Cell::Keep; target.indexes.len()],
@@ -278,12 +286,17 @@ impl<'a> Judged<'a> {
 
     /// The stored bytes of a cell that is not NULL.
     fn item(&self, at: usize) -> CellItem<'_> {
-        CellItem { place: self.place(), bytes: self.row.cells[at].as_deref().unwrap_or_default() }
+        CellItem {
+            place: self.place(),
+            bytes: self.row.cells[at].as_deref().unwrap_or_default(),
+            beside: &self.beside[at],
+        }
     }
 
     /// The value of a cell, where it is known.
     fn value(&self, at: usize) -> CellItem<'_> {
-        CellItem { place: self.place(), bytes: self.values[at].as_ref().map_or(&[], |value| &value[..]) }
+        let bytes = self.values[at].as_ref().map_or(&[][..], |value| &value[..]);
+        CellItem { place: self.place(), bytes, beside: &[] }
     }
 
     /// An envelope opened, or what another product encrypted.
@@ -328,7 +341,8 @@ impl<'a> Judged<'a> {
 
     fn fail_as_foreign(&mut self, protected: &Protected, (at, column): (usize, &TargetColumn)) {
         let stored = self.row.cells[at].as_deref().unwrap_or_default();
-        let reader = protected.cells.reader_of(column.storage.form(), stored).unwrap_or_default();
+        let beside = &self.beside[at];
+        let reader = protected.cells.reader_of(column.storage.form(), stored, beside).unwrap_or_default();
         let reason = format!("the value is in the format of reader `{reader}`, and no envelope");
         self.fail((at, column), Code::PlaintextFound, &reason);
     }
@@ -341,9 +355,10 @@ impl<'a> Judged<'a> {
         Ok(())
     }
 
-    fn verdict(self) -> Verdict {
+    fn verdict(self, goal: Goal, target: &Target) -> Verdict {
+        let beside = self.emptied(goal, target);
         let errors: Vec<RowError> = self.failed.into_iter().flatten().collect();
-        let unchanged = self.cells.iter().chain(&self.indexed).all(|cell| *cell == Cell::Keep);
+        let unchanged = self.cells.iter().chain(&self.indexed).chain(&beside).all(|cell| *cell == Cell::Keep);
         match (unchanged, errors.is_empty()) {
             (true, true) => Verdict::Satisfied,
             (true, false) => Verdict::Failed(errors),
@@ -352,10 +367,34 @@ impl<'a> Judged<'a> {
                 label: self.row.label.clone(),
                 cells: self.cells,
                 indexed: self.indexed,
+                beside,
                 errors,
             }),
         }
     }
+
+    /// What stands beside a value goes with the form that needed it, and where somebody sealed a value and left it.
+    fn emptied(&self, goal: Goal, target: &Target) -> Vec<Cell> {
+        let converts = matches!(goal, Goal::Protect | Goal::Unprotect);
+        let emptied = target.columns.iter().enumerate().flat_map(|(at, column)| {
+            let goes = converts && self.failed[at].is_none() && self.row.cells[at].is_some();
+            column.companions.keys().map(move |companion| {
+                let held = self.beside[at].iter().any(|(is, _)| is == companion);
+                if goes && held { Cell::Set(None) } else { Cell::Keep }
+            })
+        });
+        emptied.collect()
+    }
+}
+
+/// What stands beside each cell of a row, without what is NULL.
+fn beside<'a>(row: &'a Row, target: &Target) -> Vec<Vec<(Companion, &'a [u8])>> {
+    let mut held = row.beside.iter();
+    let of = |column: &TargetColumn| {
+        let each = column.companions.keys().zip(held.by_ref());
+        each.filter_map(|(companion, held)| Some((*companion, held.as_deref()?))).collect()
+    };
+    target.columns.iter().map(of).collect()
 }
 
 /// The value as a blind index takes it. Of a member that is a string, its characters: so that a lookup need not write JSON.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use enfold::policy::Lookalikes;
-use enfold::{Code, Error, KeyId, Leaving, Result};
+use enfold::{Beside, Code, Error, KeyId, Leaving, Result};
 use enfold_core::{Form, Part, PayloadType};
 use zeroize::Zeroizing;
 
@@ -32,6 +32,8 @@ pub struct Place<'a> {
 pub struct CellItem<'a> {
     pub place: Place<'a>,
     pub bytes: &'a [u8],
+    /// What stands beside stored bytes.
+    pub beside: Beside<'a>,
 }
 
 /// The values that one blind index covers.
@@ -47,9 +49,9 @@ pub trait Cells: Send + Sync {
     /// Stored bytes, in the given form.
     async fn seal_many(&self, form: Form, payload: PayloadType, items: &[CellItem<'_>]) -> Vec<Result<Vec<u8>>>;
 
-    /// The reader of another product's format that takes stored bytes for a value of its own; none where the column has
+    /// The reader of another product's format that takes stored bytes, with what stands beside them, for a value of its own; none where the column has
     /// none that does. By form alone, without a key.
-    fn reader_of(&self, _form: Form, _stored: &[u8]) -> Option<&str> {
+    fn reader_of(&self, _form: Form, _stored: &[u8], _beside: Beside<'_>) -> Option<&str> {
         None
     }
 

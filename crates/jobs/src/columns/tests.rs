@@ -72,7 +72,7 @@ impl Cells for TestCells {
     }
 
     /// Another product's values are `old:` and the value backwards; `old:!` does not open.
-    fn reader_of(&self, _: Form, stored: &[u8]) -> Option<&str> {
+    fn reader_of(&self, _: Form, stored: &[u8], _: Beside<'_>) -> Option<&str> {
         stored.starts_with(b"old:").then_some("backwards")
     }
 
@@ -138,6 +138,7 @@ impl Fixture {
                     storage,
                     shadow: None,
                     member: None,
+                    companions: Default::default(),
                 }],
                 indexes: if indexed { vec![index] } else { vec![] },
                 tenant: Some("org".into()),
@@ -156,6 +157,7 @@ impl Fixture {
             origins: Vec::new(),
             cells: vec![cell.map(<[u8]>::to_vec)],
             indexed: vec![None; self.target.indexes.len()],
+            beside: Vec::new(),
             tenant: Some(OwnedPart::Int(tenant)),
             row_key: vec![],
         }
@@ -271,7 +273,7 @@ fn a_value_that_is_itself_an_envelope_is_not_taken_out_of_its_own() {
     let cells = TestCells::new("c1");
     let place = Place { tenant: Some(Part::Int(1)), row: &[] };
     let seal = |bytes: &[u8]| {
-        let item = [CellItem { place, bytes }];
+        let item = [CellItem { place, bytes, beside: &[] }];
         let sealing = cells.seal_many(Form::Text, PayloadType::Text, &item);
         futures_util::FutureExt::now_or_never(sealing).unwrap().remove(0).unwrap()
     };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use enfold::policy::Mode;
 use enfold::{
-    CallContext, Code, Column, Enfold, Error, Form, IndexRequest, KeyId, Leaving, OpenRequest, PayloadType, Result,
-    SealRequest,
+    Beside, CallContext, Code, Column, Enfold, Error, Form, IndexRequest, KeyId, Leaving, OpenRequest, PayloadType,
+    Result, SealRequest,
 };
 use zeroize::Zeroizing;
 
@@ -110,13 +110,12 @@ impl Cells for PolicyCells {
         self.column.seal_many(&self.context, &requests).await
     }
 
-    fn reader_of(&self, form: Form, stored: &[u8]) -> Option<&str> {
-        self.column.reader_of(form, stored)
+    fn reader_of(&self, form: Form, stored: &[u8], beside: Beside<'_>) -> Option<&str> {
+        self.column.reader_of(form, stored, beside)
     }
 
     async fn open_many(&self, form: Form, items: &[CellItem<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>> {
-        let requests: Vec<OpenRequest<'_>> =
-            items.iter().map(|item| OpenRequest { place: place(item.place), form, stored: item.bytes }).collect();
+        let requests: Vec<OpenRequest<'_>> = items.iter().map(|item| open_request(item, form)).collect();
         let opened = self.column.open_many(&self.context, &requests).await;
         opened.into_iter().map(|result| result.map(|opened| opened.value)).collect()
     }
@@ -154,6 +153,10 @@ impl Cells for PolicyCells {
 
 fn seal_request<'a>(item: &CellItem<'a>, form: Form, payload: PayloadType) -> SealRequest<'a> {
     SealRequest { place: place(item.place), form, payload, value: item.bytes }
+}
+
+fn open_request<'a>(item: &CellItem<'a>, form: Form) -> OpenRequest<'a> {
+    OpenRequest { place: place(item.place), form, stored: item.bytes, beside: item.beside }
 }
 
 fn place(place: Place<'_>) -> enfold::Place<'_> {

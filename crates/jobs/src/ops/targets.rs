@@ -149,6 +149,7 @@ fn target_column(table: &str, facts: &TableFacts, name: &str, policy: &ColumnPol
         storage,
         shadow: fact.shadow.as_ref().map(|shadow| shadow.column.clone()),
         member: policy.member.clone(),
+        companions: policy.companions.clone(),
     })
 }
 

@@ -134,7 +134,10 @@ fn unsatisfied(goal: Goal, target: &Target, shape: &Shape) -> Option<String> {
         })
     };
     let conditions: Vec<String> = match goal {
-        Goal::Protect => plain().chain(unindexed()).collect(),
+        Goal::Protect => {
+            let accompanied = shape.columns.iter().filter_map(Held::is_accompanied);
+            plain().chain(accompanied).chain(unindexed()).collect()
+        }
         Goal::Verify => plain().collect(),
         Goal::Unprotect => {
             let sealed = |held: &Held| format!("({} IS NOT NULL AND {})", held.holder(), envelope(held));

@@ -1,5 +1,7 @@
 //! [`Database`] for Postgres: each method is done elsewhere; here they meet.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use enfold::Result;
 use enfold::policy::TablePolicy;
@@ -102,7 +104,14 @@ fn everything(policy: &TablePolicy, facts: &TableFacts) -> Target {
         let column = policy.columns.get(&fact.name)?;
         let (id, member) = (column.id.clone(), column.member.clone());
         let shadow = fact.shadow.as_ref().map(|shadow| shadow.column.clone());
-        Some(TargetColumn { name: fact.name.clone(), id, storage: fact.storage?, shadow, member })
+        Some(TargetColumn {
+            name: fact.name.clone(),
+            id,
+            storage: fact.storage?,
+            shadow,
+            member,
+            companions: BTreeMap::new(),
+        })
     });
     Target {
         table: facts.table.clone(),

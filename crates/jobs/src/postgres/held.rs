@@ -24,6 +24,14 @@ pub(crate) struct Held {
     /// A shadow is not there before somebody adds it.
     pub(crate) there: bool,
     pub(crate) source: Option<Source>,
+    /// Columns beside it, in the order of the target's.
+    pub(crate) companions: Vec<Beside>,
+}
+
+/// A column beside a value.
+pub(crate) struct Beside {
+    pub(crate) source: Source,
+    pub(crate) is_bytes: bool,
 }
 
 /// Which member of the documents in a column it is, as SQL.
@@ -58,6 +66,12 @@ impl Held {
     pub(super) fn is_filled(&self) -> String {
         let holder = format!("{} IS NOT NULL", self.holder());
         self.source.as_ref().map_or(holder.clone(), |source| format!("({} OR {holder})", source.is_filled()))
+    }
+
+    /// Whether there is a value with something beside it, which an envelope has not.
+    pub(super) fn is_accompanied(&self) -> Option<String> {
+        let filled: Vec<String> = self.companions.iter().map(|beside| beside.source.is_filled()).collect();
+        (!filled.is_empty()).then(|| format!("({} IS NOT NULL AND ({}))", self.holder(), filled.join(" OR ")))
     }
 
     /// Whether there is a value that is no envelope; `envelope` is the condition that the holder's is one.
@@ -178,6 +192,14 @@ fn property(document: &str, name: &str) -> (String, String) {
     let odd = "::(numeric|vertex|edge|path)|NaN|Infinity|[0-9][eE][+-]?[0-9]";
     let is_odd = format!("({printed} OPERATOR(pg_catalog.!~) '^\"' AND {printed} OPERATOR(pg_catalog.~) '{odd}')");
     (printed, is_odd)
+}
+
+impl Beside {
+    /// Its exact bytes, or a number as it prints.
+    pub(super) fn stored(&self) -> String {
+        let column = &self.source.column;
+        if self.is_bytes { format!("t.{column}::bytea") } else { format!("convert_to(t.{column}::text, 'UTF8')") }
+    }
 }
 
 impl Source {

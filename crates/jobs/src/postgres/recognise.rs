@@ -6,6 +6,7 @@ use super::census::percent;
 use super::{Postgres, Purpose, qualified};
 use crate::model::Target;
 use crate::postgres::form::Look;
+use crate::postgres::held::Beside;
 use crate::recognise::{Recognised, Recogniser};
 
 /// Rows that are fetched at once.
@@ -34,8 +35,10 @@ impl Postgres {
             _ => "convert_to(c::text, 'UTF8')",
         };
         let tx = self.begin(Purpose::Count).await?;
+        let beside = |(n, beside): (usize, &Beside)| (format!(", b{n}"), format!(", {} AS b{n}", beside.stored()));
+        let (names, read): (String, String) = held.companions.iter().enumerate().map(beside).unzip();
         let sql = format!(
-            "DECLARE enfold_values NO SCROLL CURSOR FOR SELECT {bytes} FROM (SELECT {holder} AS c FROM {from}{limit}) u \
+            "DECLARE enfold_values NO SCROLL CURSOR FOR SELECT {bytes}{names} FROM (SELECT {holder} AS c{read} FROM {from}{limit}) u \
              WHERE c IS NOT NULL AND NOT {}",
             look.is_envelope("c", &[])
         );
@@ -46,7 +49,10 @@ impl Postgres {
             if rows.is_empty() {
                 break;
             }
-            rows.iter().for_each(|row| by.count(row.get(0), &mut found));
+            for row in &rows {
+                let beside = (1..=held.companions.len()).map(|at| row.get::<_, Option<&[u8]>>(at));
+                by.count(row.get(0), &beside.collect::<Vec<_>>(), &mut found);
+            }
         }
         tx.commit().await?;
         Ok(found)

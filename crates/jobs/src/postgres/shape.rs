@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use enfold::{Code, Error, Result};
 use tokio_postgres::types::Type;
 
-use super::held::{self, Held, SPELLING, Source, Within};
+use super::held::{self, Beside, Held, SPELLING, Source, Within};
 use super::session::{Purpose, Tx};
 use super::{Postgres, ident, prune, qualified};
 use crate::model::{Storage, TableName, Target, TargetColumn};
@@ -91,7 +91,7 @@ impl Postgres {
 
 /// A table is swept for other columns at other times, and its shape is that of the columns.
 fn key(target: &Target) -> String {
-    let columns: Vec<_> = target.columns.iter().map(|c| (&c.name, &c.shadow, &c.member)).collect();
+    let columns: Vec<_> = target.columns.iter().map(|c| (&c.name, &c.shadow, &c.member, &c.companions)).collect();
     let indexes = target.indexes.iter().map(|i| &i.column);
     let names: Vec<&String> = indexes.chain(&target.tenant).chain(&target.row_key).collect();
     format!("{} {columns:?} {names:?} {:?}", target.policy_table, target.prune)
@@ -117,6 +117,7 @@ async fn load(tx: &Tx, target: &Target) -> Result<Shape> {
         .iter()
         .flat_map(|c| [c.name.as_str(), c.holder()])
         .chain(target.indexes.iter().map(|i| i.column.as_str()))
+        .chain(target.companions().map(String::as_str))
         .collect();
     // As pg_trigger numbers events: DELETE or UPDATE.
     let fires_on: i16 = if doomed.is_some() { 8 } else { 16 };
@@ -210,7 +211,9 @@ fn held(types: &[ColumnType], column: &TargetColumn, target: &Target) -> Result<
             Some(member) if of.base == held::holds(member.document) => (Base::Jsonb, Some(Within::of(member))),
             Some(_) => return Err(refused(&of.base, &target.policy_table, &column.name)),
         };
-        return Ok(Held { holder: ident(column.holder()), base, within, there: true, source: None });
+        let companions = column.companions.values().map(|name| find(name).ok_or_else(missing).map(beside));
+        let companions = companions.collect::<Result<_>>()?;
+        return Ok(Held { holder: ident(column.holder()), base, within, there: true, source: None, companions });
     };
     let (source, shadow_type) = (find(&column.name), find(shadow));
     // Either may be missing: the shadow before it is added, the source after it was dropped. Not both.
@@ -223,7 +226,13 @@ fn held(types: &[ColumnType], column: &TargetColumn, target: &Target) -> Result<
         None => Base::Text,
     };
     let source = source.map(|of| Source { column: ident(&of.name), sql_type: of.sql_type.clone() });
-    Ok(Held { holder: ident(shadow), base, within: None, there: shadow_type.is_some(), source })
+    let (holder, there) = (ident(shadow), shadow_type.is_some());
+    Ok(Held { holder, base, within: None, there, source, companions: Vec::new() })
+}
+
+fn beside(of: &ColumnType) -> Beside {
+    let source = Source { column: ident(&of.name), sql_type: of.sql_type.clone() };
+    Beside { source, is_bytes: of.base == "bytea" }
 }
 
 struct ColumnType {

@@ -139,6 +139,7 @@ fn target() -> Target {
         storage: Storage::Text,
         shadow: None,
         member: None,
+        companions: Default::default(),
     };
     Target {
         table: TableName { schema: String::new(), table: "t".to_owned() },

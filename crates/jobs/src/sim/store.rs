@@ -222,6 +222,7 @@ fn row(tuple: &Tuple, relation: usize, slot: usize) -> Row {
         origins: Vec::new(),
         cells: tuple.cells.to_vec(),
         indexed: vec![tuple.index.clone()],
+        beside: Vec::new(),
         tenant: Some(OwnedPart::Int(i64::from(tuple.tenant))),
         row_key: Vec::new(),
     }

@@ -13,6 +13,7 @@ use rusqlite::{Connection, Row};
 use super::error::Doing;
 use super::names::{printed, quote, same};
 use super::shape::Shape;
+use super::store::cell_bytes;
 use super::{prune, sampling};
 use crate::model::{Census, Goal, Storage, Target};
 use crate::recognise::{Recognised, Recogniser};
@@ -73,7 +74,9 @@ pub(super) fn recognise(
     let column = &target.columns[at];
     shape.require(&column.name)?;
     let rows = sampling::rows(connection, &shape, sample)?;
-    let sql = format!("SELECT {} FROM {}", quote(&column.name), rows.from(&shape.name));
+    column.companions.values().try_for_each(|name| shape.require(name).map(|_| ()))?;
+    let names = std::iter::once(&column.name).chain(column.companions.values()).map(|name| quote(name));
+    let sql = format!("SELECT {} FROM {}", names.collect::<Vec<_>>().join(", "), rows.from(&shape.name));
     let mut statement = connection.prepare(&sql).doing(what)?;
     let mut values = statement.query([rows.ids()]).doing(what)?;
     let mut found = Recognised::default();
@@ -81,7 +84,11 @@ pub(super) fn recognise(
         let value = row.get_ref(0).doing(what)?;
         match (form(value, column.storage), value) {
             (Form::Null | Form::Envelope { .. }, _) => {}
-            (_, ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => by.count(bytes, &mut found),
+            (_, ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => {
+                let beside = (1..=column.companions.len()).map(|at| row.get_ref(at).map(cell_bytes));
+                let beside = beside.collect::<rusqlite::Result<Vec<_>>>().doing(what)?;
+                by.count(bytes, &beside.iter().map(Option::as_deref).collect::<Vec<_>>(), &mut found);
+            }
             _ => found.plaintext += 1,
         }
     }
@@ -96,7 +103,12 @@ pub(super) fn remaining(connection: &Connection, goal: Goal, target: &Target) ->
     let shape = Shape::read(connection, &target.table.table)?;
     let what = || format!("count the rows of `{}` that are left", shape.name);
     let indexes = if matches!(goal, Goal::Protect | Goal::Index) { target.indexes.as_slice() } else { &[] };
+    // An envelope has nothing beside it.
+    let accompanied = if goal == Goal::Protect { target.columns.as_slice() } else { &[] };
+    let companions: Vec<(usize, &String)> =
+        accompanied.iter().enumerate().flat_map(|(at, c)| c.companions.values().map(move |name| (at, name))).collect();
     let names = target.columns.iter().map(|c| &c.name).chain(indexes.iter().map(|i| &i.column));
+    let names = names.chain(companions.iter().map(|(_, name)| *name));
     let mut list = Vec::new();
     for name in names {
         shape.require(name)?;
@@ -113,7 +125,13 @@ pub(super) fn remaining(connection: &Connection, goal: Goal, target: &Target) ->
             let values = index.over.iter().try_fold(false, |some, c| Ok::<_, rusqlite::Error>(some || !null(*c)?))?;
             Ok::<_, rusqlite::Error>(any || (values && null(columns + i)?))
         });
-        let open = unindexed.doing(what)? || goal != Goal::Index && any_left(row, goal, target).doing(what)?;
+        let mut beside = companions.iter().enumerate();
+        let first = columns + indexes.len();
+        let left_behind = beside
+            .try_fold(false, |any, (i, (at, _))| Ok::<_, rusqlite::Error>(any || (!null(*at)? && !null(first + i)?)));
+        let open = unindexed.doing(what)?
+            || left_behind.doing(what)?
+            || goal != Goal::Index && any_left(row, goal, target).doing(what)?;
         left += u64::from(open);
     }
     Ok(left)

@@ -212,7 +212,14 @@ fn validate(connection: &Connection, table: &TableName, column: &str) -> Result<
     let target = Target {
         table: table.clone(),
         policy_table: table.table.clone(),
-        columns: vec![TargetColumn { name: column.to_owned(), id: String::new(), storage, shadow: None, member: None }],
+        columns: vec![TargetColumn {
+            name: column.to_owned(),
+            id: String::new(),
+            storage,
+            shadow: None,
+            member: None,
+            companions: Default::default(),
+        }],
         indexes: Vec::new(),
         tenant: None,
         row_key: Vec::new(),

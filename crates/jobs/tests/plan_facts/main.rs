@@ -69,6 +69,7 @@ fn column(name: &str) -> ColumnPolicy {
         salt: Salt::Shared,
         lookalikes: Lookalikes::Refuse,
         reads: vec![],
+        companions: BTreeMap::new(),
         same_as: None,
         shadow: None,
         member: None,

@@ -43,6 +43,7 @@ async fn standbys_archives_and_slots_are_told_and_named_as_places_of_residue() {
             storage: Storage::Text,
             shadow: None,
             member: None,
+            companions: Default::default(),
         }],
         indexes: Vec::new(),
         tenant: None,

@@ -1,8 +1,9 @@
 use enfold::policy::TriggerChoice;
+use enfold::{Code, Companion};
 use enfold_core::index::Normaliser;
-use enfold_jobs::database::Counts;
+use enfold_jobs::database::{Counts, Database as _};
 
-use crate::{Fixture, at, blind, policy, refuses, silent, warns};
+use crate::{Fixture, at, blind, policy, refuses, silent, warns, words};
 
 #[tokio::test]
 async fn uniqueness_must_pass_to_a_blind_index_that_calls_the_same_values_equal() {
@@ -259,4 +260,36 @@ async fn what_values_are_bound_to_is_looked_at() {
     assert!(refuses(&facts, "bound-protected").says.contains("`b`"));
     silent(&facts, "row-key-not-unique");
     silent(&facts, "bound-type");
+}
+
+#[tokio::test]
+async fn what_stands_beside_a_value_must_take_null_and_be_spelled_as_the_value_is() {
+    let f = Fixture::new(
+        "CREATE TABLE t (id int PRIMARY KEY, a text, iv text NOT NULL, tag bytea, CONSTRAINT whole CHECK (a IS NULL OR iv <> ''));
+         INSERT INTO t VALUES (1, 'a', 'iv', NULL)",
+    )
+    .await;
+    let mut p = policy("t", &["a"]);
+    let companions = |names: [&str; 2]| {
+        [(Companion::Iv, names[0].to_owned()), (Companion::Tag, names[1].to_owned())].into_iter().collect()
+    };
+    p.columns.get_mut("a").unwrap().companions = companions(["iv", "tag"]);
+    let facts = f.facts(&p).await;
+    assert_eq!(words(&facts.refusals), ["companion-required", "companion-type"]);
+    let out = refuses(&facts, "companion-required").way_out.clone().unwrap();
+    assert_eq!(out, "ALTER TABLE public.t ALTER COLUMN \"iv\" DROP NOT NULL");
+    f.sql(&out).await;
+    f.sql("ALTER TABLE t ALTER COLUMN tag TYPE text").await;
+    // NULL is not unequal to anything, so the check takes a value alone.
+    let facts = f.facts(&p).await;
+    assert_eq!(facts.refusals, []);
+    assert_eq!(warns(&facts, "check-blind").column.as_deref(), Some("a"));
+
+    f.sql("ALTER TABLE t DROP CONSTRAINT whole, ADD CONSTRAINT whole CHECK (a IS NULL OR iv IS NOT NULL)").await;
+    let facts = f.facts(&p).await;
+    assert_eq!(refuses(&facts, "check-constraint").column.as_deref(), Some("a"));
+    p.columns.get_mut("a").unwrap().companions = companions(["iv", "nowhere"]);
+    let error = f.postgres.inspect(&p, Counts::Taken).await.err().unwrap();
+    assert_eq!(error.code(), Code::TableMissing);
+    assert!(error.causes().any(|cause| cause.contains("nowhere")), "{error}");
 }

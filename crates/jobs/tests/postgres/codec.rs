@@ -115,6 +115,7 @@ impl Codec for OneKey {
                 label: row.label.clone(),
                 cells,
                 indexed: row.indexed.iter().map(|_| Cell::Keep).collect(),
+                beside: Vec::new(),
                 errors: Vec::new(),
             }),
         });

@@ -127,6 +127,7 @@ pub(crate) fn target(table: &str, columns: &[(&str, Storage)]) -> Target {
                 storage: *storage,
                 shadow: None,
                 member: None,
+                companions: Default::default(),
             })
             .collect(),
         indexes: Vec::new(),

@@ -145,7 +145,7 @@ impl Table {
             .map(|person| {
                 let stored = person.values[column].as_deref().unwrap_or_default();
                 assert!(Self::is_envelope(column, stored), "column {column} of row {} is plain", person.logical);
-                OpenRequest { place: Place::tenant(Part::Int(i64::from(person.org))), form, stored }
+                OpenRequest { place: Place::tenant(Part::Int(i64::from(person.org))), form, stored, beside: &[] }
             })
             .collect();
         let opened = self.columns[column].open_many(&self.context, &requests).await;

@@ -66,6 +66,7 @@ impl Scene {
                 storage: Storage::Text,
                 shadow: None,
                 member: None,
+                companions: Default::default(),
             }],
             indexes: Vec::new(),
             tenant: None,

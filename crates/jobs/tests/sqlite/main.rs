@@ -28,6 +28,7 @@ fn target() -> Target {
             storage: Storage::Text,
             shadow: None,
             member: None,
+            companions: Default::default(),
         }],
         indexes: Vec::new(),
         tenant: None,

@@ -66,6 +66,7 @@ fn target() -> Target {
         storage,
         shadow: None,
         member: None,
+        companions: Default::default(),
     };
     Target {
         table: TableName { schema: String::new(), table: "people".to_owned() },

@@ -51,8 +51,12 @@ pub(in crate::policy) struct RawReader {
     /// How a value of `aes-256-gcm`, `lockbox`, `aws-kms` or `pgcrypto` is written. None: `base64`; for `pgcrypto` `raw`.
     pub encoding: Option<ReaderEncoding>,
     /// The order of the parts of an `aes-256-gcm`: `iv` (12 bytes), `ciphertext`, `tag` (16 bytes). Without `tag` it
-    /// stands at the end of the ciphertext. None: `["iv", "ciphertext", "tag"]`.
+    /// stands at the end of the ciphertext. None: `["iv", "ciphertext", "tag"]`, without what is `apart`.
     pub parts: Vec<String>,
+    /// What of an `aes-256-gcm` stands in columns of its own, named by `companions` of the column: `iv`, `tag`, `data_key` (the
+    /// value's own key, which `root` has wrapped), `data_key_iv` (which must be NULL). Where one of them holds something,
+    /// the value is taken for one of this format.
+    pub apart: Vec<String>,
     /// What stands between the parts, where each is encoded by itself, as `:`.
     pub separator: Option<String>,
     /// What every value begins with, before what is encoded.

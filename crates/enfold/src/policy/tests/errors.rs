@@ -373,9 +373,9 @@ fn an_index_and_a_shadow_have_a_column_of_their_own() {
     );
     assert_snapshot!(refused(&text), @r#"
     policy-invalid: the policy `enfold.toml` has 3 errors
-    enfold.toml:14: tables.users.columns.email.indexes.a.column: two indexes or shadows in one column
-    enfold.toml:16: tables.users.columns.email.indexes.b.column: two indexes or shadows in one column
-    enfold.toml:18: tables.users.columns.email.indexes.c.column: the column holds something else; an index or a shadow needs one of its own
+    enfold.toml:14: tables.users.columns.email.indexes.a.column: two indexes, shadows or companions in one column
+    enfold.toml:16: tables.users.columns.email.indexes.b.column: two indexes, shadows or companions in one column
+    enfold.toml:18: tables.users.columns.email.indexes.c.column: the column holds something else; an index, a shadow or a companion needs one of its own
     "#);
 }
 

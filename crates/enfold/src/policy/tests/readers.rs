@@ -1,3 +1,5 @@
+use enfold_core::Form;
+use enfold_core::readers::{Companion, Foreign};
 use insta::assert_snapshot;
 use serde_json::Value as Json;
 
@@ -43,8 +45,10 @@ fn the_settings_of_every_published_value_make_a_reader_that_opens_it() {
         let text = format!("[readers.old]\n{}key_variables = [\"OLD\"]", settings.collect::<String>());
         let name = path.display();
         let accept = if text.contains("sqlalchemy-utils-aes\"") { "unauthenticated = \"accept\"" } else { "" };
-        let policy =
-            load(&with(&text, &format!("reads = [\"old\"]\n{accept}"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let apart = case["reader"]["apart"].as_array().into_iter().flatten().map(|word| word.as_str().unwrap());
+        let companions: String = apart.map(|word| format!("companions.{word} = \"a_{word}\"\n")).collect();
+        let policy = load(&with(&text, &format!("reads = [\"old\"]\n{accept}\n{companions}")))
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
         let keys: Vec<_> =
             case["keys"].as_array().unwrap().iter().map(|k| k.as_str().unwrap().as_bytes().to_vec().into()).collect();
         let format = &policy.readers["old"].format;
@@ -55,12 +59,15 @@ fn the_settings_of_every_published_value_make_a_reader_that_opens_it() {
                 Some(text) => text.as_bytes().to_vec(),
                 None => unhex(value["stored_hex"].as_str().unwrap()),
             };
-            assert!(format.recognises(&stored), "{name}");
-            assert_eq!(reader.open(&stored).is_err(), refused, "{name}");
+            let beside = format.apart().iter().map(|is| (*is, value["beside"][is.word()].as_str().unwrap().as_bytes()));
+            let beside: Vec<_> = beside.collect();
+            let value = Foreign::new(Form::Text, &stored, &beside);
+            assert!(format.recognises(&value), "{name}");
+            assert_eq!(reader.open(&value).is_err(), refused, "{name}");
         }
         files += 1;
     }
-    assert!(files >= 38, "{files}");
+    assert!(files >= 40, "{files}");
 }
 
 fn unhex(hex: &str) -> Vec<u8> {
@@ -114,7 +121,7 @@ encoding = "base64url""#;
     enfold.toml:17: readers.b.derive: this format, as it is declared here, has no use for it
     enfold.toml:18: readers.c.iterations: missing
     enfold.toml:18: readers.c.salt: missing
-    enfold.toml:21: readers.c.parts: expected `iv` and `ciphertext` once each, and `tag` where it is a part of its own
+    enfold.toml:21: readers.c.parts: the parts are `iv`, `ciphertext` and `tag`; in `fields` also `data_key`
     enfold.toml:26: readers.d.encoding: parts that stand alone are texts: `hex`, `base64` or `base64url`
     enfold.toml:29: readers.d.salt: not spelled as `salt_encoding` says
     enfold.toml:31: readers.d.scrypt_n: expected a power of two; and N times r may take 1 GiB of memory at most
@@ -128,6 +135,50 @@ encoding = "base64url""#;
     hint: add `salt = "…"` under `[readers.c]`
     hint: add `salt = "…"` under `[readers.g]`
     hint: to accept that, add `unauthenticated = "accept"` under `[tables.users.columns.email]`
+    "#);
+}
+
+#[test]
+fn what_stands_apart_from_a_value_has_a_column_of_its_own() {
+    let readers = r#"[readers.old]
+format = "aes-256-gcm"
+key_variables = ["OLD"]
+apart = ["iv", "tag"]
+[readers.twice]
+format = "aes-256-gcm"
+key_variables = ["OLD"]
+apart = ["iv"]
+parts = ["iv", "ciphertext"]
+[readers.other]
+format = "aes-256-gcm"
+key_variables = ["OLD"]
+apart = ["nonce"]
+prefix = "v{version}0"
+"#;
+    let column = |more: &str| with(readers, &format!("reads = [\"old\", \"twice\", \"other\"]\n{more}"));
+    assert_snapshot!(refused(&column("companions = { iv = \"email_iv\" }")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:22: readers.twice.parts: expected `iv` and `ciphertext` once each, and `tag` where it is a part of its own; what is `apart` left out
+    enfold.toml:26: readers.other.apart.0: no part that stands apart
+    enfold.toml:27: readers.other.prefix: expected `{version}` once at most, and behind it what no version has in it, as `:`
+    "#);
+    let sound = readers.split("[readers.twice]").next().unwrap();
+    let column = |more: &str| with(sound, &format!("reads = [\"old\"]\n{more}"));
+    let policy = load(&column("companions = { iv = \"email_iv\", tag = \"email_tag\" }")).unwrap();
+    let companions = &policy.tables["users"].columns["email"].companions;
+    assert_eq!(companions[&Companion::Iv], "email_iv");
+    assert_snapshot!(refused(&column("companions = { iv = \"email_iv\", version = \"v\", key_id = \"k\" }")), @r#"
+    policy-invalid: the policy `enfold.toml` has 3 errors
+    enfold.toml:13: tables.users.columns.email.companions: `tag` is missing, which reader `old` has apart from the value
+    enfold.toml:13: tables.users.columns.email.companions.version: no reader of the column has this apart from the value
+    enfold.toml:13: tables.users.columns.email.companions.key_id: no part that stands apart
+    hint: name its column: `companions = { tag = "…" }`
+    "#);
+    let shared = "companions = { iv = \"email_iv\", tag = \"email_iv\" }\nshadow = \"email_sealed\"";
+    assert_snapshot!(refused(&column(shared)), @r#"
+    policy-invalid: the policy `enfold.toml` has 2 errors
+    enfold.toml:13: tables.users.columns.email.companions: what is in a shadow, or a member of a document, has no columns beside it
+    enfold.toml:13: tables.users.columns.email.companions.tag: two indexes, shadows or companions in one column
     "#);
 }
 

@@ -34,6 +34,7 @@ impl Pair {
             storage: Storage::Text,
             shadow: None,
             member: None,
+            companions: Default::default(),
         };
         let index = |name: &str, over| TargetIndex {
             name: name.into(),
@@ -77,6 +78,7 @@ fn row(email: &str, note: &str) -> Row {
         origins: Vec::new(),
         cells: vec![Some(email.as_bytes().to_vec()), Some(note.as_bytes().to_vec())],
         indexed: vec![Some(vec![1]), Some(vec![2])],
+        beside: Vec::new(),
         tenant: None,
         row_key: vec![],
     }

@@ -97,13 +97,21 @@ async fn attempt(ask: &Ask<'_>, sql: &str) -> Result<Option<bool>> {
     Ok(answer.map(|rows| rows.first().and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(true)))
 }
 
-/// A sub-select with the table's columns, in which `columns` hold the envelope wherever they are not NULL.
+/// A sub-select with the table's columns, in which `columns` hold the envelope wherever they are not NULL, and have nothing
+/// beside them.
 fn rows(scene: &Scene<'_>, envelope: &Envelope, columns: &[usize]) -> String {
     let (mut kept, mut alone) = (Vec::new(), Vec::new());
     for column in &scene.relation.columns {
         let name = quote(&column.name);
         let within = |p: &&Protected| p.column.number == column.number;
-        let found: Vec<&Protected> = columns.iter().map(|at| &scene.protected[*at]).filter(within).collect();
+        let chosen = || columns.iter().map(|at| &scene.protected[*at]);
+        if chosen().any(|p| p.companions.contains(&column.name)) {
+            let empty = format!("NULL::{} AS {name}", column.base_type);
+            kept.push(empty.clone());
+            alone.push(empty);
+            continue;
+        }
+        let found: Vec<&Protected> = chosen().filter(within).collect();
         match found.first().and_then(|p| Some((p, p.judged.storage?))) {
             Some((p, storage)) if p.within.is_some() => {
                 let envelope = format!("{}::pg_catalog.jsonb", envelope.distinct(storage, p.column.number));

@@ -4,7 +4,7 @@ use enfold::Result;
 
 use super::super::ask::p;
 use super::super::ident;
-use super::{Scene, accepts};
+use super::{Protected, Scene, accepts};
 use crate::words::Word;
 
 pub(super) async fn findings(scene: &mut Scene<'_>) -> Result<()> {
@@ -69,7 +69,7 @@ async fn checks(scene: &mut Scene<'_>) -> Result<()> {
              FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
              WHERE c.conrelid = $1 AND c.contype = 'c' AND a.attname = ANY ($2) AND c.conname NOT LIKE 'enfold\\_%'
              GROUP BY c.oid, c.conname, c.conbin, c.conrelid ORDER BY 1",
-            &[p(&scene.relation.oid), p(&scene.names())],
+            &[p(&scene.relation.oid), p(&scene.checked())],
         )
         .await?;
     for row in rows {
@@ -80,13 +80,14 @@ async fn checks(scene: &mut Scene<'_>) -> Result<()> {
         for one in at.iter().map(std::slice::from_ref).chain((at.len() > 1).then_some(at.as_slice())) {
             takes = takes && accepts::condition(scene, &condition, one).await?;
         }
+        let about = about(scene, &columns);
         if takes {
             let says = format!("the check `{name}` takes every envelope");
-            scene.warn(Word::CheckBlind.about(&columns[0], says));
+            scene.warn(Word::CheckBlind.about(&about, says));
         } else {
             let says = format!("the check `{name}` refuses envelopes, or only takes short ones");
             let out = format!("ALTER TABLE {} DROP CONSTRAINT {}", scene.relation.sql_name(), ident(&name));
-            scene.refuse(Word::CheckConstraint.about(&columns[0], says).out(out));
+            scene.refuse(Word::CheckConstraint.about(&about, says).out(out));
         }
     }
     Ok(())
@@ -95,7 +96,20 @@ async fn checks(scene: &mut Scene<'_>) -> Result<()> {
 /// Where the named columns are among the protected ones that can hold an envelope.
 pub(super) fn positions(scene: &Scene<'_>, columns: &[String]) -> Vec<usize> {
     let found = scene.protected.iter().enumerate();
-    found.filter(|(_, p)| p.judged.storage.is_some() && columns.contains(&p.column.name)).map(|(at, _)| at).collect()
+    found.filter(|(_, p)| p.judged.storage.is_some() && is_among(p, columns)).map(|(at, _)| at).collect()
+}
+
+/// The first protected column that a constraint over `columns` is about.
+fn about(scene: &Scene<'_>, columns: &[String]) -> String {
+    let names = scene.names();
+    let own = columns.iter().find(|column| names.contains(column)).cloned();
+    let beside = || scene.protected.iter().find(|p| is_among(p, columns)).map(|p| p.column.name.clone());
+    own.or_else(beside).unwrap_or_default()
+}
+
+/// Whether it, or what stands beside it, is one of `columns`.
+fn is_among(protected: &Protected, columns: &[String]) -> bool {
+    std::iter::once(&protected.column.name).chain(&protected.companions).any(|name| columns.contains(name))
 }
 
 async fn foreign_keys(scene: &mut Scene<'_>) -> Result<()> {

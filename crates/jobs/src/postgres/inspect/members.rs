@@ -19,7 +19,15 @@ pub(super) fn protected(relation: &Relation, name: &str, member: &Member) -> Opt
     let storage = (column.base == held::holds(member.document)).then_some(Storage::Json);
     let judged = Judged { storage, widen: false };
     let within = Some(Within::of(member));
-    Some(Protected { name: name.to_owned(), column, judged, sizes: Sizes::default(), shadow: None, within })
+    Some(Protected {
+        name: name.to_owned(),
+        column,
+        judged,
+        sizes: Sizes::default(),
+        shadow: None,
+        within,
+        companions: Vec::new(),
+    })
 }
 
 pub(super) async fn findings(scene: &mut Scene<'_>, at: usize) -> Result<()> {

@@ -7,6 +7,7 @@
 mod accepts;
 mod access;
 mod activity;
+mod companions;
 mod constraints;
 mod dependents;
 mod fingerprint;
@@ -66,6 +67,8 @@ struct Protected {
     shadow: Option<shadows::Shadow>,
     /// Which member of the documents in the column it is, where it is one.
     within: Option<Within>,
+    /// Columns beside it, which are empty once its values are sealed.
+    companions: Vec<String>,
 }
 
 impl Protected {
@@ -116,7 +119,8 @@ impl<'a> Scene<'a> {
             } else if let Some(column) = scene.relation.column(name) {
                 let (column, judged) = (column.clone(), types::judge(column));
                 let (name, sizes) = (name.clone(), sizes::Sizes::default());
-                scene.protected.push(Protected { name, column, judged, sizes, shadow: None, within: None });
+                let companions = column_policy.companions.values().cloned().collect();
+                scene.protected.push(Protected { name, column, judged, sizes, shadow: None, within: None, companions });
             } else if let Some(base) = scene.relation.json_path(name) {
                 scene
                     .refusals
@@ -125,7 +129,8 @@ impl<'a> Scene<'a> {
                 missing.push(name.clone());
             }
         }
-        let bound = policy.tenant.iter().chain(&policy.row_key);
+        let companions = policy.columns.values().flat_map(|column| column.companions.values());
+        let bound = policy.tenant.iter().chain(&policy.row_key).chain(companions);
         missing.extend(bound.filter(|name| scene.relation.column(name).is_none()).cloned());
         if missing.is_empty() { Ok(scene) } else { Err(scene.missing(&missing)) }
     }
@@ -146,6 +151,7 @@ impl<'a> Scene<'a> {
         self.kind_of_table();
         sizes::measure(self).await?;
         types::findings(self).await?;
+        companions::findings(self);
         access::findings(self).await?;
         constraints::findings(self).await?;
         indexes::findings(self).await?;
@@ -263,11 +269,17 @@ impl<'a> Scene<'a> {
         self.protected.iter().map(|p| p.column.name.clone()).collect()
     }
 
-    /// The columns that a conversion writes: the policy's, and their blind indexes.
+    /// The columns that a conversion writes: the policy's, those beside their values, and their blind indexes.
     fn written(&self) -> Vec<String> {
-        let mut names = self.names();
+        let mut names = self.checked();
         names.extend(self.beside());
         names
+    }
+
+    /// The columns that hold something else afterwards: the policy's, and those beside their values.
+    fn checked(&self) -> Vec<String> {
+        let companions = self.protected.iter().flat_map(|p| p.companions.iter().cloned());
+        self.names().into_iter().chain(companions).collect()
     }
 
     /// Columns that hold something for the policy's: shadows and blind indexes.

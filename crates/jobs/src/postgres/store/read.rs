@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 use super::statement::FREE;
 use super::wire::{Raw, Tid, Xid};
 use crate::model::Target;
-use crate::postgres::held::Held;
+use crate::postgres::held::{Beside, Held};
 use crate::postgres::shape::{PartType, Shape};
 use crate::postgres::{Param, Postgres, Purpose, Tx, ident};
 use crate::store::{BATCH_BYTES, Batch, Lease, Origin, Row, RowVersion};
@@ -151,7 +151,7 @@ enum Large {
 }
 
 /// Positions in the answer: ctid, xmin, whether somebody has or had it, whether large cells were left out, then label,
-/// tenant, key, cells, indexes, and where cells with a shadow were read.
+/// tenant, key, cells, indexes, what stands beside, and where cells with a shadow were read.
 const HELD: usize = 2;
 const LARGE: usize = 3;
 const FIRST: usize = 4;
@@ -205,8 +205,13 @@ impl<'a> SelectList<'a> {
         let held = || self.shape.columns.iter().zip(&tests);
         list.extend(held().map(|(held, test)| unless_large(test, held.stored())));
         list.extend(self.target.indexes.iter().map(|index| format!("{}::bytea", column(&index.column))));
+        list.extend(self.companions().map(Beside::stored));
         list.extend(held().filter_map(|(held, test)| Some(unless_large(test, held.origin()?))));
         list.join(", ")
+    }
+
+    fn companions(&self) -> impl Iterator<Item = &Beside> {
+        self.shape.columns.iter().flat_map(|held| &held.companions)
     }
 
     fn row(&self, answer: &PgRow, file: u32) -> Result<Row> {
@@ -236,6 +241,7 @@ impl<'a> SelectList<'a> {
         let mut bytes = || answer.get::<_, Option<Raw<'_>>>(next()).map(|raw| raw.0.to_vec());
         let cells = self.target.columns.iter().map(|_| bytes()).collect();
         let indexed = self.target.indexes.iter().map(|_| bytes()).collect();
+        let beside = self.companions().map(|_| bytes()).collect();
         let mut origins = Vec::new();
         if self.shape.columns.iter().any(Held::has_origin) {
             origins.extend(self.shape.columns.iter().map(|held| match held.has_origin() {
@@ -255,6 +261,7 @@ impl<'a> SelectList<'a> {
             origins,
             cells,
             indexed,
+            beside,
             tenant,
             row_key,
         })

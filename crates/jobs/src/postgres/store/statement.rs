@@ -110,6 +110,10 @@ impl<'a> Sent<'a> {
             let cells = changes.iter().map(|c| &c.indexed[at]);
             assigned.extend(Assigned::new(ident(&index.column), Base::Bytea, cells, |_| true));
         }
+        let beside = shape.columns.iter().flat_map(|held| &held.companions).enumerate();
+        assigned.extend(beside.filter_map(|(at, beside)| {
+            Assigned::beside(beside, changes.iter().map(|change| change.beside.get(at).unwrap_or(&Cell::Keep)))
+        }));
         let bound = target.tenant.iter().zip(&shape.tenant).chain(target.row_key.iter().zip(&shape.row_key));
         let read = |(name, part): (&String, &PartType)| part.read(&format!("t.{}", ident(name)));
         guarded.extend(bound.map(|bound| Guarded { read: read(bound), kept: None }));
@@ -286,6 +290,13 @@ impl<'a> Assigned<'a> {
         let source_column = Self::new(source.column.clone(), Base::Text, cells, |bytes| !is_sealed(bytes));
         let source_column = source_column.map(|column| Self { source: Some(source), ..column });
         holder.into_iter().chain(source_column).collect()
+    }
+
+    /// A column beside a value.
+    fn beside(beside: &'a held::Beside, cells: impl Iterator<Item = &'a Cell> + Clone) -> Option<Self> {
+        let base = if beside.is_bytes { Base::Bytea } else { Base::Text };
+        let column = Self::new(beside.source.column.clone(), base, cells, |_| true)?;
+        Some(Self { source: (!beside.is_bytes).then_some(&beside.source), ..column })
     }
 
     /// `takes`: whether a value goes into this column; otherwise it gets NULL.

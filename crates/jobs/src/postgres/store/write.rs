@@ -374,7 +374,8 @@ fn holds(row: &Row, change: &Change, shape: &Shape) -> bool {
         Cell::Set(_) => false,
     };
     let cells = row.cells.iter().zip(&change.cells).zip(&shape.columns).all(|((s, c), held)| same(s, c, held.base));
-    cells && row.indexed.iter().zip(&change.indexed).all(|(s, c)| same(s, c, Base::Bytea))
+    let others = row.indexed.iter().zip(&change.indexed).chain(row.beside.iter().zip(&change.beside));
+    cells && others.into_iter().all(|(s, c)| same(s, c, Base::Bytea))
 }
 
 /// Sorts a failed statement: one row's fault, something that fewer rows or another moment avoids, or neither.

@@ -88,6 +88,7 @@ impl Findings<'_> {
                 "have the application write the value, and make the table again without the default (SQLite cannot drop one)",
             ));
         }
+        self.companions(name)?;
         self.other_classes(column, storage, &classes);
         let values = classes.text + classes.blob + classes.number;
         Ok(ColumnFacts {
@@ -101,6 +102,20 @@ impl Findings<'_> {
         })
     }
 
+    /// What stands beside a value must be there, and is emptied with it.
+    fn companions(&mut self, name: &str) -> Result<()> {
+        for companion in self.policy.columns.get(name).iter().flat_map(|policy| policy.companions.values()) {
+            let column = self.shape.require(companion)?;
+            if column.not_null || column.key > 0 || column.generated {
+                let says = format!("`{companion}`, which stands beside it, takes no NULL");
+                let finding = Word::CompanionRequired.about(name, says);
+                self.refusals
+                    .push(finding.out("make the table again with the column nullable (SQLite cannot drop a NOT NULL)"));
+            }
+        }
+        Ok(())
+    }
+
     /// Counts all columns in one pass over the table.
     fn count(&self, facts: &mut [ColumnFacts]) -> Result<()> {
         let column = |c: &ColumnFacts| {
@@ -110,6 +125,7 @@ impl Findings<'_> {
                 storage: c.storage?,
                 shadow: None,
                 member: None,
+                companions: Default::default(),
             })
         };
         let target = Target {

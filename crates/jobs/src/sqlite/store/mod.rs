@@ -19,6 +19,7 @@ use enfold::{Code, Error, KeyId, Result};
 use rusqlite::Connection;
 
 use self::rows::Reader;
+pub(super) use self::rows::cell_bytes;
 use super::census;
 use super::error::Doing;
 use super::names::{last_before, position, rowid};

@@ -14,7 +14,7 @@ use crate::store::{Row, RowVersion};
 
 /// How to read the rows of one target: a column list and what stands where in it.
 ///
-/// The list begins with the row id; then come the *versioned* columns (converted, index, tenant, bound), whose exact
+/// The list begins with the row id; then come the *versioned* columns (converted, index, those beside values, tenant, bound), whose exact
 /// stored bytes make the digest; then those that only name the row to a person.
 pub(super) struct Reader {
     pub(super) rowid: String,
@@ -23,6 +23,7 @@ pub(super) struct Reader {
     versioned: usize,
     cells: usize,
     indexed: usize,
+    beside: usize,
     tenant: bool,
     row_key: usize,
     /// Names for the label; empty: the row id.
@@ -43,6 +44,7 @@ impl Reader {
             .iter()
             .map(|c| &c.name)
             .chain(target.indexes.iter().map(|i| &i.column))
+            .chain(target.companions())
             .chain(&target.tenant)
             .chain(&target.row_key)
             .collect();
@@ -57,6 +59,7 @@ impl Reader {
             versioned: versioned.len(),
             cells: target.columns.len(),
             indexed: target.indexes.len(),
+            beside: target.companions().count(),
             tenant: target.tenant.is_some(),
             row_key: target.row_key.len(),
             key,
@@ -91,6 +94,7 @@ impl Reader {
         let bytes = |i: usize| row.get_ref(i).map(cell_bytes);
         let cells = take(self.cells).into_iter().map(bytes).collect::<rusqlite::Result<_>>()?;
         let indexed = take(self.indexed).into_iter().map(bytes).collect::<rusqlite::Result<_>>()?;
+        let beside = take(self.beside).into_iter().map(bytes).collect::<rusqlite::Result<_>>()?;
         let tenant = match take(usize::from(self.tenant)).first() {
             Some(i) => part(row.get_ref(*i)?),
             None => None,
@@ -108,6 +112,7 @@ impl Reader {
             origins: Vec::new(),
             cells,
             indexed,
+            beside,
             tenant,
             row_key,
         })
@@ -267,7 +272,7 @@ impl Digest {
 }
 
 /// The bytes of a cell. Numbers are given as they print: they count as plaintext, and `write` refuses to change them.
-fn cell_bytes(value: ValueRef<'_>) -> Option<Vec<u8>> {
+pub(in crate::sqlite) fn cell_bytes(value: ValueRef<'_>) -> Option<Vec<u8>> {
     match value {
         ValueRef::Null => None,
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes.to_vec()),

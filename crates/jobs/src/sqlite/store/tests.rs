@@ -42,6 +42,7 @@ fn fixture_with(schema: &str, settings: &str) -> Fixture {
             storage: Storage::Text,
             shadow: None,
             member: None,
+            companions: Default::default(),
         }],
         indexes: Vec::new(),
         tenant: Some("org".to_owned()),
@@ -93,6 +94,7 @@ fn set(row: &Row, to: &str) -> Change {
         label: row.label.clone(),
         cells: vec![Cell::Set(Some(to.as_bytes().to_vec()))],
         indexed: Vec::new(),
+        beside: Vec::new(),
         errors: Vec::new(),
     }
 }
@@ -234,6 +236,7 @@ async fn a_row_is_written_in_part_around_a_value_of_another_storage_class() {
         storage: Storage::Text,
         shadow: None,
         member: None,
+        companions: Default::default(),
     });
     let over = vec![0, 1];
     f.target.indexes.push(TargetIndex {

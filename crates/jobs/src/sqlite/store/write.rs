@@ -173,6 +173,16 @@ fn write_row(connection: &Connection, reader: &Reader, target: &Target, change: 
         row[cells + i] = bytes.as_ref().map_or(Stored::Null, |b| Stored::Blob(b.clone()));
         names.push((cells + i, &index.column));
     }
+    let first = cells + target.indexes.len();
+    let companions = target.columns.iter().enumerate().flat_map(|(at, c)| c.companions.values().map(move |n| (at, n)));
+    for (i, ((over, name), cell)) in companions.zip(&change.beside).enumerate() {
+        let Cell::Set(bytes) = cell else { continue };
+        if misfit[over] {
+            continue;
+        }
+        row[first + i] = Stored::of(target.columns[over].storage, bytes.as_deref());
+        names.push((first + i, name));
+    }
     if names.is_empty() {
         let outcome = match misfits.first() {
             None => Outcome::Written,

@@ -56,6 +56,7 @@ fn target(columns: &[&str]) -> Target {
         storage: Storage::Text,
         shadow: None,
         member: None,
+        companions: Default::default(),
     };
     Target {
         table: table(),
@@ -87,6 +88,7 @@ fn policy(columns: &[&str]) -> TablePolicy {
             same_as: None,
             shadow: None,
             member: None,
+            companions: Default::default(),
             indexes: BTreeMap::new(),
         };
         ((*c).to_owned(), policy)

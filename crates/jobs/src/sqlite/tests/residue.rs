@@ -84,6 +84,7 @@ async fn protect(f: &Fixture, target: &Target) {
                         label: row.label.clone(),
                         cells,
                         indexed: Vec::new(),
+                        beside: Vec::new(),
                         errors: Vec::new(),
                     }
                 })
