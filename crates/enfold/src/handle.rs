@@ -288,7 +288,7 @@ impl Builder {
         let (registry, rings) = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
         let watch = self.watch;
         let inner = Inner {
-            readers: readers::all(&self.policy.readers, &registry)?,
+            readers: readers::all(&self.policy, &registry)?,
             policy: self.policy,
             catalog,
             events,

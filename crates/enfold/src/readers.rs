@@ -6,16 +6,19 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use enfold_core::Part;
 use enfold_core::readers::{self as core, Foreign, Plaintext, Reader, Secret};
 use zeroize::Zeroizing;
 
 use crate::kms::Registry;
-use crate::policy::{KeySource, ReaderPolicy};
+use crate::policy::{KeySource, Policy, ReaderPolicy};
 use crate::private_file::Private;
 use crate::{Code, Error, Result};
 
+mod key_table;
 mod service;
 
+use self::key_table::KeyTable;
 pub(crate) use self::service::Fetched;
 use self::service::KeyService;
 
@@ -27,25 +30,40 @@ pub(crate) struct FormatReader {
     name: String,
     policy: ReaderPolicy,
     ready: OnceLock<Box<dyn Reader>>,
-    service: Option<KeyService>,
+    asked: Option<Asked>,
+}
+
+/// Who is asked for what opens values, where keys are not handed in.
+enum Asked {
+    Service(KeyService),
+    Table(Box<KeyTable>),
 }
 
 /// Those of a column, in the order in which they are tried.
 pub(crate) type Reads = Vec<Arc<FormatReader>>;
 
-pub(crate) fn all(
-    policies: &BTreeMap<String, ReaderPolicy>,
-    registry: &Registry,
-) -> Result<BTreeMap<String, Arc<FormatReader>>> {
-    let reader = |(name, policy): (&String, &ReaderPolicy)| {
-        let service = match &policy.root {
-            Some(root) => Some(KeyService::new(Arc::clone(registry.get(&root.uri)?), root.context.clone())),
-            None => None,
-        };
-        let made = FormatReader { name: name.clone(), policy: policy.clone(), ready: OnceLock::new(), service };
+pub(crate) fn all(policy: &Policy, registry: &Registry) -> Result<BTreeMap<String, Arc<FormatReader>>> {
+    let reader = |(name, reader): (&String, &ReaderPolicy)| {
+        let asked = asked(name, reader, policy, registry)?;
+        let made = FormatReader { name: name.clone(), policy: reader.clone(), ready: OnceLock::new(), asked };
         Ok((name.clone(), Arc::new(made)))
     };
-    policies.iter().map(reader).collect()
+    policy.readers.iter().map(reader).collect()
+}
+
+fn asked(name: &str, reader: &ReaderPolicy, policy: &Policy, registry: &Registry) -> Result<Option<Asked>> {
+    let mut services = Vec::new();
+    for root in reader.roots.iter().flat_map(|roots| &roots.uris) {
+        let context = reader.roots.iter().map(|roots| roots.context.clone()).next().unwrap_or_default();
+        services.push((root.clone(), KeyService::new(Arc::clone(registry.get(root)?), context)));
+    }
+    Ok(match &reader.table {
+        Some(table) => {
+            let table = KeyTable::new(name, table, &policy.database, policy.environment, services)?;
+            Some(Asked::Table(Box::new(table)))
+        }
+        None => services.into_iter().next().map(|(_, service)| Asked::Service(service)),
+    })
 }
 
 impl FormatReader {
@@ -59,20 +77,30 @@ impl FormatReader {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.get().is_some() || self.service.is_some()
+        self.ready.get().is_some() || self.asked.is_some()
     }
 
-    /// Asks the key service for all that values of this reader need, in one batch. By the values' numbers; empty where keys
-    /// are handed in.
-    pub(crate) async fn fetch(&self, values: &[(usize, Foreign<'_>)]) -> Fetched {
-        let Some(service) = &self.service else { return Fetched::new() };
-        let wrapped = values.iter().filter_map(|(at, value)| Some((*at, self.policy.format.wrapped(value)?.ok()?)));
-        service.fetch(wrapped.collect()).await
+    /// Asks for all that values of this reader need, each with its tenant, in one batch. By the values' numbers; empty
+    /// where keys are handed in.
+    pub(crate) async fn fetch(&self, values: &[(usize, Foreign<'_>, Option<Part<'_>>)]) -> Fetched {
+        let format = &self.policy.format;
+        match &self.asked {
+            None => Fetched::new(),
+            Some(Asked::Table(table)) => table.fetch(&**format, values).await,
+            Some(Asked::Service(service)) => {
+                let wrapped = values.iter().filter_map(|(at, value, _)| Some((*at, format.wrapped(value)?.ok()?)));
+                service.fetch(wrapped.collect()).await
+            }
+        }
     }
 
     /// Throws away the data keys that a key service gave out.
     pub(crate) fn forget(&self) {
-        self.service.iter().for_each(KeyService::forget);
+        match &self.asked {
+            None => {}
+            Some(Asked::Service(service)) => service.forget(),
+            Some(Asked::Table(table)) => table.forget(),
+        }
     }
 
     /// Makes the keys ready. It reads files and may take a second.
@@ -90,23 +118,42 @@ impl FormatReader {
         Ok(())
     }
 
-    /// The plaintext of a value that it recognises, after [`Self::load`] or with what was fetched for it. The outer error
-    /// says that the key service did not answer, or refused to: nothing about the value.
-    pub(crate) fn open(&self, at: usize, value: &Foreign<'_>, fetched: &Fetched) -> Result<core::Result<Plaintext>> {
-        if self.service.is_none() {
-            return Ok(self.ready.get().ok_or(core::Error::Library).and_then(|reader| reader.open(value)));
+    /// The plaintext of a value that it recognises, after [`Self::load`] or with what was fetched for it; or why it does not
+    /// open. The outer error says that who was asked did not answer, or refused to: nothing about the value.
+    pub(crate) fn open(
+        &self,
+        at: usize,
+        value: &Foreign<'_>,
+        fetched: &Fetched,
+    ) -> Result<std::result::Result<Plaintext, String>> {
+        let said = |opened: core::Result<Plaintext>| Ok(opened.map_err(|error| error.to_string()));
+        if self.asked.is_none() {
+            return said(self.ready.get().ok_or(core::Error::Library).and_then(|reader| reader.open(value)));
         }
         match fetched.get(&at) {
-            Some(Ok(opened)) => Ok(self.policy.format.open_with(value, opened)),
+            Some(Ok(keys)) => said(self.open_with_any(value, keys)),
             // The service says that it did not make this.
-            Some(Err(error)) if error.code() == Code::WrapInvalid => Ok(Err(core::Error::Refused)),
+            Some(Err(error)) if error.code() == Code::WrapInvalid => said(Err(core::Error::Refused)),
+            Some(Err(error)) if error.code() == Code::OpenFailed => {
+                Ok(Err(error.causes().next().unwrap_or("it has no key").to_owned()))
+            }
             Some(Err(error)) => Err(error.clone()),
             // It is not whole, and so led to nothing that could be fetched.
             None => match self.policy.format.wrapped(value) {
-                Some(Err(error)) => Ok(Err(error)),
+                Some(Err(error)) => said(Err(error)),
                 _ => Err(Error::new(Code::Internal, format!("a value of reader `{}` was not fetched", self.name))),
             },
         }
+    }
+
+    fn open_with_any(&self, value: &Foreign<'_>, keys: &[Secret]) -> core::Result<Plaintext> {
+        for key in keys {
+            match self.policy.format.open_with(value, key) {
+                Err(core::Error::Refused) => {}
+                done => return done,
+            }
+        }
+        Err(core::Error::Refused)
     }
 
     fn read(&self, source: &KeySource, keys: &mut Vec<Secret>) -> Result<()> {
@@ -150,7 +197,7 @@ mod tests {
         );
         let policy = parse(&text, Path::new("enfold.toml"), &Variables::new()).unwrap();
         let policy = policy.readers["old"].clone();
-        FormatReader { name: "old".into(), policy, ready: OnceLock::new(), service: None }
+        FormatReader { name: "old".into(), policy, ready: OnceLock::new(), asked: None }
     }
 
     #[test]

@@ -6,11 +6,8 @@
 mod keys;
 mod roots;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use enfold_core::KeyId;
-use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
@@ -21,7 +18,7 @@ use super::model::USES;
 use super::words::parse_mode;
 use super::{Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState, Swap};
 use crate::db::migrations::{Migration, postgres as migrations};
-use crate::db::postgres::{Endpoint, failure};
+use crate::db::postgres::{Endpoint, Link, failure};
 use crate::events::Event;
 use crate::{Code, Error, Result};
 
@@ -34,20 +31,14 @@ pub(super) const MIGRATIONS: &[Migration] = &[
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
 
-/// A server that does not answer within this is unavailable: callers have a cache and a limit of their own to go by.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
-
-/// See the module's head. One connection, made again when it was lost, used by one call at a time: a catalog is asked on
-/// cache misses and once a second.
+/// See the module's head. One connection, used by one call at a time: a catalog is asked on cache misses and once a second.
 pub struct PostgresCatalog {
-    endpoint: Endpoint,
-    client: Mutex<Option<Client>>,
+    link: Link,
 }
 
 impl PostgresCatalog {
     pub async fn connect(endpoint: Endpoint) -> Result<Self> {
-        let client = endpoint.connect().await?;
-        Ok(Self { endpoint, client: Mutex::new(Some(client)) })
+        Ok(Self { link: Link::connect(endpoint).await? })
     }
 
     /// What [`Catalog::migrate`] does, as statements for people who run it themselves. Run twice, they do nothing.
@@ -55,34 +46,8 @@ impl PostgresCatalog {
         migrations::script(SERIES, MIGRATIONS)
     }
 
-    /// Runs `work` with a connection, within [`CALL_LIMIT`]. A connection that failed or was given up half-way is not
-    /// used again.
     async fn with<T>(&self, doing: &str, work: impl AsyncFnOnce(&mut Client) -> Result<T>) -> Result<T> {
-        let call = async {
-            let mut slot = self.client.lock().await;
-            let mut client = self.take(&mut slot).await?;
-            let result = work(&mut client).await;
-            // A connection may be lost before its client knows: after such an error it is not kept either.
-            let lost = result.as_ref().is_err_and(|e| e.code() == Code::DatabaseUnavailable);
-            if !lost && !client.is_closed() {
-                *slot = Some(client);
-            }
-            result
-        };
-        tokio::time::timeout(CALL_LIMIT, call).await.unwrap_or_else(|_| {
-            Err(Error::new(Code::DatabaseUnavailable, doing).cause(format!(
-                "`{}` did not answer within {} s",
-                self.endpoint.database(),
-                CALL_LIMIT.as_secs()
-            )))
-        })
-    }
-
-    async fn take(&self, slot: &mut MutexGuard<'_, Option<Client>>) -> Result<Client> {
-        match slot.take() {
-            Some(client) if !client.is_closed() => Ok(client),
-            _ => self.endpoint.connect().await,
-        }
+        self.link.with(doing, work).await
     }
 }
 

@@ -250,8 +250,8 @@ impl Batch<'_> {
     async fn fetch(&self, items: &[usize]) -> Vec<Fetched> {
         let mut fetched = Vec::with_capacity(self.column.seat.reads.len());
         for reader in &self.column.seat.reads {
-            let values = items.iter().map(|at| (*at, self.requests[*at].foreign()));
-            let values: Vec<_> = values.filter(|(_, value)| reader.recognises(value)).collect();
+            let values = items.iter().map(|at| (*at, self.requests[*at].foreign(), self.requests[*at].place.tenant));
+            let values: Vec<_> = values.filter(|(_, value, _)| reader.recognises(value)).collect();
             fetched.push(reader.fetch(&values).await);
         }
         fetched

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
@@ -19,6 +20,9 @@ use crate::{Code, Error, Result, tls};
 
 /// How long a host may take to answer at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A server that does not answer within this is unavailable: callers have a cache and a limit of their own to go by.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A server and a database on it, with the wire's protection settled.
 #[derive(Clone)]
@@ -109,6 +113,54 @@ impl Endpoint {
             None => "localhost".to_owned(),
         };
         (host, self.config.get_ports().first().copied().unwrap_or(5432))
+    }
+}
+
+/// One connection, made again when it was lost, used by one call at a time.
+pub(crate) struct Link {
+    endpoint: Endpoint,
+    client: Mutex<Option<Client>>,
+}
+
+impl Link {
+    /// Connected when it is first used.
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, client: Mutex::new(None) }
+    }
+
+    pub(crate) async fn connect(endpoint: Endpoint) -> Result<Self> {
+        let client = endpoint.connect().await?;
+        Ok(Self { endpoint, client: Mutex::new(Some(client)) })
+    }
+
+    /// Runs `work` with the connection, within [`CALL_LIMIT`]. A connection that failed or was given up half-way is not
+    /// used again.
+    pub(crate) async fn with<T>(&self, doing: &str, work: impl AsyncFnOnce(&mut Client) -> Result<T>) -> Result<T> {
+        let call = async {
+            let mut slot = self.client.lock().await;
+            let mut client = self.take(&mut slot).await?;
+            let result = work(&mut client).await;
+            // A connection may be lost before its client knows: after such an error it is not kept either.
+            let lost = result.as_ref().is_err_and(|e| e.code() == Code::DatabaseUnavailable);
+            if !lost && !client.is_closed() {
+                *slot = Some(client);
+            }
+            result
+        };
+        tokio::time::timeout(CALL_LIMIT, call).await.unwrap_or_else(|_| {
+            Err(Error::new(Code::DatabaseUnavailable, doing).cause(format!(
+                "`{}` did not answer within {} s",
+                self.endpoint.database(),
+                CALL_LIMIT.as_secs()
+            )))
+        })
+    }
+
+    async fn take(&self, slot: &mut MutexGuard<'_, Option<Client>>) -> Result<Client> {
+        match slot.take() {
+            Some(client) if !client.is_closed() => Ok(client),
+            _ => self.endpoint.connect().await,
+        }
     }
 }
 

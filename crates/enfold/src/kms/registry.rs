@@ -77,8 +77,8 @@ impl Registry {
                 builder = builder.root(root.parse()?, ring.allow_local_in_production);
             }
         }
-        for root in policy.readers.values().filter_map(|reader| reader.root.as_ref()) {
-            builder = builder.root(root.uri.clone(), false);
+        for root in policy.readers.values().filter_map(|reader| reader.roots.as_ref()).flat_map(|roots| &roots.uris) {
+            builder = builder.root(root.clone(), false);
         }
         Ok(builder)
     }

@@ -60,6 +60,12 @@ impl KeyUri {
         &self.root
     }
 
+    /// Whether what other programs keep to name a root key (its URI; of AWS its ARN, id or alias) is this one.
+    pub fn is_named(&self, name: &str) -> bool {
+        let by_name = matches!(&self.root, RootKey::Aws(key) if key.is_named(name));
+        by_name || name.parse::<Self>().is_ok_and(|uri| uri == *self)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }

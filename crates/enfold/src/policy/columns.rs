@@ -26,7 +26,7 @@ pub(super) fn tables(
         let mut columns = BTreeMap::new();
         for (column, raw) in table.columns {
             let path = keys(&["tables", &name, "columns", &column]);
-            reads::check_column(at, &path, &raw, readers);
+            reads::check_column(at, &path, &raw, readers, table.tenant.is_some());
             let facts = TableFacts { name: &name, tenant: table.tenant.is_some(), row_key: table.row_key.len() };
             if let Some(policy) = self::column(at, &facts, &column, raw, &sharing) {
                 columns.insert(column, policy);

@@ -8,6 +8,7 @@ mod columns;
 mod draft;
 pub mod edit;
 mod key_services;
+mod key_table;
 mod members;
 mod model;
 mod prune;

@@ -455,16 +455,43 @@ pub struct ReaderPolicy {
     pub keys: Vec<KeySource>,
     /// Whether one source may hold several keys, with commas between them.
     pub several_in_one: bool,
-    /// The root key that opens its values, or the data keys in them, in the place of keys.
-    pub root: Option<ReaderRoot>,
+    /// The root keys that open its values, or the data keys of these, in the place of keys.
+    pub roots: Option<ReaderRoots>,
+    /// Where it is looked up by which keys its values open.
+    pub table: Option<KeyTablePolicy>,
 }
 
-/// A root key that other programs encrypted under.
+/// Root keys that other programs encrypted under.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReaderRoot {
-    pub uri: KeyUri,
+pub struct ReaderRoots {
+    /// One, unless a table says of each value which. No other is ever called.
+    pub uris: Vec<KeyUri>,
     /// What they gave as the encryption context.
     pub context: BTreeMap<String, String>,
+}
+
+/// A table of the application's database that says by which keys values open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyTablePolicy {
+    /// `schema.table` on Postgres.
+    pub table: String,
+    pub lookup: Lookup,
+    /// The column that names the root key, by its ARN or URI.
+    pub root: Option<String>,
+    /// The column with the wrapped data key.
+    pub data_key: Option<String>,
+    /// The column with the key itself.
+    pub key: Option<String>,
+}
+
+/// How the row of a value is found in a table of keys, by columns of that table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// By what stands beside the value.
+    Key { id: String },
+    /// By the value's tenant, and the version that the value names; of a value that names none all are tried, the newest
+    /// first.
+    Tenant { tenant: String, version: Option<String> },
 }
 
 /// Where a key of another product is. It is read when it is needed.

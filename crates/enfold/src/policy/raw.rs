@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::key_services::{
     RawAws, RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
 };
-pub(super) use self::readers::{Derive, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding};
+pub(super) use self::readers::{
+    Derive, RawKeyTable, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding,
+};
 use super::model::{
     Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice, Unauthenticated,
 };

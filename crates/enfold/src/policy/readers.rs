@@ -10,29 +10,38 @@ use enfold_core::readers::{
     Transit, Wrapping,
 };
 
-use super::model::{Environment, KeySource, ReaderPolicy, ReaderRoot};
-use super::raw::{Derive, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding};
+use super::key_table::{self, Around};
+use super::model::{Environment, KeySource, KeyTablePolicy, ReaderPolicy, ReaderRoots};
+use super::raw::{Derive, RawKeyTable, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding};
 use super::resolve::{Resolver, keys};
+use super::url::Scheme;
 use super::words::did_you_mean;
-use crate::kms::RootKey;
+use crate::kms::{KeyUri, RootKey};
 
 /// Readers by name; none where something is wrong with one.
 pub(super) type Readers = BTreeMap<String, Option<ReaderPolicy>>;
 
-pub(super) fn resolve(at: &mut Resolver<'_>, raw: BTreeMap<String, RawReader>, environment: Environment) -> Readers {
+pub(super) fn resolve(
+    at: &mut Resolver<'_>,
+    raw: BTreeMap<String, RawReader>,
+    environment: Environment,
+    scheme: Option<Scheme>,
+) -> Readers {
     let made = raw.into_iter().map(|(name, raw)| {
-        let reader = Reading { at, name: &name, raw: &raw, environment }.policy();
+        let reader = Reading { at, name: &name, raw: &raw, environment, scheme }.policy();
         (name, reader)
     });
     made.collect()
 }
 
 /// One reader on its way into the policy.
-struct Reading<'a, 'b> {
+pub(super) struct Reading<'a, 'b> {
     at: &'a mut Resolver<'b>,
     name: &'a str,
     raw: &'a RawReader,
     environment: Environment,
+    /// Of the application's database, if it is known.
+    pub(super) scheme: Option<Scheme>,
 }
 
 impl Reading<'_, '_> {
@@ -40,59 +49,97 @@ impl Reading<'_, '_> {
         let path = self.path("format");
         let format = self.at.required(self.raw.format, &path, "format = \"fernet\"");
         // Where the format is not known, keys are what most need.
-        let wants_root = format.is_some_and(|format| self.wants_root(format));
-        let keys = if wants_root { Some(Vec::new()) } else { self.keys() };
+        let wants_keys = format.is_none_or(|format| !self.wants_root(format) && !self.is_listed());
+        let keys = if wants_keys { self.keys() } else { Some(Vec::new()) };
         let format = format?;
-        let root = if wants_root { Some(self.root(format)) } else { None };
+        let roots = if self.wants_root(format) { self.roots(format).map(Some) } else { Some(None) };
+        let table = if self.is_listed() { self.table().map(Some) } else { Some(None) };
         self.refuse_what_it_has_no_use_for(format);
         let made = self.format(format)?;
-        let root = match root {
-            Some(root) => Some(root?),
-            None => None,
-        };
-        Some(ReaderPolicy { format: made, keys: keys?, several_in_one: format.may_share_a_variable(), root })
+        let several_in_one = format.may_share_a_variable();
+        Some(ReaderPolicy { format: made, keys: keys?, several_in_one, roots: roots?, table: table? })
     }
 
-    /// Whether a key service opens the values, or the data keys in them.
+    /// Whether a key service opens the values, or their data keys.
     fn wants_root(&self, format: ReaderFormat) -> bool {
         match format {
             ReaderFormat::VaultTransit | ReaderFormat::AwsKms => true,
-            ReaderFormat::Aes256Gcm => {
-                self.raw.fields.contains_key("data_key") || self.raw.apart.iter().any(|word| word == "data_key")
-            }
+            ReaderFormat::Aes256Gcm => self.has_data_key() || self.raw.key_table.data_key.is_some(),
             _ => false,
         }
     }
 
-    fn root(&mut self, format: ReaderFormat) -> Option<ReaderRoot> {
-        let path = self.path("root");
+    /// Whether each value has its wrapped key with it.
+    fn has_data_key(&self) -> bool {
+        self.raw.fields.contains_key("data_key") || self.raw.apart.iter().any(|word| word == "data_key")
+    }
+
+    /// Whether a table says by which keys the values open.
+    fn is_listed(&self) -> bool {
+        let RawKeyTable { table, id, tenant, version, root, data_key, key } = &self.raw.key_table;
+        [table, id, tenant, version, root, data_key, key].iter().any(|set| set.is_some())
+    }
+
+    fn table(&mut self) -> Option<KeyTablePolicy> {
+        let apart = self.apart()?;
+        let prefix_has_version = self.prefix()?.has_version();
+        let around = Around { has_data_key: self.has_data_key(), prefix_has_version };
+        let raw = self.raw;
+        key_table::resolve(self, &raw.key_table, &apart, &around)
+    }
+
+    fn roots(&mut self, format: ReaderFormat) -> Option<ReaderRoots> {
         let line = match format {
-            ReaderFormat::VaultTransit => "root = \"vault://HOST/transit/KEY\"",
-            _ => "root = \"aws-kms://REGION/KEY\"",
+            ReaderFormat::VaultTransit => "\"vault://HOST/transit/KEY\"",
+            _ => "\"aws-kms://REGION/KEY\"",
         };
-        let text = self.at.required(self.raw.root.clone(), &path, line)?;
-        let uri = self.at.root_key(&text, &path, self.environment, false)?;
-        let context = &self.raw.encryption_context;
+        let named = self.raw.key_table.root.is_some();
+        let texts: Vec<(Vec<String>, String)> = if named {
+            let given = (!self.raw.roots.is_empty()).then(|| self.raw.roots.clone());
+            let path = self.path("roots");
+            let given = self.at.required(given, &path, &format!("roots = [{line}]"))?;
+            given
+                .into_iter()
+                .enumerate()
+                .map(|(n, text)| ([path.clone(), vec![n.to_string()]].concat(), text))
+                .collect()
+        } else {
+            let path = self.path("root");
+            let given = self.at.required(self.raw.root.clone(), &path, &format!("root = {line}"))?;
+            vec![(path, given)]
+        };
+        let uris: Vec<Option<KeyUri>> = texts.iter().map(|(path, text)| self.root(format, path, text)).collect();
+        let uris = uris.into_iter().collect::<Option<Vec<_>>>()?;
+        Some(ReaderRoots { uris, context: self.raw.encryption_context.clone() })
+    }
+
+    fn root(&mut self, format: ReaderFormat, path: &[String], text: &str) -> Option<KeyUri> {
+        let uri = self.at.root_key(text, path, self.environment, false)?;
         match (format, uri.root()) {
             (ReaderFormat::VaultTransit | ReaderFormat::Aes256Gcm, RootKey::Vault(_)) => {
-                if context.keys().any(|name| name != "context") {
+                if self.raw.encryption_context.keys().any(|name| name != "context") {
                     self.report("encryption_context", "a key in Vault is derived from one `context` at most");
                 }
             }
             (ReaderFormat::AwsKms | ReaderFormat::Aes256Gcm, RootKey::Aws(_)) => {}
             _ => {
-                self.report("root", "not a key of a service that this format is opened by");
+                self.at.report(path, "not a key of a service that this format is opened by");
                 return None;
             }
         }
-        Some(ReaderRoot { uri, context: context.clone() })
+        Some(uri)
+    }
+
+    pub(super) fn required<T>(&mut self, value: Option<T>, key: &str, line: &str) -> Option<T> {
+        let path = self.path(key);
+        self.at.required(value, &path, line)
     }
 
     fn path(&self, key: &str) -> Vec<String> {
-        keys(&["readers", self.name, key])
+        [&keys(&["readers", self.name])[..], &keys(&key.split('.').collect::<Vec<_>>())].concat()
     }
 
-    fn report(&mut self, key: &str, message: impl AsRef<str>) {
+    pub(super) fn report(&mut self, key: &str, message: impl AsRef<str>) {
         let path = self.path(key);
         self.at.report(&path, message);
     }
@@ -133,11 +180,18 @@ impl Reading<'_, '_> {
         };
         let scrypt = own && raw.derive == Some(Derive::Scrypt);
         let root = self.wants_root(format);
-        let keyed = own && !root;
+        let (listed, table) = (own && self.is_listed(), &raw.key_table);
+        let keyed = own && !root || table.key.is_some();
+        let versioned = raw.apart.iter().any(|word| word == "key" || word == "version");
+        if own && !listed && versioned {
+            self.report("apart", "`key` and `version` lead to a row of `key_table`, and there is none");
+        }
         for (key, is_set, has_use) in [
-            ("key_variables", !raw.key_variables.is_empty(), !root),
-            ("key_files", !raw.key_files.is_empty(), !root),
-            ("root", raw.root.is_some(), root),
+            ("key_variables", !raw.key_variables.is_empty(), !root && !listed),
+            ("key_files", !raw.key_files.is_empty(), !root && !listed),
+            ("root", raw.root.is_some(), root && table.root.is_none()),
+            ("roots", !raw.roots.is_empty(), root && table.root.is_some()),
+            ("key_table", self.is_listed(), own),
             ("encryption_context", !raw.encryption_context.is_empty(), root),
             ("key_encoding", raw.key_encoding.is_some(), keyed),
             ("derive", raw.derive.is_some(), keyed),
@@ -242,7 +296,7 @@ impl Reading<'_, '_> {
         let format = AesGcm {
             layout: layout?,
             apart: apart?,
-            listed: false,
+            listed: self.is_listed(),
             encoding,
             prefix: prefix?,
             associated_data: raw.associated_data.clone().unwrap_or_default().into_bytes(),
@@ -289,7 +343,9 @@ impl Reading<'_, '_> {
     fn prefix(&mut self) -> Option<Prefix> {
         let text = self.raw.prefix.clone().unwrap_or_default();
         let prefix = Prefix::parse(&text);
-        if prefix.is_none() {
+        if prefix.as_ref().is_some_and(Prefix::has_version) && !self.is_listed() {
+            self.report("prefix", "a version leads to a row of `key_table`, and there is none");
+        } else if prefix.is_none() {
             self.report("prefix", "expected `{version}` once at most, and behind it what no version has in it, as `:`");
         }
         prefix

@@ -4,14 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use enfold_core::readers::Companion;
 
-use super::model::Unauthenticated;
+use super::model::{KeyTablePolicy, Lookup, Unauthenticated};
 use super::raw::RawColumn;
 use super::readers::{Readers, companion, no_companion};
 use super::resolve::{Resolver, keys};
 use super::words::{did_you_mean, path_text};
 
 /// Whether the readers that a column names exist, are such as it accepts, and find what they have apart.
-pub(super) fn check_column(at: &mut Resolver<'_>, column: &[String], raw: &RawColumn, readers: &Readers) {
+pub(super) fn check_column(
+    at: &mut Resolver<'_>,
+    column: &[String],
+    raw: &RawColumn,
+    readers: &Readers,
+    has_tenant: bool,
+) {
     let (reads, accepts) = (&raw.reads, raw.unauthenticated);
     let below = |key: &str| [column, &[key.to_owned()]].concat();
     let mut seen = BTreeSet::new();
@@ -29,6 +35,10 @@ pub(super) fn check_column(at: &mut Resolver<'_>, column: &[String], raw: &RawCo
             at.report(&path, "the same reader twice");
         }
         let Some(reader) = reader else { continue };
+        let by_tenant = |table: &KeyTablePolicy| matches!(table.lookup, Lookup::Tenant { .. });
+        if reader.table.as_ref().is_some_and(by_tenant) && !has_tenant {
+            at.report(&path, "its keys are a tenant's, and the table has no `tenant` column");
+        }
         unauthenticated |= !reader.format.is_authenticated();
         if !reader.format.is_authenticated() && accepts == Unauthenticated::Refuse {
             at.report(&path, "its values are not authenticated: nobody can tell whether one was changed");

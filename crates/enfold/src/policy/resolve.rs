@@ -131,12 +131,14 @@ impl Resolver<'_> {
         let environment = raw.environment;
         let mut rings = self.rings(raw.rings, environment);
         rings.values_mut().for_each(|ring| ring.min_epoch = ring.min_epoch.max(trust.min_epoch));
-        let readers = readers::resolve(self, raw.readers, environment);
-        let foreign = readers.values().flatten().filter_map(|reader| Some(reader.root.as_ref()?.uri.clone())).collect();
+        let scheme = database.as_ref().map(DatabaseUrl::scheme);
+        let readers = readers::resolve(self, raw.readers, environment, scheme);
+        let foreign = readers.values().flatten().filter_map(|reader| reader.roots.as_ref());
+        let foreign = foreign.flat_map(|roots| roots.uris.iter().cloned()).collect();
         let key_services = key_services::resolve(self, raw.key_services, &rings, foreign);
         let shared_cache = shared_cache::resolve(self, raw.shared_cache, environment, &rings);
-        let tables = columns::tables(self, raw.tables, &readers, database.as_ref().map(DatabaseUrl::scheme));
-        let prune = super::prune::resolve(self, raw.prune, &tables, database.as_ref().map(DatabaseUrl::scheme));
+        let tables = columns::tables(self, raw.tables, &readers, scheme);
+        let prune = super::prune::resolve(self, raw.prune, &tables, scheme);
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
         Some(Policy {
             path: path.to_owned(),

@@ -10,11 +10,11 @@ use crate::Result;
 use crate::kms::{DecryptRequest, KeyManagementService, Operation, failure};
 
 /// Data keys of others that are kept, and for how long: as the cache of a ring, unless that is set otherwise.
-const MOST: usize = 10_000;
-const KEPT_FOR: Duration = Duration::from_secs(300);
+pub(super) const MOST: usize = 10_000;
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(300);
 
-/// What was opened for values, by their numbers.
-pub(crate) type Fetched = HashMap<usize, Result<Secret>>;
+/// What was opened for values, by their numbers: keys of which one may be a value's, or the value itself.
+pub(crate) type Fetched = HashMap<usize, Result<Vec<Secret>>>;
 
 /// A root key that others encrypted under.
 pub(super) struct KeyService {
@@ -32,7 +32,8 @@ impl KeyService {
     /// Each once, whatever number of values need it.
     pub(super) async fn fetch(&self, wanted: Vec<(usize, Wrapped)>) -> Fetched {
         let opened = self.open(wanted.iter().map(|(_, wrapped)| wrapped)).await;
-        let of = |(at, wrapped): &(usize, Wrapped)| Some((*at, opened.get(bytes(wrapped))?.clone()));
+        let of =
+            |(at, wrapped): &(usize, Wrapped)| Some((*at, opened.get(bytes(wrapped))?.clone().map(|key| vec![key])));
         wanted.iter().filter_map(of).collect()
     }
 

@@ -67,6 +67,7 @@ pub async fn examine(policy: &Policy) -> Result<Vec<(Duty, Standing)>> {
     let mut needs = jobs();
     needs.extend(policy.tables.values().flat_map(protected));
     needs.extend(pruned_tables(policy).into_iter().flat_map(pruned));
+    needs.extend(keys_of_others(policy).into_values().flatten());
     let together = policy.catalog == policy.database;
     if together {
         needs.extend(catalog());
@@ -182,6 +183,19 @@ pub(super) fn pruned(table: &str) -> Vec<Need> {
         Need { duties: WORKS, privileges: &["SELECT", "UPDATE", "DELETE"], object: Object::Protected(table.clone()) },
         Need { duties: WORKS, privileges: &["BYPASSRLS"], object: Object::EveryRow(table) },
     ]
+}
+
+/// Tables that say by which keys other products' values open, by name: whoever opens these reads them.
+pub(super) fn keys_of_others(policy: &Policy) -> BTreeMap<String, Vec<Need>> {
+    let tables = policy.readers.values().filter_map(|reader| reader.table.as_ref());
+    let needs = |name: &String| {
+        let table = table_name(name);
+        vec![
+            Need { duties: USES_KEYS, privileges: &["USAGE"], object: Object::Schema(table.schema.clone()) },
+            Need { duties: USES_KEYS, privileges: &["SELECT"], object: Object::Protected(table) },
+        ]
+    };
+    tables.map(|table| (table.table.clone(), needs(&table.table))).collect()
 }
 
 /// The statement that gives a role a privilege on something named in full, as it is printed everywhere.

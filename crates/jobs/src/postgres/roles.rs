@@ -74,6 +74,9 @@ pub fn setup(policy: &Policy, names: &RoleNames) -> Result<String> {
         let title = format!("table {}, of which rows are deleted", one_line(table));
         parts.push((title, granted(rights::pruned(table))));
     }
+    for (table, needs) in rights::keys_of_others(policy) {
+        parts.push((format!("table of keys {}", one_line(&table)), granted(needs)));
+    }
     if !together && policy.catalog.scheme() == Scheme::Postgres {
         let mut tables = PostgresCatalog::script();
         tables.push(belongs(names));

@@ -2,6 +2,7 @@
 //! with to where they end, by the commands that an operator types. Applications read and write all the while, each with its
 //! own handle, and no read may fail.
 
+mod connections;
 mod passphrase;
 mod record_keys;
 mod traffic;

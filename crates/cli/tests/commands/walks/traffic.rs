@@ -1,9 +1,10 @@
 //! Applications at work: each reads rows and opens what it finds, and changes others, until it is told to stop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use enfold::kms::{AwsKms, AwsOptions, StaticCredentials};
+use enfold::kms::{AwsKms, AwsOptions, KeyUri, StaticCredentials};
 use enfold::policy::{self, Variables};
 use enfold::{CallContext, Code, Column, Enfold, Form, PayloadType, Place};
 use tokio::task::JoinHandle;
@@ -124,14 +125,21 @@ impl Walk {
         self.db.batch_execute(&format!("ANALYZE {}", field.table)).await.expect("analysed");
     }
 
-    /// A handle of its own, as another process has. `key` of AWS is signed in to with what every server there takes.
+    /// A handle of its own, as another process has. `key` of AWS, and those of readers, are signed in to with what every server
+    /// there takes.
     pub(super) async fn application(&self, key: &str) -> Enfold {
         let path = self.shop.path("enfold.toml");
         let policy = policy::parse(&self.shop.read("enfold.toml"), &path, &Variables::new()).expect("a policy");
         let credentials = StaticCredentials { access_key_id: "test", secret_access_key: "test", session_token: None };
         let options = AwsOptions { credentials: Some(credentials), ..AwsOptions::default() };
-        let aws = AwsKms::open(&key.parse().expect("a URI"), &options).await.expect("a key");
-        Enfold::builder(policy).provider(Arc::new(aws)).application("walk", "1").build().await.expect("it starts")
+        let readers = policy.readers.values().filter_map(|reader| reader.roots.as_ref());
+        let mut keys: BTreeSet<KeyUri> = readers.flat_map(|roots| roots.uris.iter().cloned()).collect();
+        keys.insert(key.parse().expect("a URI"));
+        let mut builder = Enfold::builder(policy).application("walk", "1");
+        for key in &keys {
+            builder = builder.provider(Arc::new(AwsKms::open(key, &options).await.expect("a key")));
+        }
+        builder.build().await.expect("it starts")
     }
 
     /// Two applications begin to work on these columns.

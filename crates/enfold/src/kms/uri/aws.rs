@@ -36,6 +36,22 @@ impl AwsKeyUri {
         name.starts_with("alias/")
     }
 
+    /// Whether an ARN, as other programs keep it, or what stands in the URI, is this key's. The account of an ARN is compared
+    /// only where the URI has one: what is called is the URI's key in any case.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        // Some write `key/` before an alias, too.
+        let resource = |key: &str| {
+            let resource = if key.starts_with("arn:") { key.splitn(6, ':').nth(5).unwrap_or_default() } else { key };
+            resource.strip_prefix("key/").unwrap_or(resource).to_owned()
+        };
+        let account = |key: &str| key.starts_with("arn:").then(|| key.split(':').nth(4).map(str::to_owned));
+        let region = if name.starts_with("arn:") { arn_region(name) } else { Some(self.region()) };
+        let accounts = account(&self.key).zip(account(name));
+        region == Some(self.region())
+            && resource(name) == resource(&self.key)
+            && accounts.is_none_or(|(ours, theirs)| ours == theirs)
+    }
+
     pub(super) fn parse(uri: &str, rest: &str) -> Result<Self> {
         let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
         let (region, key) = if place.starts_with("arn:") {
@@ -139,6 +155,22 @@ mod tests {
         let arn = format!("arn:aws:kms:eu-central-1:111122223333:key/{ID}");
         assert_eq!(aws(&format!("aws-kms://{arn}")).region(), "eu-central-1");
         assert!(aws("aws-kms://arn:aws:kms:eu-central-1:111122223333:alias/orders").is_alias());
+    }
+
+    #[test]
+    fn a_key_is_known_by_the_arn_that_others_keep() {
+        let arn = format!("arn:aws:kms:eu-central-1:111122223333:key/{ID}");
+        let of = |uri: &str, name: &str| uri.parse::<KeyUri>().unwrap().is_named(name);
+        for uri in [format!("aws-kms://eu-central-1/{ID}"), format!("aws-kms://{arn}")] {
+            assert!(of(&uri, &arn) && of(&uri, ID) && of(&uri, &uri), "{uri}");
+            assert!(!of(&uri, &arn.replace("eu-central-1", "eu-west-1")), "{uri}: of another region");
+            assert!(!of(&uri, &arn.replace("1234abcd", "1234abce")), "{uri}: another key");
+            assert!(!of(&uri, "") && !of(&uri, "arn:aws:kms"), "{uri}");
+        }
+        assert!(!of(&format!("aws-kms://{arn}"), &arn.replace("3333:", "3334:")), "of another account");
+        let alias = "aws-kms://us-east-1/alias/app/master?endpoint=http://127.0.0.1:4566";
+        assert!(of(alias, "arn:aws:kms:us-east-1:123456789012:key/alias/app/master") && of(alias, "alias/app/master"));
+        assert!(!of(alias, "alias/app"));
     }
 
     #[test]

@@ -20,10 +20,15 @@ pub(in crate::policy) struct RawReader {
     /// part of the key.
     #[schemars(extend("x-items" = "path"))]
     pub key_files: Vec<String>,
-    /// The URI of the root key that opens the values of `vault-transit` and `aws-kms`, or the data keys in those of
+    /// The URI of the root key that opens the values of `vault-transit` and `aws-kms`, or the data keys of those of
     /// `aes-256-gcm`, written as in `roots` of a ring. How its service is reached stands under `[key_services]`.
     #[schemars(extend("format" = "root-key-uri"))]
     pub root: Option<String>,
+    /// The URIs of the root keys that the rows of `key_table` name. No other is ever called.
+    #[schemars(extend("x-items" = "root-key-uri"))]
+    pub roots: Vec<String>,
+    /// A table that says by which keys the values of an `aes-256-gcm` open.
+    pub key_table: RawKeyTable,
     /// The encryption context that the values or data keys were given in AWS KMS; the one `context` of a derived key in Vault.
     pub encryption_context: BTreeMap<String, String>,
     /// How the key of an `aes-256-gcm` is spelled.
@@ -54,12 +59,14 @@ pub(in crate::policy) struct RawReader {
     /// stands at the end of the ciphertext. None: `["iv", "ciphertext", "tag"]`, without what is `apart`.
     pub parts: Vec<String>,
     /// What of an `aes-256-gcm` stands in columns of its own, named by `companions` of the column: `iv`, `tag`, `data_key` (the
-    /// value's own key, which `root` has wrapped), `data_key_iv` (which must be NULL). Where one of them holds something,
-    /// the value is taken for one of this format.
+    /// value's own key, which `root` has wrapped), `data_key_iv` (which must be NULL), `key` (which row of `key_table` is
+    /// meant), `version` (of the tenant's data key). Where one of them holds something, the value is taken for one of this
+    /// format.
     pub apart: Vec<String>,
     /// What stands between the parts, where each is encoded by itself, as `:`.
     pub separator: Option<String>,
-    /// What every value begins with, before what is encoded.
+    /// What every value begins with, before what is encoded: `enc:v1:`. `v{version}:` has the version of the tenant's data key
+    /// in it.
     pub prefix: Option<String>,
     /// Where values are JSON objects, the member of each part: `fields = { iv = "iv", ciphertext = "data", tag = "tag" }`.
     /// Each is encoded by itself, or written as Node writes a Buffer. `data_key` is the value's own key, which `root` has
@@ -76,6 +83,28 @@ pub(in crate::policy) struct RawReader {
     /// Lockbox: to a multiple of how many bytes values were padded (`padding: true` is 16).
     #[schemars(range(min = 1, max = 65_535))]
     pub pad_to: Option<u32>,
+}
+
+/// A table of the application's database that says by which keys values open. A row is found by `id` or by `tenant`.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawKeyTable {
+    /// `schema.table`; on SQLite its name.
+    pub table: Option<String>,
+    /// The column to which `key` beside a value refers.
+    pub id: Option<String>,
+    /// The column with the tenant, as the tenant column of the values' table spells it.
+    pub tenant: Option<String>,
+    /// The column with the version of a tenant's data key. Of a value that names no version every one is tried, the newest
+    /// first.
+    pub version: Option<String>,
+    /// The column with the ARN, or the URI, of the root key: one of `roots`.
+    pub root: Option<String>,
+    /// The column with the data key, wrapped by the root key: bytes, base64, or as Vault spells it. One that begins with `dev:` is
+    /// not wrapped, and refused in production.
+    pub data_key: Option<String>,
+    /// The column with the key itself, for values that have no data key; `key_encoding` and `derive` say how it is spelled.
+    pub key: Option<String>,
 }
 
 /// The formats that can be read.

@@ -183,6 +183,62 @@ prefix = "v{version}0"
 }
 
 #[test]
+fn a_table_of_keys_says_how_a_row_is_found_and_what_is_in_it() {
+    let readers = r#"[readers.a]
+format = "aes-256-gcm"
+apart = ["iv", "data_key", "key"]
+root = "aws-kms://eu-central-1/alias/a"
+[readers.a.key_table]
+table = "public.keys"
+id = "id"
+root = "arn"
+key = "derived"
+[readers.b]
+format = "aes-256-gcm"
+prefix = "v{version}:"
+key_variables = ["B"]
+[readers.b.key_table]
+table = "keys"
+tenant = "org"
+root = "arn"
+[readers.c]
+format = "fernet"
+[readers.c.key_table]
+id = "id"
+tenant = "org"
+[readers.d]
+format = "aes-256-gcm"
+apart = ["key"]
+key_variables = ["D"]
+[readers.old]
+format = "aes-256-gcm"
+root = "aws-kms://eu-central-1/alias/a"
+[readers.old.key_table]
+table = "keys"
+tenant = "org"
+data_key = "dek"
+"#;
+    assert_snapshot!(refused(&with(readers, "reads = [\"old\"]")), @r#"
+    policy-invalid: the policy `enfold.toml` has 13 errors
+    enfold.toml:12: tables.users.columns.email.reads.0: its keys are a tenant's, and the table has no `tenant` column
+    enfold.toml:13: readers.a.roots: missing
+    enfold.toml:16: readers.a.root: this format, as it is declared here, has no use for it
+    enfold.toml:18: readers.a.key_table.table: expected the table's schema and name, as `public.keys`; on SQLite its name alone
+    enfold.toml:25: readers.b.key_variables: this format, as it is declared here, has no use for it
+    enfold.toml:26: readers.b.key_table.version: missing: the column with the versions that values name
+    enfold.toml:26: readers.b.key_table: expected `data_key` or `key`: the column with the keys
+    enfold.toml:29: readers.b.key_table.root: nothing is wrapped, so no root key opens it
+    enfold.toml:32: readers.c.key_table.table: missing
+    enfold.toml:32: readers.c.key_table: expected `id`, or `tenant`: the column by which a value's row is found
+    enfold.toml:32: readers.c.key_table: expected `data_key` or `key`: the column with the keys
+    enfold.toml:32: readers.c.key_table: this format, as it is declared here, has no use for it
+    enfold.toml:37: readers.d.apart: `key` and `version` lead to a row of `key_table`, and there is none
+    hint: add `roots = ["aws-kms://REGION/KEY"]` under `[readers.a]`
+    hint: add `table = "public.encryption_keys"` under `[readers.c.key_table]`
+    "#);
+}
+
+#[test]
 fn a_format_that_is_not_authenticated_must_be_accepted_where_it_is_read() {
     let reader = |format: &str| format!("[readers.old]\nformat = \"{format}\"\nkey_variables = [\"OLD\"]");
     let aes = reader("sqlalchemy-utils-aes");
@@ -206,7 +262,7 @@ fn a_format_of_a_key_service_has_a_root_key_and_no_other() {
     let aws = "root = \"aws-kms://eu-central-1/alias/app\"";
     let policy = load(&root("vault-transit", vault)).unwrap();
     let reader = &policy.readers["old"];
-    assert!(reader.keys.is_empty() && reader.root.as_ref().unwrap().uri.as_str().starts_with("vault://"));
+    assert!(reader.keys.is_empty() && reader.roots.as_ref().unwrap().uris[0].as_str().starts_with("vault://"));
     let fields = "fields = { data_key = \"dek\", ciphertext = \"data\" }";
     assert!(load(&root("aes-256-gcm", &format!("{aws}\n{fields}\nencryption_context = {{ app = \"a\" }}"))).is_ok());
     for (format, rest, why) in [
