@@ -51,7 +51,7 @@ pub(crate) struct Inner {
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
     pub(crate) registered: Registered,
     /// Of other products' formats, by the policy's names.
-    readers: BTreeMap<String, Arc<FormatReader>>,
+    pub(crate) readers: BTreeMap<String, Arc<FormatReader>>,
     columns: Seats,
     values: Seats,
     pub(crate) shared: Option<Arc<SharedCache>>,

@@ -98,7 +98,7 @@ pub use keyring::{
 };
 pub use metrics::Metrics;
 pub use operator::{Operator, SignedCustomers};
-pub use oversight::RingEpoch;
+pub use oversight::{ReaderHealth, RingEpoch};
 pub use root_keys::{RootProof, RootRecord};
 pub use rotation::{Rotated, Whose};
 pub use schedule::{Due, RingSchedule};

@@ -3,6 +3,7 @@
 use crate::events::{CallContext, Event, EventKind};
 use crate::keyring::{RingWraps, RootHealth, SelfTest};
 use crate::metrics::Metrics;
+use crate::policy::Mode;
 use crate::shared_cache::{SharedCacheFigures, SharedCacheHealth};
 use crate::{Enfold, Error, Result};
 
@@ -16,7 +17,45 @@ pub struct RingEpoch {
     pub pinned: u64,
 }
 
+/// How a reader of another product's format stands.
+#[derive(Debug)]
+pub struct ReaderHealth {
+    /// The policy's name of the reader.
+    pub reader: String,
+    /// Columns of the policy that name it, and of those the ones in which a value may still need it: not in mode `kms`.
+    pub columns: usize,
+    pub needed_by: usize,
+    /// The root keys that open for it.
+    pub roots: Vec<String>,
+    /// The table of the application's that says by which keys values open. It is not read for this.
+    pub table: Option<String>,
+    /// Whether its keys are there and have its format's form, or the key services answer and let this process decrypt.
+    pub ready: Result<()>,
+}
+
 impl Enfold {
+    /// Looks at the keys of each reader of the policy, or asks its root key's service: for `doctor`. No value is read.
+    pub async fn reader_health(&self) -> Result<Vec<ReaderHealth>> {
+        let mut health = Vec::with_capacity(self.0.readers.len());
+        for (name, reader) in &self.0.readers {
+            let (mut columns, mut needed_by) = (0, 0);
+            for (table, policy) in &self.policy().tables {
+                for (column, _) in policy.columns.iter().filter(|(_, column)| column.reads.contains(name)) {
+                    columns += 1;
+                    let mode = self.column(&format!("{table}.{column}"))?.mode().await?;
+                    needed_by += usize::from(mode < Mode::Kms);
+                }
+            }
+            let policy = self.policy().readers.get(name);
+            let uris = policy.and_then(|policy| policy.roots.as_ref()).into_iter().flat_map(|roots| &roots.uris);
+            let roots = uris.map(ToString::to_string).collect();
+            let table = policy.and_then(|policy| policy.table.as_ref()).map(|table| table.table.clone());
+            let ready = reader.check().await;
+            health.push(ReaderHealth { reader: name.clone(), columns, needed_by, roots, table, ready });
+        }
+        Ok(health)
+    }
+
     /// Looks whether every data-key row of the catalog is as it was made, without asking a key service: for `doctor`.
     /// One error for each that is not.
     pub async fn check_catalog(&self) -> Result<Vec<Error>> {

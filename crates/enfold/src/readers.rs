@@ -80,6 +80,22 @@ impl FormatReader {
         self.ready.get().is_some() || self.asked.is_some()
     }
 
+    /// Whether its keys are there and have its format's form, or the key services answer it: for `doctor`.
+    pub(crate) async fn check(self: &Arc<Self>) -> Result<()> {
+        match &self.asked {
+            None => self.get_ready().await,
+            Some(Asked::Service(service)) => service.probe().await,
+            Some(Asked::Table(table)) => table.probe().await,
+        }
+    }
+
+    /// [`Self::load`], where it may take its time.
+    pub(crate) async fn get_ready(self: &Arc<Self>) -> Result<()> {
+        let reader = Arc::clone(self);
+        let load = tokio::task::spawn_blocking(move || reader.load()).await;
+        load.map_err(|_| Error::new(Code::Internal, "a reader's keys were not made ready"))?
+    }
+
     /// Asks for all that values of this reader need, each with its tenant, in one batch. By the values' numbers; empty
     /// where keys are handed in.
     pub(crate) async fn fetch(&self, values: &[(usize, Foreign<'_>, Option<Part<'_>>)]) -> Fetched {

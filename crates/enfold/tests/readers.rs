@@ -252,3 +252,42 @@ async fn what_was_opened_is_counted_in_the_log() {
     let opened = events.iter().filter(|event| event.kind == EventKind::Open && event.key.is_none());
     assert_eq!(opened.map(|event| event.count).sum::<u64>(), 5);
 }
+
+#[tokio::test]
+async fn whether_the_keys_of_readers_are_there_is_told_without_a_value_and_whether_they_are_needed() {
+    let world = world();
+    let health = async |enfold: &Enfold| {
+        let found = enfold.reader_health().await.unwrap();
+        let ready = |ready: &Result<()>| ready.as_ref().map_or_else(|error| error.code().word(), |()| "ready");
+        found
+            .iter()
+            .map(|f| format!("{} {} {} {}", f.reader, f.columns, f.needed_by, ready(&f.ready)))
+            .collect::<Vec<_>>()
+    };
+    let enfold = operators(&world).await;
+    assert_eq!(
+        health(&enfold).await,
+        ["fernet 1 1 ready", "gcm 1 1 ready", "lockbox 1 1 ready", "passphrase 2 2 ready"]
+    );
+    // A process that starts afresh, with what somebody did to the files.
+    key_file(&world, "fernet.key", "hunter2hunter2");
+    std::fs::remove_file(world.dir.path().join("gcm.key")).unwrap();
+    std::fs::set_permissions(world.dir.path().join("passphrase"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let enfold = operators(&world).await;
+    assert_eq!(
+        health(&enfold).await,
+        [
+            "fernet 1 1 reader-key-invalid",
+            "gcm 1 1 key-file-invalid",
+            "lockbox 1 1 ready",
+            "passphrase 2 2 key-file-permissions"
+        ]
+    );
+    for found in enfold.reader_health().await.unwrap() {
+        assert!(!format!("{found:?}").contains("hunter2"), "a key is never told");
+    }
+    set_mode(&enfold, "people.email", Mode::Kms).await;
+    set_mode(&enfold, "people.photo", Mode::Kms).await;
+    let needed: Vec<_> = enfold.reader_health().await.unwrap().iter().map(|found| found.needed_by).collect();
+    assert_eq!(needed, [0, 0, 0, 1], "the passphrase is of two columns");
+}

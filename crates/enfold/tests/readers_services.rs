@@ -268,3 +268,23 @@ async fn a_key_service_that_does_not_answer_is_said_to_be_away() {
     assert_eq!(code(open(&column, Place::none(), stored.as_bytes()).await), Code::KmsUnavailable);
     assert_eq!(open(&column, Place::none(), b"bob").await.unwrap(), "bob");
 }
+
+#[tokio::test]
+async fn whether_a_root_key_answers_for_a_reader_is_told_without_a_value() {
+    let services = Services::new().await;
+    let enfold = services.enfold("\"transit\"").await.unwrap();
+    for found in enfold.reader_health().await.unwrap() {
+        assert!(found.ready.is_ok() && found.roots.len() == 1, "{found:?}");
+        assert_eq!((found.columns, found.needed_by), if found.reader == "transit" { (1, 1) } else { (0, 0) });
+    }
+    // A token that may nothing, and a key that is not there.
+    std::fs::write(services.world.dir.path().join("token"), "s.nobody").unwrap();
+    let enfold = services.enfold("\"transit\"").await.unwrap();
+    let ready = |name: &str, found: Vec<enfold::ReaderHealth>| {
+        code(found.into_iter().find(|found| found.reader == name).unwrap().ready)
+    };
+    assert_eq!(ready("transit", enfold.reader_health().await.unwrap()), Code::KmsAccessDenied);
+    let answer = AWS.kms("ScheduleKeyDeletion", json!({ "KeyId": services.key, "PendingWindowInDays": 7 })).await;
+    assert!(answer["DeletionDate"].is_number(), "{answer}");
+    assert_eq!(ready("blob", enfold.reader_health().await.unwrap()), Code::KmsKeyDisabled);
+}

@@ -1,5 +1,6 @@
 //! `enfold doctor`: configuration, database, catalog and keys, each checked as a user's first call would find it.
 
+mod readers;
 mod root_keys;
 
 use std::fmt::Write as _;
@@ -127,6 +128,12 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
             }
             if let Some(found) = enfold.shared_cache_health().await {
                 note(&format!("shared cache {}", found.server), Ok(shared_cache(&found)));
+            }
+            match enfold.reader_health().await {
+                Ok(health) => health.into_iter().for_each(|found| {
+                    note(&format!("reader {}", found.reader), readers::found(found));
+                }),
+                Err(error) => note("readers", Err(error)),
             }
             for (name, outcome) in keys(&enfold).await {
                 note(&name, outcome.map(Found::from));

@@ -13,6 +13,7 @@ mod counting;
 #[cfg(feature = "vault")]
 mod customers;
 mod disk_full;
+mod doctor_readers;
 mod guides;
 mod harness;
 #[cfg(feature = "postgres")]

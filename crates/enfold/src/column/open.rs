@@ -264,9 +264,7 @@ impl Batch<'_> {
         let readers = self.column.seat.reads.iter().zip(fetched);
         for (reader, fetched) in readers.filter(|(reader, _)| reader.recognises(&value)) {
             if !reader.is_ready() {
-                let reader = Arc::clone(reader);
-                let load = tokio::task::spawn_blocking(move || reader.load()).await;
-                load.map_err(|_| Error::new(Code::Internal, "a reader's keys were not made ready"))??;
+                reader.get_ready().await?;
             }
             match reader.open(at, &value, fetched)? {
                 Ok(value) if !fits(form, &value) => {

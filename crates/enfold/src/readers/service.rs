@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use enfold_core::readers::{Secret, Wrapped};
 
-use crate::Result;
 use crate::kms::{DecryptRequest, KeyManagementService, Operation, failure};
+use crate::{Code, Error, Result};
 
 /// Data keys of others that are kept, and for how long: as the cache of a ring, unless that is set otherwise.
 pub(super) const MOST: usize = 10_000;
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(300);
+
+/// Has the form of a ciphertext everywhere, and none was ever made like it: Vault looks at the words before it decrypts.
+const NOBODY_S: &[u8] = b"vault:v1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// What was opened for values, by their numbers: keys of which one may be a value's, or the value itself.
 pub(crate) type Fetched = HashMap<usize, Result<Vec<Secret>>>;
@@ -58,16 +61,29 @@ impl KeyService {
         };
         let mut opened = opened.into_iter();
         for (wrapped, is_key) in &missing {
-            let result = opened.next().unwrap_or_else(|| {
-                Err(failure::failed(crate::Code::KmsProtocol, Operation::Decrypt, self.kms.uri())
-                    .cause("this key service does not open what others encrypted"))
-            });
+            let result = opened.next().unwrap_or_else(|| Err(self.opens_nothing()));
             if let (true, Ok(key)) = (is_key, &result) {
                 self.keep(wrapped, key);
             }
             fetched.insert(wrapped.to_vec(), result);
         }
         fetched
+    }
+
+    /// Whether the service answers, and lets this process decrypt: it is asked to open what nobody made, and says so.
+    pub(super) async fn probe(&self) -> Result<()> {
+        let Some(decryptor) = self.kms.abilities().decryptor else { return Err(self.opens_nothing()) };
+        let request = DecryptRequest { ciphertext: NOBODY_S, context: &self.context };
+        match decryptor.decrypt(&[request]).await.into_iter().next() {
+            Some(Err(error)) if error.code() != Code::WrapInvalid => Err(error),
+            Some(_) => Ok(()),
+            None => Err(self.opens_nothing()),
+        }
+    }
+
+    fn opens_nothing(&self) -> Error {
+        failure::failed(Code::KmsProtocol, Operation::Decrypt, self.kms.uri())
+            .cause("this key service does not open what others encrypted")
     }
 
     pub(super) fn forget(&self) {

@@ -83,6 +83,14 @@ impl KeyTable {
         self.roots.iter().for_each(|(_, service)| service.forget());
     }
 
+    /// Whether each root key that the table may name answers.
+    pub(super) async fn probe(&self) -> Result<()> {
+        for (_, service) in &self.roots {
+            service.probe().await?;
+        }
+        Ok(())
+    }
+
     /// The keys that each value may be under.
     pub(super) async fn fetch(
         &self,
