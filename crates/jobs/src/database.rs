@@ -104,6 +104,7 @@ pub enum IndexKind {
     Constraint(String),
 }
 
+#[cfg(feature = "postgres")]
 impl IndexKind {
     pub(crate) fn of(constraint: Option<String>, partitioned: bool) -> Self {
         match constraint {

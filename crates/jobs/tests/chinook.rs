@@ -1,4 +1,5 @@
 //! The main job on a database that nobody here wrote: Chinook, a music shop, on Postgres with its foreign keys.
+#![cfg(feature = "postgres")]
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
 //! Where plaintext stays after a conversion in place, found on a real server, and cleared by the statements that a
 //! report gives.
+#![cfg(feature = "postgres")]
 
 use enfold::db::postgres::Endpoint;
 use enfold_jobs::database::{Probe, Residue};

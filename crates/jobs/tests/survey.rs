@@ -1,4 +1,5 @@
 //! What `discover` is given of a real database.
+#![cfg(feature = "postgres")]
 
 use enfold::db::postgres::Endpoint;
 use enfold_jobs::model::TableName;

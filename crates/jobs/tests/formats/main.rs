@@ -20,6 +20,7 @@ use enfold_jobs::ops::{
 };
 use serde_json::Value as Json;
 
+#[cfg(feature = "postgres")]
 const PASSPHRASE: &str = "correct horse battery staple";
 
 const POLICY: &str = r#"

@@ -1,4 +1,5 @@
 //! What a plan says about real tables on a real server: a test for every word.
+#![cfg(feature = "postgres")]
 
 mod dependents;
 mod fingerprint;
