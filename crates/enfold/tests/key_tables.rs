@@ -226,26 +226,26 @@ tenant = "org_id"
 [tables.calls.columns.note]
 id = "calls.note"
 ring = "wide"
-reads = ["scrybe"]
+reads = ["organizations"]
 COMPANIONS
-[readers.scrybe]
+[readers.organizations]
 format = "aes-256-gcm"
 root = "ROOT"
 LAYOUT
-[readers.scrybe.key_table]
+[readers.organizations.key_table]
 table = "organization_keys"
 tenant = "organization_id"
 version = "version"
 data_key = "encrypted_dek"
 "#;
 
-struct Scrybe {
+struct Organizations {
     world: World,
     app: rusqlite::Connection,
     root: String,
 }
 
-impl Scrybe {
+impl Organizations {
     async fn new() -> Self {
         let world = World::new();
         let app = rusqlite::Connection::open(world.dir.path().join("app.db")).unwrap();
@@ -285,10 +285,10 @@ async fn one(column: &Column, tenant: i64, stored: Connection) -> Result<String>
 
 #[tokio::test]
 async fn a_tenants_data_key_is_found_by_the_version_that_the_value_names() {
-    let scrybe = Scrybe::new().await;
-    let (first, second) = (scrybe.add(1, 1).await, scrybe.add(1, 2).await);
-    let other = scrybe.add(2, 1).await;
-    let prefix = scrybe.column("prefix = \"v{version}:\"", "", "staging").await;
+    let organizations = Organizations::new().await;
+    let (first, second) = (organizations.add(1, 1).await, organizations.add(1, 2).await);
+    let other = organizations.add(2, 1).await;
+    let prefix = organizations.column("prefix = \"v{version}:\"", "", "staging").await;
     for (tenant, stored, wanted) in [
         (1, joined("v1:", &first, "one"), Some("one")),
         (1, joined("v2:", &second, "two"), Some("two")),
@@ -305,7 +305,7 @@ async fn a_tenants_data_key_is_found_by_the_version_that_the_value_names() {
         }
     }
     // A version that was made meanwhile is found at once.
-    let third = scrybe.add(1, 3).await;
+    let third = organizations.add(1, 3).await;
     assert_eq!(one(&prefix, 1, joined("v3:", &third, "three")).await.unwrap(), "three");
     let plain = Connection { payload: "vague".to_owned(), beside: Vec::new() };
     assert_eq!(one(&prefix, 1, plain).await.unwrap(), "vague");
@@ -313,17 +313,18 @@ async fn a_tenants_data_key_is_found_by_the_version_that_the_value_names() {
 
 #[tokio::test]
 async fn the_version_may_stand_beside_the_value_or_be_tried_from_the_newest() {
-    let scrybe = Scrybe::new().await;
-    let keys = [scrybe.add(1, 9).await, scrybe.add(1, 10).await];
-    let beside = scrybe.column("apart = [\"version\"]", "companions = { version = \"key_version\" }", "staging").await;
+    let organizations = Organizations::new().await;
+    let keys = [organizations.add(1, 9).await, organizations.add(1, 10).await];
+    let beside =
+        organizations.column("apart = [\"version\"]", "companions = { version = \"key_version\" }", "staging").await;
     for (version, key) in [("9", &keys[0]), ("10", &keys[1])] {
         let mut stored = joined("", key, "value");
         stored.beside.push((Companion::Version, version.to_owned()));
         assert_eq!(one(&beside, 1, stored).await.unwrap(), "value");
     }
-    let scrybe = Scrybe { world: World::new(), ..scrybe };
-    std::fs::copy(scrybe.app.path().unwrap(), scrybe.world.dir.path().join("app.db")).unwrap();
-    let all = scrybe.column("", "", "staging").await;
+    let organizations = Organizations { world: World::new(), ..organizations };
+    std::fs::copy(organizations.app.path().unwrap(), organizations.world.dir.path().join("app.db")).unwrap();
+    let all = organizations.column("", "", "staging").await;
     for key in &keys {
         assert_eq!(one(&all, 1, joined("", key, "value")).await.unwrap(), "value");
     }
@@ -332,12 +333,12 @@ async fn the_version_may_stand_beside_the_value_or_be_tried_from_the_newest() {
 
 #[tokio::test]
 async fn a_data_key_that_was_never_wrapped_is_refused_in_production() {
-    let scrybe = Scrybe::new().await;
-    scrybe.put(1, 1, &format!("dev:{}", STANDARD.encode([5; 32])));
+    let organizations = Organizations::new().await;
+    organizations.put(1, 1, &format!("dev:{}", STANDARD.encode([5; 32])));
     let stored = joined("", &[5; 32], "value");
-    let staging = scrybe.column("", "", "staging").await;
+    let staging = organizations.column("", "", "staging").await;
     assert_eq!(one(&staging, 1, stored.clone()).await.unwrap(), "value");
-    let production = Scrybe { world: World::new(), ..scrybe };
+    let production = Organizations { world: World::new(), ..organizations };
     std::fs::copy(production.app.path().unwrap(), production.world.dir.path().join("app.db")).unwrap();
     let column = production.column("", "", "production").await;
     let error = one(&column, 1, stored).await.unwrap_err();

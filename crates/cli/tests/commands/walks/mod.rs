@@ -5,6 +5,7 @@
 mod connections;
 mod passphrase;
 mod record_keys;
+mod tenant_keys;
 mod traffic;
 
 use std::io::Write as _;

@@ -47,9 +47,11 @@ async fn a_shared_passphrase_and_fernet_give_way_to_data_keys_that_rotate() {
         form: Form::Bytes,
         before: by_pgcrypto,
         index: Some("email_index"),
+        tenant: None,
     };
     let made = Before::Made(Arc::new(made));
-    let api_key = Field { table: "api_keys", column: "key_value", form: Form::Text, before: made, index: None };
+    let api_key =
+        Field { table: "api_keys", column: "key_value", form: Form::Text, before: made, index: None, tenant: None };
     let fields = [email, api_key];
     for field in &fields {
         walk.fill(field).await;

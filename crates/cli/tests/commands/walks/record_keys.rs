@@ -50,10 +50,17 @@ async fn every_record_gets_a_data_key_of_its_own_and_later_another() {
     // 1. The key, with rotation on; who may use it is the key service's word.
     let key = aws_key().await;
     let root = Server::LocalStack.uri(&key);
-    let strategies =
-        Field { table: "strategies", column: "input", form: Form::Text, before: Before::Plain, index: None };
+    let strategies = Field {
+        table: "strategies",
+        column: "input",
+        form: Form::Text,
+        before: Before::Plain,
+        index: None,
+        tenant: None,
+    };
     let payloads = Before::Made(Arc::new(payloads(&key).await));
-    let runs = Field { table: "bmi_runs", column: "result", form: Form::Text, before: payloads, index: None };
+    let runs =
+        Field { table: "bmi_runs", column: "result", form: Form::Text, before: payloads, index: None, tenant: None };
     let fields = [strategies, runs];
     for field in &fields {
         walk.fill(field).await;

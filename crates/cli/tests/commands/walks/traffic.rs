@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use enfold::kms::{AwsKms, AwsOptions, KeyUri, StaticCredentials};
 use enfold::policy::{self, Variables};
-use enfold::{CallContext, Code, Column, Enfold, Form, PayloadType, Place};
+use enfold::{CallContext, Code, Column, Enfold, Form, Part, PayloadType, Place};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -22,6 +22,8 @@ pub(super) struct Field {
     pub(super) before: Before,
     /// The column of its blind index `eq`, which applications write with a sealed value.
     pub(super) index: Option<&'static str>,
+    /// A column of whole numbers that says whose the row is, where values are bound to it.
+    pub(super) tenant: Option<&'static str>,
 }
 
 /// How the team's application writes a value while the column is not Enfold's yet.
@@ -31,6 +33,8 @@ pub(super) enum Before {
     Plain,
     /// An expression of SQL over `$1`, the value.
     Sql(&'static str),
+    /// It only reads meanwhile.
+    Nothing,
     /// Values as a library made them, with what they hold.
     Made(Arc<Vec<(String, String)>>),
 }
@@ -51,6 +55,11 @@ pub(super) struct Traffic {
 impl Field {
     fn name(&self) -> String {
         format!("public.{}.{}", self.table, self.column)
+    }
+
+    /// Whose the row is; NULL where nobody asks.
+    fn owner(&self) -> String {
+        self.tenant.map_or("NULL::bigint".to_owned(), |column| format!("t.{column}::bigint"))
     }
 
     /// The stored bytes.
@@ -105,6 +114,7 @@ impl Field {
     /// As the team's application writes it.
     async fn write_as_before(&self, db: &Client, id: i64, value: &str) {
         match &self.before {
+            Before::Nothing => {}
             Before::Plain => self.write(db, id, self.cast(), &value.as_bytes(), value).await,
             Before::Sql(expression) => self.write(db, id, expression, &value, value).await,
             Before::Made(values) => {
@@ -123,6 +133,11 @@ impl Walk {
             field.write_as_before(&self.db, id, &format!("{} of {id}", field.column)).await;
         }
         self.db.batch_execute(&format!("ANALYZE {}", field.table)).await.expect("analysed");
+    }
+
+    /// Writes what the team's application made of a value.
+    pub(super) async fn write_made(&self, field: &Field, id: i64, stored: &str, value: &str) {
+        field.write(&self.db, id, field.cast(), &stored.as_bytes(), value).await;
     }
 
     /// A handle of its own, as another process has. `key` of AWS, and those of readers, are signed in to with what every server
@@ -189,18 +204,17 @@ async fn work(db: Client, columns: Vec<(Field, Column)>, stop: Arc<AtomicBool>) 
         for (field, column) in &columns {
             done.read += read_some(&db, field, column, 15).await;
             turn += 1;
-            let pick = format!("SELECT id FROM {} ORDER BY random() LIMIT 1", field.table);
-            let id: i64 = db.query_one(&pick, &[]).await.expect("a row").get(0);
+            let pick = format!("SELECT id, {} FROM {} t ORDER BY random() LIMIT 1", field.owner(), field.table);
+            let row = db.query_one(&pick, &[]).await.expect("a row");
+            let (id, place): (i64, Place<'_>) = (row.get(0), place(row.get(1)));
             let value = format!("{} of {id}, changed {turn} times", field.column);
-            match column.seal(&who(), &Place::none(), field.form, PayloadType::Text, value.as_bytes()).await {
+            match column.seal(&who(), &place, field.form, PayloadType::Text, value.as_bytes()).await {
                 Ok(stored) => {
                     let is_sealed = enfold_core::text::decode(&String::from_utf8_lossy(&stored)).is_ok()
                         || stored.starts_with(&enfold_core::layout::MAGIC);
                     if is_sealed {
                         let index = match field.index {
-                            Some(_) => {
-                                Some(column.index_to_store(&who(), "eq", &Place::none(), &value).await.expect("a key"))
-                            }
+                            Some(_) => Some(column.index_to_store(&who(), "eq", &place, &value).await.expect("a key")),
                             None => None,
                         };
                         field.write_with(&db, id, field.cast(), &stored, &value, index.as_deref()).await;
@@ -225,18 +239,23 @@ async fn work(db: Client, columns: Vec<(Field, Column)>, stop: Arc<AtomicBool>) 
 /// Opens up to `rows` values, any of them, and compares each with what it is.
 async fn read_some(db: &Client, field: &Field, column: &Column, rows: i64) -> u64 {
     let sql = format!(
-        "SELECT {}, v.value FROM {} t JOIN truth v ON v.field = $1 AND v.id = t.id ORDER BY random() LIMIT $2",
+        "SELECT {}, v.value, {} FROM {} t JOIN truth v ON v.field = $1 AND v.id = t.id ORDER BY random() LIMIT $2",
         field.stored(),
+        field.owner(),
         field.table
     );
     let found = db.query(&sql, &[&field.name(), &rows]).await.expect("rows");
     for row in &found {
         let (stored, is): (Vec<u8>, String) = (row.get(0), row.get(1));
-        let opened = column.open(&who(), &Place::none(), field.form, &stored).await;
+        let opened = column.open(&who(), &place(row.get(2)), field.form, &stored).await;
         let value = opened.unwrap_or_else(|error| panic!("cannot read {}: {error}", field.name())).value;
         assert!(value[..] == *is.as_bytes(), "another value of {} than was written", field.name());
     }
     found.len() as u64
+}
+
+fn place(tenant: Option<i64>) -> Place<'static> {
+    tenant.map_or(Place::none(), |tenant| Place::tenant(Part::Int(tenant)))
 }
 
 fn who() -> CallContext {

@@ -1,0 +1,140 @@
+//! A data key for every organisation, in versions, wrapped by AWS KMS and kept in a table of the application's own. Its values
+//! become envelopes under data keys of the catalog; then an organisation's key is rotated on demand, with a reason.
+
+use std::sync::Arc;
+
+use enfold::Form;
+use enfold_testkit::aws::Server;
+use serde_json::{Value, json};
+
+use super::traffic::{Before, Field};
+use super::{Walk, aws_key, sealed_by_node};
+
+const ORGANISATIONS: i64 = 3;
+const ROWS: i64 = 60;
+
+const TABLES: &str = "
+    CREATE TABLE organization_keys (organization_id bigint, version int, encrypted_dek text, PRIMARY KEY (organization_id, version));
+    CREATE TABLE notes (id bigint PRIMARY KEY, organization_id bigint NOT NULL, body text);
+    INSERT INTO notes SELECT n, n % 3 FROM generate_series(1, 60) n;
+    CREATE TABLE messages (id bigint PRIMARY KEY, organization_id bigint NOT NULL, content text);
+    INSERT INTO messages SELECT n, n % 3 FROM generate_series(1, 60) n";
+
+/// Two versions of each organisation's data key; every row under one of them, as `vN:` and then base64 of IV, ciphertext and tag.
+async fn as_the_application_has_them(walk: &Walk, key: &str, fields: &[Field]) {
+    let mut keys = Vec::new();
+    for organisation in 0..ORGANISATIONS {
+        for version in [1, 2] {
+            let made = Server::LocalStack.kms("GenerateDataKey", json!({ "KeyId": key, "KeySpec": "AES_256" })).await;
+            let wrapped = made["CiphertextBlob"].as_str().expect("a text");
+            walk.db
+                .execute("INSERT INTO organization_keys VALUES ($1, $2, $3)", &[&organisation, &version, &wrapped])
+                .await
+                .expect("a key");
+            keys.push(made["Plaintext"].clone());
+        }
+    }
+    let version = |id: i64| 1 + id % 2;
+    let of = |id: i64| usize::try_from(id % ORGANISATIONS * 2 + version(id) - 1).expect("few");
+    for field in fields {
+        let value = |id: i64| format!("{} of {id}", field.column);
+        let asked = (1..=ROWS).map(|id| json!({ "key": keys[of(id)], "iv": 12, "plaintext": value(id) }));
+        let sealed = sealed_by_node(&Value::Array(asked.collect()));
+        for (id, parts) in (1..=ROWS).zip(&sealed) {
+            let stored = format!("v{}:{}", version(id), joined(parts));
+            walk.write_made(field, id, &stored, &value(id)).await;
+        }
+    }
+}
+
+fn joined(parts: &Value) -> String {
+    use base64::Engine as _;
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let bytes = |part: &str| base64.decode(parts[part].as_str().expect("a text")).expect("base64");
+    base64.encode([bytes("iv"), bytes("ciphertext"), bytes("tag")].concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_keys_of_organisations_move_into_the_catalog_and_are_rotated_on_demand() {
+    let walk = Walk::new(TABLES).await;
+    let key = aws_key().await;
+    let root = Server::LocalStack.uri(&key);
+    let field = |table, column| Field {
+        table,
+        column,
+        form: Form::Text,
+        before: Before::Nothing,
+        index: None,
+        tenant: Some("organization_id"),
+    };
+    let fields = [field("notes", "body"), field("messages", "content")];
+    as_the_application_has_them(&walk, &key, &fields).await;
+    let policy = |reads: &str, readers: &str| {
+        walk.policy(&format!(
+            r#"
+[rings.phi]
+id = "phi"
+roots = ["{root}"]
+scope = "tenant"
+labels = {{ data_class = "phi" }}
+[rings.phi.rotation]
+cadence = "365d"
+{readers}
+[tables."public.notes"]
+tenant = "organization_id"
+[tables."public.notes".columns.body]
+id = "notes.body"
+ring = "phi"
+{reads}
+[tables."public.messages"]
+tenant = "organization_id"
+[tables."public.messages".columns.content]
+id = "messages.content"
+ring = "phi"
+{reads}
+"#
+        ));
+    };
+    let readers = format!(
+        "[readers.own]\nformat = \"aes-256-gcm\"\nroot = \"{root}\"\nprefix = \"v{{version}}:\"\n\
+         [readers.own.key_table]\ntable = \"public.organization_keys\"\ntenant = \"organization_id\"\n\
+         version = \"version\"\ndata_key = \"encrypted_dek\"\n"
+    );
+    policy("reads = [\"own\"]", &readers);
+    walk.ok(&["init", "--prepare"]);
+    // The checks of the key's health.
+    let health = walk.ok(&["doctor"]);
+    for says in ["enabled", "rotated every 365d", "wrapped in", "unwrapped in", "drew a data key"] {
+        assert!(health.stdout().contains(says), "{says}: {}", health.stdout());
+    }
+
+    let applications = walk.traffic(&root, &fields).await;
+    walk.ok(&["apply", "--yes"]);
+    walk.ok(&["verify", "--all"]);
+    walk.ok(&["enforce", "--all", "--yes"]);
+    let done = applications.end().await;
+    assert!(done.read > 0 && done.sealed > 0, "{done:?}");
+    policy("", "");
+    walk.db.batch_execute("DROP TABLE organization_keys").await.expect("nothing needs it");
+
+    // One organisation's key, with a reason, and what the answer says.
+    let applications = walk.traffic(&root, &fields).await;
+    let reason = "annual compliance rotation";
+    let rotated =
+        walk.json(&["keys", "rotate", "phi", "--tenant", "int:1", "--reason", reason, "--yes", "--reencrypt"]);
+    let [one] = rotated["keys"].as_array().expect("data keys").as_slice() else { panic!("{rotated}") };
+    assert_eq!((one["previous_version"].as_u64(), one["version"].as_u64()), (Some(1), Some(2)));
+    assert_eq!((&rotated["rotated_by"], &rotated["reason"]), (&json!("ada"), &json!(reason)));
+    assert_eq!(rotated["reencryption"]["status"], "pending");
+    walk.ok(&["worker", "--until-idle"]);
+    for job in rotated["reencryption"]["jobs"].as_array().expect("jobs") {
+        let shown = walk.json(&["jobs", "show", &job.to_string()]);
+        assert_eq!(shown["state"], "completed", "{shown}");
+    }
+    let former = one["previous_key"].as_str().expect("a former data key");
+    walk.ok(&["keys", "disable", "phi", former, "--reason", reason, "--yes"]);
+    let done = applications.end().await;
+    assert!(done.read > 0 && done.sealed > 0, "{done:?}");
+    assert_eq!(walk.everything_opens(&root, &fields).await, u64::try_from(2 * ROWS).expect("few"));
+    walk.ok(&["audit", "--full"]);
+}
