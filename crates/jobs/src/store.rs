@@ -19,6 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Goal, JobId, JobState, Progress, RowError, Target};
 
+/// Longer than any worker holds a range without renewing its lease. What ends later than this was set by a clock that has been
+/// put back since.
+pub const LONGEST_LEASE: Duration = Duration::from_secs(60 * 60);
+
 /// How many bytes of cells a batch may hold, so that memory stays flat whatever the rows hold.
 pub const BATCH_BYTES: usize = 16 << 20;
 

@@ -12,14 +12,13 @@ mod value;
 mod world;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enfold_testkit::rng::Rng;
 
 use self::application::Code;
 use self::codec::SimCodec;
-use self::executor::{Clock, Executor};
+use self::executor::Executor;
 use self::store::SimStore;
 use self::world::World;
 use crate::model::{Goal, JobId, JobState, Storage, TableName, Target, TargetColumn, TargetIndex};
@@ -41,6 +40,8 @@ enum Broken {
     NoFencing,
     /// Takes what a trigger made of a value.
     NoComparison,
+    /// Leases begin and end by the clock of the machine that asks.
+    LeasesByMachine,
     /// The codec does not see that a value is an envelope.
     SealsAgain,
     /// The codec leaves a whole row as it is for one bad cell.
@@ -56,6 +57,8 @@ struct Faults {
     pressure: u64,
     crashes: u64,
     hangs: u64,
+    /// Of a machine's clock, forwards.
+    jumps: u64,
     triggers: bool,
 }
 
@@ -66,6 +69,7 @@ struct Outcome {
     steps: u64,
     crashes: u64,
     hangs: u64,
+    jumps: u64,
     lost_races: u64,
     conversions: u64,
 }
@@ -105,6 +109,7 @@ impl Scenario {
                 pressure: rng.below(100),
                 crashes: rng.below(12),
                 hangs: rng.below(8),
+                jumps: rng.below(8),
                 triggers: rng.chance(500),
             },
         };
@@ -164,7 +169,6 @@ fn target() -> Target {
 fn run(seed: u64, broken: Broken) -> Outcome {
     let mut rng = Rng::new(seed);
     let scenario = Scenario::of(&mut rng);
-    let clock = Clock::default();
     let faults = Faults { triggers: scenario.faults.triggers, ..Faults::default() };
     let mut world = World::new(Rng::new(rng.next()), faults, broken, 1 + rng.index(2));
     for _ in 0..scenario.rows {
@@ -174,7 +178,7 @@ fn run(seed: u64, broken: Broken) -> Outcome {
         application::insert_row(&mut world, scenario.goal, code);
     }
     world.key += u8::from(scenario.goal == Goal::Reencrypt);
-    let store = SimStore { world: Arc::new(Mutex::new(world)), clock };
+    let store = SimStore::new(world);
     let mut outcome = Outcome::default();
     let first = traffic(&store, &scenario, &mut rng, &mut outcome);
     let last = match first {
@@ -187,6 +191,7 @@ fn run(seed: u64, broken: Broken) -> Outcome {
         check::check(&mut world, usize::try_from(job.0).unwrap());
     }
     outcome.violations.append(&mut world.violations);
+    outcome.jumps = world.jumps;
     outcome.lost_races = world.jobs.iter().map(|job| job.progress.rows_lost_race).sum();
     outcome.conversions = world.jobs.iter().map(|job| job.conversions).sum();
     outcome
@@ -208,7 +213,7 @@ fn traffic(store: &SimStore, scenario: &Scenario, rng: &mut Rng, outcome: &mut O
     let mut executor = Executor::new(store.clock.clone());
     let mut next_worker = 0;
     for _ in 0..scenario.workers {
-        executor.spawn(next_worker, Duration::ZERO, worker(store, &codec, job, next_worker, &stop));
+        executor.spawn(next_worker, Duration::ZERO, worker(machine(store, rng), &codec, job, next_worker, &stop));
         next_worker += 1;
     }
     for &code in &scenario.processes {
@@ -236,7 +241,7 @@ fn traffic(store: &SimStore, scenario: &Scenario, rng: &mut Rng, outcome: &mut O
                 hostility -= 1;
                 outcome.crashes += 1;
                 let after = Duration::from_millis(rng.below(8_000));
-                executor.spawn(next_worker, after, worker(store, &codec, job, next_worker, &stop));
+                executor.spawn(next_worker, after, worker(machine(store, rng), &codec, job, next_worker, &stop));
                 next_worker += 1;
             } else if rng.chance(scenario.faults.hangs) {
                 hostility -= 1;
@@ -253,7 +258,7 @@ fn traffic(store: &SimStore, scenario: &Scenario, rng: &mut Rng, outcome: &mut O
             Some((_, Ended::Worker(_))) => {
                 stop.0.store(false, Ordering::Relaxed);
                 let after = Duration::from_millis(rng.below(2_000));
-                executor.spawn(next_worker, after, worker(store, &codec, job, next_worker, &stop));
+                executor.spawn(next_worker, after, worker(machine(store, rng), &codec, job, next_worker, &stop));
                 next_worker += 1;
             }
             Some((_, Ended::Other)) | None => {}
@@ -273,7 +278,7 @@ fn closing(store: &SimStore, scenario: &Scenario, rng: &mut Rng, outcome: &mut O
     let codec = SimCodec { store: store.clone() };
     let stop = Stop::default();
     let mut executor = Executor::new(store.clock.clone());
-    executor.spawn(0, Duration::ZERO, worker(store, &codec, job, 0, &stop));
+    executor.spawn(0, Duration::ZERO, worker(machine(store, rng), &codec, job, 0, &stop));
     while !executor.is_idle() {
         outcome.steps += 1;
         if outcome.steps > MOST_STEPS {
@@ -303,12 +308,17 @@ fn create(store: &SimStore, scenario: &Scenario, rng: &mut Rng) -> Option<JobId>
     }
 }
 
-async fn worker(store: &SimStore, codec: &SimCodec, job: JobId, name: usize, stop: &Stop) -> Ended {
+/// The store as a machine has it whose clock is up to a week ahead of the database's.
+fn machine(store: &SimStore, rng: &mut Rng) -> SimStore {
+    store.on_another_machine(Duration::from_secs(rng.below(7 * 24 * 60 * 60)))
+}
+
+async fn worker(store: SimStore, codec: &SimCodec, job: JobId, name: usize, stop: &Stop) -> Ended {
     let mut options = SweepOptions::new(format!("worker {name}"));
     options.lease = LEASE;
     options.write_time = Duration::from_millis(5);
     options.max_passes = 200;
-    Ended::Worker(sweep(store, codec, job, &options, stop).await)
+    Ended::Worker(sweep(&store, codec, job, &options, stop).await)
 }
 
 /// Somebody who changes the pace, and pauses the job for a while.

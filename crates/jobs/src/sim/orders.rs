@@ -1,6 +1,5 @@
 //! Orders and limits, on the simulated store's own clock: cancel, rate, pressure, errors that pass and errors that stay.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +8,7 @@ use enfold_testkit::rng::Rng;
 
 use super::application::{self, Code};
 use super::codec::SimCodec;
-use super::executor::{Clock, Executor};
+use super::executor::Executor;
 use super::store::SimStore;
 use super::world::World;
 use super::{Broken, Faults, LEASE, index_of, target};
@@ -23,7 +22,7 @@ fn store(rows: u32) -> SimStore {
     for _ in 0..rows {
         application::insert_row(&mut world, Goal::Protect, Code::Old);
     }
-    SimStore { world: Arc::new(Mutex::new(world)), clock: Clock::default() }
+    SimStore::new(world)
 }
 
 type Task<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + 'a>>;

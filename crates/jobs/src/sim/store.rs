@@ -21,7 +21,10 @@ use crate::store::{
 #[derive(Clone)]
 pub(super) struct SimStore {
     pub(super) world: Arc<Mutex<World>>,
+    /// The store's own, by which leases end.
     pub(super) clock: Clock,
+    /// By how much the clock of the machine that this handle is on is ahead.
+    ahead: Arc<Mutex<Duration>>,
 }
 
 /// A transaction that rolls back when it is dropped: its locks go.
@@ -37,6 +40,21 @@ impl Drop for Tx<'_> {
 }
 
 impl SimStore {
+    pub(super) fn new(world: World) -> Self {
+        Self { world: Arc::new(Mutex::new(world)), clock: Clock::default(), ahead: Arc::default() }
+    }
+
+    /// The same store as another machine has it, whose clock is its own.
+    pub(super) fn on_another_machine(&self, ahead: Duration) -> Self {
+        Self { ahead: Arc::new(Mutex::new(ahead)), ..self.clone() }
+    }
+
+    /// By whose clock leases begin and end: the store's, unless that rule is left out.
+    fn time_of_leases(&self) -> Duration {
+        let by_machine = self.world().broken == Broken::LeasesByMachine;
+        if by_machine { self.now() } else { self.clock.now() }
+    }
+
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
     }
@@ -45,6 +63,12 @@ impl SimStore {
     pub(super) async fn step(&self) -> Result<()> {
         let (delay, fails) = {
             let mut world = self.world();
+            let jumps = world.faults.jumps;
+            if world.rng.chance(jumps) {
+                // A machine that was asleep, or whose clock was set: hours are nothing.
+                world.jumps += 1;
+                *self.ahead.lock().unwrap() += Duration::from_secs(world.rng.below(6 * 60 * 60));
+            }
             let slow = world.faults.slow;
             let micros = if world.rng.chance(slow) { world.rng.below(900_000) } else { 20 + world.rng.below(3_000) };
             let errors = world.faults.errors;
@@ -367,7 +391,7 @@ impl Store for SimStore {
 
     async fn lease(&self, job: JobId, worker: &str, ttl: Duration) -> Result<Option<Lease>> {
         self.step().await?;
-        let now = self.clock.now();
+        let now = self.time_of_leases();
         let lease = self.with_job(job, |record| {
             let free = |c: &super::world::Chunk| !c.done && c.lock.is_none() && c.until <= now;
             let at = record.chunks.iter().position(free)?;
@@ -386,7 +410,7 @@ impl Store for SimStore {
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<()> {
         self.step().await?;
         loop {
-            let now = self.clock.now();
+            let now = self.time_of_leases();
             let renewed = self.with_job(lease.job, |job| {
                 let at = Self::check_token(job, lease)?;
                 let free = job.chunks[at].lock.is_none();
@@ -517,7 +541,7 @@ impl Store for SimStore {
     }
 
     fn now(&self) -> Duration {
-        self.clock.now()
+        self.clock.now() + *self.ahead.lock().unwrap()
     }
 }
 

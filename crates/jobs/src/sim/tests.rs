@@ -20,6 +20,7 @@ fn sweep_seeds(seeds: std::ops::Range<u64>, broken: Broken, about: &str) -> (Opt
                     sum.steps += outcome.steps;
                     sum.crashes += outcome.crashes;
                     sum.hangs += outcome.hangs;
+                    sum.jumps += outcome.jumps;
                     sum.lost_races += outcome.lost_races;
                     sum.conversions += outcome.conversions;
                 }
@@ -38,6 +39,7 @@ fn sweep_seeds(seeds: std::ops::Range<u64>, broken: Broken, about: &str) -> (Opt
         sum.steps += part.steps;
         sum.crashes += part.crashes;
         sum.hangs += part.hangs;
+        sum.jumps += part.jumps;
         sum.lost_races += part.lost_races;
         sum.conversions += part.conversions;
     }
@@ -52,10 +54,11 @@ fn ten_thousand_seeds_lose_double_expose_and_overwrite_nothing() {
     }
     // The runs must have been as hostile as they claim.
     assert!(sum.crashes > SEEDS / 10 && sum.hangs > SEEDS / 10, "{} crashes, {} hangs", sum.crashes, sum.hangs);
+    assert!(sum.jumps > SEEDS / 2, "{} jumps of clocks", sum.jumps);
     assert!(sum.lost_races > SEEDS / 10 && sum.conversions > SEEDS * 5, "{} races", sum.lost_races);
     println!(
-        "{SEEDS} seeds, {} steps, {} crashes, {} hangs, {} lost races, {} rows converted",
-        sum.steps, sum.crashes, sum.hangs, sum.lost_races, sum.conversions
+        "{SEEDS} seeds, {} steps, {} crashes, {} hangs, {} jumps of clocks, {} lost races, {} rows converted",
+        sum.steps, sum.crashes, sum.hangs, sum.jumps, sum.lost_races, sum.conversions
     );
 }
 
@@ -102,6 +105,11 @@ fn a_checkpoint_after_its_rows_is_caught() {
 #[test]
 fn a_store_without_fencing_is_caught() {
     caught(Broken::NoFencing, "after another had taken its range");
+}
+
+#[test]
+fn leases_by_the_clock_of_whoever_asks_are_caught() {
+    caught(Broken::LeasesByMachine, "does not end");
 }
 
 #[test]

@@ -99,6 +99,8 @@ pub(super) struct World {
     pub(super) next_logical: usize,
     /// The data key that seals; every one below it is a former one.
     pub(super) key: u8,
+    /// Of machines' clocks.
+    pub(super) jumps: u64,
     last_tx: u32,
     ticks: u64,
 }
@@ -116,6 +118,7 @@ impl World {
             reads: HashMap::new(),
             next_logical: 0,
             key: 0,
+            jumps: 0,
             last_tx: 0,
             ticks: 0,
         }

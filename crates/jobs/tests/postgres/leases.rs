@@ -25,6 +25,26 @@ async fn a_lease_is_held_by_one_worker_until_it_runs_out_or_is_let_go() {
 }
 
 #[tokio::test]
+async fn a_range_is_not_orphaned_by_a_clock_that_is_put_back_and_its_former_worker_is_fenced() {
+    let world = World::with(PEOPLE).await;
+    let people = target("people", &[("email", Storage::Text)]);
+    let first = world.lease(&people).await;
+    let batch = world.read(&first, &people).await;
+    let changes = world.seal(&people, &batch.rows).await;
+    let ends = async |when: &str| {
+        world.run(&format!("UPDATE enfold.job_chunks SET expires_at = clock_timestamp() + interval '{when}'")).await;
+    };
+    ends("50 minutes").await;
+    assert_eq!(world.store.lease(first.job, "two", LEASE).await.expect("leases"), None, "somebody may hold it so long");
+    // As the server's clock has it after it was put back by a year.
+    ends("1 year").await;
+    let second = world.store.lease(first.job, "two", LEASE).await.expect("leases").expect("nobody's otherwise");
+    let error = world.store.write(&first, &people, &changes, &Checkpoint::default()).await.expect_err("fenced");
+    assert_eq!(error.code(), Code::LeaseLost);
+    world.write(&second, &people, &changes).await;
+}
+
+#[tokio::test]
 async fn a_worker_whose_lease_was_taken_writes_nothing() {
     let world = World::with(PEOPLE).await;
     let people = target("people", &[("email", Storage::Text)]);

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use super::jobs::unsigned;
 use crate::model::JobId;
 use crate::postgres::{Postgres, Purpose, Tx};
-use crate::store::{Lease, Range};
+use crate::store::{LONGEST_LEASE, Lease, Range};
 
 /// Time is the server's, so that workers' clocks need not agree.
 pub(super) async fn take(db: &Postgres, job: JobId, worker: &str, ttl: Duration) -> Result<Option<Lease>> {
@@ -18,13 +18,20 @@ pub(super) async fn take(db: &Postgres, job: JobId, worker: &str, ttl: Duration)
             &db.doing("lease a range in"),
             "WITH free AS ( \
                SELECT c.job, c.pass, c.chunk FROM enfold.job_chunks c JOIN enfold.jobs j ON j.id = c.job AND j.pass = c.pass \
-                WHERE c.job = $1 AND NOT c.done AND (c.expires_at IS NULL OR c.expires_at <= clock_timestamp()) \
+                WHERE c.job = $1 AND NOT c.done AND (c.expires_at IS NULL OR c.expires_at <= clock_timestamp() \
+                       OR c.expires_at > clock_timestamp() + $4 * interval '1 millisecond') \
                 ORDER BY c.chunk LIMIT 1 FOR UPDATE OF c SKIP LOCKED) \
              UPDATE enfold.job_chunks c \
                 SET token = c.token + 1, worker = $2, expires_at = clock_timestamp() + $3 * interval '1 millisecond' \
                FROM free WHERE c.job = free.job AND c.pass = free.pass AND c.chunk = free.chunk \
              RETURNING c.chunk, c.pass, c.token, c.relation, c.from_position, c.to_position, c.cursor_position",
-            &[(&job.0, Type::INT8), (&worker, Type::TEXT), (&milliseconds(ttl), Type::FLOAT8)],
+            &[
+                (&job.0, Type::INT8),
+                (&worker, Type::TEXT),
+                (&milliseconds(ttl), Type::FLOAT8),
+                // Set by a server whose clock has been put back since, or by another that this one took over from.
+                (&milliseconds(LONGEST_LEASE.max(ttl * 2)), Type::FLOAT8),
+            ],
         )
         .await?;
     tx.commit().await?;

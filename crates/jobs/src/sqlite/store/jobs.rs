@@ -12,7 +12,7 @@ use crate::sqlite::error::Doing;
 use crate::sqlite::names::{position, quote};
 use crate::sqlite::shape::Shape;
 use crate::sqlite::{prune, schema};
-use crate::store::{Control, JobRecord, JobSpec, Lease, Order, Range, WorkerSign};
+use crate::store::{Control, JobRecord, JobSpec, LONGEST_LEASE, Lease, Order, Range, WorkerSign};
 
 /// A chunk is this many batches: enough that leases cost nothing, few enough that a killed worker leaves little.
 const BATCHES_A_CHUNK: u32 = 16;
@@ -214,12 +214,15 @@ pub(super) fn lease(connection: &mut Connection, job: JobId, worker: &str, ttl: 
             "UPDATE enfold_job_chunks SET state = 'leased', token = token + 1, worker = ?2, expires_at = ?3
               WHERE job = ?1 AND chunk = (
                     SELECT c.chunk FROM enfold_job_chunks c JOIN enfold_jobs j ON j.id = c.job AND j.pass = c.pass
-                     WHERE c.job = ?1 AND (c.state = 'pending' OR (c.state = 'leased' AND c.expires_at <= ?4))
+                     WHERE c.job = ?1 AND (c.state = 'pending' OR (c.state = 'leased' AND c.expires_at NOT BETWEEN ?4 + 1 AND ?5))
                      ORDER BY c.chunk LIMIT 1)
              RETURNING chunk, token, relation, from_rowid, to_rowid, cursor",
         )
         .and_then(|mut s| {
-            s.query_row(params![job.0, worker, now.saturating_add(millis(ttl)), now], |row| {
+            // An end beyond what anybody asks for was set by a clock that has been put back since: its range would be nobody's
+            // for as long as that. Taken too early, it is fenced like any other.
+            let furthest = now.saturating_add(millis(LONGEST_LEASE.max(ttl * 2)));
+            s.query_row(params![job.0, worker, now.saturating_add(millis(ttl)), now, furthest], |row| {
                 Ok(Lease {
                     job,
                     chunk: row.get(0)?,
@@ -397,7 +400,7 @@ fn from_word<T: DeserializeOwned>(word: &str) -> Result<T> {
 }
 
 /// The wall clock, for workers of several processes share it: they are on one machine, as the file is.
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 

@@ -160,6 +160,25 @@ async fn a_worker_whose_lease_was_taken_over_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_chunk_is_not_orphaned_by_a_clock_that_is_put_back_and_its_former_worker_is_fenced() {
+    let f = fixture(PLAIN_TABLE);
+    let job = f.job(100).await;
+    let old = f.db.lease(job, "w1", TTL).await.unwrap().unwrap();
+    let rows = f.db.read(&old, &f.target, old.cursor, 100).await.unwrap().rows;
+    let ends = |minutes: i64| {
+        let later = jobs::now() + minutes * 60_000;
+        f.app.execute("UPDATE enfold_job_chunks SET expires_at = ?1", [later]).unwrap();
+    };
+    ends(50);
+    assert_eq!(f.db.lease(job, "w2", TTL).await.unwrap(), None, "somebody may hold it for so long");
+    // As the machine's clock has it after it was put back by a year.
+    ends(365 * 24 * 60);
+    let new = f.db.lease(job, "w2", TTL).await.unwrap().unwrap();
+    assert_eq!(f.write(&old, &sealed(&rows)).await.unwrap_err().code(), Code::LeaseLost);
+    f.write(&new, &sealed(&rows)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_lease_that_is_let_go_can_be_taken_at_once() {
     let f = fixture(PLAIN_TABLE);
     let job = f.job(100).await;
