@@ -16,6 +16,7 @@ use crate::operator::Operator;
 use crate::policy::{ColumnPolicy, Environment, IndexPolicy, Policy, TablePolicy};
 use crate::readers::{self, FormatReader};
 use crate::registry::Registered;
+use crate::root_schedule::SeenClaims;
 use crate::shared_cache::SharedCache;
 use crate::state::OperatorKey;
 use crate::{Code, Error, Result, watch};
@@ -56,6 +57,9 @@ pub(crate) struct Inner {
     values: Seats,
     pub(crate) shared: Option<Arc<SharedCache>>,
     pub(crate) registry: Registry,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Of other processes, on root keys that are due.
+    pub(crate) claims: SeenClaims,
 }
 
 /// Options of [`Enfold::builder`].
@@ -299,6 +303,8 @@ impl Builder {
             values: Seats::default(),
             shared,
             registry,
+            clock: self.clock,
+            claims: SeenClaims::default(),
         };
         let enfold = Enfold(Arc::new(inner));
         if let Err(error) = enfold.first_look(prepare).await {

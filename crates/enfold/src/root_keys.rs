@@ -103,6 +103,15 @@ impl Enfold {
     /// # Errors
     /// `Usage` where the service has no versions, as a key file has none.
     pub async fn rotate_root(&self, root: &str, context: &CallContext) -> Result<RootKey> {
+        let rotated = self.new_root_version(root, context).await?;
+        if self.has_operator_key() {
+            let now_ms = self.0.clock.unix_ms();
+            self.operator()?.note_root_rotation(&rotated.uri, now_ms).await?;
+        }
+        Ok(rotated)
+    }
+
+    pub(crate) async fn new_root_version(&self, root: &str, context: &CallContext) -> Result<RootKey> {
         let kms = self.named_root(root)?;
         let rotator = kms.rotator().ok_or_else(|| {
             Error::new(Code::Usage, format!("cannot rotate the root key `{}`", kms.uri()))

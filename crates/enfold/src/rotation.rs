@@ -138,10 +138,11 @@ impl Operator {
         let view = ring.view().await?;
         let version = |scope: &ScopeId| view.state.sealing_version(Purpose::Seal, scope.as_str());
         let scopes: Vec<(ScopeId, u32)> = scopes.iter().map(|scope| (scope.clone(), version(scope))).collect();
-        self.rotate_from(ring, &scopes, context).await
+        self.rotate_from(ring, &scopes, None, context).await
     }
 
-    /// Rotates scopes, each from the version with which it was found to seal.
+    /// Rotates scopes, each from the version with which it was found to seal. The new versions count as made at `made_ms`,
+    /// where it is given: for whoever goes by another clock than this machine's.
     ///
     /// # Errors
     /// `Busy` where one seals with another version by now: then nothing was rotated.
@@ -149,11 +150,12 @@ impl Operator {
         &self,
         ring: &Arc<KeyRing>,
         scopes: &[(ScopeId, u32)],
+        made_ms: Option<i64>,
         context: &CallContext,
     ) -> Result<Vec<Rotated>> {
         let view = ring.view().await?;
         let view = &*view;
-        let make: Vec<_> = scopes.iter().map(|(scope, from)| ring.next_version(view, scope, *from)).collect();
+        let make: Vec<_> = scopes.iter().map(|(scope, from)| ring.next_version(view, scope, *from, made_ms)).collect();
         let rows: Vec<DataKeyRow> = stream::iter(make).buffered(AT_ONCE).try_collect().await?;
         let before = |row: &DataKeyRow| (row.scope.clone(), row.version - 1);
         let wanted: Vec<(String, u32)> = rows.iter().map(before).collect();
@@ -222,12 +224,16 @@ impl KeyRing {
 
     /// Stores the next version of a scope's data key. It seals nothing before it is announced; one that was stored and never
     /// announced, by somebody who was interrupted here, is taken up.
-    async fn next_version(&self, view: &View, scope: &ScopeId, from: u32) -> Result<DataKeyRow> {
+    async fn next_version(&self, view: &View, scope: &ScopeId, from: u32, made_ms: Option<i64>) -> Result<DataKeyRow> {
         if view.state.sealing_version(Purpose::Seal, scope.as_str()) != from {
             return Err(rotated_meanwhile(scope.as_str()));
         }
         let next = from.checked_add(1).ok_or_else(|| Error::new(Code::Internal, "data-key versions are used up"))?;
-        let (row, _) = self.draft(view, Purpose::Seal, scope, next).await?;
+        let (mut row, _) = self.draft(view, Purpose::Seal, scope, next).await?;
+        if let Some(made_ms) = made_ms {
+            row.created_ms = made_ms;
+            view.rows.tag(&mut row);
+        }
         match self.catalog.insert_key(&row).await? {
             Inserted::Made => {
                 self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).key(row.id));

@@ -79,7 +79,8 @@ impl Operator {
     /// Rotates what is due at `now_ms` (milliseconds since 1970), where the ring's schedule is enabled and its window holds
     /// the moment. Ring by ring, with what was rotated there.
     ///
-    /// Any number of processes may try: a data key is rotated once, because each names the version that it found due.
+    /// Any number of processes may try: a data key is rotated once, because each names the version that it found due. A new
+    /// version counts as made at `now_ms`: by a clock of its own that is behind, it would be due again at once.
     ///
     /// # Errors
     /// `Busy` where another process was quicker with the ring that comes next.
@@ -96,7 +97,7 @@ impl Operator {
             for key in due {
                 scopes.push((key.scope.parse()?, key.version));
             }
-            all.push((schedule.ring.clone(), self.rotate_from(ring, &scopes, context).await?));
+            all.push((schedule.ring.clone(), self.rotate_from(ring, &scopes, Some(now_ms), context).await?));
         }
         Ok(all)
     }

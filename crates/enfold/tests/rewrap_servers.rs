@@ -12,7 +12,9 @@ use std::time::Duration;
 use common::{open, seal, set_mode, who};
 use enfold::catalog::{Catalog, DataKeyRow, PostgresCatalog, Purpose};
 use enfold::db::postgres::Endpoint;
-use enfold::kms::{AwsKms, AwsOptions, KeyManagementService, StaticCredentials, VaultKms, VaultOptions};
+use enfold::kms::{
+    AwsKms, AwsOptions, KeyManagementService, KeyManagementServiceExt, StaticCredentials, VaultKms, VaultOptions,
+};
 use enfold::policy::{Mode, Variables, VaultSignIn};
 use enfold::state::{OperatorKey, RootState};
 use enfold::{Enfold, Part, Place, RewrapOptions};
@@ -31,6 +33,8 @@ url = "sqlite:unused.db"
 id = "ring-main"
 roots = ROOTS
 scope = "tenant"
+[rings.main.rotation.roots]
+cadence = "30d"
 [rings.main.cache]
 # So that readers come to the catalog and to the key services all the time.
 max_keys = 4
@@ -277,6 +281,29 @@ async fn a_new_version_in_openbao_is_made_and_the_former_one_may_be_shut_out() {
 
     let config = format!("{}/keys/orders/config", scene.mount);
     scene.bao.write(&config, json!({ "min_decryption_version": 2, "min_encryption_version": 2 })).await;
+    opens(&scene.process(&[&scene.vault]).await, &stored).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schedule_has_openbao_make_one_version_and_every_data_key_follows_under_an_application() {
+    let scene = Scene::new().await;
+    let (one, two) = (scene.process(&[&scene.vault]).await, scene.process(&[&scene.vault]).await);
+    let stored = scene.values(&one).await;
+    let application = Application::start(&one, &stored, 1_000);
+    let now_ms = jiff::Timestamp::now().as_millisecond() + 31 * 24 * 60 * 60 * 1000;
+    let (first, second) = (one.operator().unwrap(), two.operator().unwrap());
+    let context = who();
+    let (ours, theirs) = tokio::join!(
+        first.rotate_due_roots(now_ms, &context, &|_| true),
+        second.rotate_due_roots(now_ms, &context, &|_| true)
+    );
+    let seen_to: Vec<_> = ours.unwrap().into_iter().chain(theirs.unwrap()).collect();
+    assert_eq!(seen_to.len(), 1, "one of them");
+    assert!(seen_to[0].1.as_ref().unwrap().rewrapped >= u64::try_from(TENANTS).unwrap());
+    application.once_around().await;
+    application.end().await;
+    let described = scene.vault.describer().unwrap().describe().await.unwrap();
+    assert_eq!(described.versions.unwrap().newest, 2);
     opens(&scene.process(&[&scene.vault]).await, &stored).await;
 }
 

@@ -397,6 +397,35 @@ async fn what_is_due_is_rotated_once_however_many_look_and_values_follow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedulers_whose_clocks_differ_rotate_once_by_the_database_s_clock() {
+    let fixture = Fixture::new().await;
+    let mut sessions = Vec::new();
+    // By the database it is day 91. One machine's clock was put back to the first day, another's is a year ahead.
+    for day in [0, 456] {
+        let clock = Arc::new(InDays(SystemClock::new(), day));
+        let enfold = Enfold::builder(fixture.enfold.policy().clone()).clock(clock).build().await.unwrap();
+        sessions.push(Session::over(enfold, Arc::clone(&fixture.session.db), &context()).unwrap());
+    }
+    let (mut acted, moment) = (0, in_days(91));
+    for session in [&sessions[0], &sessions[1], &sessions[0], &sessions[1]] {
+        acted += keep_schedule(session, moment, false).await.unwrap().len();
+    }
+    assert_eq!(acted, 1, "what the one behind has rotated is not due again at its next look");
+    // Seen by everybody within a second.
+    let keys = async || fixture.enfold.schedule().await.unwrap().remove(0).keys;
+    until(async || keys().await.iter().all(|key| key.version > 1)).await;
+    assert!(keys().await.iter().all(|key| key.version == 2 && key.due_ms == moment + 90 * 86_400_000));
+
+    let server = async || {
+        let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8";
+        fixture.app.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    let before = server().await;
+    let said = fixture.session.db.now_ms().await.unwrap();
+    assert!((before..=server().await).contains(&said), "a worker asks the server for the time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emergency_comes_first() {
     let fixture = Fixture::new().await;
     fixture.rotate().await;

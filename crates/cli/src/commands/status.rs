@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use enfold::policy::Mode;
-use enfold::{Result, RingSchedule};
+use enfold::{Result, RingSchedule, RootDue};
 use enfold_jobs::model::{Census, Goal, JobId, JobState, Progress, RowError};
 use enfold_jobs::ops::{self, Selection};
 use enfold_jobs::ops::{Reader, audit::ColumnAudit};
@@ -24,6 +24,28 @@ struct Report {
     jobs: Vec<Job>,
     readers: Vec<Reader>,
     rotation: Vec<Rotation>,
+    root_keys: Vec<RootRotation>,
+}
+
+/// How a root key stands to the cadence of a ring.
+#[derive(Serialize)]
+struct RootRotation {
+    #[serde(flatten)]
+    schedule: RootDue,
+    due: bool,
+    overdue: bool,
+    due_at: Option<String>,
+}
+
+impl RootRotation {
+    fn of(schedule: RootDue, now_ms: i64) -> Self {
+        Self {
+            due: schedule.is_due(now_ms),
+            overdue: schedule.is_overdue(now_ms),
+            due_at: crate::words::time(schedule.due_ms),
+            schedule,
+        }
+    }
 }
 
 /// How a ring stands to its cadence.
@@ -103,7 +125,9 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
             let now_ms = jiff::Timestamp::now().as_millisecond();
             let schedule = enfold.schedule().await?;
             let rotation = schedule.iter().map(|schedule| Rotation::of(schedule, now_ms)).collect();
-            let report = Report { columns, jobs, readers: session.keys.readers().await?, rotation };
+            let root_keys = enfold.root_schedule().await?;
+            let root_keys = root_keys.into_iter().map(|schedule| RootRotation::of(schedule, now_ms)).collect();
+            let report = Report { columns, jobs, readers: session.keys.readers().await?, rotation, root_keys };
             context.screen.result(&report, |out| write(context, &report, out))
         })
         .await
@@ -150,6 +174,7 @@ fn write(context: &Context<'_>, report: &Report, out: &mut String) {
         }
     }
     report.rotation.iter().for_each(|rotation| write_rotation(rotation, out));
+    report.root_keys.iter().for_each(|root| write_root(root, out));
     for r in &report.readers {
         let _ = writeln!(
             out,
@@ -163,6 +188,25 @@ fn write(context: &Context<'_>, report: &Report, out: &mut String) {
 }
 
 /// One line for a ring that has a cadence.
+fn write_root(root: &RootRotation, out: &mut String) {
+    let RootDue { ring, root: uri, enabled, by_hand, by_service, under_way, .. } = &root.schedule;
+    let at = root.due_at.as_deref().unwrap_or("a date that cannot be told");
+    let when = match (root.due, root.overdue) {
+        (false, _) => format!("not due before {at}"),
+        (true, false) => format!("due since {at}"),
+        (true, true) => format!("overdue, since {at}"),
+    };
+    let who = match () {
+        () if *under_way => "; a process sees to it now",
+        () if *by_hand => "; its service has no versions: another key takes its place by hand",
+        () if *by_service => "; its service makes versions by itself, and the data keys follow",
+        () if !*enabled => "; nobody acts on it",
+        () => "",
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "root key {uri} of ring {ring}: {when}{who}");
+}
+
 fn write_rotation(rotation: &Rotation, out: &mut String) {
     let Rotation { ring, enabled, data_keys, due, overdue, next_due_at } = rotation;
     let says = match (next_due_at, due) {

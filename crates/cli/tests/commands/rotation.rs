@@ -49,6 +49,9 @@ fn what_is_due_is_shown() {
         format!("{policy}\n[rings.main.rotation]\ncadence = \"90d\"\nwindow = \"Sat,Sun 02:00-05:00\"\n"),
     );
     shop.run(&["status"]).snapshot("status_rotation");
+    let roots = "\n[rings.main.rotation.roots]\ncadence = \"365d\"\n";
+    shop.write("enfold.toml", format!("{policy}{roots}"));
+    shop.run(&["status"]).snapshot("status_root_keys");
     shop.write("enfold.toml", format!("{policy}\n[rings.main.rotation]\nwindow = \"at night\"\n"));
     shop.run(&["status"]).snapshot("window_refused");
 }

@@ -275,7 +275,7 @@ impl KeyRing {
         Ok(signed.max(row.status))
     }
 
-    fn not_found(&self, id: KeyId) -> Error {
+    pub(crate) fn not_found(&self, id: KeyId) -> Error {
         Error::new(Code::KeyNotFound, format!("there is no data key `{id}` in ring `{}`", self.name)).hint(
             "the value was sealed with another catalog, or the key's row was deleted: restore the catalog's backup",
         )

@@ -35,7 +35,7 @@ use crate::{Code, Error, Result};
 pub use draft::{ColumnDraft, IndexDraft, PolicyDraft, RingDraft};
 pub use model::*;
 pub use prune::{PrunePolicy, TimeUnit};
-pub use rotation::{RotationPolicy, Window};
+pub use rotation::{RootRotationPolicy, RotationPolicy, Window};
 pub use url::{DatabaseUrl, Scheme};
 pub use variables::Variables;
 pub use words::{

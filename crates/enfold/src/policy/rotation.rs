@@ -31,6 +31,31 @@ pub(super) struct RawRotation {
     /// says.
     #[schemars(extend("x-maximum" = "1d"))]
     pub reencrypt_interval: DurationText,
+    /// When the ring's root keys have new versions, apart from its data keys.
+    pub roots: RawRootRotation,
+}
+
+/// When the ring's root keys have new versions in their key services, apart from its data keys. The data keys of every ring
+/// that names such a root key are then wrapped by its newest version.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawRootRotation {
+    /// How old the newest version of a root key becomes before the next one is due. None: root keys are rotated when somebody
+    /// asks for it, or by their services.
+    #[schemars(extend("x-minimum" = "1d"))]
+    pub cadence: Option<DurationText>,
+    /// Whether workers that hold the operators' key act on what is due. If not, `enfold status` says what is due, and nobody
+    /// acts on it.
+    pub enabled: bool,
+    /// When workers may begin, as the `window` of data keys.
+    #[schemars(extend("format" = "window"))]
+    pub window: Option<String>,
+}
+
+impl Default for RawRootRotation {
+    fn default() -> Self {
+        Self { cadence: None, enabled: true, window: None }
+    }
 }
 
 impl Default for RawRotation {
@@ -42,6 +67,7 @@ impl Default for RawRotation {
             auto_reencrypt: true,
             reencrypt_batch_size: 1_000,
             reencrypt_interval: DurationText::from("0s"),
+            roots: RawRootRotation::default(),
         }
     }
 }
@@ -59,6 +85,17 @@ pub struct RotationPolicy {
     pub reencrypt_batch_size: u32,
     /// Rows a second; none where only `[jobs]` limits them.
     pub reencrypt_rate: Option<u32>,
+    pub roots: RootRotationPolicy,
+}
+
+/// When root keys have new versions by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootRotationPolicy {
+    /// How old the newest version becomes before the next is due.
+    pub cadence: Option<Duration>,
+    /// Whether workers act on what is due.
+    pub enabled: bool,
+    pub window: Option<Window>,
 }
 
 /// Days of the week and a time of the day, in UTC. Of a window over midnight the day is that of its beginning.
@@ -117,14 +154,21 @@ fn minutes(text: &str) -> Option<u16> {
 }
 
 pub(super) fn resolve(at: &mut Resolver<'_>, ring: &str, raw: RawRotation) -> RotationPolicy {
-    let window = raw.window.and_then(|text| {
+    let mut window = |text: Option<String>, path: &[&str]| {
+        let text = text?;
         let window = Window::parse(&text);
         if window.is_none() {
             let message = "expected days and a time in UTC, as `02:00-05:00` or `Sat,Sun 22:00-04:00`";
-            at.report(&keys(&["rings", ring, "rotation", "window"]), message);
+            at.report(&keys(path), message);
         }
         window
-    });
+    };
+    let roots = RootRotationPolicy {
+        cadence: raw.roots.cadence.as_ref().map(duration),
+        enabled: raw.roots.enabled,
+        window: window(raw.roots.window, &["rings", ring, "rotation", "roots", "window"]),
+    };
+    let window = window(raw.window, &["rings", ring, "rotation", "window"]);
     let interval = duration(&raw.reencrypt_interval).as_millis();
     let rate = (interval > 0).then(|| (u128::from(raw.reencrypt_batch_size) * 1_000).div_ceil(interval));
     RotationPolicy {
@@ -134,6 +178,7 @@ pub(super) fn resolve(at: &mut Resolver<'_>, ring: &str, raw: RawRotation) -> Ro
         auto_reencrypt: raw.auto_reencrypt,
         reencrypt_batch_size: raw.reencrypt_batch_size,
         reencrypt_rate: rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)),
+        roots,
     }
 }
 

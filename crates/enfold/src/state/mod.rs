@@ -14,6 +14,7 @@
 
 mod indexes;
 mod operator;
+mod root_rotations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,6 +30,7 @@ use crate::{Code, Error, Result};
 
 pub use indexes::{IndexRules, IndexState};
 pub use operator::OperatorKey;
+pub use root_rotations::{RootClaim, RootRotation};
 
 /// Put before the document when it is signed, so that the operators' key signs nothing else by accident.
 const DOMAIN: &[u8] = b"enfold/v1 ring state\0";
@@ -64,6 +66,10 @@ pub struct RingState {
     /// hold, and generation 1. Left out where there are none, as programs of before write it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub indexes: BTreeMap<String, IndexState>,
+    /// Root keys that a schedule has seen to, or is about to, by their URIs; of one that several rings name in the state of the
+    /// first alone. Left out where there are none, as programs of before write it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub root_rotations: BTreeMap<String, RootRotation>,
 }
 
 /// What a ring does with one of its root keys, whatever the key service would do.
@@ -146,6 +152,7 @@ impl RingState {
             customers: BTreeMap::new(),
             roots: BTreeMap::new(),
             indexes: BTreeMap::new(),
+            root_rotations: BTreeMap::new(),
         }
     }
 

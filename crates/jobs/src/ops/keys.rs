@@ -38,6 +38,10 @@ pub trait Keys: Send + Sync {
     /// Says in the log of events that rows were deleted: how many, and which, in words that hold no value.
     fn log_pruned(&self, rows: u64, says: &str);
 
+    /// As [`Self::rotate_due`], for root keys, and has data keys follow. Which root keys were seen to here. `go_on` is asked
+    /// while data keys are wrapped.
+    async fn rotate_due_roots(&self, now_ms: i64, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Vec<String>>;
+
     /// Seals and opens the policy's columns.
     fn codec(&self) -> &dyn Codec;
 }

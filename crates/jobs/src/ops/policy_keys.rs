@@ -90,6 +90,26 @@ impl Keys for PolicyKeys {
         self.enfold.log_pruned(rows, says, &self.context);
     }
 
+    async fn rotate_due_roots(&self, now_ms: i64, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Vec<String>> {
+        if !self.enfold.has_operator_key() {
+            return Ok(Vec::new());
+        }
+        let context = CallContext::new("schedule", "due by the policy's cadence");
+        let seen_to = self.enfold.operator()?.rotate_due_roots(now_ms, &context, &|_| go_on()).await?;
+        let (mut done, mut failed) = (Vec::new(), None);
+        for (root, outcome) in seen_to {
+            match outcome {
+                Ok(_) => done.push(root),
+                // The others are seen to all the same.
+                Err(error) => {
+                    let doing = format!("cannot rotate the root key `{root}`, which is due");
+                    failed.get_or_insert(error.while_doing(doing));
+                }
+            }
+        }
+        failed.map_or(Ok(done), Err)
+    }
+
     fn codec(&self) -> &dyn Codec {
         &self.codec
     }

@@ -111,11 +111,6 @@ pub async fn keep_schedule(session: &Session, now_ms: i64, all: bool) -> Result<
     Ok(rotated)
 }
 
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// Has workers try again what failed: a job that failed goes on where it stood; one that completed with errors looks at its
 /// table once more.
 ///
@@ -175,7 +170,7 @@ impl Worker<'_> {
             if self.options.only.is_none() && looked.is_none_or(|at| at.elapsed() >= SCHEDULE_EVERY) {
                 let first = looked.replace(Instant::now()).is_none();
                 // What could not be done now is due at the next look as well.
-                if let Err(error) = keep_schedule(self.session, now_ms(), first).await {
+                if let Err(error) = self.look_at_schedule(first).await {
                     self.observer.waiting(&error.to_string());
                 }
                 if let Err(error) = prune::keep_schedule(self.session).await {
@@ -202,6 +197,16 @@ impl Worker<'_> {
             self.hold(None);
         }
         Ok(report)
+    }
+
+    /// By the database's clock, which all workers share: one whose own is behind would find everything due that another has
+    /// rotated, and one whose own is ahead nothing.
+    async fn look_at_schedule(&self, first: bool) -> Result<()> {
+        let now_ms = self.session.db.now_ms().await?;
+        let kept = keep_schedule(self.session, now_ms, first).await;
+        // Apart from data keys: the one waits for nobody's key service but its own.
+        self.session.keys.rotate_due_roots(now_ms, &|| !self.observer.stop_requested()).await?;
+        kept.map(|_| ())
     }
 
     /// The job to work on next.

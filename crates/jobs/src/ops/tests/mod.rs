@@ -94,6 +94,10 @@ impl Keys for TestKeys {
         *self.pruned.lock().unwrap() += rows;
     }
 
+    async fn rotate_due_roots(&self, _: i64, _: &(dyn Fn() -> bool + Sync)) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn codec(&self) -> &dyn Codec {
         &self.codec
     }
