@@ -3,6 +3,8 @@
 //! own handle, and no read may fail.
 
 mod connections;
+#[cfg(feature = "vault")]
+mod environment_key;
 mod passphrase;
 mod record_keys;
 mod tenant_keys;
@@ -89,6 +91,14 @@ async fn aws_key() -> String {
     let key = Server::LocalStack.create_key().await;
     Server::LocalStack.kms("EnableKeyRotation", json!({ "KeyId": key, "RotationPeriodInDays": 365 })).await;
     key
+}
+
+/// IV, ciphertext and tag as one text of base64.
+fn joined(parts: &Value) -> String {
+    use base64::Engine as _;
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let bytes = |part: &str| base64.decode(parts[part].as_str().expect("a text")).expect("base64");
+    base64.encode([bytes("iv"), bytes("ciphertext"), bytes("tag")].concat())
 }
 
 /// What Node's own crypto makes of these: `[{ "key": BASE64, "iv": BYTES, "plaintext": TEXT }]` becomes

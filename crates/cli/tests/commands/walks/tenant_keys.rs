@@ -8,7 +8,7 @@ use enfold_testkit::aws::Server;
 use serde_json::{Value, json};
 
 use super::traffic::{Before, Field};
-use super::{Walk, aws_key, sealed_by_node};
+use super::{Walk, aws_key, joined, sealed_by_node};
 
 const ORGANISATIONS: i64 = 3;
 const ROWS: i64 = 60;
@@ -45,13 +45,6 @@ async fn as_the_application_has_them(walk: &Walk, key: &str, fields: &[Field]) {
             walk.write_made(field, id, &stored, &value(id)).await;
         }
     }
-}
-
-fn joined(parts: &Value) -> String {
-    use base64::Engine as _;
-    let base64 = base64::engine::general_purpose::STANDARD;
-    let bytes = |part: &str| base64.decode(parts[part].as_str().expect("a text")).expect("base64");
-    base64.encode([bytes("iv"), bytes("ciphertext"), bytes("tag")].concat())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -150,6 +150,7 @@ impl Walk {
         let readers = policy.readers.values().filter_map(|reader| reader.roots.as_ref());
         let mut keys: BTreeSet<KeyUri> = readers.flat_map(|roots| roots.uris.iter().cloned()).collect();
         keys.insert(key.parse().expect("a URI"));
+        keys.retain(|key| key.as_str().starts_with("aws-kms:"));
         let mut builder = Enfold::builder(policy).application("walk", "1");
         for key in &keys {
             builder = builder.provider(Arc::new(AwsKms::open(key, &options).await.expect("a key")));
