@@ -44,5 +44,5 @@ fn the_keys_of_a_reader_are_looked_at_as_long_as_a_column_needs_them() {
     tell("no key, and the column is enforced");
     let said = said.replace(&shop.path("").display().to_string(), "[folder]/");
     assert!(!said.contains("hunter2") && !said.contains("AAAAAAAA"));
-    snapshot("doctor_readers", &[], said);
+    snapshot("doctor_readers", &[], &said);
 }

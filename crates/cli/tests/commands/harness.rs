@@ -225,12 +225,12 @@ impl Ran {
         // Writing to a String cannot fail.
         let _ = write!(text, "----- stdout\n{}\n----- stderr\n{}", self.stdout(), self.stderr);
         let text = text.replace(&shown(&self.folder), "[folder]");
-        snapshot(name, hidden, text);
+        snapshot(name, hidden, &text);
     }
 }
 
 /// Compares a text with the snapshot `name`, but for what differs from run to run.
-pub(crate) fn snapshot(name: &str, hidden: &[(&str, &str)], text: String) {
+pub(crate) fn snapshot(name: &str, hidden: &[(&str, &str)], text: &str) {
     let mut settings = insta::Settings::new();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"));
     settings.set_prepend_module_to_snapshot(false);
