@@ -1,5 +1,6 @@
 //! The command line: what may be typed. Secrets never are; they come by file, standard input or environment.
 
+mod destroy;
 mod index;
 mod prune;
 mod reencrypt;
@@ -9,9 +10,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::destroy::{Destroy, VerifyCertificate};
 pub(crate) use self::index::{EndIndex, Index, RotateIndex, SignIndex};
 pub(crate) use self::prune::Prune;
-pub(crate) use self::reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, Uses, Worker};
+pub(crate) use self::reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, SetMinimum, Uses, Worker};
 pub(crate) use self::root_keys::{ImportKey, ListKeys, Register, Rewrap, RootStateArg, RotateRoot, SetRoot, ShowKey};
 
 /// A build on the FIPS module says so.
@@ -339,6 +341,13 @@ pub(crate) enum Keys {
     Disable(Disable),
     /// Take a disable back. Needs the operators' key.
     Enable(Enable),
+    /// Have nothing open under versions of data keys below one, when no value needs them. Needs the operators' key.
+    SetMinimum(SetMinimum),
+    /// Destroy the data keys of a tenant or a ring, after a time in which it can be taken back: their values are unreadable for ever.
+    /// Run again, it says how that stands, ends it when it is due and gives the certificate. Needs the operators' key.
+    Destroy(Destroy),
+    /// Check a certificate of destruction, without a database or a key service.
+    VerifyCertificate(VerifyCertificate),
     /// Say who sealed and opened what under data keys, from the log of events in the catalog.
     Uses(Uses),
     /// Show data keys, a page at a time, or root keys.

@@ -362,6 +362,8 @@ impl Builder {
         })?;
         let trusted = Trusted { operator_key };
         let registry = self.registry().await?;
+        // Drawn, not the process id alone: two containers have the same ones.
+        let process = KeyId::random().map_err(|e| crate::core_error(e, "cannot name this process"))?.to_string();
         let mut rings = BTreeMap::new();
         for (name, ring) in &self.policy.rings {
             let mut providers = Vec::with_capacity(ring.roots.len());
@@ -380,6 +382,7 @@ impl Builder {
             let shared = shared.filter(|_| ring.cache.shared).cloned();
             let made = KeyRing::new(name, ring.clone(), roots, catalog, events, clock, trusted.clone());
             let made = made.sharing(shared).with_customers(Customers::new(customers));
+            let made = made.speaking_as(&process, self.application.as_ref());
             rings.insert(name.clone(), Arc::new(made));
         }
         Ok((registry, rings))

@@ -56,6 +56,7 @@
 
 mod cache;
 pub mod catalog;
+pub mod certificate;
 pub mod clock;
 mod column;
 mod data_keys;
@@ -99,11 +100,11 @@ pub use keyring::{
 };
 pub use metrics::Metrics;
 pub use operator::{Operator, SignedCustomers};
-pub use oversight::{ReaderHealth, RingEpoch};
+pub use oversight::{Behind, ReaderHealth, RingEpoch};
 pub use root_keys::{RootProof, RootRecord};
 pub use root_schedule::{RootDue, RootRotated};
 pub use rotation::{Rotated, Whose};
-pub use schedule::{Due, RingSchedule};
+pub use schedule::{Due, FormerKey, RingGrace, RingSchedule};
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.

@@ -3,7 +3,9 @@
 //! Every change is a new state: the one that is there is verified first, changed, given the next epoch, signed and
 //! published together with the rows that it concerns. If somebody else published meanwhile, it is done again on theirs.
 
+mod destroy;
 mod indexes;
+mod minimum;
 mod roots;
 
 use std::collections::BTreeSet;
@@ -49,6 +51,10 @@ impl Operator {
     /// What applications pin in `trust.operator_key`.
     pub fn public_key(&self) -> [u8; 32] {
         self.key.public_key()
+    }
+
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        self.key.sign_bytes(bytes)
     }
 
     /// Brings one column to a mode. Nothing is published if it is there already.

@@ -1,5 +1,10 @@
 //! What is asked of an [`Enfold`] by whoever watches over it: `doctor`, and services that show how it does.
 
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::catalog::Acknowledgement;
 use crate::events::{CallContext, Event, EventKind};
 use crate::keyring::{RingWraps, RootHealth, SelfTest};
 use crate::metrics::Metrics;
@@ -54,6 +59,48 @@ impl Enfold {
             health.push(ReaderHealth { reader: name.clone(), columns, needed_by, roots, table, ready });
         }
         Ok(health)
+    }
+}
+
+/// A process that goes by an earlier state of a ring, by its own word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Behind {
+    /// Name and version, where the process gave them.
+    pub application: Option<String>,
+    pub epoch: u64,
+    /// After so many seconds without another word it has stopped using its keys.
+    pub lapses_in_s: u64,
+}
+
+impl Enfold {
+    /// The epoch of a ring's state, looked at now.
+    pub async fn epoch(&self, ring: &str) -> Result<u64> {
+        let ring = self.ring(ring)?;
+        ring.look().await?;
+        Ok(ring.view().await?.state.epoch)
+    }
+
+    /// Processes that go by an earlier state of a ring than that of `epoch`. A process that cannot write to the catalog gives no
+    /// word and is none of them; it goes by an earlier state for no longer than `cache.max_unseen`.
+    pub async fn behind(&self, ring: &str, epoch: u64) -> Result<Vec<Behind>> {
+        let words = self.ring(ring)?.behind(epoch).await?;
+        let behind = |word: Acknowledgement| Behind {
+            application: word.application,
+            epoch: word.epoch,
+            lapses_in_s: word.holds.as_secs() + 1,
+        };
+        Ok(words.into_iter().map(behind).collect())
+    }
+
+    /// Columns that the operators signed to hold values of a ring, and that this policy does not name: another one does, or they
+    /// were left out of it.
+    pub async fn columns_elsewhere(&self, ring: &str) -> Result<Vec<String>> {
+        let ring = self.ring(ring)?;
+        let ours: BTreeSet<&str> =
+            self.0.policy.tables.values().flat_map(|t| &t.columns).map(|(_, c)| c.id.as_str()).collect();
+        let view = ring.view().await?;
+        let signed = view.state.columns.iter().filter(|(_, column)| column.mode != Mode::Legacy);
+        Ok(signed.filter(|(_, column)| !ours.contains(column.id.as_str())).map(|(name, _)| name.clone()).collect())
     }
 
     /// Looks whether every data-key row of the catalog is as it was made, without asking a key service: for `doctor`.

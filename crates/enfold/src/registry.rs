@@ -65,6 +65,14 @@ impl Enfold {
         }
     }
 
+    /// Says in the catalog that this process uses its keys no more, so that nobody who takes a data key out of use waits for it.
+    /// For the end of a program; one that ends without is not waited for any more once its word has run out.
+    pub async fn sign_off(&self) {
+        for ring in self.0.rings.values() {
+            ring.sign_off().await;
+        }
+    }
+
     /// Applications that gave a sign of life in the last `seconds`.
     pub async fn applications(&self, seconds: u32) -> Result<Vec<Application>> {
         let since = jiff::Timestamp::now().as_millisecond() - i64::from(seconds) * 1000;

@@ -132,6 +132,35 @@ impl Enfold {
         Ok(RootKey { about, ..known })
     }
 
+    /// Whether a root key's service can disable it.
+    ///
+    /// # Errors
+    /// `Usage` where it cannot, as a transit engine and a key file cannot.
+    pub fn can_switch_root(&self, root: &str) -> Result<()> {
+        let kms = self.named_root(root)?;
+        if kms.controller().is_some() {
+            return Ok(());
+        }
+        Err(Error::new(Code::Usage, format!("cannot disable the root key `{}` in its service", kms.uri()))
+            .cause("the service has no such state of a key")
+            .hint("without `--at-kms` it is disabled in the rings alone: no process of theirs calls it")
+            .hint("nothing was changed"))
+    }
+
+    /// Has a root key's service disable it, for everybody who uses it, or enable it again.
+    ///
+    /// # Errors
+    /// As [`Self::can_switch_root`].
+    pub async fn switch_root(&self, root: &str, enabled: bool, context: &CallContext) -> Result<()> {
+        self.can_switch_root(root)?;
+        let kms = self.named_root(root)?;
+        if let Some(controller) = kms.controller() {
+            if enabled { controller.enable().await? } else { controller.disable().await? }
+        }
+        self.note(kms.uri(), if enabled { "enabled in its service" } else { "disabled in its service" }, context);
+        Ok(())
+    }
+
     /// What says, outside of the catalog, that a root key has its id: one for each ring that names it.
     pub async fn prove_root(&self, root: &RootKey) -> Result<Vec<RootProof>> {
         let mut proofs = Vec::new();

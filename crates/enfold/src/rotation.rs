@@ -59,6 +59,21 @@ impl Enfold {
 }
 
 impl Enfold {
+    /// The scopes that `whose` names, in their order: those in which something seals.
+    pub(crate) async fn scopes_of(&self, ring: &Arc<KeyRing>, whose: Whose<'_>) -> Result<Vec<ScopeId>> {
+        ring.look().await?;
+        let view = ring.view().await?;
+        let Whose::Tenants(tenants) = whose else { return ring.sealing_scopes(&view).await };
+        let mut scopes = Vec::with_capacity(tenants.len());
+        for tenant in tenants {
+            scopes.push(self.tenant_scope(&ring.name, *tenant).await?);
+        }
+        scopes.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        scopes.dedup();
+        ring.require_keys(&view, &scopes).await?;
+        Ok(scopes)
+    }
+
     /// Data keys of a ring that seal no more, narrowed. Nothing is unwrapped.
     pub async fn former_keys(&self, ring: &str, leaving: &Leaving) -> Result<Arc<HashSet<KeyId>>> {
         self.ring(ring)?.former(leaving).await
@@ -86,18 +101,7 @@ impl Operator {
         if matches!(whose, Whose::Everybody) && ring.has_key_in_every_record() {
             return Ok(vec![self.renew_records(ring, context).await?]);
         }
-        let mut scopes = Vec::new();
-        match whose {
-            Whose::Everybody => scopes.extend(ring.sealing_scopes().await?),
-            Whose::Tenants(tenants) => {
-                for tenant in tenants {
-                    scopes.push(self.enfold.tenant_scope(&ring.name, *tenant).await?);
-                }
-                scopes.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-                scopes.dedup();
-                ring.require_keys(&*ring.view().await?, &scopes).await?;
-            }
-        }
+        let scopes = self.enfold.scopes_of(ring, whose).await?;
         self.rotate_scopes(ring, &scopes, context).await
     }
 
@@ -196,11 +200,14 @@ impl Operator {
 }
 
 impl KeyRing {
-    /// Scopes in which something seals, in their order.
-    async fn sealing_scopes(&self) -> Result<Vec<ScopeId>> {
+    /// Scopes in which something seals, in their order: not those whose data keys are being destroyed.
+    async fn sealing_scopes(&self, view: &View) -> Result<Vec<ScopeId>> {
         let (mut scopes, mut after) = (BTreeSet::new(), None);
+        let seals = |row: &DataKeyRow| {
+            row.purpose == Purpose::Seal && view.state.destruction(row.purpose, &row.scope).is_none()
+        };
         while let Some(page) = self.next_rows(&mut after).await? {
-            scopes.extend(page.into_iter().filter(|row| row.purpose == Purpose::Seal).map(|row| row.scope));
+            scopes.extend(page.into_iter().filter(seals).map(|row| row.scope));
         }
         scopes.into_iter().map(|scope| scope.parse()).collect()
     }
@@ -228,6 +235,7 @@ impl KeyRing {
         if view.state.sealing_version(Purpose::Seal, scope.as_str()) != from {
             return Err(rotated_meanwhile(scope.as_str()));
         }
+        self.may_be_made(view, Purpose::Seal, scope)?;
         let next = from.checked_add(1).ok_or_else(|| Error::new(Code::Internal, "data-key versions are used up"))?;
         let (mut row, _) = self.draft(view, Purpose::Seal, scope, next).await?;
         if let Some(made_ms) = made_ms {

@@ -237,6 +237,10 @@ cut_off! {
     fn add_wraps(&self, key: &enfold::catalog::DataKeyRow, expected: &[u8]) -> bool;
     fn register(&self, application: &enfold::catalog::Application) -> ();
     fn applications(&self, since_ms: i64) -> Vec<enfold::catalog::Application>;
+    fn acknowledge(&self, word: &enfold::catalog::Acknowledgement) -> ();
+    fn acknowledgements(&self, ring: &str) -> Vec<enfold::catalog::Acknowledgement>;
+    fn keep_certificate(&self, ring: &str, subject: &str, certificate: &str) -> ();
+    fn certificate(&self, ring: &str, subject: &str) -> Option<String>;
     fn append_events(&self, events: &[enfold::events::Event]) -> ();
     fn events(&self, limit: u32) -> Vec<enfold::events::Event>;
     fn uses(&self, keys: &[enfold::KeyId], since_ms: i64) -> Vec<enfold::catalog::KeyUse>;

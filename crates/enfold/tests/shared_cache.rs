@@ -127,6 +127,20 @@ async fn a_data_key_that_needs_a_customers_root_key_is_never_in_redis() {
 }
 
 #[tokio::test]
+async fn a_tenants_data_key_leaves_redis_when_it_is_destroyed() {
+    let scene = Scene::new(&[]).await;
+    let process = scene.process().await;
+    let (operator, before) = (process.operator().unwrap(), scene.entries());
+    let acme = process.subject("main", Some(Part::Text("acme"))).await.unwrap();
+    operator.destroy("main", &acme, Duration::ZERO, None, &who()).await.unwrap();
+    assert_eq!(scene.entries(), before);
+    operator.finish_destruction("main", &acme, &who()).await.unwrap();
+    let left = scene.redis.names();
+    assert_eq!(left.len(), before.len() - 1);
+    assert!(left.iter().all(|name| before.contains(name)));
+}
+
+#[tokio::test]
 async fn a_redis_that_stops_and_comes_back_costs_nobody_a_value() {
     let mut scene = Scene::new(&[]).await;
     let second = scene.process().await;

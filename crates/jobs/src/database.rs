@@ -5,6 +5,7 @@ use enfold::Result;
 use enfold::policy::Member;
 use serde::{Deserialize, Serialize};
 
+use crate::disabling::{Disablings, Guarded};
 use crate::generations::{GenerationChange, IndexPlace};
 use crate::model::{Census, ColumnNote, Storage, TableName, Target};
 use crate::prune::Prunable;
@@ -261,6 +262,16 @@ pub enum SchemaStep {
         shadow: String,
         change: ShadowChange,
     },
+    /// No value under a data key that is refused ([`Disablings::refuse`]) is taken in these columns any more. An UPDATE that
+    /// leaves such a value as it is goes on.
+    RefuseKeys {
+        table: TableName,
+        columns: Vec<Guarded>,
+    },
+    /// Takes that back.
+    AllowKeys {
+        table: TableName,
+    },
     /// A step of a blind index's rotation. `partitions` as in [`SchemaStep::BuildIndex`].
     Generations {
         table: TableName,
@@ -372,4 +383,7 @@ pub trait Database: Send + Sync {
 
     /// The rows of this database, as the engine moves them.
     fn store(&self) -> &dyn Store;
+
+    /// Former data keys on their way out of use.
+    fn disablings(&self) -> &dyn Disablings;
 }

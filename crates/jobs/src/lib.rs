@@ -3,6 +3,7 @@ pub mod codec;
 pub mod columns;
 mod connect;
 pub mod database;
+pub mod disabling;
 pub mod generations;
 mod hex;
 pub mod model;

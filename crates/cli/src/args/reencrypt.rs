@@ -1,4 +1,4 @@
-//! What may be typed after `keys rotate`, `keys disable`, `keys enable`, `reencrypt`, `jobs` and `worker`.
+//! What may be typed after `keys rotate`, `keys disable`, `keys enable`, `keys set-minimum`, `reencrypt`, `jobs` and `worker`.
 
 use clap::{Args, Subcommand};
 
@@ -46,6 +46,42 @@ pub(crate) struct Disable {
     /// At once, whatever needs it: values under it cannot be read until it is enabled again.
     #[arg(long)]
     pub(crate) kill_switch: bool,
+    /// Wait so many seconds for what passes by itself: processes that have not seen yet that the data key is a former one, and
+    /// transactions of before the database refuses new values under it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, conflicts_with = "kill_switch")]
+    pub(crate) wait: u64,
+    /// Print the SQL by which the tables refuse new values under data keys that are disabled, for whoever owns them to run once,
+    /// and do nothing.
+    #[arg(long, conflicts_with = "kill_switch")]
+    pub(crate) print_sql: bool,
+    /// Why: it goes into the log of events.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SetMinimum {
+    /// The ring, as the policy calls it.
+    #[arg(value_name = "RING")]
+    pub(crate) ring: String,
+    /// The least version that opens. A lower one than before takes that back; 0 for none.
+    #[arg(value_name = "VERSION")]
+    pub(crate) least: u32,
+    /// A tenant whose data keys are meant, in a ring of scope `tenant`: text, or `int:7`, or `uuid:…`. May be given more than once.
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Vec<String>,
+    /// The data keys of all tenants that have one now.
+    #[arg(long, conflicts_with = "tenant")]
+    pub(crate) all_tenants: bool,
+    /// At once, whatever needs the versions below: values under them cannot be read until it is taken back.
+    #[arg(long)]
+    pub(crate) kill_switch: bool,
+    /// Wait so many seconds for what passes by itself, as `keys disable` does.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, conflicts_with = "kill_switch")]
+    pub(crate) wait: u64,
     /// Why: it goes into the log of events.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,

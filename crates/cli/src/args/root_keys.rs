@@ -55,6 +55,9 @@ pub(crate) struct SetRoot {
     pub(crate) root: String,
     #[arg(value_enum)]
     pub(crate) state: RootStateArg,
+    /// Disable it in its key service as well, for everybody who uses it; with `active`, enable it there first.
+    #[arg(long)]
+    pub(crate) at_kms: bool,
     /// Do not ask.
     #[arg(long)]
     pub(crate) yes: bool,

@@ -140,6 +140,7 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
             }
             let operator = enfold.operator().map(|_| "here: this machine may change modes and keys".to_owned());
             note("events", enfold.flush().await.map(|()| "written".to_owned().into()));
+            enfold.sign_off().await;
             // Applications must not have it, so its absence is no fault.
             note(
                 "operators' key",

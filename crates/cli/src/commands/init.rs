@@ -144,6 +144,7 @@ pub(crate) async fn prepare(context: &Context<'_>) -> Result<()> {
     for ring in enfold.epochs().await? {
         edit::set_min_epoch(config, &ring.ring, ring.epoch)?;
     }
+    enfold.sign_off().await;
     Ok(())
 }
 

@@ -62,6 +62,7 @@ impl Context<'_> {
         let enfold = Enfold::open(policy).await?;
         let outcome = work(&enfold).await;
         let flushed = enfold.flush().await;
+        enfold.sign_off().await;
         let value = outcome?;
         flushed.map(|()| value)
     }

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use enfold::policy::Mode;
-use enfold::{Result, RingSchedule, RootDue};
+use enfold::state::{Destruction, Subject};
+use enfold::{Result, RingGrace, RingSchedule, RootDue};
+use enfold_jobs::disabling::{Disabling, Times};
 use enfold_jobs::model::{Census, Goal, JobId, JobState, Progress, RowError};
 use enfold_jobs::ops::{self, Selection};
 use enfold_jobs::ops::{Reader, audit::ColumnAudit};
@@ -11,7 +13,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::table::Table;
-use crate::words::{count, some};
+use crate::words::{count, some, time};
 
 /// Rows of each table that are looked at for the counts.
 const SAMPLE: u64 = 10_000;
@@ -25,6 +27,8 @@ struct Report {
     readers: Vec<Reader>,
     rotation: Vec<Rotation>,
     root_keys: Vec<RootRotation>,
+    former_keys: Vec<Former>,
+    destructions: Vec<Destroying>,
 }
 
 /// How a root key stands to the cadence of a ring.
@@ -42,8 +46,75 @@ impl RootRotation {
         Self {
             due: schedule.is_due(now_ms),
             overdue: schedule.is_overdue(now_ms),
-            due_at: crate::words::time(schedule.due_ms),
+            due_at: time(schedule.due_ms),
             schedule,
+        }
+    }
+}
+
+/// Data keys that are being destroyed, or were.
+#[derive(Serialize)]
+struct Destroying {
+    ring: String,
+    /// `ring`, or the tag that stands for a tenant.
+    subject: String,
+    grace_over_at: Option<String>,
+    destroyed_at: Option<String>,
+    #[serde(skip)]
+    says: String,
+}
+
+impl Destroying {
+    fn of(ring: String, subject: &Subject, held: &Destruction) -> Self {
+        let at = time;
+        let until = at(held.due_ms).unwrap_or_default();
+        let says = match held.done_ms {
+            Some(done) => format!("{subject} of ring {ring}: destroyed at {}", at(done).unwrap_or_default()),
+            None => format!("{subject} of ring {ring}: being destroyed; it can be taken back until {until}"),
+        };
+        Self {
+            subject: subject.as_str().to_owned(),
+            grace_over_at: at(held.due_ms),
+            destroyed_at: held.done_ms.and_then(at),
+            ring,
+            says,
+        }
+    }
+}
+
+/// The former data keys of a ring.
+#[derive(Serialize)]
+struct Former {
+    ring: String,
+    /// That open, and may be disabled when their grace period is over.
+    in_grace: usize,
+    next_at: Option<String>,
+    /// Whose grace period is over.
+    past: usize,
+    /// Whether workers disable them.
+    enabled: bool,
+    /// Of those, the ones that were begun with, and when each step was first found done, in milliseconds since 1970.
+    begun: Vec<Begun>,
+}
+
+#[derive(Serialize)]
+struct Begun {
+    key: String,
+    #[serde(flatten)]
+    times: Times,
+}
+
+impl Former {
+    fn of(grace: &RingGrace, id: &str, noted: &[Disabling], now_ms: i64) -> Self {
+        let past = grace.due(now_ms);
+        let begun = noted.iter().filter(|one| one.ring == id && grace.keys.iter().any(|key| key.id == one.key));
+        Self {
+            ring: grace.ring.clone(),
+            in_grace: grace.keys.len() - past.len(),
+            next_at: grace.keys.get(past.len()).and_then(|key| time(key.due_ms)),
+            past: past.len(),
+            enabled: grace.enabled,
+            begun: begun.map(|one| Begun { key: one.key.to_string(), times: one.times }).collect(),
         }
     }
 }
@@ -69,7 +140,7 @@ impl Rotation {
             data_keys: schedule.keys.len(),
             due: schedule.due(now_ms).len(),
             overdue: schedule.overdue(now_ms).len(),
-            next_due_at: schedule.keys.first().and_then(|key| crate::words::time(key.due_ms)),
+            next_due_at: schedule.keys.first().and_then(|key| time(key.due_ms)),
         }
     }
 }
@@ -127,7 +198,17 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
             let rotation = schedule.iter().map(|schedule| Rotation::of(schedule, now_ms)).collect();
             let root_keys = enfold.root_schedule().await?;
             let root_keys = root_keys.into_iter().map(|schedule| RootRotation::of(schedule, now_ms)).collect();
-            let report = Report { columns, jobs, readers: session.keys.readers().await?, rotation, root_keys };
+            let noted = session.db.disablings().all().await?;
+            let id = |ring: &str| session.policy.rings.get(ring).map_or("", |ring| ring.id.as_str());
+            let graces = enfold.graces().await?;
+            let graces = graces.iter().filter(|grace| !grace.keys.is_empty());
+            let former_keys = graces.map(|grace| Former::of(grace, id(&grace.ring), &noted, now_ms)).collect();
+            let readers = session.keys.readers().await?;
+            let destructions = enfold.destructions().await?;
+            let destructions =
+                destructions.into_iter().map(|(ring, subject, held)| Destroying::of(ring, &subject, &held));
+            let destructions = destructions.collect();
+            let report = Report { columns, jobs, readers, rotation, root_keys, former_keys, destructions };
             context.screen.result(&report, |out| write(context, &report, out))
         })
         .await
@@ -175,6 +256,8 @@ fn write(context: &Context<'_>, report: &Report, out: &mut String) {
     }
     report.rotation.iter().for_each(|rotation| write_rotation(rotation, out));
     report.root_keys.iter().for_each(|root| write_root(root, out));
+    report.former_keys.iter().for_each(|former| write_former(former, out));
+    report.destructions.iter().for_each(|one| out.push_str(&format!("{}\n", one.says)));
     for r in &report.readers {
         let _ = writeln!(
             out,
@@ -220,6 +303,31 @@ fn write_rotation(rotation: &Rotation, out: &mut String) {
     };
     // Writing to a String cannot fail.
     let _ = writeln!(out, "rotation of ring {ring}: {says}");
+}
+
+/// One line for a ring that has former data keys, and one for each that was begun with.
+fn write_former(former: &Former, out: &mut String) {
+    let Former { ring, in_grace, next_at, past, enabled, begun } = former;
+    let in_grace = match next_at {
+        Some(at) => format!("{in_grace} in their grace period, the first until {at}"),
+        None => "none in its grace period".to_owned(),
+    };
+    let past = match (past, enabled) {
+        (0, _) => String::new(),
+        (past, true) => format!(", {past} past it"),
+        (past, false) => format!(", {past} past it, which `enfold keys disable` takes out of use"),
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "former data keys of ring {ring}: {in_grace}{past}");
+    for Begun { key, times } in begun {
+        let missing = match times {
+            Times { acknowledged_ms: None, .. } => "every process to see that it seals no more",
+            Times { refused_ms: None, .. } => "the database to refuse values under it",
+            Times { ended_ms: None, .. } => "transactions of before to end",
+            _ => "the last value under it to go",
+        };
+        let _ = writeln!(out, "  {key} waits for {missing}");
+    }
 }
 
 /// The word under which a state or a goal stands in JSON.

@@ -73,3 +73,34 @@ fn the_guide_leads_a_new_user_to_a_key_in_aws() {
     let sealed = shop.run_with(&["seal", "users.email"], CREDENTIALS);
     assert!(sealed.stdout().starts_with("enf1:"), "{}", sealed.stderr);
 }
+
+#[test]
+fn a_root_key_is_disabled_in_its_service_too_and_taken_back() {
+    let server = Server::LocalStack;
+    let (one, two) = (wait(server.create_key()), wait(server.create_key()));
+    let shop = shop_on(server, &one);
+    let (first, second) = (server.uri(&one), server.uri(&two));
+    let policy = shop.read("enfold.toml").replacen(&format!("\"{first}\""), &format!("\"{first}\", \"{second}\""), 1);
+    shop.write("enfold.toml", policy);
+    let run = |args: &[&str]| shop.run_with(args, CREDENTIALS);
+    let done = |args: &[&str]| {
+        let ran = run(args);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran
+    };
+    done(&["keys", "rewrap", "main", "--yes"]);
+    done(&["apply", "--yes"]);
+    let state = || wait(server.kms("DescribeKey", json!({ "KeyId": one })))["KeyMetadata"]["KeyState"].clone();
+    run(&["keys", "set-root", &first, "retired", "--at-kms", "--yes"])
+        .snapshot_hiding("set_root_retired_at_kms", HIDDEN);
+    done(&["keys", "set-root", &first, "disabled", "--at-kms", "--yes"])
+        .snapshot_hiding("set_root_disabled_at_kms", HIDDEN);
+    assert_eq!(state(), "Disabled");
+    done(&["verify", "--all"]);
+    done(&["keys", "set-root", &first, "active", "--at-kms", "--yes"]);
+    assert_eq!(state(), "Enabled");
+    let local = Sandbox::ready();
+    local
+        .run(&["keys", "set-root", "local:enfold-root.key", "disabled", "--at-kms", "--yes"])
+        .snapshot("set_root_local_at_kms");
+}

@@ -35,6 +35,7 @@ const FILTERS: &[(&str, &str)] = &[
     (r"took_us=\d+", "took_us=[n]"),
     (r"\b\d+\.\d ms\b", "[n] ms"),
     (r"Worker \S+:\d+ is", "Worker [host]:[pid] is"),
+    (r"(?m)^  waiting  a process .*\n", ""),
     (r"127\.0\.0\.1 -p \d+", "127.0.0.1 -p [port]"),
 ];
 
@@ -72,6 +73,14 @@ impl Sandbox {
     /// The shop, protected.
     pub(crate) fn protected() -> Self {
         let sandbox = Self::ready();
+        sandbox.ok(&["apply", "--yes"]);
+        sandbox
+    }
+
+    /// As [`Self::protected`], under a policy by which no process goes on for long by an earlier state.
+    pub(crate) fn protected_and_watchful() -> Self {
+        let sandbox = Self::ready();
+        sandbox.extend_policy("\n[rings.main.cache]\nmax_unseen = \"1s\"\n");
         sandbox.ok(&["apply", "--yes"]);
         sandbox
     }

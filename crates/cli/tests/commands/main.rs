@@ -12,6 +12,8 @@ mod cloud;
 mod counting;
 #[cfg(feature = "vault")]
 mod customers;
+mod destroy;
+mod disable_killed;
 mod disk_full;
 mod doctor_readers;
 mod guides;
@@ -33,6 +35,8 @@ mod prune;
 #[cfg(feature = "postgres")]
 mod rights;
 mod rotation;
+#[cfg(feature = "postgres")]
+mod runbook;
 #[cfg(feature = "vault")]
 mod vault;
 #[cfg(all(feature = "postgres", feature = "aws"))]

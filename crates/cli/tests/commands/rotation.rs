@@ -82,8 +82,9 @@ fn a_disabled_data_key_opens_nothing_until_it_is_enabled() {
 
 #[test]
 fn a_data_key_is_disabled_when_no_value_needs_it_and_not_before() {
-    let shop = Sandbox::protected();
-    let former = key_of(&shop, &first_email(&shop));
+    let shop = Sandbox::protected_and_watchful();
+    let stored = first_email(&shop);
+    let former = key_of(&shop, &stored);
     let disable = ["keys", "disable", RING, &former, "--reason", "yearly", "--yes"];
     shop.run(&disable).snapshot("disable_one_that_seals");
     shop.ok(&["keys", "rotate", RING, "--reason", "yearly", "--reencrypt", "--yes"]);
@@ -92,11 +93,19 @@ fn a_data_key_is_disabled_when_no_value_needs_it_and_not_before() {
     shop.run(&disable[..6]).snapshot("disable_unconfirmed");
     shop.run(&disable).snapshot("disable");
     shop.ok(&["verify", "--all"]);
+    shop.run(&["keys", "disable", RING, &former, "--print-sql", "--reason", "-"]).snapshot("disable_print_sql");
+    let late = shop.database().execute("UPDATE users SET email = ?1 WHERE id = 2", [&stored]);
+    assert!(late.expect_err("it is refused").to_string().contains("taken out of use"));
+    shop.run(&["keys", "enable", RING, &former, "--reason", "a tape", "--yes"]).snapshot("enable_former");
+    shop.database().execute("UPDATE users SET email = ?1 WHERE id = 2", [&stored]).expect("it is taken again");
+    let left = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'enfold_refuse_%' AND type = 'trigger'";
+    let left: i64 = shop.database().query_row(left, [], |row| row.get(0)).expect("a count");
+    assert_eq!(left, 0);
 }
 
 #[test]
 fn an_emergency_ends_with_the_former_keys_switched_off_and_a_report_of_their_uses() {
-    let shop = Sandbox::protected();
+    let shop = Sandbox::protected_and_watchful();
     let policy = shop.read("enfold.toml");
     let stored = first_email(&shop);
     let former = key_of(&shop, &stored);
@@ -146,4 +155,27 @@ fn mistakes_in_what_is_to_be_rotated_or_re_encrypted_are_said() {
     shop.run(&["reencrypt", "mian", "--yes"]).snapshot("reencrypt_unknown_ring");
     shop.run(&["reencrypt", "--class", "medical", "--yes"]).snapshot("reencrypt_unknown_class");
     shop.run(&["reencrypt", "--sealed-before", "yesterday", "--yes"]).snapshot("reencrypt_no_moment");
+}
+
+#[test]
+fn a_minimum_is_refused_while_values_need_what_is_below_and_the_kill_switch_sets_it_all_the_same() {
+    let shop = Sandbox::protected_and_watchful();
+    let stored = first_email(&shop);
+    let minimum = |version: &'static str| ["keys", "set-minimum", RING, version, "--reason", "yearly", "--yes"];
+    shop.run(&minimum("2")).snapshot("minimum_not_made_yet");
+    shop.ok(&["keys", "rotate", RING, "--reason", "yearly", "--reencrypt", "--yes"]);
+    shop.run(&minimum("2")).snapshot("minimum_needed");
+    let kill = ["keys", "set-minimum", RING, "2", "--kill-switch", "--reason", "stolen"];
+    shop.run(&kill).snapshot("minimum_kill_switch_unconfirmed");
+    shop.run(&[&kill[..], &["--yes"]].concat()).snapshot("minimum_kill_switch");
+    let open = || shop.pipe(&["open", "users.email"], stored.as_bytes());
+    assert!(open().stderr.contains("key-disabled"), "{}", open().stderr);
+    shop.ok(&minimum("0"));
+    assert_eq!(open().stdout(), "ada@example.com");
+    shop.ok(&["worker", "--until-idle"]);
+    shop.run(&minimum("2")).snapshot("minimum");
+    assert!(open().stderr.contains("key-disabled"));
+    let key = key_of(&shop, &stored);
+    shop.run(&["keys", "enable", RING, &key, "--reason", "a tape", "--yes"]).snapshot("enable_below_the_minimum");
+    shop.ok(&["verify", "--all"]);
 }

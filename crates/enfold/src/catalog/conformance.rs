@@ -1,12 +1,13 @@
 //! What every catalog owes, run on all of them: in memory, on SQLite, on Postgres.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use enfold_core::KeyId;
 
 use super::{
-    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, MemoryCatalog, Purpose, RootAbout,
-    RootKey, SignedState, Swap, Wrap,
+    Acknowledgement, Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, MemoryCatalog,
+    Purpose, RootAbout, RootKey, SignedState, Swap, Wrap,
 };
 use crate::Code;
 use crate::events::{Event, EventKind};
@@ -56,6 +57,9 @@ conformance! {
     wraps_are_replaced_only_in_rows_that_were_seen
     of_two_who_replace_the_same_wraps_each_row_takes_one
     an_application_is_there_once_for_each_instance
+    the_last_word_of_a_process_counts_as_long_as_it_holds
+    the_first_certificate_of_a_destruction_stays
+    a_data_key_can_lose_every_wrap
     events_come_back_newest_first
     uses_of_a_key_are_summed_by_who_did_it_where
     migrating_again_changes_nothing
@@ -338,6 +342,58 @@ async fn an_application_is_there_once_for_each_instance(catalog: Tried) {
     assert_eq!(catalog.applications(25).await.unwrap(), [application("a", "2", 30)]);
 }
 
+async fn the_last_word_of_a_process_counts_as_long_as_it_holds(catalog: Tried) {
+    let minute = Duration::from_secs(60);
+    let word = |ring: &str, process: &str, epoch, holds| Acknowledgement {
+        ring: ring.into(),
+        process: process.into(),
+        application: (process == "a").then(|| "shop 2".into()),
+        epoch,
+        holds,
+    };
+    let nothing = Duration::ZERO;
+    for said in [
+        word("r", "a", 3, minute),
+        word("r", "b", 4, minute),
+        word("r", "gone", 1, nothing),
+        word("other", "a", 9, minute),
+        word("r", "a", 5, minute),
+    ] {
+        catalog.acknowledge(&said).await.unwrap();
+    }
+    // A moment that is not over has not passed by every clock.
+    let held = loop {
+        let held = catalog.acknowledgements("r").await.unwrap();
+        if held.len() < 3 {
+            break held;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(held.iter().all(|word| word.holds <= minute && word.holds > minute / 2));
+    let held: Vec<_> = held.into_iter().map(|held| Acknowledgement { holds: minute, ..held }).collect();
+    assert_eq!(held, [word("r", "b", 4, minute), word("r", "a", 5, minute)]);
+    assert!(catalog.acknowledgements("none").await.unwrap().is_empty());
+}
+
+async fn the_first_certificate_of_a_destruction_stays(catalog: Tried) {
+    assert_eq!(catalog.certificate("r", "ring").await.unwrap(), None);
+    catalog.keep_certificate("r", "ring", "{\"a\": 'b'}").await.unwrap();
+    catalog.keep_certificate("r", "ring", "another").await.unwrap();
+    catalog.keep_certificate("r", "other", "of a tenant").await.unwrap();
+    assert_eq!(catalog.certificate("r", "ring").await.unwrap().as_deref(), Some("{\"a\": 'b'}"));
+    assert_eq!(catalog.certificate("r", "other").await.unwrap().as_deref(), Some("of a tenant"));
+}
+
+async fn a_data_key_can_lose_every_wrap(catalog: Tried) {
+    let stored = key(1, "ring", 1);
+    catalog.insert_key(&stored).await.unwrap();
+    catalog.insert_key(&key(2, "ring", 2)).await.unwrap();
+    let bare = DataKeyRow { wraps: Vec::new(), mac: vec![9; 32], ..stored.clone() };
+    let swaps = [Swap { key: bare.clone(), expected: stored.mac }];
+    assert_eq!(catalog.swap_wraps("ring", &swaps).await.unwrap(), [true]);
+    assert!(catalog.keys("ring", None, 9).await.unwrap() == [bare, key(2, "ring", 2)]);
+}
+
 async fn uses_of_a_key_are_summed_by_who_did_it_where(catalog: Tried) {
     let (key, other) = (KeyId::from_bytes([1; 16]), KeyId::from_bytes([2; 16]));
     let event = |kind, key, actor: &str, count, at_ms| {
@@ -394,7 +450,7 @@ async fn a_catalog_without_tables_and_one_of_a_newer_program_are_refused() {
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute(
-            "INSERT INTO enfold_migrations (series, version, name, checksum) VALUES ('catalog', 4, 'x', x'00')",
+            "INSERT INTO enfold_migrations (series, version, name, checksum) VALUES ('catalog', 99, 'x', x'00')",
             [],
         )
         .unwrap();
@@ -418,6 +474,17 @@ async fn on_the_earlier_schema(catalog: &dyn Catalog) {
     let described = catalog.describe_root("local:a", &RootAbout::default()).await;
     assert_eq!(described.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.restore_root("local:a", id(4)).await.unwrap_err().code(), Code::CatalogVersion);
+    let word = Acknowledgement {
+        ring: "ring".into(),
+        process: "p".into(),
+        application: None,
+        epoch: 1,
+        holds: Duration::from_secs(60),
+    };
+    assert_eq!(catalog.acknowledge(&word).await.unwrap_err().code(), Code::CatalogVersion);
+    assert_eq!(catalog.acknowledgements("ring").await.unwrap_err().code(), Code::CatalogVersion);
+    assert_eq!(catalog.keep_certificate("ring", "ring", "").await.unwrap_err().code(), Code::CatalogVersion);
+    assert_eq!(catalog.certificate("ring", "ring").await.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.swap_wraps("ring", &[swap(1, 1)]).await.unwrap(), [true]);
     catalog.swap_wraps("ring", &[Swap { key: key(1, "ring", 1), expected: vec![1; 32] }]).await.unwrap();
     assert!(catalog.key("ring", id(2)).await.unwrap().is_none(), "nothing was written");

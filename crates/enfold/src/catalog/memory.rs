@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use enfold_core::KeyId;
 
 use super::model::USES;
 use super::{
-    Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState, Swap, restored,
+    Acknowledgement, Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState,
+    Swap, restored,
 };
 use crate::Result;
 use crate::events::Event;
@@ -25,7 +27,11 @@ struct Tables {
     keys: BTreeMap<(String, KeyId), DataKeyRow>,
     states: BTreeMap<String, SignedState>,
     applications: BTreeMap<(String, String), Application>,
+    /// By ring and process, with the moment from which on they do not hold.
+    acknowledgements: BTreeMap<(String, String), (Acknowledgement, Instant)>,
     events: Vec<Event>,
+    /// By ring and subject.
+    certificates: BTreeMap<(String, String), String>,
 }
 
 impl MemoryCatalog {
@@ -177,6 +183,32 @@ impl Catalog for MemoryCatalog {
 
     async fn applications(&self, since_ms: i64) -> Result<Vec<Application>> {
         Ok(self.tables().applications.values().filter(|a| a.last_seen_ms >= since_ms).cloned().collect())
+    }
+
+    async fn acknowledge(&self, word: &Acknowledgement) -> Result<()> {
+        let entry = (word.clone(), Instant::now() + word.holds);
+        self.tables().acknowledgements.insert((word.ring.clone(), word.process.clone()), entry);
+        Ok(())
+    }
+
+    async fn acknowledgements(&self, ring: &str) -> Result<Vec<Acknowledgement>> {
+        let now = Instant::now();
+        let tables = self.tables();
+        let held = tables.acknowledgements.values().filter(|(word, until)| word.ring == ring && *until > now);
+        let left = held.map(|(word, until)| Acknowledgement { holds: *until - now, ..word.clone() });
+        let mut words: Vec<Acknowledgement> = left.collect();
+        words.sort_by(|a, b| (a.epoch, &a.process).cmp(&(b.epoch, &b.process)));
+        Ok(words)
+    }
+
+    async fn keep_certificate(&self, ring: &str, subject: &str, certificate: &str) -> Result<()> {
+        let key = (ring.to_owned(), subject.to_owned());
+        self.tables().certificates.entry(key).or_insert_with(|| certificate.to_owned());
+        Ok(())
+    }
+
+    async fn certificate(&self, ring: &str, subject: &str) -> Result<Option<String>> {
+        Ok(self.tables().certificates.get(&(ring.to_owned(), subject.to_owned())).cloned())
     }
 
     async fn append_events(&self, events: &[Event]) -> Result<()> {

@@ -28,8 +28,8 @@ use crate::{Code, Error, Result};
 
 pub use memory::MemoryCatalog;
 pub use model::{
-    Application, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootAbout, RootKey, SignedState,
-    Swap, Wrap,
+    Acknowledgement, Application, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootAbout, RootKey,
+    SignedState, Swap, Wrap,
 };
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresCatalog;
@@ -103,6 +103,20 @@ pub trait Catalog: Send + Sync {
     /// Applications seen since `since_ms`.
     async fn applications(&self, since_ms: i64) -> Result<Vec<Application>>;
 
+    /// Says by which state of a ring a process goes. The last word for each (ring, process) counts. `CatalogVersion` where the
+    /// schema has no room for it.
+    async fn acknowledge(&self, word: &Acknowledgement) -> Result<()>;
+
+    /// What the processes of a ring said whose word still holds, the earliest epoch first; `holds` is for how much longer.
+    /// `CatalogVersion` where the schema has no room for it.
+    async fn acknowledgements(&self, ring: &str) -> Result<Vec<Acknowledgement>>;
+
+    /// Keeps a certificate of a destruction, unless there is one of this ring and subject: the first stays. `CatalogVersion` where
+    /// the schema has no room for it.
+    async fn keep_certificate(&self, ring: &str, subject: &str, certificate: &str) -> Result<()>;
+
+    async fn certificate(&self, ring: &str, subject: &str) -> Result<Option<String>>;
+
     async fn append_events(&self, events: &[Event]) -> Result<()>;
 
     /// The newest events, newest first.
@@ -126,6 +140,22 @@ fn too_old_for_customers() -> Error {
 fn too_old_for_roots() -> Error {
     Error::new(Code::CatalogVersion, "the catalog cannot hold what is known of root keys")
         .cause("its schema is of before version 3, with which that came")
+        .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
+}
+
+/// The schema has no room for what processes say of the states that they go by.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn too_old_for_acknowledgements() -> Error {
+    Error::new(Code::CatalogVersion, "the catalog cannot hold by which states processes go")
+        .cause("its schema is of before version 4, with which that came")
+        .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
+}
+
+/// The schema has no room for certificates yet.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn too_old_for_certificates() -> Error {
+    Error::new(Code::CatalogVersion, "the catalog cannot hold certificates of destructions")
+        .cause("its schema is of before version 5, with which that came")
         .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
 }
 

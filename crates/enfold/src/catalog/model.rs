@@ -1,5 +1,7 @@
 //! The rows of the catalog.
 
+use std::time::Duration;
+
 use enfold_core::KeyId;
 use serde::{Deserialize, Serialize};
 
@@ -201,6 +203,21 @@ pub struct Application {
     pub ready: Mode,
     /// Milliseconds since 1970.
     pub last_seen_ms: i64,
+}
+
+/// What a process says of a ring: by which state it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The ring's id.
+    pub ring: String,
+    /// Distinct for each process and each open policy in it.
+    pub process: String,
+    /// Name and version, where the process gave them.
+    pub application: Option<String>,
+    /// It seals and opens by this state or a later one.
+    pub epoch: u64,
+    /// For how long that can be so: a process that does not look again within this time has stopped using its keys.
+    pub holds: Duration,
 }
 
 /// Uses of a data key that are alike, as the log of events has them.

@@ -3,6 +3,8 @@
 //! Statements are sent unprepared, with their parameters' types, and nothing is kept in a session: a pooler in
 //! transaction mode may stand between.
 
+mod acknowledgements;
+mod certificates;
 mod keys;
 mod roots;
 
@@ -16,7 +18,9 @@ use self::keys::{
 };
 use super::model::USES;
 use super::words::parse_mode;
-use super::{Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState, Swap};
+use super::{
+    Acknowledgement, Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState, Swap,
+};
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, Link, failure};
 use crate::events::Event;
@@ -27,6 +31,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "catalog", sql: include_str!("sql/postgres_1.sql") },
     Migration { version: 2, name: "customers' root keys", sql: include_str!("sql/postgres_2.sql") },
     Migration { version: 3, name: "root keys", sql: include_str!("sql/postgres_3.sql") },
+    Migration { version: 4, name: "acknowledgements", sql: include_str!("sql/postgres_4.sql") },
+    Migration { version: 5, name: "certificates", sql: include_str!("sql/postgres_5.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -300,6 +306,22 @@ impl Catalog for PostgresCatalog {
                 .collect()
         })
         .await
+    }
+
+    async fn acknowledge(&self, word: &Acknowledgement) -> Result<()> {
+        self.with(acknowledgements::WRITING, async |c| acknowledgements::write(c, word).await).await
+    }
+
+    async fn acknowledgements(&self, ring: &str) -> Result<Vec<Acknowledgement>> {
+        self.with(acknowledgements::READING, async |c| acknowledgements::read(c, ring).await).await
+    }
+
+    async fn keep_certificate(&self, ring: &str, subject: &str, certificate: &str) -> Result<()> {
+        self.with(certificates::DOING, async |c| certificates::keep(c, ring, subject, certificate).await).await
+    }
+
+    async fn certificate(&self, ring: &str, subject: &str) -> Result<Option<String>> {
+        self.with(certificates::DOING, async |c| certificates::find(c, ring, subject).await).await
     }
 
     async fn append_events(&self, events: &[Event]) -> Result<()> {

@@ -1,5 +1,7 @@
 //! The catalog in a SQLite file, in tables whose names begin with `enfold_`.
 
+mod acknowledgements;
+mod certificates;
 mod roots;
 mod wraps;
 
@@ -13,8 +15,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use super::model::USES;
 use super::words::parse_mode;
 use super::{
-    Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootAbout, RootKey,
-    SignedState, Swap, Wrap, too_old_for_customers,
+    Acknowledgement, Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootAbout,
+    RootKey, SignedState, Swap, Wrap, too_old_for_customers,
 };
 use crate::Result;
 use crate::db::blocking;
@@ -27,6 +29,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "catalog", sql: include_str!("sql/sqlite_1.sql") },
     Migration { version: 2, name: "customers' root keys", sql: include_str!("sql/sqlite_2.sql") },
     Migration { version: 3, name: "root keys", sql: include_str!("sql/sqlite_3.sql") },
+    Migration { version: 4, name: "acknowledgements", sql: include_str!("sql/sqlite_4.sql") },
+    Migration { version: 5, name: "certificates", sql: include_str!("sql/sqlite_5.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -282,6 +286,26 @@ impl Catalog for SqliteCatalog {
                 .collect()
         })
         .await
+    }
+
+    async fn acknowledge(&self, word: &Acknowledgement) -> Result<()> {
+        let word = word.clone();
+        self.with(move |c| acknowledgements::write(c, &word)).await
+    }
+
+    async fn acknowledgements(&self, ring: &str) -> Result<Vec<Acknowledgement>> {
+        let ring = ring.to_owned();
+        self.with(move |c| acknowledgements::read(c, &ring)).await
+    }
+
+    async fn keep_certificate(&self, ring: &str, subject: &str, certificate: &str) -> Result<()> {
+        let (ring, subject, certificate) = (ring.to_owned(), subject.to_owned(), certificate.to_owned());
+        self.with(move |c| certificates::keep(c, &ring, &subject, &certificate)).await
+    }
+
+    async fn certificate(&self, ring: &str, subject: &str) -> Result<Option<String>> {
+        let (ring, subject) = (ring.to_owned(), subject.to_owned());
+        self.with(move |c| certificates::find(c, &ring, &subject)).await
     }
 
     async fn append_events(&self, events: &[Event]) -> Result<()> {

@@ -52,6 +52,14 @@ pub enum EventKind {
     Index,
     /// Rows were deleted by a rule of the policy; `count` says how many, `detail` which.
     RowsPruned,
+    /// Values under versions below one do not open any more; `detail` says which scope and version.
+    MinimumSet,
+    /// Data keys are to be destroyed, and do nothing meanwhile; `detail` says whose.
+    DestructionAnnounced,
+    /// That was taken back.
+    DestructionCancelled,
+    /// They were destroyed.
+    KeysDestroyed,
     /// Something was refused; `code` says why.
     Refused,
     /// Events were lost because sinks could not keep up; `count` says how many.
@@ -73,6 +81,10 @@ impl EventKind {
             Self::RootKey => "root-key",
             Self::Index => "index",
             Self::RowsPruned => "rows-pruned",
+            Self::MinimumSet => "minimum-set",
+            Self::DestructionAnnounced => "destruction-announced",
+            Self::DestructionCancelled => "destruction-cancelled",
+            Self::KeysDestroyed => "keys-destroyed",
             Self::Refused => "refused",
             Self::Lost => "lost",
         }

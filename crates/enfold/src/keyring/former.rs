@@ -57,7 +57,7 @@ impl KeyRing {
     /// The former data keys of the ring, by its newest state. Of a ring whose records are wrapped by the key service itself,
     /// the ids of root keys that are written no more.
     ///
-    /// Destroyed ones are left out: what they sealed is unreadable, and no re-encryption changes that.
+    /// Those that are being destroyed, or were, are left out: what they sealed is to be unreadable, and no re-encryption changes that.
     ///
     /// # Errors
     /// `StateTampered` for a row that cannot be believed: left out, its values would count as re-encrypted.
@@ -71,7 +71,7 @@ impl KeyRing {
         while let Some(page) = self.next_rows(&mut after).await? {
             for row in page.iter().filter(|row| row.purpose == Purpose::Seal && leaving.takes(row)) {
                 let (_, status) = self.believe_now(&view, row).await?;
-                if status != KeyStatus::Active && status < KeyStatus::Destroyed {
+                if status != KeyStatus::Active && status < KeyStatus::Destroying {
                     keys.insert(row.id);
                 }
             }

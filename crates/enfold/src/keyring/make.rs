@@ -34,6 +34,7 @@ impl KeyRing {
             .hint("restore the catalog's backup; nothing was sealed"));
         }
         let view = &self.view_to_make(view, scope).await?;
+        self.may_be_made(view, purpose, scope)?;
         let (row, key) = self.draft(view, purpose, scope, version).await?;
         match self.catalog.insert_key(&row).await? {
             Inserted::Made => {
@@ -49,6 +50,17 @@ impl KeyRing {
                 Ok(theirs.id)
             }
         }
+    }
+
+    /// No data key is made for whom it would be destroyed.
+    pub(crate) fn may_be_made(&self, view: &View, purpose: Purpose, scope: &ScopeId) -> Result<()> {
+        let Some(destruction) = view.state.destruction(purpose, scope.as_str()) else { return Ok(()) };
+        let (code, is) = match destruction.done_ms {
+            Some(_) => (Code::KeyDestroyed, "were destroyed"),
+            None => (Code::KeyDisabled, "are being destroyed"),
+        };
+        Err(Error::new(code, format!("the data keys of scope `{scope}` of ring `{}` {is}", self.name))
+            .cause("no new one is made in their place"))
     }
 
     /// The state by which a new data key of a scope is made: the newest, where the one in hand and the policy do not agree

@@ -26,6 +26,7 @@ mod scope;
 mod seen;
 mod self_test;
 mod shared;
+mod word;
 mod wraps;
 
 use std::sync::Arc;
@@ -82,6 +83,8 @@ pub(crate) struct KeyRing {
     wraps_missing: AtomicBool,
     /// What [`Self::former`] found last.
     former: tokio::sync::Mutex<Option<former::KnownFormer>>,
+    /// What this process said last of the state that it goes by.
+    word: word::Word,
 }
 
 impl KeyRing {
@@ -110,12 +113,18 @@ impl KeyRing {
             shared: None,
             wraps_missing: AtomicBool::new(false),
             former: tokio::sync::Mutex::default(),
+            word: word::Word::default(),
         }
     }
 
     /// Leaves data keys to other processes, and takes theirs.
     pub(crate) fn sharing(self, shared: Option<Arc<SharedCache>>) -> Self {
         Self { shared, ..self }
+    }
+
+    /// Says in the catalog by which state it goes, under this name.
+    pub(crate) fn speaking_as(self, process: &str, application: Option<&(String, String)>) -> Self {
+        Self { word: word::Word::of(process, application), ..self }
     }
 
     /// With the root keys that customers hold.
@@ -244,7 +253,7 @@ impl KeyRing {
 
     /// Whether a row may be believed, by the newest state where the one in hand says no: the row may be of a state that
     /// was published a moment ago, and nobody is accused before that was asked.
-    async fn believe_now(&self, view: &Arc<View>, row: &DataKeyRow) -> Result<(Arc<View>, KeyStatus)> {
+    pub(crate) async fn believe_now(&self, view: &Arc<View>, row: &DataKeyRow) -> Result<(Arc<View>, KeyStatus)> {
         let error = match self.believe(view, row) {
             Ok(status) => return Ok((Arc::clone(view), status)),
             Err(error) => error,
@@ -262,7 +271,8 @@ impl KeyRing {
     fn believe(&self, view: &View, row: &DataKeyRow) -> Result<KeyStatus> {
         view.rows.verify(row)?;
         let signed = view.state.status(row)?;
-        if row.status < signed {
+        // A row of a tenant that is being destroyed may have been made while that was signed: nobody is accused of it.
+        if row.status < signed && signed < KeyStatus::Destroying {
             return Err(Error::new(
                 Code::StateTampered,
                 format!("data key `{}` was made {} by hand", row.id, row.status.as_str()),

@@ -162,26 +162,35 @@ impl KeyRing {
     }
 
     async fn look_now(&self) -> Result<()> {
-        let max_unseen = self.policy.cache.max_unseen;
         {
             let mut last = self.seen.last();
             last.asked = Some(self.seen.now());
-            self.seen.show(&last, max_unseen);
+            self.seen.show(&last, self.policy.cache.max_unseen);
         }
         let states = self.catalog.states().await?;
         let stored = states.into_iter().find(|s| s.ring == self.id());
         let outcome = self.take_in(stored).await;
         self.name_again(&outcome).await;
+        if let Some(epoch) = self.hold(outcome)? {
+            self.acknowledge(epoch).await;
+        }
+        Ok(())
+    }
+
+    /// Keeps what a look found; the epoch that this process goes by now, if it may go by it.
+    fn hold(&self, outcome: Result<Arc<View>>) -> Result<Option<u64>> {
+        let max_unseen = self.policy.cache.max_unseen;
         let now = self.seen.now();
         let mut last = self.seen.last();
         match outcome {
             Ok(view) => {
+                let epoch = view.state.epoch;
                 last.answered = Some(now);
-                last.high = last.high.max(view.state.epoch);
+                last.high = last.high.max(epoch);
                 last.view = Some(view);
                 last.refused = None;
                 self.seen.show(&last, max_unseen);
-                Ok(())
+                Ok(Some(epoch))
             }
             // A key service or the catalog did not answer half-way: nothing is known.
             Err(error) if error.code().retry() == crate::error::Retry::Later => Err(error),
@@ -195,7 +204,7 @@ impl KeyRing {
                 if !known {
                     self.refuse(error);
                 }
-                Ok(())
+                Ok(None)
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::catalog::{DataKeyRow, Purpose};
 use crate::kms::EncryptionContext;
 use crate::shared_cache::SharedCache;
 use crate::shared_cache::entry::{self, Opened};
-use crate::{Code, Error};
+use crate::{Code, Error, Result};
 
 /// The key for entries comes through the very paths that ask for one.
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -75,6 +75,19 @@ impl KeyRing {
             Ok(sealed) => cache.put(&name(sealing.id(), row.id), &sealed, self.entry_life()).await,
             Err(error) => tracing::warn!(target: "enfold::cache", ring = self.name, "cannot share a data key: {error}"),
         }
+    }
+
+    /// Deletes the entries of data keys, under whichever of `entries` they are sealed.
+    pub(crate) async fn remove_shared(&self, entries: &[KeyId], rows: &[DataKeyRow]) -> Result<()> {
+        let Some(cache) = &self.shared else { return Ok(()) };
+        for some in rows.chunks(500) {
+            let names: Vec<String> =
+                entries.iter().flat_map(|entries| some.iter().map(|row| name(*entries, row.id))).collect();
+            if !names.is_empty() {
+                cache.remove(&names).await?;
+            }
+        }
+        Ok(())
     }
 
     /// As [`Self::entries`], for one data key, which may be one that is not shared.

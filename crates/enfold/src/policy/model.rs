@@ -384,6 +384,8 @@ pub struct RingPolicy {
     /// Go into the key service's encryption context, so into its log.
     pub labels: BTreeMap<String, String>,
     pub rotation: RotationPolicy,
+    /// For how long backups of the catalog are kept, where somebody said so.
+    pub backup_retention: Option<Duration>,
     pub cache: CachePolicy,
     pub allow_local_in_production: bool,
     /// Epochs below this are refused, and so is a missing state: the greater of the ring's own and that of [`Trust`].

@@ -213,6 +213,10 @@ pub(super) struct RawRing {
     pub labels: BTreeMap<String, String>,
     /// When data keys are rotated by themselves, and what follows.
     pub rotation: RawRotation,
+    /// For how long backups of the catalog are kept: a certificate of destruction says from when on none of them holds a wrap.
+    /// None: it says that nobody said.
+    #[schemars(extend("x-maximum" = "36500d"))]
+    pub backup_retention: Option<DurationText>,
     /// The data-key cache of a process.
     pub cache: RawCache,
     /// Accept `local:` root keys where the environment is production. Whoever can read the key file then reads every

@@ -235,6 +235,7 @@ impl Resolver<'_> {
                            stand in no row that is authenticated: use `ring`, or root keys elsewhere";
             self.report(&at("record_wrap"), message);
         }
+        let backup_retention = raw.backup_retention.as_ref().map(duration);
         let rotation = super::rotation::resolve(self, name, raw.rotation);
         for label in raw.labels.keys() {
             let sound = !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
@@ -251,6 +252,7 @@ impl Resolver<'_> {
             record_wrap: raw.record_wrap,
             labels: raw.labels,
             rotation,
+            backup_retention,
             cache: cache(&raw.cache),
             allow_local_in_production: raw.allow_local_in_production,
             min_epoch: raw.min_epoch,

@@ -31,6 +31,10 @@ pub(super) struct RawRotation {
     /// says.
     #[schemars(extend("x-maximum" = "1d"))]
     pub reencrypt_interval: DurationText,
+    /// How long a former data key opens before it may be disabled. Workers do it in a ring with a cadence, when no value needs
+    /// the key any more; in others `enfold status` says which are past it. Backups from within this time open without more.
+    #[schemars(extend("x-maximum" = "3650d"))]
+    pub grace_period: DurationText,
     /// When the ring's root keys have new versions, apart from its data keys.
     pub roots: RawRootRotation,
 }
@@ -68,6 +72,7 @@ impl Default for RawRotation {
             reencrypt_batch_size: 1_000,
             reencrypt_interval: DurationText::from("0s"),
             roots: RawRootRotation::default(),
+            grace_period: DurationText::from("30d"),
         }
     }
 }
@@ -85,6 +90,8 @@ pub struct RotationPolicy {
     pub reencrypt_batch_size: u32,
     /// Rows a second; none where only `[jobs]` limits them.
     pub reencrypt_rate: Option<u32>,
+    /// How long a former data key opens before it may be disabled.
+    pub grace_period: Duration,
     pub roots: RootRotationPolicy,
 }
 
@@ -179,6 +186,7 @@ pub(super) fn resolve(at: &mut Resolver<'_>, ring: &str, raw: RawRotation) -> Ro
         reencrypt_batch_size: raw.reencrypt_batch_size,
         reencrypt_rate: rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)),
         roots,
+        grace_period: duration(&raw.grace_period),
     }
 }
 

@@ -34,6 +34,9 @@ pub(crate) trait Entries: Send + Sync {
     /// Keeps an entry for `life` and no longer.
     async fn put(&self, name: &str, entry: &[u8], life: Duration) -> Result<()>;
 
+    /// Deletes entries, whether they are there or not.
+    async fn remove(&self, names: &[String]) -> Result<()>;
+
     /// Whether the server writes what it holds to a disk.
     async fn on_disk(&self) -> Result<OnDisk>;
 }
@@ -112,6 +115,17 @@ impl SharedCache {
 
     pub(crate) async fn put(&self, name: &str, entry: &[u8], life: Duration) {
         self.within(self.entries.put(name, entry, life)).await;
+    }
+
+    /// Deletes entries that nobody may find any more.
+    ///
+    /// # Errors
+    /// `DatabaseUnavailable` where the server did not say that it has.
+    pub(crate) async fn remove(&self, names: &[String]) -> Result<()> {
+        self.within(self.entries.remove(names)).await.ok_or_else(|| {
+            Error::new(Code::DatabaseUnavailable, "cannot delete data keys from the shared cache")
+                .hint("run it again when the shared cache answers: what was done stays")
+        })
     }
 
     pub(crate) fn count_hit(&self) {
@@ -207,6 +221,10 @@ mod tests {
             std::future::pending().await
         }
 
+        async fn remove(&self, _: &[String]) -> Result<()> {
+            std::future::pending().await
+        }
+
         async fn on_disk(&self) -> Result<OnDisk> {
             std::future::pending().await
         }
@@ -229,6 +247,7 @@ mod tests {
             cache.get("a").await;
         }
         assert_eq!(silent.0.load(Ordering::Relaxed), 6);
+        assert_eq!(cache.remove(&["a".to_owned()]).await.unwrap_err().code(), Code::DatabaseUnavailable);
         assert_eq!(cache.health().await.on_disk.unwrap_err().code(), Code::DatabaseUnavailable);
     }
 }

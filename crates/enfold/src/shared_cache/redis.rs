@@ -130,6 +130,11 @@ impl Entries for RedisEntries {
         self.ask::<()>(command.arg(name).arg(entry).arg("PX").arg(life)).await.map_err(Error::from)
     }
 
+    async fn remove(&self, names: &[String]) -> Result<()> {
+        let mut command = redis::cmd("DEL");
+        self.ask::<u64>(command.arg(names)).await.map(|_| ()).map_err(Error::from)
+    }
+
     async fn on_disk(&self) -> Result<OnDisk> {
         let mut writes = Vec::new();
         for (setting, off) in [("save", ""), ("appendonly", "no")] {

@@ -80,6 +80,11 @@ impl OperatorKey {
         Ok(SignedState { ring: state.ring.clone(), epoch: state.epoch, document, signature })
     }
 
+    /// Signs bytes that begin with a domain of their own.
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        self.pair.sign(bytes).as_ref().to_vec()
+    }
+
     fn from_seed(seed: Zeroizing<[u8; SEED_LEN]>) -> Option<Self> {
         let pair = Ed25519KeyPair::from_seed_unchecked(&*seed).ok()?;
         Some(Self { pair, seed })

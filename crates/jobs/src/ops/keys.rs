@@ -2,8 +2,8 @@
 //! operations know no key service and no catalog; [`super::session`] puts the real ones behind this.
 
 use async_trait::async_trait;
-use enfold::Result;
 use enfold::policy::Mode;
+use enfold::{Enfold, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
@@ -37,6 +37,10 @@ pub trait Keys: Send + Sync {
 
     /// Says in the log of events that rows were deleted: how many, and which, in words that hold no value.
     fn log_pruned(&self, rows: u64, says: &str);
+    /// The open policy itself, for what is done to keys and not with them; none where keys are of another making.
+    fn enfold(&self) -> Option<&Enfold> {
+        None
+    }
 
     /// As [`Self::rotate_due`], for root keys, and has data keys follow. Which root keys were seen to here. `go_on` is asked
     /// while data keys are wrapped.

@@ -4,6 +4,8 @@
 pub mod apply;
 pub mod audit;
 mod coverage;
+pub mod destroy;
+pub mod disable;
 pub mod drop_source;
 pub mod enforce;
 pub mod estimate;
@@ -29,6 +31,7 @@ pub mod work;
 
 pub use apply::{Applied, ApplyOptions, ApplyReport, apply};
 pub use audit::{AuditReport, audit};
+pub use disable::{Disable, Missing, Tried, announce, disable, disable_within, enable, refusals};
 pub use drop_source::{drop_source, plan_drop_source};
 pub use enforce::{EnforceReport, enforce, plan_enforce};
 pub use keys::{Keys, Reader};

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::session::Session;
 use super::targets::{Selection, sealed_targets};
+use crate::model::Target;
 
 /// What was counted, table by table, and what could not be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ impl Needs {
 /// count and no proof: it tells what the database holds now.
 pub async fn needs(session: &Session, ring: &str, keys: &[KeyId]) -> Result<Needs> {
     let mut needs = Needs::default();
-    for (_, target) in sealed_targets(session, &Selection::All, |column| column.ring == ring).await? {
+    for target in targets(session, ring).await? {
         let rows = session.db.store().count_under(&target, keys).await?;
         if rows > 0 {
             needs.tables.push(TableNeeds { table: target.policy_table, rows });
@@ -43,4 +44,10 @@ pub async fn needs(session: &Session, ring: &str, keys: &[KeyId]) -> Result<Need
     let values = session.policy.values.iter().filter(|(_, value)| value.ring == ring);
     needs.uncounted = values.map(|(name, _)| name.clone()).collect();
     Ok(needs)
+}
+
+/// Every table of the policy in which a value may be under a data key of the ring, with the columns that can hold one.
+pub(super) async fn targets(session: &Session, ring: &str) -> Result<Vec<Target>> {
+    let targets = sealed_targets(session, &Selection::All, |column| column.ring == ring).await?;
+    Ok(targets.into_iter().map(|(_, target)| target).collect())
 }

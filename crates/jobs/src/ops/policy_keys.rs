@@ -86,6 +86,10 @@ impl Keys for PolicyKeys {
         }
     }
 
+    fn enfold(&self) -> Option<&Enfold> {
+        Some(&self.enfold)
+    }
+
     fn log_pruned(&self, rows: u64, says: &str) {
         self.enfold.log_pruned(rows, says, &self.context);
     }

@@ -297,6 +297,8 @@ pub(super) fn says_schema(change: &SchemaStep) -> String {
         SchemaStep::DropFormCheck { column, .. } => format!("allow plaintext in `{column}`"),
         SchemaStep::Shadow { column, shadow, change, .. } => says_shadow(column, shadow, change),
         SchemaStep::Generations { column, change, .. } => says_generation(column, change),
+        SchemaStep::RefuseKeys { .. } => "refuse new values under data keys that go out of use".to_owned(),
+        SchemaStep::AllowKeys { .. } => "take values under any data key again".to_owned(),
         SchemaStep::Rewrite { .. } => "rewrite the table, so that old row versions leave the files".to_owned(),
     }
 }
@@ -367,9 +369,13 @@ pub(super) fn locks(change: &SchemaStep, dialect: Dialect) -> &'static str {
         (_, SchemaStep::RestorePlainIndexes { .. }) => {
             "SHARE UPDATE EXCLUSIVE: reads and writes go on; for a unique constraint ACCESS EXCLUSIVE, briefly"
         }
-        (_, SchemaStep::GuardBinding { .. } | SchemaStep::DropBindingGuard { .. }) => {
-            "SHARE ROW EXCLUSIVE or stronger, briefly, in short tries"
-        }
+        (
+            _,
+            SchemaStep::GuardBinding { .. }
+            | SchemaStep::DropBindingGuard { .. }
+            | SchemaStep::RefuseKeys { .. }
+            | SchemaStep::AllowKeys { .. },
+        ) => "SHARE ROW EXCLUSIVE or stronger, briefly, in short tries",
         (_, _) => "ACCESS EXCLUSIVE, briefly, in short tries",
     }
 }

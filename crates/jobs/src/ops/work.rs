@@ -7,7 +7,7 @@
 //!
 //! Between turns it looks at the policy's schedule: what is due is rotated, and what is then under former data keys is asked
 //! for like any other job. That many workers look at once does no harm, for a data key is rotated from the version that was
-//! found due.
+//! found due. Former data keys whose grace period is over go out of use step by step, a step a look at most ([`super::disable`]).
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -19,6 +19,8 @@ use enfold::{Code, Error, Result};
 use futures_util::future::{Either, select};
 use serde::{Deserialize, Serialize};
 
+use super::destroy::finish_due;
+use super::disable::disable_due;
 use super::observer::{Observer, SweepEvent};
 use super::prune;
 use super::reencrypt::{Reencryption, plan_reencryption, request_reencryption};
@@ -82,7 +84,8 @@ pub async fn work(session: &Session, options: &WorkOptions, observer: &dyn Obser
     ended
 }
 
-/// Rotates what is due at a moment (milliseconds since 1970) by the policy's schedule, and asks for the re-encryptions that
+/// Rotates what is due at a moment (milliseconds since 1970) by the policy's schedule, disables former data keys whose grace
+/// period is over and that nothing needs, ends destructions that are due, and asks for the re-encryptions that
 /// follow from it; with `all`, for those of every ring with a cadence, whoever rotated it: a worker that rotated and died before
 /// it asked is made up for when the next one starts. Returns the rings in which something was rotated.
 pub async fn keep_schedule(session: &Session, now_ms: i64, all: bool) -> Result<Vec<String>> {
@@ -108,6 +111,9 @@ pub async fn keep_schedule(session: &Session, now_ms: i64, all: bool) -> Result<
             Err(error) => return Err(error),
         }
     }
+    let disabled = disable_due(session, now_ms).await;
+    finish_due(session, now_ms).await?;
+    disabled?;
     Ok(rotated)
 }
 

@@ -9,6 +9,7 @@ use enfold::policy::TablePolicy;
 use super::store::peek;
 use super::{Postgres, Purpose};
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use crate::disabling::Disablings;
 use crate::generations::IndexPlace;
 use crate::model::{Census, ColumnNote, TableName, Target, TargetColumn};
 use crate::prune::Prunable;
@@ -88,6 +89,10 @@ impl Database for Postgres {
     }
 
     fn store(&self) -> &dyn Store {
+        self
+    }
+
+    fn disablings(&self) -> &dyn Disablings {
         self
     }
 }

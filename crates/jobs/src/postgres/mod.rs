@@ -6,6 +6,7 @@ mod ask;
 mod census;
 mod coverage;
 mod database;
+mod disabling;
 mod form;
 mod held;
 mod inspect;

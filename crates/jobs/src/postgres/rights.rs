@@ -118,10 +118,21 @@ pub(super) fn jobs() -> Vec<Need> {
         "job_workers",
         "dropped_indexes",
         "column_notes",
+        "disablings",
+        "refused_keys",
         "encryption_rotation_jobs",
         "coverage",
     ];
-    const WRITTEN: &[&str] = &["jobs", "job_chunks", "job_errors", "job_workers", "dropped_indexes", "column_notes"];
+    const WRITTEN: &[&str] = &[
+        "jobs",
+        "job_chunks",
+        "job_errors",
+        "job_workers",
+        "dropped_indexes",
+        "column_notes",
+        "disablings",
+        "refused_keys",
+    ];
     vec![
         Need { duties: &[Duty::Owner], privileges: &["OWNER"], object: Object::Ownership },
         Need { duties: WORKS, privileges: &["MEMBER"], object: Object::Monitor },
@@ -135,8 +146,16 @@ pub(super) fn jobs() -> Vec<Need> {
 /// An application makes data keys and says that it is there; modes and the state of keys are for whoever holds the
 /// operators' key.
 pub(super) fn catalog() -> Vec<Need> {
-    const ALL: &[&str] =
-        &["migrations", "root_keys", "data_keys", "data_key_wraps", "ring_states", "applications", "events"];
+    const ALL: &[&str] = &[
+        "migrations",
+        "root_keys",
+        "data_keys",
+        "data_key_wraps",
+        "ring_states",
+        "applications",
+        "acknowledgements",
+        "events",
+    ];
     // For people: a program reads none of them.
     const VIEWS: &[&str] = &["encryption_keys"];
     const MADE: &[&str] = &["root_keys", "data_keys", "data_key_wraps", "events"];
@@ -145,7 +164,15 @@ pub(super) fn catalog() -> Vec<Need> {
         Need { duties: EVERYBODY, privileges: &["SELECT"], object: Object::Own(ALL) },
         Need { duties: LOOKS, privileges: &["SELECT"], object: Object::Own(VIEWS) },
         Need { duties: USES_KEYS, privileges: &["INSERT"], object: Object::Own(MADE) },
-        Need { duties: USES_KEYS, privileges: &["INSERT", "UPDATE"], object: Object::Own(&["applications"]) },
+        Need {
+            duties: USES_KEYS,
+            privileges: &["INSERT", "UPDATE"],
+            object: Object::Own(&["applications", "acknowledgements"]),
+        },
+        Need { duties: LOOKS, privileges: &["SELECT"], object: Object::Own(&["certificates"]) },
+        Need { duties: WORKS, privileges: &["INSERT"], object: Object::Own(&["certificates"]) },
+        // What processes said that are long gone.
+        Need { duties: WORKS, privileges: &["DELETE"], object: Object::Own(&["acknowledgements"]) },
         Need { duties: WORKS, privileges: &["INSERT", "UPDATE"], object: Object::Own(&["ring_states"]) },
         Need { duties: WORKS, privileges: &["UPDATE"], object: Object::OwnColumns("data_keys", &["status", "mac"]) },
         // What is known of a root key, and its former id where its record was deleted.

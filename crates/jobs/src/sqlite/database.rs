@@ -6,6 +6,7 @@ use enfold::policy::TablePolicy;
 
 use super::{Sqlite, census, generations, inspect, prune, residue, steps, store, survey};
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use crate::disabling::Disablings;
 use crate::generations::IndexPlace;
 use crate::model::{Census, TableName, Target};
 use crate::prune::Prunable;
@@ -76,6 +77,10 @@ impl Database for Sqlite {
     }
 
     fn store(&self) -> &dyn Store {
+        self
+    }
+
+    fn disablings(&self) -> &dyn Disablings {
         self
     }
 }

@@ -5,6 +5,7 @@
 
 mod census;
 mod database;
+mod disabling;
 mod dropped;
 mod error;
 mod forms;

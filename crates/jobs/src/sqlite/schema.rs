@@ -1,4 +1,5 @@
-//! The job tables (`enfold_jobs`, `enfold_job_chunks`, `enfold_job_errors`, `enfold_job_workers`, `enfold_dropped_indexes`) in the
+//! The job tables (`enfold_jobs`, `enfold_job_chunks`, `enfold_job_errors`, `enfold_job_workers`, `enfold_dropped_indexes`,
+//! `enfold_disablings`, `enfold_refused_keys`) in the
 //! application's own database, so that a checkpoint commits with the rows it speaks of. Versioned: a program works with every version up to its own and
 //! refuses a newer one.
 
@@ -77,6 +78,32 @@ CREATE TABLE enfold_job_workers (
     version TEXT NOT NULL,
     job INTEGER,
     seen_at INTEGER NOT NULL
+) WITHOUT ROWID;
+",
+    "
+-- Former data keys on their way out of use, with the time at which each step was first found done (milliseconds since 1970);
+-- and what values under them begin with, by which triggers refuse them.
+CREATE TABLE enfold_disablings (
+    ring TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    requested_by TEXT,
+    reason TEXT,
+    asked_ms INTEGER NOT NULL,
+    acknowledged_ms INTEGER,
+    refused_ms INTEGER,
+    ended_ms INTEGER,
+    counted_ms INTEGER,
+    disabled_ms INTEGER,
+    covered TEXT,
+    open TEXT,
+    PRIMARY KEY (ring, key_id)
+) WITHOUT ROWID;
+CREATE TABLE enfold_refused_keys (
+    -- A text or a blob, as a column has it.
+    prefix PRIMARY KEY NOT NULL,
+    ring TEXT NOT NULL,
+    key_id TEXT NOT NULL
 ) WITHOUT ROWID;
 ",
 ];

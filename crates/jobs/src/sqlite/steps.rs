@@ -15,8 +15,10 @@ use super::error::{Doing, convert};
 use super::forms;
 use super::generations;
 use super::names::{literal, quote};
+use super::schema;
 use super::shape::Shape;
 use crate::database::SchemaStep;
+use crate::disabling::Guarded;
 use crate::generations::{GenerationChange, former_column};
 use crate::model::{Storage, TableName, Target, TargetColumn};
 
@@ -68,6 +70,12 @@ pub(super) fn sql(step: &SchemaStep) -> Vec<String> {
         SchemaStep::DropFormCheck { table, column } => {
             check_names(table, column).iter().map(|n| format!("DROP TRIGGER IF EXISTS {}", quote(n))).collect()
         }
+        SchemaStep::RefuseKeys { table, columns } => {
+            let triggers = columns.iter().flat_map(|column| refusals(table, column));
+            drop_refusals(table, columns).into_iter().chain(triggers).collect()
+        }
+        // Which columns have such triggers is looked up when it is run.
+        SchemaStep::AllowKeys { .. } => Vec::new(),
         SchemaStep::Rewrite { table } => vec![
             // What is freed from here on is overwritten, in VACUUM's copy too.
             "PRAGMA secure_delete = ON".to_owned(),
@@ -111,6 +119,11 @@ pub(super) fn run(connection: &mut Connection, step: &SchemaStep) -> Result<()> 
         SchemaStep::RestorePlainIndexes { table, sealed } => dropped::restore(connection, step, table, sealed),
         SchemaStep::ValidateFormCheck { table, column } => validate(connection, table, column),
         SchemaStep::Rewrite { table } => rewrite(connection, table),
+        SchemaStep::RefuseKeys { .. } => {
+            schema::ensure(connection)?;
+            if all_there(connection, step)? { Ok(()) } else { execute(connection, step) }
+        }
+        SchemaStep::AllowKeys { table } => allow_keys(connection, step, table),
         _ => execute(connection, step),
     }
 }
@@ -291,6 +304,56 @@ fn guard(table: &TableName, bound: &[String], sealed: &[String]) -> String {
     )
 }
 
+/// See `postgres/steps/refuse.rs` for why a trigger that looks in a table.
+fn refusals(table: &TableName, column: &Guarded) -> [String; 2] {
+    let holder = &column.holder;
+    let prefix = forms::key_prefix(&format!("NEW.{}", quote(holder)), column.storage);
+    let says = format!("enfold: the value for {}.{holder} is under a data key that was taken out of use", table.table);
+    let trigger = |event: &str, changed: &str| {
+        format!(
+            "CREATE TRIGGER {} AFTER {event} ON {} WHEN {changed}EXISTS \
+             (SELECT 1 FROM enfold_refused_keys WHERE prefix = {prefix}) BEGIN SELECT RAISE(ABORT, {}); END",
+            quote(&refusal_name(table, holder, event)),
+            name(table),
+            literal(&says)
+        )
+    };
+    [trigger("INSERT", ""), trigger("UPDATE", &format!("{} AND ", differs(holder)))]
+}
+
+fn drop_refusals(table: &TableName, columns: &[Guarded]) -> Vec<String> {
+    let names = columns.iter().flat_map(|c| ["INSERT", "UPDATE"].map(|event| refusal_name(table, &c.holder, event)));
+    names.map(|name| format!("DROP TRIGGER IF EXISTS {}", quote(&name))).collect()
+}
+
+fn refusal_name(table: &TableName, column: &str, event: &str) -> String {
+    format!("enfold_refuse_{}_{column}_{}", table.table, event.to_ascii_lowercase())
+}
+
+/// Whether every trigger that the step makes is there, word for word.
+pub(super) fn all_there(connection: &Connection, step: &SchemaStep) -> Result<bool> {
+    let there = triggers(connection, step)?;
+    let wanted = sql(step);
+    Ok(wanted.iter().filter(|sql| sql.starts_with("CREATE")).all(|sql| there.iter().any(|(_, found)| found == sql)))
+}
+
+fn allow_keys(connection: &mut Connection, step: &SchemaStep, table: &TableName) -> Result<()> {
+    let prefix = format!("enfold_refuse_{}_", table.table);
+    let ours = triggers(connection, step)?.into_iter().filter(|(name, _)| name.starts_with(&prefix));
+    let drops: Vec<String> = ours.map(|(name, _)| format!("DROP TRIGGER IF EXISTS {}", quote(&name))).collect();
+    if drops.is_empty() { Ok(()) } else { together(connection, step, &drops) }
+}
+
+/// The triggers of the step's table, with their text.
+fn triggers(connection: &Connection, step: &SchemaStep) -> Result<Vec<(String, String)>> {
+    let (SchemaStep::RefuseKeys { table, .. } | SchemaStep::AllowKeys { table }) = step else { return Ok(Vec::new()) };
+    let what = || describe(step);
+    let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE";
+    let mut statement = connection.prepare(sql).doing(what)?;
+    let found = statement.query_map([&table.table], |row| Ok((row.get(0)?, row.get(1)?))).doing(what)?;
+    found.collect::<rusqlite::Result<_>>().doing(what)
+}
+
 /// Whether an update changes a column's exact bytes. Not `IS NOT`: that asks the column's collation.
 fn differs(column: &str) -> String {
     let (old, new) = (format!("OLD.{}", quote(column)), format!("NEW.{}", quote(column)));
@@ -330,6 +393,8 @@ pub(super) fn describe(step: &SchemaStep) -> String {
         SchemaStep::Shadow { table, column, .. } => ("change the shadow of", table, Some(column)),
         SchemaStep::AddMemberCheck { table, column, .. } => ("add the form check of", table, Some(column)),
         SchemaStep::Generations { table, column, change, .. } => (generations::describes(change), table, Some(column)),
+        SchemaStep::RefuseKeys { table, .. } => ("have data keys refused in", table, None),
+        SchemaStep::AllowKeys { table } => ("have data keys taken again in", table, None),
         SchemaStep::Rewrite { table } => ("rewrite", table, None),
     };
     match column {

@@ -4,10 +4,11 @@
 //! rather have readers fail than leave them open that long has the kill switch.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use enfold::{Code, Error, KeyId, Leaving, Result, Rotated};
 use enfold_jobs::model::{JobId, JobState};
-use enfold_jobs::ops::{self, Session, WorkOptions};
+use enfold_jobs::ops::{self, Session, Tried, WorkOptions};
 use enfold_jobs::store::EMERGENCY;
 use serde_json::json;
 
@@ -19,6 +20,9 @@ use crate::commands::reencrypt;
 use crate::onlooker::Onlooker;
 use crate::words::{rows, some};
 
+/// How long what stands in the way of disabling is waited for: longer than a process goes on by an earlier state, as a rule.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 pub(super) async fn run(context: &Context<'_>, args: &Rotate) -> Result<()> {
     context
         .with_session_and_keys(async |session, enfold| {
@@ -26,30 +30,22 @@ pub(super) async fn run(context: &Context<'_>, args: &Rotate) -> Result<()> {
             // A misspelt moment is told before anything is done.
             Found::of(enfold, &[], since).await?;
             let rotated = rotate::rotate(context, args, enfold).await?;
+            let former: Vec<KeyId> = rotated.iter().filter_map(|key| key.previous_key).collect();
+            let call = context.call(Some(&args.reason));
+            let wanted = ops::Disable { ring: &args.ring, keys: &former, minimum: None, context: &call };
+            ops::announce(session, &wanted).await?;
             let leaving = Leaving { tenants: rotate::tenants(args, enfold).await?, ..Leaving::default() };
             let asked =
                 reencrypt::after_rotation(context, session, &args.ring, leaving, &args.reason, EMERGENCY).await?;
             let jobs: Vec<JobId> = asked.jobs().into_iter().map(JobId).collect();
             finish(context, session, &jobs).await?;
 
-            let former: Vec<KeyId> = rotated.iter().filter_map(|key| key.previous_key).collect();
-            let needs = ops::needs(session, &args.ring, &former).await?;
-            if !needs.is_none() {
-                let line = "values still need the former data keys, so they are not disabled";
-                let named = needs.tables.iter().map(|table| format!("`{}`: {}", table.table, rows(table.rows)));
-                let hint = format!("`enfold jobs show {}` says why; settle it, then `enfold jobs retry`", list(&jobs));
-                let error = named.fold(Error::new(Code::KeyNeeded, line), Error::cause);
-                return Err(error.hint(hint).hint("the rotation stays as it is"));
-            }
-            if !former.is_empty() {
-                let call = context.call(Some(&args.reason));
-                enfold.operator()?.disable_many(&args.ring, &former, &call).await?;
-            }
+            let uncounted = disable(context, session, &wanted, &jobs).await?;
             let found = Found::of(enfold, &former, since).await?;
             let document = json!({
                 "rotation": rotate::document(context, args, &rotated, Some(&asked)),
                 "disabled": former.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "uncounted": needs.uncounted,
+                "uncounted": uncounted,
                 "used": found.document(),
             });
             context.screen.result(&document, |out| {
@@ -59,6 +55,38 @@ pub(super) async fn run(context: &Context<'_>, args: &Rotate) -> Result<()> {
             })
         })
         .await
+}
+
+/// Takes the former data keys out of use; what of the policy could not be counted.
+async fn disable(
+    context: &Context<'_>,
+    session: &Session,
+    wanted: &ops::Disable<'_>,
+    jobs: &[JobId],
+) -> Result<Vec<String>> {
+    if wanted.keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let onlooker = Onlooker::new(context.screen);
+    match ops::disable_within(session, wanted, PATIENCE, &onlooker).await? {
+        Tried::Disabled { uncounted } => Ok(uncounted),
+        Tried::Needed(needs) => {
+            let line = "values still need the former data keys, so they are not disabled";
+            let named = needs.tables.iter().map(|table| format!("`{}`: {}", table.table, rows(table.rows)));
+            let hint = format!("`enfold jobs show {}` says why; settle it, then `enfold jobs retry`", list(jobs));
+            let error = named.fold(Error::new(Code::KeyNeeded, line), Error::cause);
+            Err(error.hint(hint).hint("the rotation stays as it is"))
+        }
+        Tried::Waits(missing) => {
+            let error = Error::new(Code::Busy, "the former data keys cannot be disabled yet");
+            Err(missing
+                .says()
+                .into_iter()
+                .fold(error, Error::cause)
+                .hint("every value has left them, and the rotation stays as it is")
+                .hint(format!("disable them later: `enfold keys disable {} KEY`", wanted.ring)))
+        }
+    }
 }
 
 /// Works on these jobs, beside whoever else does, until they are at their end.

@@ -1,9 +1,11 @@
 //! `enfold keys`: the data keys, and what they hang on. A file for each thing that is done with them.
 
 mod customers;
+mod destroy;
 mod emergency;
 mod import;
 mod list;
+mod minimum;
 mod prices;
 mod rewrap;
 mod roots;
@@ -24,6 +26,10 @@ pub(crate) async fn run(context: &Context<'_>, args: &Keys) -> Result<()> {
         Keys::Rotate(args) if args.reencrypt || args.indexes => rotate::and_more(context, args).await,
         Keys::Rotate(args) if args.emergency => emergency::run(context, args).await,
         Keys::Disable(args) if !args.kill_switch => switch::when_unneeded(context, args).await,
+        Keys::Enable(args) => switch::on(context, args).await,
+        Keys::SetMinimum(args) => minimum::run(context, args).await,
+        Keys::Destroy(args) => destroy::run(context, args).await,
+        Keys::VerifyCertificate(args) => destroy::verify(context, args),
         _ => with_keys(context, args).await,
     }
 }
@@ -44,7 +50,10 @@ async fn with_keys(context: &Context<'_>, args: &Keys) -> Result<()> {
         Keys::Rewrap(args) => rewrap::rewrap(context, args, enfold).await,
         Keys::Rotate(args) => rotate::run(context, args, enfold).await,
         Keys::Disable(args) => switch::kill(context, args, enfold).await,
-        Keys::Enable(args) => switch::on(context, args, enfold).await,
+        Keys::Enable(args) => switch::on(context, args).await,
+        Keys::SetMinimum(args) => minimum::run(context, args).await,
+        Keys::Destroy(args) => destroy::run(context, args).await,
+        Keys::VerifyCertificate(args) => destroy::verify(context, args),
         Keys::Uses(args) => uses::run(context, args, enfold).await,
     };
     context.with_keys(policy, work).await

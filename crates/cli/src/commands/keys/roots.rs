@@ -69,6 +69,14 @@ pub(super) async fn set_root(context: &Context<'_>, args: &SetRoot, enfold: &Enf
         RootStateArg::Retired => RootState::Retired,
         RootStateArg::Disabled => RootState::Disabled,
     };
+    if args.at_kms {
+        if state == RootState::Retired {
+            return Err(Error::new(Code::Usage, "a key service knows no retired key")
+                .hint("leave `--at-kms` out, or say `disabled`")
+                .hint("nothing was changed"));
+        }
+        enfold.can_switch_root(&uri)?;
+    }
     if state == RootState::Disabled {
         let rings = enfold.wraps().await?;
         let roots = rings.iter().flat_map(|ring| &ring.roots).filter(|root| root.root == uri);
@@ -82,8 +90,21 @@ pub(super) async fn set_root(context: &Context<'_>, args: &SetRoot, enfold: &Enf
         let does = if state == RootState::Active { "wrap new data keys" } else { "wrap no new data key" };
         context.screen.confirm(&format!("`{uri}` will {does}."), state.as_str(), args.yes)?;
     }
-    let changed = operator.set_root_state(&uri, state, &context.call(args.reason.as_deref())).await?;
-    context.screen.result(&json!({ "root": uri, "state": state.as_str(), "changed": changed }), |out| {
+    let call = context.call(args.reason.as_deref());
+    // Never called while it is disabled there: that would be an outage to every process.
+    if args.at_kms && state == RootState::Active {
+        enfold.switch_root(&uri, true, &call).await?;
+    }
+    let changed = operator.set_root_state(&uri, state, &call).await?;
+    if args.at_kms && state == RootState::Disabled {
+        enfold.switch_root(&uri, false, &call).await?;
+    }
+    let document = json!({ "root": uri, "state": state.as_str(), "changed": changed, "at_kms": args.at_kms });
+    context.screen.result(&document, |out| {
+        if args.at_kms {
+            let is = if state == RootState::Active { "enabled" } else { "disabled" };
+            let _ = writeln!(out, "`{uri}` is {is} in its key service.");
+        }
         let _ = match changed.is_empty() {
             true => writeln!(out, "`{uri}` is {} already.", state.as_str()),
             false => writeln!(out, "`{uri}` is {} in ring {}.", state.as_str(), changed.join(", ")),

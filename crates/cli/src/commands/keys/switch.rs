@@ -1,23 +1,28 @@
 //! `enfold keys disable` and `enfold keys enable`: a data key that nothing needs goes out of use; the kill switch; and back.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use enfold::{Code, Enfold, Error, KeyId, Leaving, Result};
-use enfold_jobs::ops::{self, Needs, Session};
+use enfold::{Code, Enfold, Error, KeyId, Result};
+use enfold_jobs::ops::{self, Missing, Needs, Session, Tried};
 use serde_json::json;
 
 use super::key_id;
 use crate::args::{Disable, Enable};
 use crate::commands::Context;
+use crate::onlooker::Onlooker;
 use crate::words::rows;
 
-/// Disables a former data key under which the database holds no value.
+/// Disables a former data key under which the database holds no value, nor will.
 pub(super) async fn when_unneeded(context: &Context<'_>, args: &Disable) -> Result<()> {
     context
-        .with_session_and_keys(async |session, enfold| {
-            let id = key_id(&args.key)?;
-            must_be_former(enfold, args, id).await?;
-            let needs = ops::needs(session, &args.ring, &[id]).await?;
+        .with_session_and_keys(async |session, _| {
+            if args.print_sql {
+                return print_sql(context, args, session).await;
+            }
+            let (id, call) = (key_id(&args.key)?, context.call(Some(&args.reason)));
+            let wanted = ops::Disable { ring: &args.ring, keys: &[id], minimum: None, context: &call };
+            let needs = ops::disable::look(session, &wanted).await?;
             if !needs.is_none() {
                 return Err(needed(args, id, &needs));
             }
@@ -27,9 +32,33 @@ pub(super) async fn when_unneeded(context: &Context<'_>, args: &Disable) -> Resu
                     .push_str(&format!("\nNot counted, for they live in no column: {}.", needs.uncounted.join(", ")));
             }
             context.screen.confirm(&question, "disable", args.yes)?;
-            off(context, args, enfold, id, Some((session, &needs))).await
+            let onlooker = Onlooker::new(context.screen);
+            match ops::disable_within(session, &wanted, Duration::from_secs(args.wait), &onlooker).await? {
+                Tried::Disabled { uncounted } => done(context, args, id, Some(&uncounted)),
+                Tried::Needed(needs) => Err(needed(args, id, &needs)
+                    .cause("they were written since it was first counted; the database refuses more of them")),
+                Tried::Waits(missing) => {
+                    Err(waits(&format!("data key `{id}` of ring `{}` cannot be disabled yet", args.ring), &missing))
+                }
+            }
         })
         .await
+}
+
+/// What passes by itself, and has not.
+pub(super) fn waits(line: &str, missing: &Missing) -> Error {
+    let error = missing.says().into_iter().fold(Error::new(Code::Busy, line), Error::cause);
+    error
+        .hint("run the command again: what has passed is on record")
+        .hint("the data key opens meanwhile, and seals no more")
+}
+
+async fn print_sql(context: &Context<'_>, args: &Disable, session: &Session) -> Result<()> {
+    let steps = ops::refusals(session, &args.ring).await?;
+    let statements: Vec<String> = steps.iter().flat_map(|step| session.db.sql(step)).collect();
+    context.screen.result(&statements, |out| {
+        statements.iter().for_each(|sql| out.push_str(&format!("{sql};\n")));
+    })
 }
 
 /// Disables a data key whatever needs it.
@@ -41,35 +70,17 @@ pub(super) async fn kill(context: &Context<'_>, args: &Disable, enfold: &Enfold)
         args.ring
     );
     context.screen.confirm(&question, &id.to_string(), args.yes)?;
-    off(context, args, enfold, id, None).await
+    enfold.operator()?.disable(&args.ring, id, &context.call(Some(&args.reason))).await?;
+    done(context, args, id, None)
 }
 
-async fn off(
-    context: &Context<'_>,
-    args: &Disable,
-    enfold: &Enfold,
-    id: KeyId,
-    counted: Option<(&Session, &Needs)>,
-) -> Result<()> {
-    let operator = enfold.operator()?;
-    let context_of_call = context.call(Some(&args.reason));
-    operator.disable(&args.ring, id, &context_of_call).await?;
-    // A value that was sealed before the rotation may have been written after the count.
-    if let Some((session, _)) = counted {
-        let needs = ops::needs(session, &args.ring, &[id]).await?;
-        if !needs.is_none() {
-            operator.enable(&args.ring, id, &context_of_call).await?;
-            return Err(
-                needed(args, id, &needs).cause("they were written while it was being disabled, so it is enabled again")
-            );
-        }
-    }
+fn done(context: &Context<'_>, args: &Disable, id: KeyId, uncounted: Option<&[String]>) -> Result<()> {
     let document = json!({
         "ring": args.ring,
         "key": id.to_string(),
         "status": "disabled",
         "reason": args.reason,
-        "uncounted": counted.map(|(_, needs)| &needs.uncounted),
+        "uncounted": uncounted,
     });
     context.screen.result(&document, |out| {
         // Writing to a String cannot fail.
@@ -78,28 +89,22 @@ async fn off(
     })
 }
 
-pub(super) async fn on(context: &Context<'_>, args: &Enable, enfold: &Enfold) -> Result<()> {
-    let (operator, id) = (enfold.operator()?, key_id(&args.key)?);
-    let question = format!("Data key {id} opens again, in every process.");
-    context.screen.confirm(&question, "enable", args.yes)?;
-    operator.enable(&args.ring, id, &context.call(Some(&args.reason))).await?;
-    let document = json!({ "ring": args.ring, "key": id.to_string(), "status": "enabled", "reason": args.reason });
-    context.screen.result(&document, |out| {
-        let _ = writeln!(out, "Enabled data key {id} of ring {}.", args.ring);
-    })
-}
-
-/// One that seals is in use by definition, and so is one that is not there.
-async fn must_be_former(enfold: &Enfold, args: &Disable, id: KeyId) -> Result<()> {
-    if enfold.former_keys(&args.ring, &Leaving::default()).await?.contains(&id) {
-        return Ok(());
-    }
-    Err(Error::new(Code::Usage, format!("data key `{id}` of ring `{}` is none that seals no more", args.ring))
-        .cause(
-            "only a former data key can be free of values; this one seals, makes blind indexes, or is not in the ring",
-        )
-        .hint(format!("`enfold keys rotate {}` has another version seal", args.ring))
-        .hint("`--kill-switch` disables any data key at once, whatever needs it"))
+pub(super) async fn on(context: &Context<'_>, args: &Enable) -> Result<()> {
+    context
+        .with_session(async |session| {
+            let (id, call) = (key_id(&args.key)?, context.call(Some(&args.reason)));
+            let question = format!("Data key {id} opens again, in every process.");
+            context.screen.confirm(&question, "enable", args.yes)?;
+            let wanted = ops::Disable { ring: &args.ring, keys: &[id], minimum: None, context: &call };
+            ops::enable(session, &wanted).await?;
+            let document =
+                json!({ "ring": args.ring, "key": id.to_string(), "status": "enabled", "reason": args.reason });
+            context.screen.result(&document, |out| {
+                // Writing to a String cannot fail.
+                let _ = writeln!(out, "Enabled data key {id} of ring {}.", args.ring);
+            })
+        })
+        .await
 }
 
 fn needed(args: &Disable, id: KeyId, needs: &Needs) -> Error {

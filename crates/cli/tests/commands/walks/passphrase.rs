@@ -65,6 +65,7 @@ id = "application"
 roots = ["{root}"]
 scope = "column"
 labels = {{ data_class = "pii" }}
+cache = {{ max_unseen = "1s" }}
 {readers}
 [tables."public.users".columns.email_encrypted]
 id = "users.email"

@@ -1,8 +1,6 @@
 //! A data key for every organisation, in versions, wrapped by AWS KMS and kept in a table of the application's own. Its values
 //! become envelopes under data keys of the catalog; then an organisation's key is rotated on demand, with a reason.
 
-use std::sync::Arc;
-
 use enfold::Form;
 use enfold_testkit::aws::Server;
 use serde_json::{Value, json};

@@ -47,6 +47,8 @@ impl Postgres {
             | SchemaStep::BuildIndex { .. }
             | SchemaStep::DropPlainIndex { .. }
             | SchemaStep::RestorePlainIndexes { .. }
+            | SchemaStep::RefuseKeys { .. }
+            | SchemaStep::AllowKeys { .. }
             | SchemaStep::Rewrite { .. } => false,
         })
     }
@@ -143,7 +145,7 @@ impl Postgres {
     }
 
     /// The answer's one value. `$1` is the table; `params` follow it.
-    async fn first(&self, table: &TableName, sql: &str, params: &[Param<'_>]) -> Result<Option<bool>> {
+    pub(super) async fn first(&self, table: &TableName, sql: &str, params: &[Param<'_>]) -> Result<Option<bool>> {
         let tx = self.begin(Purpose::Own).await?;
         let oid = table_oid(&tx, table).await?;
         let mut all: Vec<Param<'_>> = vec![(&oid, Type::OID)];

@@ -6,6 +6,7 @@ mod done;
 mod dropped;
 mod generations;
 pub(super) mod names;
+mod refuse;
 pub(super) mod shadow;
 mod text;
 
@@ -72,6 +73,8 @@ impl Postgres {
             SchemaStep::Shadow { table, column, shadow, change } => {
                 self.change_shadow(table, column, shadow, change).await
             }
+            SchemaStep::RefuseKeys { table, columns } => self.refuse_keys(table, columns).await,
+            SchemaStep::AllowKeys { table } => self.allow_keys(table).await,
             SchemaStep::Rewrite { table } => self.rewrite(table).await,
         }
     }
@@ -334,6 +337,8 @@ impl SchemaStep {
             | SchemaStep::DropFormCheck { table, .. }
             | SchemaStep::Shadow { table, .. }
             | SchemaStep::Generations { table, .. }
+            | SchemaStep::RefuseKeys { table, .. }
+            | SchemaStep::AllowKeys { table }
             | SchemaStep::Rewrite { table } => table,
         }
     }

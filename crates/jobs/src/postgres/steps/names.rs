@@ -6,6 +6,10 @@ use crate::model::TableName;
 pub(super) const GUARD: &str = "enfold_guard";
 pub(super) const GUARD_AFTER: &str = "enfold_guard_after";
 
+/// The triggers that refuse values under data keys that go out of use.
+pub(super) const REFUSE_INSERT: &str = "enfold_refuse_insert";
+pub(super) const REFUSE_UPDATE: &str = "enfold_refuse_update";
+
 pub(in crate::postgres) fn check(column: &str) -> String {
     fit(&format!("enfold_form_{column}"))
 }
@@ -17,6 +21,11 @@ pub(super) fn index(table: &str, column: &str) -> String {
 /// The guard's function, in schema `enfold`: one for each table.
 pub(super) fn guard_function(table: &TableName) -> String {
     fit(&format!("guard_{}_{}", table.schema, table.table))
+}
+
+/// The function behind [`REFUSE_INSERT`] and [`REFUSE_UPDATE`], in schema `enfold`: one for each table.
+pub(super) fn refuse_function(table: &TableName) -> String {
+    fit(&format!("refuse_{}_{}", table.schema, table.table))
 }
 
 /// The trigger that keeps a source and its shadow apart.

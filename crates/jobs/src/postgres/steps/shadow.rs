@@ -6,7 +6,7 @@
 
 use enfold::{Code, Error, Result};
 
-use super::{names, text};
+use super::{names, refuse, text};
 use crate::database::ShadowChange;
 use crate::model::{Storage, TableName};
 use crate::postgres::store::schema;
@@ -39,6 +39,8 @@ pub(super) fn parts(table: &TableName, column: &str, shadow: &str, change: &Shad
             // The source has its check already, or was not enforced, and then validating fails.
             let mut checks = Vec::new();
             if !drops_source {
+                // It looks into the shadow, which could not go while it is there.
+                checks.extend(refuse::drop(table));
                 checks.extend([drop_check(&empty), check(&empty, format!("{} IS NULL", ident(gone)))]);
             }
             let mut validates = vec![validate(&empty)];

@@ -3,7 +3,7 @@
 use enfold::Result;
 use enfold::policy::Member;
 
-use super::{dropped, generations, names, shadow};
+use super::{dropped, generations, names, refuse, shadow};
 use crate::database::{IndexKind, SchemaStep};
 use crate::generations::former_column;
 use crate::model::{Storage, TableName};
@@ -93,6 +93,11 @@ pub(super) fn statements(step: &SchemaStep, base: Option<&str>) -> Result<Vec<St
         SchemaStep::Shadow { table, column, shadow: held, change } => {
             shadow::parts(table, column, held, change).into_iter().flatten().collect()
         }
+        SchemaStep::RefuseKeys { table, columns } => {
+            let columns: Vec<_> = columns.iter().map(|column| (column.clone(), None)).collect();
+            schema::script().into_iter().chain(refuse::statements(table, &columns)).collect()
+        }
+        SchemaStep::AllowKeys { table } => refuse::drop(table),
         SchemaStep::Rewrite { table } => vec![format!("VACUUM (FULL, ANALYZE) {}", qualified(table))],
     })
 }
@@ -222,7 +227,7 @@ pub(super) fn differs(column: &str) -> String {
     differ(&format!("OLD.{name}"), &format!("NEW.{name}"))
 }
 
-fn differ(old: &str, new: &str) -> String {
+pub(super) fn differ(old: &str, new: &str) -> String {
     format!("{old}::text COLLATE \"C\" IS DISTINCT FROM {new}::text")
 }
 

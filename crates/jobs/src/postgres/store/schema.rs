@@ -148,6 +148,32 @@ LEFT JOIN LATERAL (
     ORDER BY j.id DESC LIMIT 1
 ) v ON true;
 ",
+    "
+-- Former data keys on their way out of use, with the time at which each step was first found done (milliseconds since 1970);
+-- and what values under them begin with, by which triggers refuse them.
+CREATE TABLE enfold.disablings (
+    ring text NOT NULL,
+    key_id text NOT NULL,
+    epoch bigint NOT NULL,
+    requested_by text,
+    reason text,
+    asked_ms bigint NOT NULL,
+    acknowledged_ms bigint,
+    refused_ms bigint,
+    ended_ms bigint,
+    counted_ms bigint,
+    disabled_ms bigint,
+    covered text,
+    open text,
+    PRIMARY KEY (ring, key_id)
+);
+CREATE TABLE enfold.refused_keys (
+    prefix text COLLATE \"C\" PRIMARY KEY,
+    ring text NOT NULL,
+    key_id text NOT NULL
+);
+CREATE INDEX refused_keys_key ON enfold.refused_keys (ring, key_id);
+",
 ];
 
 /// Serialises migrations of programs that start together.
