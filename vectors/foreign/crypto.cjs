@@ -32,3 +32,10 @@ write('beside', { encoding: 'base64', parts: ['ciphertext'], apart: ['iv'] }, 12
   v => text(base64(v.ciphertext, v.tag), { iv: base64(v.iv) }))
 write('tag_beside', { encoding: 'hex', parts: ['ciphertext'], apart: ['iv', 'tag'] }, 12,
   v => text(hex(v.ciphertext), { iv: hex(v.iv), tag: hex(v.tag) }))
+
+// Sixteen bytes of IV, as the examples that most people begin with have them.
+write('long_iv_hex', { encoding: 'hex', separator: ':', iv_bytes: 16, parts: ['iv', 'tag', 'ciphertext'] }, 16,
+  v => text([v.iv, v.tag, v.ciphertext].map(hex).join(':')))
+write('long_iv_base64', { encoding: 'base64', iv_bytes: 16 }, 16, v => text(base64(v.iv, v.ciphertext, v.tag)))
+write('long_iv_json', { encoding: 'base64', iv_bytes: 16, fields: { iv: 'iv', ciphertext: 'content', tag: 'tag' } }, 16,
+  v => text(JSON.stringify({ iv: base64(v.iv), content: base64(v.ciphertext), tag: base64(v.tag) })))

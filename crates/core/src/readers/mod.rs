@@ -30,7 +30,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-pub use self::aes_gcm::{AesGcm, IV_LEN, KeyEncoding, Layout, Part, Prefix};
+pub use self::aes_gcm::{AesGcm, IV_LENS, KeyEncoding, Layout, Part, Prefix};
 pub use self::cloak::Cloak;
 pub use self::derivation::{Derivation, Digest, Scrypt};
 pub use self::django_cryptography::DjangoCryptography;

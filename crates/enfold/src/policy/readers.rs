@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use enfold_core::readers::{
     AesGcm, AesPadding, AwsBlob, Cloak, Companion, Derivation, Digest, DjangoCryptography, Encoding, Fernet, Format,
-    KeyEncoding, Laravel, Layout, Lockbox, Part, Pgcrypto, Prefix, Rails, Scrypt, SqlalchemyAes, SqlalchemyGcm,
-    Transit, Wrapping,
+    IV_LENS, KeyEncoding, Laravel, Layout, Lockbox, Part, Pgcrypto, Prefix, Rails, Scrypt, SqlalchemyAes,
+    SqlalchemyGcm, Transit, Wrapping,
 };
 
 use super::key_table::{self, Around};
@@ -209,6 +209,7 @@ impl Reading<'_, '_> {
             ),
             ("parts", !raw.parts.is_empty(), own && raw.fields.is_empty()),
             ("apart", !raw.apart.is_empty(), own),
+            ("iv_bytes", raw.iv_bytes.is_some(), own),
             ("separator", raw.separator.is_some(), own && raw.fields.is_empty()),
             ("prefix", raw.prefix.is_some(), own),
             ("fields", !raw.fields.is_empty(), own),
@@ -293,7 +294,13 @@ impl Reading<'_, '_> {
         if encoding == Encoding::Raw && !matches!(layout, Some(Layout::Joined(_)) | None) {
             self.report("encoding", "parts that stand alone are texts: `hex`, `base64` or `base64url`");
         }
+        let iv_len = raw.iv_bytes.map_or(IV_LENS[0], |bytes| usize::try_from(bytes).unwrap_or(0));
+        if !IV_LENS.contains(&iv_len) {
+            self.report("iv_bytes", "expected 12 or 16");
+            return None;
+        }
         let format = AesGcm {
+            iv_len,
             layout: layout?,
             apart: apart?,
             listed: self.is_listed(),

@@ -55,7 +55,7 @@ pub(in crate::policy) struct RawReader {
     pub scrypt_p: Option<u32>,
     /// How a value of `aes-256-gcm`, `lockbox`, `aws-kms` or `pgcrypto` is written. None: `base64`; for `pgcrypto` `raw`.
     pub encoding: Option<ReaderEncoding>,
-    /// The order of the parts of an `aes-256-gcm`: `iv` (12 bytes), `ciphertext`, `tag` (16 bytes). Without `tag` it
+    /// The order of the parts of an `aes-256-gcm`: `iv`, `ciphertext`, `tag` (16 bytes). Without `tag` it
     /// stands at the end of the ciphertext. None: `["iv", "ciphertext", "tag"]`, without what is `apart`.
     pub parts: Vec<String>,
     /// What of an `aes-256-gcm` stands in columns of its own, named by `companions` of the column: `iv`, `tag`, `data_key` (the
@@ -63,6 +63,8 @@ pub(in crate::policy) struct RawReader {
     /// meant), `version` (of the tenant's data key). Where one of them holds something, the value is taken for one of this
     /// format.
     pub apart: Vec<String>,
+    /// Bytes of the IV of an `aes-256-gcm`: 12, or 16 as many programs on Node have it. None: 12. A FIPS build reads 12 alone.
+    pub iv_bytes: Option<u32>,
     /// What stands between the parts, where each is encoded by itself, as `:`.
     pub separator: Option<String>,
     /// What every value begins with, before what is encoded: `enc:v1:`. `v{version}:` has the version of the tenant's data key

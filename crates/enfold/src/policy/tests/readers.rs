@@ -52,6 +52,11 @@ fn the_settings_of_every_published_value_make_a_reader_that_opens_it() {
         let keys: Vec<_> =
             case["keys"].as_array().unwrap().iter().map(|k| k.as_str().unwrap().as_bytes().to_vec().into()).collect();
         let format = &policy.readers["old"].format;
+        files += 1;
+        if cfg!(feature = "fips") && case["reader"]["iv_bytes"] == 16 {
+            assert!(format.with_keys(&keys).is_err(), "{name}");
+            continue;
+        }
         let reader = format.with_keys(&keys).unwrap();
         let refused = path.to_string_lossy().contains("_refused");
         for value in case["values"].as_array().unwrap() {
@@ -65,9 +70,8 @@ fn the_settings_of_every_published_value_make_a_reader_that_opens_it() {
             assert!(format.recognises(&value), "{name}");
             assert_eq!(reader.open(&value).is_err(), refused, "{name}");
         }
-        files += 1;
     }
-    assert!(files >= 40, "{files}");
+    assert!(files >= 43, "{files}");
 }
 
 fn unhex(hex: &str) -> Vec<u8> {
@@ -154,13 +158,15 @@ format = "aes-256-gcm"
 key_variables = ["OLD"]
 apart = ["nonce"]
 prefix = "v{version}0"
+iv_bytes = 13
 "#;
     let column = |more: &str| with(readers, &format!("reads = [\"old\", \"twice\", \"other\"]\n{more}"));
     assert_snapshot!(refused(&column("companions = { iv = \"email_iv\" }")), @r#"
-    policy-invalid: the policy `enfold.toml` has 3 errors
+    policy-invalid: the policy `enfold.toml` has 4 errors
     enfold.toml:22: readers.twice.parts: expected `iv` and `ciphertext` once each, and `tag` where it is a part of its own; what is `apart` left out
     enfold.toml:26: readers.other.apart.0: no part that stands apart
     enfold.toml:27: readers.other.prefix: expected `{version}` once at most, and behind it what no version has in it, as `:`
+    enfold.toml:28: readers.other.iv_bytes: expected 12 or 16
     "#);
     let sound = readers.split("[readers.twice]").next().unwrap();
     let column = |more: &str| with(sound, &format!("reads = [\"old\"]\n{more}"));

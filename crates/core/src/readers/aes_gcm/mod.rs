@@ -3,15 +3,18 @@
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+mod key;
+
+use self::key::Key;
 use super::derivation::Derivation;
 use super::encoding::Encoding;
 use super::error::{Error, Result};
-use super::primitives::{Gcm, NONCE, TAG};
+use super::primitives::{NONCE, TAG};
 use super::service::transit;
 use super::{Companion, Foreign, Format, Listed, Plaintext, Reader, Secret, Wrapped, any_of};
 
-/// Bytes of an IV: the 96 bits of SP 800-38D. The library has no other.
-pub const IV_LEN: usize = NONCE;
+/// Bytes that an IV may have: the 96 bits of SP 800-38D, and 128.
+pub const IV_LENS: [usize; 2] = [NONCE, key::LONG];
 
 /// The declared layout.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct AesGcm {
     /// What stands in columns of its own. Where one of these holds something, the value is taken for one of this format.
     pub apart: Vec<Companion>,
     pub encoding: Encoding,
+    /// One of [`IV_LENS`].
+    pub iv_len: usize,
     pub prefix: Prefix,
     /// Whether a table says by which keys the values open.
     pub listed: bool,
@@ -152,7 +157,11 @@ impl Format for AesGcm {
 
     fn open_with(&self, value: &Foreign<'_>, opened: &Secret) -> Result<Plaintext> {
         // A data key of another length is none of this format's.
-        self.open(&Gcm::new(opened).map_err(|_| Error::Refused)?, value)
+        let key = Key::new(self.iv_len, opened).map_err(|error| match error {
+            Error::Key(_) => Error::Refused,
+            error => error,
+        });
+        self.open(&key?, value)
     }
 
     fn spelled(&self, secret: &Secret) -> Result<Secret> {
@@ -164,9 +173,9 @@ impl Format for AesGcm {
         if self.listed || self.has_data_key() {
             return Err(Error::Key("none: a key service opens the values' own"));
         }
-        let keys = keys.iter().map(|secret| Gcm::new(&self.spelled(secret)?)).collect::<Result<_>>()?;
+        let keys = keys.iter().map(|secret| Key::new(self.iv_len, &self.spelled(secret)?)).collect::<Result<_>>()?;
         let format = self.clone();
-        any_of(keys, move |key: &Gcm, value| format.open(key, value))
+        any_of(keys, move |key: &Key, value| format.open(key, value))
     }
 }
 
@@ -203,7 +212,7 @@ impl AesGcm {
         }
     }
 
-    fn open(&self, key: &Gcm, value: &Foreign<'_>) -> Result<Plaintext> {
+    fn open(&self, key: &Key, value: &Foreign<'_>) -> Result<Plaintext> {
         let parts = self.parts(value)?;
         key.open(&parts.iv, &self.associated_data, &parts.ciphertext, &parts.tag)
     }
@@ -228,7 +237,7 @@ impl AesGcm {
             Layout::Json(fields) => self.members(encoded, fields, &mut parts)?,
         }
         self.beside(value, &mut parts)?;
-        parts.whole()
+        parts.whole(self.iv_len)
     }
 
     fn members(&self, encoded: &[u8], fields: &[(Part, String)], parts: &mut Parts) -> Result<()> {
@@ -238,7 +247,7 @@ impl AesGcm {
         }
         let iv_is_elsewhere = fields.iter().any(|(part, _)| *part == Part::Iv) || self.apart.contains(&Companion::Iv);
         if !iv_is_elsewhere {
-            let front = parts.ciphertext.split_at_checked(NONCE).ok_or(Error::Malformed)?;
+            let front = parts.ciphertext.split_at_checked(self.iv_len).ok_or(Error::Malformed)?;
             (parts.iv, parts.ciphertext) = (front.0.to_vec(), front.1.to_vec());
         }
         Ok(())
@@ -283,18 +292,27 @@ impl AesGcm {
         let at = order.iter().position(|part| *part == Part::Ciphertext).ok_or(Error::Malformed)?;
         let mut rest = joined;
         for part in &order[..at] {
-            let (found, after) = rest.split_at_checked(part.len()).ok_or(Error::Malformed)?;
+            let (found, after) = rest.split_at_checked(self.len(*part)).ok_or(Error::Malformed)?;
             parts.set(*part, found.to_vec());
             rest = after;
         }
         for part in order[at + 1..].iter().rev() {
-            let cut = rest.len().checked_sub(part.len()).ok_or(Error::Malformed)?;
+            let cut = rest.len().checked_sub(self.len(*part)).ok_or(Error::Malformed)?;
             let (before, found) = rest.split_at(cut);
             parts.set(*part, found.to_vec());
             rest = before;
         }
         parts.ciphertext = rest.to_vec();
         Ok(())
+    }
+
+    /// Bytes of a part; of the ciphertext it says nothing.
+    fn len(&self, part: Part) -> usize {
+        match part {
+            Part::Iv => self.iv_len,
+            Part::Ciphertext | Part::DataKey => 0,
+            Part::Tag => TAG,
+        }
     }
 }
 
@@ -314,17 +332,6 @@ impl KeyEncoding {
     }
 }
 
-impl Part {
-    /// Bytes; of the ciphertext it says nothing.
-    fn len(self) -> usize {
-        match self {
-            Self::Iv => NONCE,
-            Self::Ciphertext | Self::DataKey => 0,
-            Self::Tag => TAG,
-        }
-    }
-}
-
 impl Parts {
     fn set(&mut self, part: Part, bytes: Vec<u8>) {
         match part {
@@ -335,11 +342,11 @@ impl Parts {
         }
     }
 
-    fn whole(mut self) -> Result<Self> {
+    fn whole(mut self, iv_len: usize) -> Result<Self> {
         if self.tag.is_empty() {
             let at = self.ciphertext.len().checked_sub(TAG).ok_or(Error::Malformed)?;
             self.tag = self.ciphertext.split_off(at);
         }
-        if self.iv.len() == NONCE && self.tag.len() == TAG { Ok(self) } else { Err(Error::Malformed) }
+        if self.iv.len() == iv_len && self.tag.len() == TAG { Ok(self) } else { Err(Error::Malformed) }
     }
 }
