@@ -291,3 +291,64 @@ async fn whether_the_keys_of_readers_are_there_is_told_without_a_value_and_wheth
     let needed: Vec<_> = enfold.reader_health().await.unwrap().iter().map(|found| found.needed_by).collect();
     assert_eq!(needed, [0, 0, 0, 1], "the passphrase is of two columns");
 }
+
+/// One column, one process, one batch: what seven products made, envelopes and plaintext between them.
+#[tokio::test]
+async fn one_column_holds_values_of_seven_formats_beside_envelopes_and_plaintext() {
+    const FORMATS: [&str; 7] = [
+        "fernet",
+        "cloak",
+        "laravel_aes_256_gcm",
+        "rails_sha256",
+        "pgcrypto_armor",
+        "aes_gcm_base64url_prefix_and_context",
+        "aes_gcm_json_scrypt",
+    ];
+    let world = World::new();
+    let mut policy = format!(
+        "{POLICY}\n[tables.people.columns.email]\nid = \"people.email\"\nring = \"wide\"\nreads = {FORMATS:?}\n"
+    );
+    let mut stored = Vec::new();
+    for format in FORMATS {
+        let path = format!("{}/../../vectors/foreign/{format}.json", env!("CARGO_MANIFEST_DIR"));
+        let case: Json = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let (keys, values) = vectors(format);
+        let files: Vec<String> = (0..keys.len()).map(|n| format!("{format}-{n}.key")).collect();
+        files.iter().zip(&keys).for_each(|(file, key)| key_file(&world, file, key));
+        policy.push_str(&format!("[readers.{format}]\nkey_files = {files:?}\n"));
+        for (name, value) in case["reader"].as_object().unwrap() {
+            match value.as_object() {
+                None => policy.push_str(&format!("{name} = {value}\n")),
+                Some(parts) => {
+                    let parts: Vec<String> = parts.iter().map(|(part, name)| format!("{part} = {name}")).collect();
+                    policy.push_str(&format!("{name} = {{ {} }}\n", parts.join(", ")));
+                }
+            }
+        }
+        let source = Source::Format { reader: format.to_owned() };
+        stored.extend(values.into_iter().take(3).map(|value| (value.stored, value.plaintext, Some(source.clone()))));
+    }
+    let enfold = operators_of(&world, &policy).await.unwrap();
+    set_mode(&enfold, "people.email", Mode::Hybrid).await;
+    let column = enfold.column("people.email").unwrap();
+    for n in 0..4 {
+        let value = format!("number {n}");
+        let sealed = seal(&column, Place::none(), &value).await.unwrap();
+        stored.insert(n * 5, (sealed, value.clone(), None));
+        stored.insert(n * 5, (value.clone().into_bytes(), value, Some(Source::Plaintext)));
+    }
+    let request = |(stored, _, _): &'_ (Vec<u8>, String, Option<Source>)| stored.clone();
+    let bytes: Vec<Vec<u8>> = stored.iter().map(request).collect();
+    let requests: Vec<OpenRequest<'_>> = bytes
+        .iter()
+        .map(|stored| OpenRequest { place: Place::none(), form: Form::Text, stored, beside: &[] })
+        .collect();
+    for (opened, (_, is, source)) in column.open_many(&who(), &requests).await.into_iter().zip(&stored) {
+        let opened = opened.unwrap();
+        assert_eq!(std::str::from_utf8(&opened.value).unwrap(), is);
+        match source {
+            Some(source) => assert_eq!(opened.source, *source),
+            None => assert!(matches!(opened.source, Source::Envelope { .. })),
+        }
+    }
+}
