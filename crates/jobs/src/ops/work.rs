@@ -7,7 +7,7 @@
 //!
 //! Between turns it looks at the policy's schedule: what is due is rotated, and what is then under former data keys is asked
 //! for like any other job. That many workers look at once does no harm, for a data key is rotated from the version that was
-//! found due. Former data keys whose grace period is over go out of use step by step, a step a look at most ([`super::disable`]).
+//! found due. Former data keys whose grace period is over go out of use step by step, a step a look at most ([`mod@super::disable`]).
 
 use std::collections::HashMap;
 use std::sync::Mutex;
