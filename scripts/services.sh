@@ -44,6 +44,8 @@ unix_socket_directories = ''
 max_connections = 300
 shared_buffers = 256MB
 shared_preload_libraries = 'pg_stat_statements'
+# Every test's statements are in there; what is put out to make room is missed by those that look.
+pg_stat_statements.max = 50000
 wal_level = logical
 max_wal_size = 4GB
 # The tests kill the server on purpose, so commits must reach the disk as they do in production.

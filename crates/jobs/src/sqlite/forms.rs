@@ -198,8 +198,14 @@ mod tests {
             }
             let value: String = value.into_iter().collect();
             let storage = if json { Storage::Json } else { Storage::Text };
-            let sealed = matches!(detect(storage.form(), value.as_bytes()), Stored::Envelope(_));
-            prop_assert_eq!(is(envelope, storage, &value), sealed, "{}", value);
+            let sealed = is(envelope, storage, &value);
+            // The letter of the kind: of inline ones the wrapped key has a length as well, and SQL takes any.
+            let inline = value.trim_start_matches('"').chars().nth(11).is_some_and(|c| ('I'..='P').contains(&c));
+            match detect(storage.form(), value.as_bytes()) {
+                Stored::Envelope(_) => prop_assert!(sealed, "{}", value),
+                Stored::Lookalike(_) => prop_assert!(!sealed || inline, "{}", value),
+                Stored::Plain => prop_assert!(!sealed, "{}", value),
+            }
         }
 
         #[test]
