@@ -11,6 +11,7 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::DataKeyRow;
+use crate::hex::{from_hex, hex};
 use crate::operator::Operator;
 use crate::policy::format_operator_key;
 use crate::state::Subject;
@@ -173,14 +174,7 @@ impl Operator {
     }
 
     fn certify(&self, certificate: Certificate) -> Result<SignedCertificate> {
-        let signature = self.sign_bytes(&certificate.signed_bytes()?);
-        let signature = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature = hex(&self.sign_bytes(&certificate.signed_bytes()?));
         Ok(SignedCertificate { certificate, operator_key: format_operator_key(&self.public_key()), signature })
     }
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
 }

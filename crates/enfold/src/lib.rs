@@ -66,6 +66,7 @@ pub mod events;
 mod forkmark;
 mod handle;
 pub mod harden;
+mod hex;
 mod indexes;
 mod keyring;
 pub mod kms;

@@ -504,6 +504,10 @@ mod tests {
             RootKey,
             Index,
             RowsPruned,
+            MinimumSet,
+            DestructionAnnounced,
+            DestructionCancelled,
+            KeysDestroyed,
             Refused,
             Lost,
         ] {

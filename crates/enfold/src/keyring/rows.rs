@@ -8,6 +8,7 @@ use enfold_core::mac::RowMac;
 use enfold_core::{DataKey, KeyId};
 
 use crate::catalog::DataKeyRow;
+use crate::hex::hex;
 use crate::kms::{KeyMaterial, TenantTag};
 use crate::state::{KeyRef, RowAuthority};
 use crate::{Code, Error, Result};
@@ -30,7 +31,7 @@ impl RowKey {
 
     /// What the signed state says of this key.
     pub(crate) fn authority(&self) -> RowAuthority {
-        let check = self.mac.check_value().iter().map(|b| format!("{b:02x}")).collect();
+        let check = hex(&self.mac.check_value());
         RowAuthority { key: KeyRef(self.id), check }
     }
 

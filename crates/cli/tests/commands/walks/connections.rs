@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use enfold::{CallContext, Code, Column, Companion, Form, OpenRequest, PayloadType, Place};
 use enfold_testkit::aws::Server;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::{Walk, aws_key, sealed_by_node};
+use super::{Walk, aws_key, bytes, sealed_by_node};
 
 const ROWS: i64 = 60;
 
@@ -52,21 +54,14 @@ async fn sealed(values: &[Wanted<'_>]) -> Vec<Sealed> {
     }
     let sealed = sealed_by_node(&Value::Array(asked));
     let row = |((parts, data_key), (key, _, value)): ((&Value, Option<String>), &Wanted<'_>)| Sealed {
-        payload: joined(&parts["ciphertext"], &parts["tag"]),
+        // The tag stands at the end of the ciphertext.
+        payload: STANDARD.encode(["ciphertext", "tag"].map(|part| bytes(&parts[part])).concat()),
         iv: parts["iv"].as_str().expect("a text").to_owned(),
         data_key,
         key: *key,
         value: value.clone(),
     };
     sealed.iter().zip(wrapped).zip(values).map(row).collect()
-}
-
-/// The tag stands at the end of the ciphertext.
-fn joined(ciphertext: &Value, tag: &Value) -> String {
-    use base64::Engine as _;
-    let base64 = base64::engine::general_purpose::STANDARD;
-    let bytes = |part: &Value| base64.decode(part.as_str().expect("a text")).expect("base64");
-    base64.encode([bytes(ciphertext), bytes(tag)].concat())
 }
 
 async fn write(db: &Client, id: i64, row: &Sealed) {

@@ -14,6 +14,8 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use enfold_testkit::aws::Server;
 use enfold_testkit::postgres::Database;
 use serde_json::{Value, json};
@@ -95,10 +97,12 @@ async fn aws_key() -> String {
 
 /// IV, ciphertext and tag as one text of base64.
 fn joined(parts: &Value) -> String {
-    use base64::Engine as _;
-    let base64 = base64::engine::general_purpose::STANDARD;
-    let bytes = |part: &str| base64.decode(parts[part].as_str().expect("a text")).expect("base64");
-    base64.encode([bytes("iv"), bytes("ciphertext"), bytes("tag")].concat())
+    STANDARD.encode(["iv", "ciphertext", "tag"].map(|part| bytes(&parts[part])).concat())
+}
+
+/// Of a text of base64.
+fn bytes(base64: &Value) -> Vec<u8> {
+    STANDARD.decode(base64.as_str().expect("a text")).expect("base64")
 }
 
 /// What Node's own crypto makes of these: `[{ "key": BASE64, "iv": BYTES, "plaintext": TEXT }]` becomes

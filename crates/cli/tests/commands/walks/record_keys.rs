@@ -9,7 +9,7 @@ use enfold_testkit::aws::Server;
 use serde_json::{Value, json};
 
 use super::traffic::{Before, Field};
-use super::{Walk, aws_key, sealed_by_node};
+use super::{Walk, aws_key, bytes, sealed_by_node};
 
 const ROWS: i64 = 60;
 
@@ -31,11 +31,6 @@ async fn payloads(key: &str) -> Vec<(String, String)> {
     };
     let plaintexts = values.iter().map(|value| value["plaintext"].as_str().expect("a text").to_owned());
     wrapped.iter().zip(sealed_by_node(&json!(values))).map(object).zip(plaintexts).collect()
-}
-
-fn bytes(base64: &Value) -> Vec<u8> {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.decode(base64.as_str().expect("a text")).expect("base64")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

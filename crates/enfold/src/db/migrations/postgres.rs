@@ -7,6 +7,7 @@ use tokio_postgres::{Client, Transaction};
 use super::{Applied, Migration, pending, usable};
 use crate::Result;
 use crate::db::postgres::failure;
+use crate::hex::hex;
 
 /// Each with the question whether it is there: `IF NOT EXISTS` asks for the right to make it even where it is.
 const IN_SCHEMA: (&str, &str) = ("SELECT to_regnamespace('enfold') IS NOT NULL", "CREATE SCHEMA IF NOT EXISTS enfold");
@@ -58,7 +59,7 @@ pub fn script(series: &str, all: &[Migration]) -> Vec<String> {
     let series = series.replace('\'', "''");
     let migrations = all.iter().map(|Migration { version, name, sql }| {
         let checksum = Migration { version: *version, name, sql }.checksum();
-        let checksum: String = checksum.iter().map(|byte| format!("{byte:02x}")).collect();
+        let checksum = hex(&checksum);
         format!(
             "DO $enfold$ BEGIN IF NOT EXISTS (SELECT FROM enfold.migrations WHERE series = '{series}' AND version = {version}) THEN\n\
              {};\nINSERT INTO enfold.migrations (series, version, name, checksum) \

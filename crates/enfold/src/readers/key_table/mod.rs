@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::Fetched;
 use super::service::{KEPT_FOR, KeyService, MOST};
+use crate::hex::hex;
 use crate::kms::KeyUri;
 use crate::policy::{DatabaseUrl, Environment, KeyTablePolicy, Lookup};
 use crate::{Code, Error, Result};
@@ -285,7 +286,7 @@ fn age(row: &Row) -> (Option<u64>, Option<String>) {
 }
 
 fn hyphenated(bytes: [u8; 16]) -> String {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&bytes);
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
