@@ -2,6 +2,7 @@
 
 mod destroy;
 mod index;
+mod log;
 mod prune;
 mod reencrypt;
 mod root_keys;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::destroy::{Destroy, VerifyCertificate};
 pub(crate) use self::index::{EndIndex, Index, RotateIndex, SignIndex};
+pub(crate) use self::log::{ExportLog, InitLog, Log, Opened, SignLog, VerifyLog};
 pub(crate) use self::prune::Prune;
 pub(crate) use self::reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, SetMinimum, Uses, Worker};
 pub(crate) use self::root_keys::{ImportKey, ListKeys, Register, Rewrap, RootStateArg, RotateRoot, SetRoot, ShowKey};
@@ -99,6 +101,9 @@ pub(crate) enum Command {
     Jobs(Jobs),
     /// Work on jobs that wait, as one of any number on any machines.
     Worker(Worker),
+    /// Look at the log of events: sign it, take it elsewhere, verify it, ask it who opened what.
+    #[command(subcommand)]
+    Log(Log),
     /// Check configuration, database rights and keys.
     Doctor,
     /// Change the passphrase of a `local:` root key, and not the key.

@@ -98,6 +98,12 @@ codes! {
     StateRolledBack = "state-rolled-back", Operator, exit 1, http 500, Never;
     /// The operators' signing key is needed and is not here.
     OperatorKeyMissing = "operator-key-missing", Operator, exit 2, http 500, Never;
+    /// The key that signs the log's checkpoints is needed and is not here.
+    LogKeyMissing = "log-key-missing", Operator, exit 2, http 500, Never;
+    /// The log of events is not what was written or signed.
+    LogTampered = "log-tampered", Data, exit 4, http 500, Never;
+    /// An event could not be written, and the policy wants it written before there is an answer.
+    EventsUnwritten = "events-unwritten", Operator, exit 5, http 503, Later;
     /// A file that holds a key can be read by others.
     KeyFilePermissions = "key-file-permissions", Operator, exit 2, http 500, Never;
     /// A file that should hold a key does not.

@@ -9,17 +9,17 @@ use enfold_core::{KeyId, index::IndexSpec};
 use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat, Seats};
-use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink};
+use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink, SpillingSink};
 use crate::keyring::{CustomerKey, Customers, KeyRing, Repaired, Roots, Trusted, roots::Provider};
 use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::operator::Operator;
-use crate::policy::{ColumnPolicy, Environment, IndexPolicy, Policy, TablePolicy};
+use crate::policy::{ColumnPolicy, Environment, EventPolicy, IndexPolicy, Policy, TablePolicy};
 use crate::readers::{self, FormatReader};
 use crate::registry::Registered;
 use crate::root_schedule::SeenClaims;
 use crate::shared_cache::SharedCache;
 use crate::state::OperatorKey;
-use crate::{Code, Error, Result, watch};
+use crate::{Code, Error, Result, log, watch};
 
 /// Where the operators' key is if the policy does not say: beside the policy file.
 const OPERATOR_KEY_FILE: &str = "enfold-operator.key";
@@ -60,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     /// Of other processes, on root keys that are due.
     pub(crate) claims: SeenClaims,
+    pub(crate) signed: tokio::sync::Mutex<log::Signed>,
 }
 
 /// Options of [`Enfold::builder`].
@@ -284,7 +285,7 @@ impl Builder {
             catalog.check().await?;
         }
         let operator_key = self.find_operator_key(prepare)?;
-        let events = Events::start(self.all_sinks(&catalog)?);
+        let events = Events::start(self.all_sinks(&catalog)?, self.policy.events.before_answer);
         let shared = match &self.policy.shared_cache {
             Some(policy) => Some(SharedCache::open(policy, Arc::clone(&self.clock))?),
             None => None,
@@ -305,6 +306,7 @@ impl Builder {
             registry,
             clock: self.clock,
             claims: SeenClaims::default(),
+            signed: tokio::sync::Mutex::default(),
         };
         let enfold = Enfold(Arc::new(inner));
         if let Err(error) = enfold.first_look(prepare).await {
@@ -314,6 +316,7 @@ impl Builder {
         }
         if watch {
             watch::start(&enfold);
+            log::start(&enfold)?;
         }
         enfold.say_ready();
         Ok(enfold)
@@ -331,11 +334,16 @@ impl Builder {
 
     fn all_sinks(&self, catalog: &Arc<dyn Catalog>) -> Result<Vec<Arc<dyn Sink>>> {
         let mut sinks = self.sinks.clone();
-        if let Some(path) = &self.policy.events.file {
-            sinks.push(Arc::new(JsonLinesSink::open(&self.policy.folder().join(path))?));
+        let EventPolicy { file, catalog: to_catalog, before_answer, spill, .. } = &self.policy.events;
+        if let Some(path) = file {
+            sinks.push(Arc::new(JsonLinesSink::open(&self.policy.folder().join(path))?.durable(*before_answer)));
         }
-        if self.policy.events.catalog {
-            sinks.push(Arc::new(CatalogSink(Arc::clone(catalog))));
+        if *to_catalog {
+            let sink: Arc<dyn Sink> = Arc::new(CatalogSink(Arc::clone(catalog)));
+            sinks.push(match spill {
+                Some((folder, most)) => Arc::new(SpillingSink::new(sink, &self.policy.folder().join(folder), *most)?),
+                None => sink,
+            });
         }
         Ok(sinks)
     }

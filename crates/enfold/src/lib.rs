@@ -70,6 +70,7 @@ mod hex;
 mod indexes;
 mod keyring;
 pub mod kms;
+mod log;
 pub mod metrics;
 mod operator;
 mod oversight;
@@ -82,6 +83,7 @@ mod root_schedule;
 mod rotation;
 mod schedule;
 mod shared_cache;
+mod signing_key;
 pub mod state;
 #[cfg(any(feature = "postgres", feature = "http", feature = "redis"))]
 mod tls;

@@ -241,8 +241,14 @@ cut_off! {
     fn acknowledgements(&self, ring: &str) -> Vec<enfold::catalog::Acknowledgement>;
     fn keep_certificate(&self, ring: &str, subject: &str, certificate: &str) -> ();
     fn certificate(&self, ring: &str, subject: &str) -> Option<String>;
-    fn append_events(&self, events: &[enfold::events::Event]) -> ();
-    fn events(&self, limit: u32) -> Vec<enfold::events::Event>;
+    fn append_log(&self, entries: &[enfold::events::Entry]) -> ();
+    fn log_heads(&self) -> Vec<(enfold::events::WriterId, u64)>;
+    fn log_of(&self, writer: enfold::events::WriterId, after: u64, limit: u32) -> Vec<(u64, String)>;
+    fn unchained_log(&self, after: i64, limit: u32) -> Vec<(i64, String)>;
+    fn checkpoints(&self, after: u64, limit: u32) -> Vec<enfold::events::SignedCheckpoint>;
+    fn last_checkpoint(&self) -> Option<enfold::events::SignedCheckpoint>;
+    fn add_checkpoint(&self, checkpoint: &enfold::events::SignedCheckpoint) -> bool;
+    fn events(&self, query: &enfold::catalog::EventQuery) -> Vec<enfold::events::Event>;
     fn uses(&self, keys: &[enfold::KeyId], since_ms: i64) -> Vec<enfold::catalog::KeyUse>;
 }
 

@@ -5,6 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{World, code, open, seal, set_mode, who};
+use enfold::catalog::EventQuery;
 use enfold::events::EventKind;
 use enfold::kms::{MemoryKms, MemoryState};
 use enfold::policy::{Mode, Policy, Variables};
@@ -52,7 +53,7 @@ async fn development_makes_what_is_missing_and_a_second_process_finds_it() {
     assert_eq!(open(&email, Place::none(), &stored).await.unwrap(), "ann");
     second.flush().await.unwrap();
     let kinds = |events: Vec<enfold::events::Event>| events.into_iter().map(|e| e.kind).collect::<Vec<_>>();
-    let in_catalog = kinds(second.catalog().events(100).await.unwrap());
+    let in_catalog = kinds(second.catalog().events(&EventQuery::newest(100)).await.unwrap());
     let lines = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
     let in_file = lines.lines().map(|l| enfold::events::Event::from_json(l).unwrap()).rev().collect();
     assert_eq!(in_catalog, kinds(in_file), "both sinks hold the same");

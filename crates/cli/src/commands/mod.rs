@@ -16,6 +16,7 @@ pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod log;
 pub(crate) mod passphrase;
 pub(crate) mod plan;
 mod prune;
@@ -96,6 +97,11 @@ impl Context<'_> {
         }
     }
 
+    /// As [`Self::call`], for values that somebody takes into their own hands: the log has each of them, whatever the policy says.
+    pub(crate) fn person(&self, reason: Option<&str>) -> CallContext {
+        CallContext { each: true, ..self.call(reason) }
+    }
+
     /// A URL from the command line or the environment; relative files start where the command was typed.
     pub(crate) fn database_url(&self, url: &str) -> Result<DatabaseUrl> {
         DatabaseUrl::parse(url, Path::new("")).map_err(|reason| {
@@ -150,6 +156,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         Command::Reencrypt(args) => reencrypt::run(context, &args).await,
         Command::Prune(args) => prune::run(context, &args).await,
         Command::Jobs(args) => jobs::run(context, &args).await,
+        Command::Log(args) => log::run(context, &args).await,
         Command::Worker(args) => worker::run(context, &args).await,
         Command::Doctor => doctor::run(context).await,
         #[cfg(feature = "sqlite")]

@@ -89,7 +89,7 @@ async fn wanted(context: &Context<'_>, args: &Reencrypt, session: &Session, enfo
 }
 
 /// A day is its beginning in UTC.
-pub(super) fn moment(text: &str) -> Result<i64> {
+pub(in crate::commands) fn moment(text: &str) -> Result<i64> {
     let moment = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         let day = text.parse::<jiff::civil::Date>().ok()?;
         day.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|day| day.timestamp())

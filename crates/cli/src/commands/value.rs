@@ -22,7 +22,7 @@ pub(crate) async fn seal(context: &Context<'_>, args: &Value) -> Result<()> {
     let (tenant, row) = place(args)?;
     let row: Vec<Part<'_>> = row.iter().map(OwnedPart::as_part).collect();
     let place = Place { tenant: tenant.as_ref().map(OwnedPart::as_part), row: &row };
-    let call = context.call(args.reason.as_deref());
+    let call = context.person(args.reason.as_deref());
     let stored = context
         .with_keys(context.policy()?, async |enfold| {
             let column = column(enfold, &args.column)?;
@@ -45,7 +45,7 @@ pub(crate) async fn open(context: &Context<'_>, args: &Value) -> Result<()> {
     let (tenant, row) = place(args)?;
     let row: Vec<Part<'_>> = row.iter().map(OwnedPart::as_part).collect();
     let place = Place { tenant: tenant.as_ref().map(OwnedPart::as_part), row: &row };
-    let call = context.call(args.reason.as_deref());
+    let call = context.person(args.reason.as_deref());
     let opened = context
         .with_keys(context.policy()?, async |enfold| {
             let column = column(enfold, &args.column)?;

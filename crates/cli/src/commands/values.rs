@@ -40,7 +40,7 @@ pub(super) async fn seal(context: &Context<'_>, args: &Value, separator: u8) -> 
     let (form, payload) = form(args.form);
     let results = each(context, args, separator, async |enfold, place, values| {
         let column = column(enfold, &args.column)?.for_conversion();
-        let call = context.call(args.reason.as_deref());
+        let call = context.person(args.reason.as_deref());
         let mut results = Vec::with_capacity(values.len());
         for batch in values.chunks(BATCH) {
             let sound: Vec<bool> = batch.iter().map(|value| std::str::from_utf8(value).is_ok()).collect();
@@ -62,7 +62,7 @@ pub(super) async fn open(context: &Context<'_>, args: &Value, separator: u8) -> 
     let (form, _) = form(args.form);
     let results = each(context, args, separator, async |enfold, place, values| {
         let column = column(enfold, &args.column)?;
-        let call = context.call(args.reason.as_deref());
+        let call = context.person(args.reason.as_deref());
         let mut results = Vec::with_capacity(values.len());
         for batch in values.chunks(BATCH) {
             let requests: Vec<_> =

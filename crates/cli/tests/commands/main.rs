@@ -27,6 +27,7 @@ mod keys;
 #[cfg(all(feature = "vault", feature = "postgres"))]
 mod keys_killed;
 mod local_key;
+mod log;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
 #[cfg(feature = "postgres")]

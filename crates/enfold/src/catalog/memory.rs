@@ -1,5 +1,6 @@
 //! The catalog in memory: for tests, and for trying Enfold without a database. It is gone with the process.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -9,11 +10,11 @@ use enfold_core::KeyId;
 
 use super::model::USES;
 use super::{
-    Acknowledgement, Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState,
-    Swap, restored,
+    Acknowledgement, Application, Catalog, DataKeyRow, EventQuery, Inserted, KeyUse, Purpose, RootAbout, RootKey,
+    SignedState, Swap, restored,
 };
 use crate::Result;
-use crate::events::Event;
+use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
 
 /// See the module's head.
 #[derive(Default)]
@@ -29,7 +30,8 @@ struct Tables {
     applications: BTreeMap<(String, String), Application>,
     /// By ring and process, with the moment from which on they do not hold.
     acknowledgements: BTreeMap<(String, String), (Acknowledgement, Instant)>,
-    events: Vec<Event>,
+    log: Vec<Entry>,
+    checkpoints: BTreeMap<u64, SignedCheckpoint>,
     /// By ring and subject.
     certificates: BTreeMap<(String, String), String>,
 }
@@ -211,19 +213,66 @@ impl Catalog for MemoryCatalog {
         Ok(self.tables().certificates.get(&(ring.to_owned(), subject.to_owned())).cloned())
     }
 
-    async fn append_events(&self, events: &[Event]) -> Result<()> {
-        self.tables().events.extend_from_slice(events);
+    async fn append_log(&self, entries: &[Entry]) -> Result<()> {
+        let log = &mut self.tables().log;
+        for entry in entries {
+            if !log.iter().any(|there| (there.writer, there.seq) == (entry.writer, entry.seq)) {
+                log.push(entry.clone());
+            }
+        }
         Ok(())
     }
 
-    async fn events(&self, limit: u32) -> Result<Vec<Event>> {
-        Ok(self.tables().events.iter().rev().take(limit as usize).cloned().collect())
+    async fn log_heads(&self) -> Result<Vec<(WriterId, u64)>> {
+        let mut heads: BTreeMap<WriterId, u64> = BTreeMap::new();
+        for entry in &self.tables().log {
+            let head = heads.entry(entry.writer).or_default();
+            *head = entry.seq.max(*head);
+        }
+        Ok(heads.into_iter().collect())
+    }
+
+    async fn log_of(&self, writer: WriterId, after: u64, limit: u32) -> Result<Vec<(u64, String)>> {
+        let tables = self.tables();
+        let mut entries: Vec<&Entry> =
+            tables.log.iter().filter(|entry| entry.writer == writer && entry.seq > after).collect();
+        entries.sort_by_key(|entry| entry.seq);
+        Ok(entries.iter().take(limit as usize).map(|entry| (entry.seq, entry.line().to_owned())).collect())
+    }
+
+    async fn unchained_log(&self, _after: i64, _limit: u32) -> Result<Vec<(i64, String)>> {
+        Ok(Vec::new())
+    }
+
+    async fn checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>> {
+        let tables = self.tables();
+        Ok(tables.checkpoints.range(after + 1..).take(limit as usize).map(|(_, one)| one.clone()).collect())
+    }
+
+    async fn last_checkpoint(&self) -> Result<Option<SignedCheckpoint>> {
+        Ok(self.tables().checkpoints.last_key_value().map(|(_, one)| one.clone()))
+    }
+
+    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool> {
+        match self.tables().checkpoints.entry(checkpoint.number) {
+            Slot::Occupied(_) => Ok(false),
+            Slot::Vacant(free) => {
+                free.insert(checkpoint.clone());
+                Ok(true)
+            }
+        }
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
+        let tables = self.tables();
+        let found = tables.log.iter().rev().map(|entry| &entry.event).filter(|event| query.takes(event));
+        Ok(found.take(query.limit as usize).cloned().collect())
     }
 
     async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>> {
         let keys: BTreeSet<String> = keys.iter().map(ToString::to_string).collect();
         let mut uses: Vec<KeyUse> = Vec::new();
-        for event in self.tables().events.iter().filter(|event| event.at_ms >= since_ms) {
+        for event in self.tables().log.iter().map(|entry| &entry.event).filter(|event| event.at_ms >= since_ms) {
             let kind = event.kind.as_str();
             let Some(key) = event.key.as_ref().filter(|key| keys.contains(*key) && USES.contains(&kind)) else {
                 continue;

@@ -22,14 +22,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use enfold_core::KeyId;
 
-use crate::events::Event;
+use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
 use crate::policy::DatabaseUrl;
 use crate::{Code, Error, Result};
 
 pub use memory::MemoryCatalog;
 pub use model::{
-    Acknowledgement, Application, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootAbout, RootKey,
-    SignedState, Swap, Wrap,
+    Acknowledgement, Application, CustomerLayer, DataKeyRow, EventQuery, Inserted, KeyStatus, KeyUse, Purpose,
+    RootAbout, RootKey, SignedState, Swap, Wrap,
 };
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresCatalog;
@@ -117,10 +117,30 @@ pub trait Catalog: Send + Sync {
 
     async fn certificate(&self, ring: &str, subject: &str) -> Result<Option<String>>;
 
-    async fn append_events(&self, events: &[Event]) -> Result<()>;
+    /// Appends entries of the log, each once: one that is there already stays as it is. A schema of before there were chains takes
+    /// them as lines.
+    async fn append_log(&self, entries: &[Entry]) -> Result<()>;
 
-    /// The newest events, newest first.
-    async fn events(&self, limit: u32) -> Result<Vec<Event>>;
+    /// Every writer of the log and the number of its last entry, in any order. This and what follows: `CatalogVersion` where the
+    /// schema is of before there were chains.
+    async fn log_heads(&self) -> Result<Vec<(WriterId, u64)>>;
+
+    /// Entries of a writer as they were written, each with its number, in order, beginning after number `after`.
+    async fn log_of(&self, writer: WriterId, after: u64, limit: u32) -> Result<Vec<(u64, String)>>;
+
+    /// Lines of before there were chains, each with its place, beginning after place `after`.
+    async fn unchained_log(&self, after: i64, limit: u32) -> Result<Vec<(i64, String)>>;
+
+    /// Checkpoints in order, beginning after number `after`.
+    async fn checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>>;
+
+    async fn last_checkpoint(&self) -> Result<Option<SignedCheckpoint>>;
+
+    /// Adds a checkpoint, unless there is one of its number: then false.
+    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool>;
+
+    /// The newest of the events that are looked for, newest first.
+    async fn events(&self, query: &EventQuery) -> Result<Vec<Event>>;
 
     /// What the events since `since_ms` say was sealed, opened and unwrapped under these data keys, summed by who did it where;
     /// most uses first.
@@ -156,6 +176,14 @@ fn too_old_for_acknowledgements() -> Error {
 fn too_old_for_certificates() -> Error {
     Error::new(Code::CatalogVersion, "the catalog cannot hold certificates of destructions")
         .cause("its schema is of before version 5, with which that came")
+        .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
+}
+
+/// The schema has no room for the places of entries in their chains.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn too_old_for_chains() -> Error {
+    Error::new(Code::CatalogVersion, "the catalog cannot hold a log that can be verified")
+        .cause("its schema is of before version 6, with which that came")
         .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use enfold_core::KeyId;
 use serde::{Deserialize, Serialize};
 
-use crate::events::EventKind;
+use crate::events::{Event, EventKind, SubjectTag};
 use crate::policy::Mode;
 use crate::{Code, Error, Result};
 
@@ -218,6 +218,47 @@ pub struct Acknowledgement {
     pub epoch: u64,
     /// For how long that can be so: a process that does not look again within this time has stopped using its keys.
     pub holds: Duration,
+}
+
+/// Which events are looked for. What is left out is not asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventQuery {
+    /// From this moment on, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// Before this moment.
+    pub until_ms: Option<i64>,
+    /// Words of kinds, one of which it has.
+    pub kinds: Option<Vec<String>>,
+    /// In hex, one of which it has.
+    pub keys: Option<Vec<String>>,
+    /// Tags of a data subject, one for each ring, one of which it has.
+    pub subjects: Option<Vec<String>>,
+    /// As the policy spells it.
+    pub column: Option<String>,
+    pub actor: Option<String>,
+    /// The newest that many.
+    pub limit: u32,
+}
+
+impl EventQuery {
+    pub fn newest(limit: u32) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// Whether an event is one of them.
+    pub fn takes(&self, event: &Event) -> bool {
+        let among = |some: &Option<Vec<String>>, is: Option<&str>| {
+            some.as_ref().is_none_or(|some| is.is_some_and(|is| some.iter().any(|one| one == is)))
+        };
+        let same = |wanted: &Option<String>, is: &Option<String>| wanted.is_none() || wanted == is;
+        self.since_ms.is_none_or(|since| event.at_ms >= since)
+            && self.until_ms.is_none_or(|until| event.at_ms < until)
+            && among(&self.kinds, Some(event.kind.as_str()))
+            && among(&self.keys, event.key.as_deref())
+            && among(&self.subjects, event.subject.as_ref().map(SubjectTag::as_str))
+            && same(&self.column, &event.column)
+            && same(&self.actor, &event.actor)
+    }
 }
 
 /// Uses of a data key that are alike, as the log of events has them.

@@ -6,6 +6,7 @@
 mod acknowledgements;
 mod certificates;
 mod keys;
+mod log;
 mod roots;
 
 use async_trait::async_trait;
@@ -19,11 +20,12 @@ use self::keys::{
 use super::model::USES;
 use super::words::parse_mode;
 use super::{
-    Acknowledgement, Application, Catalog, DataKeyRow, Inserted, KeyUse, Purpose, RootAbout, RootKey, SignedState, Swap,
+    Acknowledgement, Application, Catalog, DataKeyRow, EventQuery, Inserted, KeyUse, Purpose, RootAbout, RootKey,
+    SignedState, Swap,
 };
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, Link, failure};
-use crate::events::Event;
+use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
 use crate::{Code, Error, Result};
 
 pub(super) const SERIES: &str = "catalog";
@@ -33,6 +35,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "root keys", sql: include_str!("sql/postgres_3.sql") },
     Migration { version: 4, name: "acknowledgements", sql: include_str!("sql/postgres_4.sql") },
     Migration { version: 5, name: "certificates", sql: include_str!("sql/postgres_5.sql") },
+    Migration { version: 6, name: "chains of events", sql: include_str!("sql/postgres_6.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -324,32 +327,36 @@ impl Catalog for PostgresCatalog {
         self.with(certificates::DOING, async |c| certificates::find(c, ring, subject).await).await
     }
 
-    async fn append_events(&self, events: &[Event]) -> Result<()> {
-        let doing = "cannot append events to the catalog";
-        self.with(doing, async |c| {
-            let at = events.iter().map(|e| e.at_ms).collect::<Vec<_>>();
-            let json = events.iter().map(Event::to_json).collect::<Vec<_>>();
-            c.execute_typed(
-                "INSERT INTO enfold.events (at_ms, event) SELECT * FROM unnest($1::bigint[], $2::text[])",
-                &[(&at, Type::INT8_ARRAY), (&json, Type::TEXT_ARRAY)],
-            )
-            .await
-            .map_err(|e| failure(doing, &e))?;
-            Ok(())
-        })
-        .await
+    async fn append_log(&self, entries: &[Entry]) -> Result<()> {
+        self.with(log::APPENDING, async |c| log::append(c, entries).await).await
     }
 
-    async fn events(&self, limit: u32) -> Result<Vec<Event>> {
-        let doing = "cannot read events from the catalog";
-        self.with(doing, async |c| {
-            let rows = c
-                .query_typed("SELECT event FROM enfold.events ORDER BY id DESC LIMIT $1", &[number(&i64::from(limit))])
-                .await
-                .map_err(|e| failure(doing, &e))?;
-            rows.iter().map(|r| Event::from_json(r.get(0))).collect()
-        })
-        .await
+    async fn log_heads(&self) -> Result<Vec<(WriterId, u64)>> {
+        self.with(log::READING, async |c| log::heads(c).await).await
+    }
+
+    async fn log_of(&self, writer: WriterId, after: u64, limit: u32) -> Result<Vec<(u64, String)>> {
+        self.with(log::READING, async |c| log::of(c, writer, after, limit).await).await
+    }
+
+    async fn unchained_log(&self, after: i64, limit: u32) -> Result<Vec<(i64, String)>> {
+        self.with(log::READING, async |c| log::unchained(c, after, limit).await).await
+    }
+
+    async fn checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>> {
+        self.with(log::READING, async |c| log::checkpoints(c, after, limit).await).await
+    }
+
+    async fn last_checkpoint(&self) -> Result<Option<SignedCheckpoint>> {
+        self.with(log::READING, async |c| log::last_checkpoint(c).await).await
+    }
+
+    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool> {
+        self.with(log::APPENDING, async |c| log::add_checkpoint(c, checkpoint).await).await
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
+        self.with(log::READING, async |c| log::find(c, query).await).await
     }
 
     async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>> {

@@ -2,6 +2,7 @@
 
 mod acknowledgements;
 mod certificates;
+mod log;
 mod roots;
 mod wraps;
 
@@ -15,14 +16,14 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use super::model::USES;
 use super::words::parse_mode;
 use super::{
-    Acknowledgement, Application, Catalog, CustomerLayer, DataKeyRow, Inserted, KeyStatus, KeyUse, Purpose, RootAbout,
-    RootKey, SignedState, Swap, Wrap, too_old_for_customers,
+    Acknowledgement, Application, Catalog, CustomerLayer, DataKeyRow, EventQuery, Inserted, KeyStatus, KeyUse, Purpose,
+    RootAbout, RootKey, SignedState, Swap, Wrap, too_old_for_customers,
 };
 use crate::Result;
 use crate::db::blocking;
 use crate::db::migrations::{Migration, sqlite as migrations};
 use crate::db::sqlite::{self as db, failure};
-use crate::events::Event;
+use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
 
 pub(super) const SERIES: &str = "catalog";
 pub(super) const MIGRATIONS: &[Migration] = &[
@@ -31,6 +32,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "root keys", sql: include_str!("sql/sqlite_3.sql") },
     Migration { version: 4, name: "acknowledgements", sql: include_str!("sql/sqlite_4.sql") },
     Migration { version: 5, name: "certificates", sql: include_str!("sql/sqlite_5.sql") },
+    Migration { version: 6, name: "chains of events", sql: include_str!("sql/sqlite_6.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -308,37 +310,39 @@ impl Catalog for SqliteCatalog {
         self.with(move |c| certificates::find(c, &ring, &subject)).await
     }
 
-    async fn append_events(&self, events: &[Event]) -> Result<()> {
-        let rows = events.iter().map(|e| (e.at_ms, e.to_json())).collect::<Vec<_>>();
-        self.with(move |c| {
-            let tx = c.transaction_with_behavior(TransactionBehavior::Immediate);
-            let write = |tx: &Transaction<'_>| -> rusqlite::Result<()> {
-                let mut insert = tx.prepare_cached("INSERT INTO enfold_events (at_ms, event) VALUES (?1, ?2)")?;
-                for (at, json) in &rows {
-                    insert.execute(params![at, json])?;
-                }
-                Ok(())
-            };
-            tx.and_then(|tx| {
-                write(&tx)?;
-                tx.commit()
-            })
-            .map_err(|e| failure("cannot append events to the catalog", &e))
-        })
-        .await
+    async fn append_log(&self, entries: &[Entry]) -> Result<()> {
+        let entries = entries.to_vec();
+        self.with(move |c| log::append(c, &entries)).await
     }
 
-    async fn events(&self, limit: u32) -> Result<Vec<Event>> {
-        self.with(move |c| {
-            let read = || -> rusqlite::Result<Vec<String>> {
-                c.prepare_cached("SELECT event FROM enfold_events ORDER BY id DESC LIMIT ?1")?
-                    .query_map([limit], |r| r.get(0))?
-                    .collect()
-            };
-            let rows = read().map_err(|e| failure("cannot read events from the catalog", &e))?;
-            rows.iter().map(|json| Event::from_json(json)).collect()
-        })
-        .await
+    async fn log_heads(&self) -> Result<Vec<(WriterId, u64)>> {
+        self.with(|c| log::heads(c)).await
+    }
+
+    async fn log_of(&self, writer: WriterId, after: u64, limit: u32) -> Result<Vec<(u64, String)>> {
+        self.with(move |c| log::of(c, writer, after, limit)).await
+    }
+
+    async fn unchained_log(&self, after: i64, limit: u32) -> Result<Vec<(i64, String)>> {
+        self.with(move |c| log::unchained(c, after, limit)).await
+    }
+
+    async fn checkpoints(&self, after: u64, limit: u32) -> Result<Vec<SignedCheckpoint>> {
+        self.with(move |c| log::checkpoints(c, after, limit)).await
+    }
+
+    async fn last_checkpoint(&self) -> Result<Option<SignedCheckpoint>> {
+        self.with(|c| log::last_checkpoint(c)).await
+    }
+
+    async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool> {
+        let checkpoint = checkpoint.clone();
+        self.with(move |c| log::add_checkpoint(c, &checkpoint)).await
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
+        let query = query.clone();
+        self.with(move |c| log::find(c, &query)).await
     }
 
     async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>> {

@@ -94,7 +94,7 @@ impl Index {
         requests: &[IndexRequest<'_>],
     ) -> Vec<Result<Vec<Vec<u8>>>> {
         let results = self.try_many(context, which, requests).await;
-        super::report(&self.enfold, &self.seat, context, requests.len(), results)
+        super::report(&self.enfold, &self.seat, context, requests.len(), results).await
     }
 
     async fn try_many(

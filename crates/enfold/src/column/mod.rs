@@ -25,7 +25,7 @@ use crate::error::Retry;
 use crate::events::{CallContext, Event, EventKind};
 use crate::handle::Enfold;
 use crate::keyring::{Found, View};
-use crate::policy::Mode;
+use crate::policy::{Detail, Mode};
 use crate::{Code, Error, Result};
 
 pub use index::{Index, IndexRequest};
@@ -159,6 +159,7 @@ impl Column {
     ) -> Result<Vec<u8>> {
         let request = SealRequest { place: *place, form, payload, value };
         if let Some(sealed) = seal::again(self, context, &request) {
+            self.enfold.0.events.before_answer().await?;
             return Ok(sealed);
         }
         only(self.seal_many(context, &[request]).await)
@@ -175,6 +176,7 @@ impl Column {
     ) -> Result<OpenedValue> {
         let request = OpenRequest { place: *place, form, stored, beside: &[] };
         if let Some(opened) = open::again(self, context, &request) {
+            self.enfold.0.events.before_answer().await?;
             return Ok(opened);
         }
         only(self.open_many(context, &[request]).await)
@@ -183,13 +185,13 @@ impl Column {
     /// As [`Self::seal`], many at once: a result for each, in order.
     pub async fn seal_many(&self, context: &CallContext, requests: &[SealRequest<'_>]) -> Vec<Result<Vec<u8>>> {
         let results = seal::seal_many(self, context, requests).await;
-        report(&self.enfold, &self.seat, context, requests.len(), results)
+        report(&self.enfold, &self.seat, context, requests.len(), results).await
     }
 
     /// As [`Self::open`], many at once: a result for each, in order.
     pub async fn open_many(&self, context: &CallContext, requests: &[OpenRequest<'_>]) -> Vec<Result<OpenedValue>> {
         let results = open::open_many(self, context, requests).await;
-        report(&self.enfold, &self.seat, context, requests.len(), results)
+        report(&self.enfold, &self.seat, context, requests.len(), results).await
     }
 
     /// What is stored in the column of the blind index `name` beside this value. See [`Index::to_store`].
@@ -234,24 +236,43 @@ impl Column {
 
     /// As [`Self::done`], for a single value.
     fn done_one(&self, found: &Found, context: &CallContext) {
-        self.enfold.0.events.count(found.counter(), context, found.at);
+        let counter = found.counter();
+        match self.detail(counter.kind(), context) {
+            Detail::Each => self.enfold.0.events.count(counter, context, found.at),
+            Detail::Minute => self.enfold.0.events.sum(counter.to_event(context)),
+            Detail::Off => {}
+        }
+    }
+
+    /// How a call is written down.
+    fn detail(&self, kind: EventKind, context: &CallContext) -> Detail {
+        let policy = &self.enfold.policy().events;
+        match kind {
+            _ if context.each => Detail::Each,
+            _ if self.conversion => policy.jobs,
+            EventKind::Open => policy.opens,
+            _ => policy.seals,
+        }
     }
 
     fn done(&self, kind: EventKind, count: usize, key: Option<KeyId>, context: &CallContext) {
         if count > 0 && self.enfold.0.events.is_heard() {
-            let event = Event::new(kind, count as u64);
-            self.emit(key.into_iter().fold(event, Event::key), context);
+            let event = || {
+                let event = key.into_iter().fold(Event::new(kind, count as u64), Event::key);
+                event.ring(self.seat.ring.id()).column(&self.seat.name).context(context)
+            };
+            match self.detail(kind, context) {
+                Detail::Each => self.enfold.0.events.emit(event()),
+                Detail::Minute => self.enfold.0.events.sum(event()),
+                Detail::Off => {}
+            }
         }
-    }
-
-    fn emit(&self, event: Event, context: &CallContext) {
-        let event = event.ring(self.seat.ring.id()).column(&self.seat.name).context(context);
-        self.enfold.0.events.emit(event);
     }
 }
 
-/// Reports what was refused of a batch: one event for each way, whatever the batch's size.
-fn report<T>(
+/// Reports what was refused of a batch: one event for each way, whatever the batch's size. Where the policy wants events written
+/// before there is an answer and they cannot be, nobody has one.
+async fn report<T>(
     enfold: &Enfold,
     seat: &Seat,
     context: &CallContext,
@@ -270,7 +291,10 @@ fn report<T>(
         event.count = count;
         enfold.0.events.emit(event);
     }
-    results
+    match enfold.0.events.before_answer().await {
+        Ok(()) => results,
+        Err(error) => results.into_iter().map(|_| Err(error.clone())).collect(),
+    }
 }
 
 /// Whether the caller said what the policy wants to know.

@@ -47,6 +47,16 @@ impl Counter {
         Self { kind, origin: Arc::clone(origin), key, last: Mutex::default() }
     }
 
+    /// One value as an event of its own.
+    pub(crate) fn to_event(&self, context: &CallContext) -> Event {
+        let event = Event::new(self.kind, 1);
+        event.ring(&self.origin.ring).column(&self.origin.column).key(self.key).context(context)
+    }
+
+    pub(crate) fn kind(&self) -> EventKind {
+        self.kind
+    }
+
     /// Counts one value. A tally that it had to begin is given to the caller to be queued.
     pub(super) fn count(&self, context: &CallContext, now: Duration) -> Option<Arc<Tally>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,8 +8,9 @@ use enfold_core::mac::RowMac;
 use enfold_core::{DataKey, KeyId};
 
 use crate::catalog::DataKeyRow;
+use crate::events::SubjectTag;
 use crate::hex::hex;
-use crate::kms::{KeyMaterial, TenantTag};
+use crate::kms::{KeyMaterial, TenantTag, tag};
 use crate::state::{KeyRef, RowAuthority};
 use crate::{Code, Error, Result};
 
@@ -43,6 +44,11 @@ impl RowKey {
     /// What stands for a tenant outside the application: a keyed hash.
     pub(crate) fn tenant(&self, tenant: Part<'_>) -> TenantTag {
         TenantTag::compute(&self.tenants, Binding::new("", "").tenant(Some(tenant)).encoded())
+    }
+
+    /// What stands in the log for whom a call is about: a keyed hash of the application's word for them.
+    pub(crate) fn subject(&self, subject: &str) -> SubjectTag {
+        SubjectTag::new(tag(&self.tenants, b"enfold/v1 subject tag\0", subject.as_bytes()))
     }
 
     /// Says that a root key has this id, for a description that is kept outside of the catalog.

@@ -6,6 +6,7 @@ use aws_lc_rs::hmac;
 
 use super::material::KeyMaterial;
 use crate::error::{Code, Error, Result};
+use crate::hex::hex;
 
 /// Name-value pairs that a wrapped key is bound to: the same pairs must be given to unwrap it.
 ///
@@ -125,6 +126,14 @@ impl std::fmt::Debug for EncryptionContext {
     }
 }
 
+/// The first half of a keyed hash, in hex. One key makes tags of several kinds; the prefix keeps them apart.
+pub(crate) fn tag(key: &KeyMaterial, prefix: &[u8], bytes: &[u8]) -> String {
+    let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.expose()));
+    mac.update(prefix);
+    mac.update(bytes);
+    hex(&mac.sign().as_ref()[..TenantTag::LEN / 2])
+}
+
 /// A tenant as the key service's log may see it: HMAC-SHA-256 under a key of the ring, the first 128 bits in hex.
 ///
 /// There is no other way to make one, so a tenant in the clear cannot get into a context.
@@ -137,16 +146,7 @@ impl TenantTag {
 
     /// `tenant`: the binding's canonical bytes of the tenant.
     pub fn compute(key: &KeyMaterial, tenant: &[u8]) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
-        let mut mac = hmac::Context::with_key(&key);
-        // The same key may serve another purpose; the prefix keeps the two apart.
-        mac.update(b"enfold/v1 tenant tag\0");
-        mac.update(tenant);
-        let mut text = String::with_capacity(Self::LEN);
-        for byte in &mac.sign().as_ref()[..Self::LEN / 2] {
-            text.push_str(&format!("{byte:02x}"));
-        }
-        Self(text)
+        Self(tag(key, b"enfold/v1 tenant tag\0", tenant))
     }
 
     pub fn as_str(&self) -> &str {

@@ -76,6 +76,7 @@ pub use aws::{AwsKms, AwsOptions, StaticCredentials};
 pub use azure::{AzureKms, AzureOptions};
 pub use breaker::{Breaker, BreakerOptions, Standing};
 pub(crate) use circuit::{Admitted, Circuit};
+pub(crate) use context::tag;
 pub use context::{EncryptionContext, TenantTag};
 pub use failure::Operation;
 pub(crate) use failure::wrong_count;

@@ -116,6 +116,16 @@ impl PolicyDraft {
         Ok(())
     }
 
+    /// Adds a public key to those whose checkpoints of the log are believed.
+    pub fn add_log_key(&mut self, key: &[u8; 32]) -> Result<()> {
+        let key = format_operator_key(key);
+        let known = self.doc.get("events").and_then(|events| events.get("log_keys")).and_then(Item::as_array);
+        let known: Vec<String> =
+            known.iter().flat_map(|keys| keys.iter()).filter_map(Value::as_str).map(str::to_owned).collect();
+        let keys = known.iter().map(String::as_str).filter(|known| *known != key).chain([key.as_str()]);
+        self.set(&["events", "log_keys"], strings(keys))
+    }
+
     pub fn add_ring(&mut self, ring: &RingDraft<'_>) -> Result<()> {
         let path = ["rings", ring.name];
         self.refuse_existing(&path)?;

@@ -19,6 +19,11 @@ pub fn set_operator_key(path: &Path, key: &[u8; 32]) -> Result<()> {
     change(path, |draft| draft.set_operator_key(key, None))
 }
 
+/// Has the policy in the file at `path` believe what a key of the log signs, besides those that it believes.
+pub fn add_log_key(path: &Path, key: &[u8; 32]) -> Result<()> {
+    change(path, |draft| draft.add_log_key(key))
+}
+
 /// Pins the least epoch of a ring's state in the file at `path`.
 pub fn set_min_epoch(path: &Path, ring: &str, epoch: u64) -> Result<()> {
     let epoch = i64::try_from(epoch).map_err(|_| Error::new(Code::Internal, "an epoch that no file can hold"))?;

@@ -255,13 +255,39 @@ impl Level {
     }
 }
 
-/// Where events go.
+/// How much of what is done with values is written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Detail {
+    /// An event for each call and data key. Calls within a second that differ in nothing an event says share one, with their
+    /// count.
+    #[default]
+    Each,
+    /// An event for each actor, column, data key and minute, with their count.
+    Minute,
+    /// None. What is refused is written down all the same.
+    Off,
+}
+
+/// Where events go, and which.
 #[derive(Clone, Debug, Default)]
 pub struct EventPolicy {
     /// JSON lines, appended.
     pub file: Option<PathBuf>,
     /// The catalog's `events` table.
     pub catalog: bool,
+    pub opens: Detail,
+    pub seals: Detail,
+    /// Of values that jobs seal and open.
+    pub jobs: Detail,
+    /// No answer before its event is on a disk.
+    pub before_answer: bool,
+    /// Takes what the catalog cannot take while it is away, in files of at most so many bytes.
+    pub spill: Option<(PathBuf, u64)>,
+    pub signing_key_file: Option<PathBuf>,
+    pub checkpoint_every: Duration,
+    /// Public keys whose checkpoints are believed.
+    pub log_keys: Vec<[u8; 32]>,
 }
 
 /// How key services are reached, besides what the URIs of root keys say.

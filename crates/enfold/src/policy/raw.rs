@@ -21,7 +21,7 @@ pub(super) use self::readers::{
     Derive, RawKeyTable, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding,
 };
 use super::model::{
-    Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice, Unauthenticated,
+    Detail, Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice, Unauthenticated,
 };
 use super::prune::RawPrune;
 use super::rotation::RawRotation;
@@ -148,7 +148,7 @@ pub(super) struct RawLevels {
 }
 
 /// Where events are written.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawEvents {
     /// A file that one JSON line is appended to for each event.
@@ -156,6 +156,49 @@ pub(super) struct RawEvents {
     pub file: Option<String>,
     /// Write events to the catalog's `events` table. `enfold init` turns it on.
     pub catalog: bool,
+    /// How opened values are written down.
+    pub opens: Detail,
+    /// How sealed values are written down.
+    pub seals: Detail,
+    /// How values are written down that jobs seal and open.
+    pub jobs: Detail,
+    /// Answer no seal and no open before its event is on a disk: with the catalog, in `file`, or in `spill`. Where it cannot be
+    /// written there is no answer.
+    pub before_answer: bool,
+    /// A folder, for this process's user alone, that takes what the catalog cannot take while it is away. It is handed on when the
+    /// catalog is back, by the next process if this one has ended.
+    #[schemars(extend("format" = "path"))]
+    pub spill: Option<String>,
+    /// The size that a process's file in `spill` may have.
+    #[schemars(range(min = 1))]
+    pub spill_mib: u64,
+    /// File of the key that signs the log's checkpoints; `enfold log init` makes it. A process that has it signs for all of the
+    /// catalog's writers, so most need none.
+    #[schemars(extend("format" = "path"))]
+    pub signing_key_file: Option<String>,
+    /// How often a process with that key signs how far the log has come.
+    #[schemars(extend("format" = "duration"))]
+    pub checkpoint_every: DurationText,
+    /// Public keys whose checkpoints are believed, each `ed25519:` and 32 bytes in unpadded base64url.
+    pub log_keys: Vec<String>,
+}
+
+impl Default for RawEvents {
+    fn default() -> Self {
+        Self {
+            file: None,
+            catalog: false,
+            opens: Detail::Each,
+            seals: Detail::Each,
+            jobs: Detail::Minute,
+            before_answer: false,
+            spill: None,
+            spill_mib: 1024,
+            signing_key_file: None,
+            checkpoint_every: DurationText::from("1m"),
+            log_keys: Vec::new(),
+        }
+    }
 }
 
 /// A Redis in which the processes of an application share data keys, so that one of them asks the key service and not

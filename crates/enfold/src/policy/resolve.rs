@@ -185,8 +185,40 @@ impl Resolver<'_> {
         Trust { operator_key, operator_key_file, min_epoch: raw.min_epoch }
     }
 
-    fn events(&self, raw: RawEvents) -> EventPolicy {
-        EventPolicy { file: raw.file.map(|file| self.base.join(file)), catalog: raw.catalog }
+    fn events(&mut self, raw: RawEvents) -> EventPolicy {
+        if raw.spill.is_some() && !raw.catalog {
+            self.report(
+                &keys(&["events", "spill"]),
+                "takes what the catalog cannot take, and `events.catalog` is not on",
+            );
+        }
+        let every = duration(&raw.checkpoint_every);
+        if every < Duration::from_secs(1) {
+            self.report(&keys(&["events", "checkpoint_every"]), "must be a second at least");
+        }
+        if raw.before_answer && !raw.catalog && raw.file.is_none() {
+            self.report(&keys(&["events", "before_answer"]), "needs `events.catalog` or `events.file` to write to");
+        }
+        let mut log_keys = Vec::with_capacity(raw.log_keys.len());
+        for (n, text) in raw.log_keys.iter().enumerate() {
+            match parse_operator_key(text) {
+                Ok(key) => log_keys.push(key),
+                Err(message) => self.report(&keys(&["events", "log_keys", &n.to_string()]), message),
+            }
+        }
+        let at = |path: String| self.base.join(path);
+        EventPolicy {
+            file: raw.file.map(at),
+            catalog: raw.catalog,
+            opens: raw.opens,
+            seals: raw.seals,
+            jobs: raw.jobs,
+            before_answer: raw.before_answer,
+            spill: raw.spill.map(|folder| (at(folder), raw.spill_mib.saturating_mul(1 << 20))),
+            signing_key_file: raw.signing_key_file.map(at),
+            checkpoint_every: every,
+            log_keys,
+        }
     }
 
     fn rings(&mut self, raw: BTreeMap<String, RawRing>, environment: Environment) -> BTreeMap<String, RingPolicy> {

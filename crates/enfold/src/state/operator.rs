@@ -2,42 +2,26 @@
 
 use std::path::Path;
 
-use aws_lc_rs::rand;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use zeroize::Zeroizing;
-
 use super::{RingState, signed_bytes};
 use crate::catalog::SignedState;
-use crate::private_file::Private;
+use crate::signing_key::{Purpose, SigningKey};
 use crate::{Code, Error, Result};
 
-const FILE_PREFIX: &str = "enfold-operator-key-1:";
-const SEED_LEN: usize = 32;
-/// What a key file holds at most.
-const LONGEST: usize = 128;
+const PURPOSE: Purpose = Purpose { prefix: "enfold-operator-key-1:", what: "operators' key" };
 
 /// Signs ring states. It cannot be printed or copied. The file is one line, `enfold-operator-key-1:` and the 32-byte
 /// seed of RFC 8032 in 43 characters of unpadded base64url, and nobody but its owner may have any right to it.
-pub struct OperatorKey {
-    pair: Ed25519KeyPair,
-    seed: Zeroizing<[u8; SEED_LEN]>,
-}
+pub struct OperatorKey(SigningKey);
 
 impl OperatorKey {
     /// A new key, in memory only.
     pub fn generate() -> Result<Self> {
-        let mut seed = Zeroizing::new([0; SEED_LEN]);
-        rand::fill(&mut *seed).map_err(|_| Error::new(Code::Internal, "cannot draw random bytes for a key"))?;
-        Self::from_seed(seed).ok_or_else(|| Error::new(Code::Internal, "the library refused an Ed25519 seed"))
+        SigningKey::generate().map(Self)
     }
 
     /// Makes the key file, mode 0600. Refuses to touch a file that is there already.
     pub fn init(path: &Path) -> Result<Self> {
-        let key = Self::generate()?;
-        key.write(path)?;
-        Ok(key)
+        SigningKey::init(path, PURPOSE).map(Self)
     }
 
     /// Reads the key file.
@@ -46,76 +30,40 @@ impl OperatorKey {
     /// `OperatorKeyMissing` if there is none, `KeyFilePermissions` if others have rights to it, `KeyFileInvalid` if it
     /// holds something else.
     pub fn load(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let text = key_file(path).read(LONGEST).map_err(|error| match path.try_exists() {
-            Ok(true) | Err(_) => error,
-            Ok(false) => Error::new(Code::OperatorKeyMissing, format!("there is no operators' key `{shown}`"))
-                .hint("run this where the operators' key is, or name it: `trust.operator_key_file` in enfold.toml")
-                .hint("for a new installation, `enfold init` makes one"),
+        let found = SigningKey::load(path, PURPOSE).map_err(|error| match error.code() {
+            Code::KeyFileInvalid => {
+                error.hint("restore it from a copy; states signed by another key are refused by every application")
+            }
+            _ => error,
         })?;
-        Self::parse(&text).ok_or_else(|| {
-            Error::new(Code::KeyFileInvalid, format!("the file `{shown}` holds no operators' key"))
-                .cause(format!("one line is expected: `{FILE_PREFIX}` and 43 characters of base64url"))
-                .hint("restore it from a copy; states signed by another key are refused by every application")
+        found.map(Self).ok_or_else(|| {
+            Error::new(Code::OperatorKeyMissing, format!("there is no operators' key `{}`", path.display()))
+                .hint("run this where the operators' key is, or name it: `trust.operator_key_file` in enfold.toml")
+                .hint("for a new installation, `enfold init` makes one")
         })
     }
 
     /// Another of the same key, for a second holder in this process.
     pub(crate) fn duplicate(&self) -> Result<Self> {
-        Self::from_seed(self.seed.clone())
-            .ok_or_else(|| Error::new(Code::Internal, "the library refused an Ed25519 seed"))
+        self.0.duplicate().map(Self)
     }
 
     /// What applications pin, 32 bytes.
     pub fn public_key(&self) -> [u8; 32] {
-        let mut out = [0; 32];
-        out.copy_from_slice(self.pair.public_key().as_ref());
-        out
+        self.0.public_key()
     }
 
     /// Signs a state as it is to be published.
     pub fn sign(&self, state: &RingState) -> Result<SignedState> {
         let document = state.encode()?;
-        let signature = self.pair.sign(&signed_bytes(&document)).as_ref().to_vec();
+        let signature = self.0.sign(&signed_bytes(&document));
         Ok(SignedState { ring: state.ring.clone(), epoch: state.epoch, document, signature })
     }
 
     /// Signs bytes that begin with a domain of their own.
     pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> Vec<u8> {
-        self.pair.sign(bytes).as_ref().to_vec()
+        self.0.sign(bytes)
     }
-
-    fn from_seed(seed: Zeroizing<[u8; SEED_LEN]>) -> Option<Self> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(&*seed).ok()?;
-        Some(Self { pair, seed })
-    }
-
-    fn parse(text: &[u8]) -> Option<Self> {
-        let line = text.strip_suffix(b"\n").unwrap_or(text);
-        let encoded = line.strip_prefix(FILE_PREFIX.as_bytes())?;
-        let mut room = Zeroizing::new([0; SEED_LEN + 3]);
-        let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut *room).ok()?;
-        if length != SEED_LEN {
-            return None;
-        }
-        let mut seed = Zeroizing::new([0; SEED_LEN]);
-        seed.copy_from_slice(&room[..SEED_LEN]);
-        Self::from_seed(seed)
-    }
-
-    /// A state signed by a key that was lost with the machine could never be followed by another: it is on the disk when
-    /// this returns.
-    fn write(&self, path: &Path) -> Result<()> {
-        let mut line = Zeroizing::new(String::with_capacity(FILE_PREFIX.len() + 44));
-        line.push_str(FILE_PREFIX);
-        URL_SAFE_NO_PAD.encode_string(*self.seed, &mut line);
-        line.push('\n');
-        key_file(path).create(line.as_bytes())
-    }
-}
-
-fn key_file(path: &Path) -> Private<'_> {
-    Private { path, what: "operators' key" }
 }
 
 #[cfg(test)]

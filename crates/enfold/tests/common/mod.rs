@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use enfold::catalog::{Catalog, MemoryCatalog};
 use enfold::clock::ManualClock;
-use enfold::events::{Event, Sink};
+use enfold::events::{Entry, Event, Sink};
 use enfold::kms::MemoryKms;
 use enfold::policy::{Mode, Policy, Variables};
 use enfold::state::OperatorKey;
@@ -96,8 +96,8 @@ pub struct Recorder(pub std::sync::Mutex<Vec<Event>>);
 
 #[async_trait::async_trait]
 impl Sink for Recorder {
-    async fn write(&self, batch: &[Event]) -> Result<()> {
-        self.0.lock().unwrap().extend_from_slice(batch);
+    async fn write(&self, batch: &[Entry]) -> Result<()> {
+        self.0.lock().unwrap().extend(batch.iter().map(|entry| entry.event.clone()));
         Ok(())
     }
 }

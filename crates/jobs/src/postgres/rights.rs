@@ -155,6 +155,7 @@ pub(super) fn catalog() -> Vec<Need> {
         "applications",
         "acknowledgements",
         "events",
+        "log_checkpoints",
     ];
     // For people: a program reads none of them.
     const VIEWS: &[&str] = &["encryption_keys"];
@@ -171,6 +172,7 @@ pub(super) fn catalog() -> Vec<Need> {
         },
         Need { duties: LOOKS, privileges: &["SELECT"], object: Object::Own(&["certificates"]) },
         Need { duties: WORKS, privileges: &["INSERT"], object: Object::Own(&["certificates"]) },
+        Need { duties: WORKS, privileges: &["INSERT"], object: Object::Own(&["log_checkpoints"]) },
         // What processes said that are long gone.
         Need { duties: WORKS, privileges: &["DELETE"], object: Object::Own(&["acknowledgements"]) },
         Need { duties: WORKS, privileges: &["INSERT", "UPDATE"], object: Object::Own(&["ring_states"]) },

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use enfold::events::{Event, EventKind, Sink};
+use enfold::events::{Entry, Event, EventKind, Sink};
 use enfold::policy::{self, Variables};
 use enfold::{CallContext, Enfold, Result};
 use enfold_jobs::ops::{Pace, PruneReport, RulePlan, Session, Silent, plan_prune, prune};
@@ -34,8 +34,8 @@ struct Log(Mutex<Vec<Event>>);
 
 #[async_trait]
 impl Sink for Log {
-    async fn write(&self, batch: &[Event]) -> Result<()> {
-        let pruned = batch.iter().filter(|event| event.kind == EventKind::RowsPruned);
+    async fn write(&self, batch: &[Entry]) -> Result<()> {
+        let pruned = batch.iter().map(|entry| &entry.event).filter(|event| event.kind == EventKind::RowsPruned);
         self.0.lock().unwrap().extend(pruned.cloned());
         Ok(())
     }

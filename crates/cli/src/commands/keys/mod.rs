@@ -81,7 +81,7 @@ fn when(published: bool) -> &'static str {
     }
 }
 
-fn key_id(text: &str) -> Result<KeyId> {
+pub(super) fn key_id(text: &str) -> Result<KeyId> {
     text.parse().map_err(|_| {
         Error::new(Code::Usage, format!("`{text}` is not the id of a data key"))
             .cause("it has 32 lower-case hexadecimal digits")

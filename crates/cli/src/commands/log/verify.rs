@@ -1,0 +1,129 @@
+//! `enfold log verify`: whether the log is as it was written and signed.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use enfold::events::{Finding, Report, SignedCheckpoint, Verifier, What};
+use enfold::policy::parse_operator_key;
+use enfold::{Code, Error, Result};
+
+use crate::args::VerifyLog;
+use crate::commands::{Context, io_fact};
+use crate::words::{count, time};
+
+pub(super) async fn run(context: &Context<'_>, args: &VerifyLog) -> Result<()> {
+    let anchors = args.anchor.as_deref().map(anchors).transpose()?.unwrap_or_default();
+    let (report, trusted) = match &args.file {
+        Some(file) => {
+            let trusted = keys(context, args)?;
+            let by = Verifier { trusted: trusted.clone(), partial: args.partial, anchors };
+            (by.verify(async |take| lines(file, take)).await?, trusted.len())
+        }
+        None => {
+            let policy = context.policy()?;
+            let trusted = policy.events.log_keys.len();
+            let verify = async |enfold: &enfold::Enfold| enfold.verify_log(anchors).await;
+            (context.with_keys(policy, verify).await?, trusted)
+        }
+    };
+    context.screen.result(&report, |out| write(&report, trusted, out))?;
+    match report.findings.len() {
+        0 => Ok(()),
+        1 => Err(tampered("1 thing is wrong")),
+        n => Err(tampered(&format!("{n} things are wrong"))),
+    }
+}
+
+fn tampered(what: &str) -> Error {
+    Error::new(Code::LogTampered, format!("the log is not what was written and signed: {what}"))
+        .hint("keep the export as it is; `enfold explain log-tampered` says how to go on")
+}
+
+fn keys(context: &Context<'_>, args: &VerifyLog) -> Result<Vec<[u8; 32]>> {
+    if args.key.is_empty() {
+        return Ok(context.policy()?.events.log_keys);
+    }
+    let key = |text: &String| parse_operator_key(text).map_err(|why| Error::new(Code::Usage, why));
+    args.key.iter().map(key).collect()
+}
+
+fn lines(path: &Path, take: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    for line in BufReader::new(file).lines() {
+        take(&line.map_err(|error| unreadable(path, &error))?);
+    }
+    Ok(())
+}
+
+fn anchors(path: &Path) -> Result<Vec<SignedCheckpoint>> {
+    let mut found = Vec::new();
+    lines(path, &mut |line| found.extend(SignedCheckpoint::from_line(line)))?;
+    if found.is_empty() {
+        return Err(Error::new(Code::Usage, format!("`{}` holds no checkpoint", path.display()))
+            .hint("`enfold log sign --json` prints one, and `enfold log export` ends with them"));
+    }
+    Ok(found)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Code::FileFailed, format!("cannot read `{}`", path.display())).cause(io_fact(error))
+}
+
+fn write(report: &Report, trusted: usize, out: &mut String) {
+    let mut line = |text: String| out.push_str(&format!("{text}\n"));
+    line(format!("{} of {}", entries(report.entries), many(report.writers, "writer")));
+    if report.unchained > 0 {
+        line(format!("{} of before entries were chained: nothing vouches for it", many(report.unchained, "line")));
+    }
+    let unsigned = report.entries - report.signed.min(report.entries);
+    match report.signed_until_ms.and_then(time) {
+        Some(when) => line(format!(
+            "{} vouched for by {}, the last of {when}; {} not",
+            entries(report.signed),
+            many(report.checkpoints, "checkpoint"),
+            count(unsigned)
+        )),
+        None if trusted == 0 => line("No key is trusted here, so nothing vouches for the end of a chain.".to_owned()),
+        None => line("No checkpoint: nothing vouches for the end of a chain.".to_owned()),
+    }
+    for finding in &report.findings {
+        line(format!("WRONG  {}", says(finding)));
+    }
+    if report.is_whole() {
+        line("Every chain holds together.".to_owned());
+    }
+}
+
+fn entries(n: u64) -> String {
+    if n == 1 { "1 entry".to_owned() } else { format!("{} entries", count(n)) }
+}
+
+fn many(n: u64, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(n)) }
+}
+
+fn says(finding: &Finding) -> String {
+    let number = finding.number.unwrap_or_default();
+    let at = finding.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+    let of = finding.writer.map(|writer| format!(" of writer {writer}")).unwrap_or_default();
+    match finding.what {
+        What::NotAnEntry => format!("line {} is no entry", finding.line.unwrap_or_default()),
+        What::Changed => format!("entry {number}{of} was changed{at}"),
+        What::Removed { until } if until == number + 1 => format!("entry {number}{of} is missing"),
+        What::Removed { until } => format!("entries {number} to {}{of} are missing", until - 1),
+        What::Moved { expected } => format!("entry {number}{of} stands where entry {expected} belongs{at}"),
+        What::Inserted => format!("a second entry {number}{of} was put in{at}"),
+        What::CutOff { signed } => {
+            format!("entries {number} to {signed}{of} were cut off: a checkpoint vouches for them")
+        }
+        What::Rewritten { signed } => {
+            format!("entries {number} to {signed}{of} are others than were signed, from one of them on")
+        }
+        What::CheckpointNotSigned => {
+            format!("checkpoint {number} is signed by no key that is trusted, or was changed{at}")
+        }
+        What::CheckpointRemoved => format!("checkpoint {number} is missing"),
+        What::CheckpointForked => format!("checkpoint {number} is not the one that the others know{at}"),
+    }
+}

@@ -1,0 +1,198 @@
+//! The log of events as a whole: what every writer of a catalog left there, what vouches for it, and taking it elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::catalog::Catalog;
+use crate::events::{
+    Checkpoint, Entry, Event, EventKind, Hash, Head, LogKey, Report, SignedCheckpoint, Signer, SubjectTag, Verifier,
+    WriterId,
+};
+use crate::handle::Inner;
+use crate::{Code, Enfold, Error, Result};
+
+/// Lines that are read at once.
+const PAGE: u32 = 1_000;
+
+/// What a process that signs knows to be signed. It is built from checkpoints alone, so that it can be forgotten.
+#[derive(Default)]
+pub(crate) struct Signed {
+    last: Option<SignedCheckpoint>,
+    heads: BTreeMap<WriterId, Head>,
+    /// Chains that were found broken, and said to be.
+    broken: BTreeMap<WriterId, u64>,
+}
+
+impl Enfold {
+    /// What stands in the log for whom a call to a ring is about: put it into [`crate::CallContext::subject`], and look for it later.
+    /// `subject` is the application's word for them, such as the id of a user.
+    pub async fn subject_tag(&self, ring: &str, subject: &str) -> Result<SubjectTag> {
+        Ok(self.ring(ring)?.view().await?.rows.subject(subject))
+    }
+
+    /// Signs how far the log of the catalog has come, for all of its writers, and hands the checkpoint to the sinks. `None`
+    /// where nothing was added since the last one.
+    ///
+    /// Each entry that is signed was read, and follows the one before: a chain that does not hold together is signed up to where it
+    /// breaks, and an event says so.
+    ///
+    /// # Errors
+    /// `LogTampered` if the last checkpoints are none that a key of the policy's `events.log_keys`, or this one, signed.
+    pub async fn sign_log(&self, signer: &dyn Signer) -> Result<Option<SignedCheckpoint>> {
+        let mut signed = self.0.signed.lock().await;
+        // What this process did belongs into what it signs.
+        self.flush().await?;
+        loop {
+            signed.catch_up(&*self.0.catalog, &self.log_keys(signer)).await?;
+            let heads = self.further(&mut signed).await?;
+            if heads.is_empty() {
+                return Ok(None);
+            }
+            let checkpoint = Checkpoint::after(signed.last.as_ref(), &signer.public_key(), heads).sign(signer).await?;
+            if self.0.catalog.add_checkpoint(&checkpoint).await? {
+                self.0.events.note(&checkpoint).await?;
+                return Ok(Some(checkpoint));
+            }
+            // Another process signed in between.
+        }
+    }
+
+    /// Every line of the log, in an order that comes back each time: those of before there were chains, each writer's
+    /// entries, the checkpoints.
+    pub async fn export_log(&self, take: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+        let catalog = &self.0.catalog;
+        let mut after = 0;
+        loop {
+            let lines = catalog.unchained_log(after, PAGE).await?;
+            lines.iter().for_each(|(_, line)| take(line));
+            match lines.last() {
+                Some((place, _)) => after = *place,
+                None => break,
+            }
+        }
+        let mut writers = catalog.log_heads().await?;
+        writers.sort_unstable();
+        for (writer, last) in writers {
+            let mut after = 0;
+            // What was added meanwhile is not waited for, so that a busy log has an end.
+            while after < last {
+                let lines = catalog.log_of(writer, after, PAGE).await?;
+                lines.iter().filter(|(number, _)| *number <= last).for_each(|(_, line)| take(line));
+                after = lines.last().map_or(last, |(number, _)| *number);
+            }
+        }
+        let mut after = 0;
+        loop {
+            let checkpoints = catalog.checkpoints(after, PAGE).await?;
+            checkpoints.iter().for_each(|checkpoint| take(&checkpoint.to_line()));
+            match checkpoints.last() {
+                Some(checkpoint) => after = checkpoint.number,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Verifies the log as it lies in the catalog. `anchors`: checkpoints that were kept elsewhere.
+    pub async fn verify_log(&self, anchors: Vec<SignedCheckpoint>) -> Result<Report> {
+        let trusted = self.policy().events.log_keys.clone();
+        Verifier { trusted, partial: false, anchors }.verify(async |take| self.export_log(take).await).await
+    }
+
+    fn log_keys(&self, signer: &dyn Signer) -> Vec<[u8; 32]> {
+        let mut keys = self.policy().events.log_keys.clone();
+        keys.push(signer.public_key());
+        keys
+    }
+
+    /// How much further than signed each chain has come.
+    async fn further(&self, signed: &mut Signed) -> Result<BTreeMap<WriterId, Head>> {
+        let mut further = BTreeMap::new();
+        for (writer, last) in self.0.catalog.log_heads().await? {
+            let from = signed.heads.get(&writer).copied().unwrap_or(Head { seq: 0, hash: Hash::NONE });
+            if from.seq >= last || signed.broken.contains_key(&writer) {
+                continue;
+            }
+            let (head, whole) = along(&*self.0.catalog, writer, from).await?;
+            if !whole {
+                signed.broken.insert(writer, head.seq);
+                let says = format!("{writer}: what follows entry {} is not what its writer wrote", head.seq);
+                tracing::error!(target: "enfold::events", "the log of events was changed: {says}");
+                self.0.events.emit(Event::new(EventKind::LogBroken, 1).detail(says));
+            }
+            if head.seq > from.seq {
+                further.insert(writer, head);
+            }
+        }
+        Ok(further)
+    }
+}
+
+/// Goes along a chain as far as it holds together, and says whether that is to its end.
+async fn along(catalog: &dyn Catalog, writer: WriterId, from: Head) -> Result<(Head, bool)> {
+    let mut head = from;
+    loop {
+        let lines = catalog.log_of(writer, head.seq, PAGE).await?;
+        if lines.is_empty() {
+            return Ok((head, true));
+        }
+        for (_, line) in lines {
+            match Entry::parse(&line) {
+                Ok(entry) if (entry.writer, entry.seq, entry.previous) == (writer, head.seq + 1, head.hash) => {
+                    head = Head { seq: entry.seq, hash: entry.hash() };
+                }
+                _ => return Ok((head, false)),
+            }
+        }
+    }
+}
+
+impl Signed {
+    /// Reads the checkpoints that others signed since.
+    async fn catch_up(&mut self, catalog: &dyn Catalog, trusted: &[[u8; 32]]) -> Result<()> {
+        loop {
+            let after = self.last.as_ref().map_or(0, |last| last.number);
+            let checkpoints = catalog.checkpoints(after, PAGE).await?;
+            if checkpoints.is_empty() {
+                return Ok(());
+            }
+            for signed in checkpoints {
+                let previous = self.last.as_ref().map_or(Hash::NONE, SignedCheckpoint::hash);
+                let number = self.last.as_ref().map_or(0, |last| last.number) + 1;
+                let follows = |read: &Checkpoint| read.number == number && read.previous == previous;
+                let read = signed.verify(trusted).filter(follows).ok_or_else(|| unbelieved(number))?;
+                self.heads.extend(read.heads);
+                self.last = Some(signed);
+            }
+        }
+    }
+}
+
+fn unbelieved(number: u64) -> Error {
+    Error::new(Code::LogTampered, format!("checkpoint {number} of the log is none that can be built upon"))
+        .cause("it is missing, or no key that is trusted here signed it after the one before")
+        .hint("where another key signs, name its public key in the policy: `events.log_keys`")
+        .hint("`enfold log verify` says what else is wrong with the log")
+}
+
+/// Begins to sign where the policy names a key for it. Ends with the last handle.
+pub(crate) fn start(enfold: &Enfold) -> Result<()> {
+    let events = &enfold.policy().events;
+    let Some(path) = &events.signing_key_file else { return Ok(()) };
+    let key = LogKey::load(path)?;
+    let every = events.checkpoint_every;
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(sign_until_gone(Arc::downgrade(&enfold.0), key, every));
+    }
+    Ok(())
+}
+
+async fn sign_until_gone(inner: Weak<Inner>, key: LogKey, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(inner) = inner.upgrade() else { return };
+        if let Err(error) = Enfold(inner).sign_log(&key).await {
+            tracing::warn!(target: "enfold::events", code = error.code().word(), "cannot sign the log: {error}");
+        }
+    }
+}
