@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::alphabet::{Alphabet, STANDARD, URL_SAFE};
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::error::{Error, Result};
@@ -13,6 +14,8 @@ pub enum Encoding {
     Hex,
     Base64,
     Base64Url,
+    Base64Unpadded,
+    Base64UrlUnpadded,
 }
 
 const fn engine(alphabet: &Alphabet, padding: DecodePaddingMode) -> GeneralPurpose {
@@ -33,8 +36,21 @@ impl Encoding {
             Self::Raw => Ok(text.to_vec()),
             Self::Hex => hex(text),
             // With its padding or, as some write it, without.
-            Self::Base64 => STANDARD_ANY.decode(text).map_err(|_| Error::Malformed),
-            Self::Base64Url => URL_SAFE_ANY.decode(text).map_err(|_| Error::Malformed),
+            Self::Base64 | Self::Base64Unpadded => STANDARD_ANY.decode(text).map_err(|_| Error::Malformed),
+            Self::Base64Url | Self::Base64UrlUnpadded => URL_SAFE_ANY.decode(text).map_err(|_| Error::Malformed),
+        }
+    }
+
+    /// Hexadecimal digits in small letters.
+    pub(super) fn encode(self, bytes: &[u8]) -> Vec<u8> {
+        let digit = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
+        match self {
+            Self::Raw => bytes.to_vec(),
+            Self::Hex => bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect(),
+            Self::Base64 => STANDARD_PADDED.encode(bytes).into_bytes(),
+            Self::Base64Url => URL_SAFE_PADDED.encode(bytes).into_bytes(),
+            Self::Base64Unpadded => STANDARD_NO_PAD.encode(bytes).into_bytes(),
+            Self::Base64UrlUnpadded => URL_SAFE_NO_PAD.encode(bytes).into_bytes(),
         }
     }
 }

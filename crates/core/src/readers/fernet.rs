@@ -7,10 +7,10 @@ use aws_lc_rs::hkdf::HKDF_SHA256;
 use zeroize::Zeroizing;
 
 use super::derivation::{Key, hkdf_to};
-use super::encoding::base64url;
+use super::encoding::{Encoding, base64url};
 use super::error::{Error, Result};
-use super::primitives::{BLOCK, authenticate, cbc_pkcs7, sha256};
-use super::{Foreign, Format, Plaintext, Reader, Secret, any_of};
+use super::primitives::{BLOCK, authenticate, authentication, cbc_pkcs7, seal_cbc_pkcs7, sha256};
+use super::{Foreign, Format, NO_KEY, Plaintext, Reader, Secret, Writer, any_of};
 
 pub(super) const VERSION: u8 = 0x80;
 /// Version and time.
@@ -64,6 +64,28 @@ impl Format for Fernet {
             let (mac, encryption) = key.split_at(16);
             open_token(mac, encryption, &token)
         })
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn writer(&self, keys: &[Secret]) -> Result<Box<dyn Writer>> {
+        let first = keys.first().ok_or(NO_KEY)?;
+        Ok(Box::new(Tokens(self.key(first)?)))
+    }
+}
+
+/// The key of new tokens.
+struct Tokens(Key);
+
+impl Writer for Tokens {
+    fn write(&self, plaintext: &[u8], now: u64) -> Result<Vec<u8>> {
+        let (mac, encryption) = self.0.split_at(16);
+        let (iv, ciphertext) = seal_cbc_pkcs7(encryption, plaintext)?;
+        let mut token = [&[VERSION], &now.to_be_bytes()[..], &iv, &ciphertext].concat();
+        token.extend_from_slice(authentication(mac, &token).as_ref());
+        Ok(Encoding::Base64Url.encode(&token))
     }
 }
 

@@ -1,8 +1,11 @@
 //! Readers of other products' ciphertext, so that a column can leave a home-made scheme in place.
 //!
 //! A [`Format`] tells by form alone whether a stored value is its own; a [`Reader`] is a format with its keys, and opens.
-//! Nothing here seals: what was opened goes into an envelope. Keys come in as their users spell them, and are derived
-//! once, when a reader is made. What a format recognises and does not open is an error, never plaintext.
+//! Keys come in as their users spell them, and are derived once, when a reader is made. What a format recognises and does
+//! not open is an error, never plaintext.
+//!
+//! What was opened goes into an envelope. A [`Writer`] is for the time in which the product's own code still reads a column,
+//! or has to again: it writes what that code would have written. Formats whose key stands in the environment have one.
 //!
 //! The cryptography is the library's, as everywhere. What is here is each format's layout, from its project's own source,
 //! and it is proved on values that the projects' code made (`vectors/foreign`). It owns neither where keys come from nor
@@ -72,6 +75,16 @@ pub trait Format: fmt::Debug + Send + Sync {
     /// Makes the keys ready. They are tried in order.
     fn with_keys(&self, keys: &[Secret]) -> Result<Box<dyn Reader>>;
 
+    /// Whether values can be written in this format as well.
+    fn is_writable(&self) -> bool {
+        false
+    }
+
+    /// Makes the first key ready, under which values are written.
+    fn writer(&self, _keys: &[Secret]) -> Result<Box<dyn Writer>> {
+        Err(NO_WRITER)
+    }
+
     /// Where a key service opens values of this format, or the data keys in them, or a table says by which keys they open:
     /// what leads to the key. None where keys are handed in ([`Self::with_keys`]).
     fn wrapped(&self, _value: &Foreign<'_>) -> Option<Result<Wrapped>> {
@@ -117,6 +130,33 @@ pub trait Reader: Send + Sync {
     fn open(&self, value: &Foreign<'_>) -> Result<Plaintext>;
 }
 
+/// A format with the key under which values are written.
+pub trait Writer: Send + Sync {
+    /// A value as the product's own code makes it, before it goes into a cell ([`cell`]). `now`: seconds since 1970, for
+    /// formats that say when a value was made.
+    fn write(&self, plaintext: &[u8], now: u64) -> Result<Vec<u8>>;
+}
+
+const NO_KEY: Error = Error::Key("one at least");
+const NO_WRITER: Error = Error::Unsupported("writing in this format");
+
+/// A written value as such a cell holds it, so that [`Foreign::new`] finds it again: in JSON an object is the cell itself, and
+/// everything else a string.
+///
+/// # Errors
+/// [`Error::Unsupported`] where bytes that are no text are to go into text or JSON.
+pub fn cell(form: Form, written: Vec<u8>) -> Result<Vec<u8>> {
+    let no_text = Error::Unsupported("bytes in a column of text");
+    match form {
+        Form::Json if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&written).is_err() => {
+            let text = String::from_utf8(written).map_err(|_| no_text)?;
+            serde_json::to_vec(&text).map_err(|_| Error::Library)
+        }
+        Form::Text if !fits(form, &written) => Err(no_text),
+        _ => Ok(written),
+    }
+}
+
 /// Whether a plaintext can stand in such a cell as it is: text is UTF-8 without a zero byte, JSON is JSON.
 pub fn fits(form: Form, plaintext: &[u8]) -> bool {
     match form {
@@ -139,7 +179,7 @@ where
     F: Fn(&K, &Foreign<'_>) -> Result<Plaintext> + Send + Sync + 'static,
 {
     if keys.is_empty() {
-        return Err(Error::Key("one at least"));
+        return Err(NO_KEY);
     }
     Ok(Box::new(AnyOf { keys, open }))
 }

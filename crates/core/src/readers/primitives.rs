@@ -1,12 +1,13 @@
 //! The library's primitives as these formats use them.
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::cipher::{
-    AES_128, AES_192, AES_256, DecryptingKey, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey,
+    AES_128, AES_192, AES_256, DecryptingKey, DecryptionContext, PaddedBlockDecryptingKey, PaddedBlockEncryptingKey,
+    UnboundCipherKey,
 };
 use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::{digest, hmac};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::Plaintext;
 use super::error::{Error, Result};
@@ -15,8 +16,15 @@ pub(super) const BLOCK: usize = 16;
 pub(super) const NONCE: usize = 12;
 pub(super) const TAG: usize = 16;
 
-/// AES-GCM with a nonce of 96 bits and a tag of 128.
-pub(super) struct Gcm(LessSafeKey);
+/// AES-GCM with a nonce of 96 bits, which the library draws, and a tag of 128.
+pub(super) struct Gcm(RandomizedNonceKey);
+
+/// What AES-GCM made of a plaintext.
+pub(super) struct Sealed {
+    pub(super) iv: Vec<u8>,
+    pub(super) ciphertext: Vec<u8>,
+    pub(super) tag: Vec<u8>,
+}
 
 impl Gcm {
     /// `key`: 16 or 32 bytes.
@@ -26,7 +34,18 @@ impl Gcm {
             32 => &AES_256_GCM,
             _ => return Err(Error::Key("16 or 32 bytes")),
         };
-        UnboundKey::new(algorithm, key).map(|key| Self(LessSafeKey::new(key))).map_err(|_| Error::Library)
+        RandomizedNonceKey::new(algorithm, key).map(Self).map_err(|_| Error::Library)
+    }
+
+    pub(super) fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Sealed> {
+        let mut ciphertext = plaintext.to_vec();
+        let sealed = self.0.seal_in_place_separate_tag(Aad::from(context), &mut ciphertext);
+        let Ok((nonce, tag)) = sealed else {
+            // It may still be the plaintext.
+            ciphertext.zeroize();
+            return Err(Error::Library);
+        };
+        Ok(Sealed { iv: nonce.as_ref().to_vec(), ciphertext, tag: tag.as_ref().to_vec() })
     }
 
     pub(super) fn open(&self, nonce: &[u8], context: &[u8], ciphertext: &[u8], tag: &[u8]) -> Result<Plaintext> {
@@ -62,6 +81,20 @@ pub(super) fn cbc_pkcs7(key: &[u8], iv: &[u8; BLOCK], ciphertext: &[u8]) -> Resu
     Ok(body)
 }
 
+/// AES-CBC with the padding of PKCS#7, under an IV that the library draws: the IV, and the ciphertext.
+pub(super) fn seal_cbc_pkcs7(key: &[u8], plaintext: &[u8]) -> Result<([u8; BLOCK], Vec<u8>)> {
+    let key = PaddedBlockEncryptingKey::cbc_pkcs7(aes(key)?).map_err(|_| Error::Library)?;
+    // Room for the padding: when it is appended, no copy of the plaintext may be left behind.
+    let mut body = Vec::with_capacity(plaintext.len() + BLOCK);
+    body.extend_from_slice(plaintext);
+    let Ok(context) = key.encrypt(&mut body) else {
+        body.zeroize();
+        return Err(Error::Library);
+    };
+    let iv = <&[u8]>::try_from(&context).map_err(|_| Error::Library)?;
+    Ok((iv.try_into().map_err(|_| Error::Library)?, body))
+}
+
 /// AES-CBC with whatever padding there is.
 pub(super) fn cbc(key: &[u8], iv: &[u8; BLOCK], ciphertext: &[u8]) -> Result<Plaintext> {
     whole_blocks(ciphertext)?;
@@ -82,6 +115,11 @@ pub(super) fn cfb(key: &[u8], ciphertext: &[u8]) -> Result<Plaintext> {
 /// HMAC-SHA-256, compared in constant time.
 pub(super) fn authenticate(key: &[u8], data: &[u8], tag: &[u8]) -> Result<()> {
     hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key), data, tag).map_err(|_| Error::Refused)
+}
+
+/// HMAC-SHA-256.
+pub(super) fn authentication(key: &[u8], data: &[u8]) -> hmac::Tag {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data)
 }
 
 pub(super) fn sha1(data: &[u8]) -> [u8; 20] {

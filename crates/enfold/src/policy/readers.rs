@@ -256,7 +256,7 @@ impl Reading<'_, '_> {
                     ReaderEncoding::Armor => Wrapping::Armor,
                     ReaderEncoding::Base64 => Wrapping::Base64,
                     ReaderEncoding::Hex => Wrapping::Hex,
-                    ReaderEncoding::Base64url => {
+                    _ => {
                         self.report("encoding", "expected one of `raw`, `armor`, `base64` and `hex`");
                         return None;
                     }
@@ -364,8 +364,10 @@ impl Reading<'_, '_> {
             ReaderEncoding::Hex => Encoding::Hex,
             ReaderEncoding::Base64 => Encoding::Base64,
             ReaderEncoding::Base64url => Encoding::Base64Url,
+            ReaderEncoding::Base64Unpadded => Encoding::Base64Unpadded,
+            ReaderEncoding::Base64urlUnpadded => Encoding::Base64UrlUnpadded,
             ReaderEncoding::Armor => {
-                self.report("encoding", "expected one of `raw`, `hex`, `base64` and `base64url`");
+                self.report("encoding", "expected `raw`, `hex`, or `base64` or `base64url`, each also `-unpadded`");
                 return None;
             }
         })

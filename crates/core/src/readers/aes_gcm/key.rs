@@ -1,13 +1,14 @@
-//! AES-256-GCM with the IV that the library has (96 bits, SP 800-38D), and with the 128 bits of many programs on Node.
+//! AES-256-GCM with the IV that the library has (96 bits, SP 800-38D), and with the 128 bits of many programs on Node. What is
+//! sealed has an IV of its own each time, drawn at random: under one key no more than 2^32 values (SP 800-38D section 8.3).
 
 use super::super::error::{Error, Result};
-use super::super::primitives::{Gcm, NONCE};
+use super::super::primitives::{Gcm, NONCE, Sealed};
 use super::super::{Plaintext, Secret};
 
 /// Bytes of an IV that the library does not have.
 pub(super) const LONG: usize = 16;
 
-/// A key that opens.
+/// A key that opens and seals.
 pub(super) enum Key {
     Usual(Gcm),
     #[cfg(not(feature = "fips"))]
@@ -32,6 +33,14 @@ impl Key {
             Self::Long(key) => key.open(iv, context, ciphertext, tag),
         }
     }
+
+    pub(super) fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Sealed> {
+        match self {
+            Self::Usual(key) => key.seal(context, plaintext),
+            #[cfg(not(feature = "fips"))]
+            Self::Long(key) => key.seal(context, plaintext),
+        }
+    }
 }
 
 #[cfg(feature = "fips")]
@@ -46,7 +55,7 @@ mod long {
     use zeroize::Zeroizing;
 
     use super::super::super::primitives::TAG;
-    use super::{Error, LONG, Plaintext, Result};
+    use super::{Error, LONG, Plaintext, Result, Sealed};
 
     pub(in super::super) struct Gcm(Box<aes_gcm::AesGcm<Aes256, U16>>);
 
@@ -63,6 +72,15 @@ mod long {
             let sealed = [ciphertext, tag].concat();
             let payload = Payload { msg: &sealed, aad: context };
             self.0.decrypt(&iv.into(), payload).map(Zeroizing::new).map_err(|_| Error::Refused)
+        }
+
+        pub(super) fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Sealed> {
+            let mut iv = [0; LONG];
+            aws_lc_rs::rand::fill(&mut iv).map_err(|_| Error::Library)?;
+            let payload = Payload { msg: plaintext, aad: context };
+            let mut ciphertext = self.0.encrypt(&iv.into(), payload).map_err(|_| Error::Library)?;
+            let tag = ciphertext.split_off(plaintext.len());
+            Ok(Sealed { iv: iv.to_vec(), ciphertext, tag })
         }
     }
 }

@@ -4,14 +4,18 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 mod key;
+mod write;
 
 use self::key::Key;
+use self::write::Writing;
 use super::derivation::Derivation;
 use super::encoding::Encoding;
 use super::error::{Error, Result};
 use super::primitives::{NONCE, TAG};
 use super::service::transit;
-use super::{Companion, Foreign, Format, Listed, Plaintext, Reader, Secret, Wrapped, any_of};
+use super::{
+    Companion, Foreign, Format, Listed, NO_KEY, NO_WRITER, Plaintext, Reader, Secret, Wrapped, Writer, any_of,
+};
 
 /// Bytes that an IV may have: the 96 bits of SP 800-38D, and 128.
 pub const IV_LENS: [usize; 2] = [NONCE, key::LONG];
@@ -176,6 +180,18 @@ impl Format for AesGcm {
         let keys = keys.iter().map(|secret| Key::new(self.iv_len, &self.spelled(secret)?)).collect::<Result<_>>()?;
         let format = self.clone();
         any_of(keys, move |key: &Key, value| format.open(key, value))
+    }
+
+    fn is_writable(&self) -> bool {
+        self.is_one_cell()
+    }
+
+    fn writer(&self, keys: &[Secret]) -> Result<Box<dyn Writer>> {
+        if !self.is_writable() {
+            return Err(NO_WRITER);
+        }
+        let key = Key::new(self.iv_len, &self.spelled(keys.first().ok_or(NO_KEY)?)?)?;
+        Ok(Box::new(Writing { format: self.clone(), key }))
     }
 }
 

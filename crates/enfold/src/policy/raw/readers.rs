@@ -180,6 +180,10 @@ pub(in crate::policy) enum ReaderEncoding {
     Hex,
     Base64,
     Base64url,
+    /// Read as `base64` is, which may lack its padding; written without.
+    Base64Unpadded,
+    /// As `base64-unpadded`, of `base64url`.
+    Base64urlUnpadded,
     /// The ASCII armour of OpenPGP.
     Armor,
 }
