@@ -76,6 +76,9 @@ pub(crate) enum Command {
     Enforce(Enforce),
     /// Drop a column whose values are all in its shadow, for good.
     DropSource(DropSource),
+    /// Sign that no value needs a reader of another product's format any more, when a count says so: then it may leave the
+    /// policy, and its key with it. Needs the operators' key.
+    DropReader(DropReader),
     /// Decrypt columns back, online.
     Rollback(Rollback),
     /// Open every stored value and say which do not open.
@@ -269,6 +272,15 @@ pub(crate) struct DropSource {
     /// The column, as `table.column`. It has a `shadow` in the policy, and is enforced.
     #[arg(value_name = "COLUMN")]
     pub(crate) column: String,
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DropReader {
+    /// The reader, as the policy names it: `[readers.NAME]`.
+    #[arg(value_name = "READER")]
+    pub(crate) reader: String,
     #[arg(long)]
     pub(crate) yes: bool,
 }

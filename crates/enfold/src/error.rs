@@ -118,6 +118,8 @@ codes! {
     ReaderKeyInvalid = "reader-key-invalid", Operator, exit 2, http 500, Never;
     /// The policy lacks a reader that a column's values may need.
     ReaderMissing = "reader-missing", Operator, exit 2, http 500, Never;
+    /// Values still need a reader that was to leave the policy.
+    ReaderNeeded = "reader-needed", Operator, exit 1, http 409, Never;
     /// A root-key URI that no built-in provider understands.
     KmsUriInvalid = "kms-uri-invalid", Operator, exit 2, http 500, Never;
     /// The key service could not be reached or did not answer in time.

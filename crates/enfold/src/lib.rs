@@ -103,7 +103,7 @@ pub use keyring::{
 };
 pub use metrics::Metrics;
 pub use operator::{Operator, SignedCustomers};
-pub use oversight::{Behind, ReaderHealth, RingEpoch};
+pub use oversight::{Behind, ReadColumn, ReaderHealth, RingEpoch};
 pub use root_keys::{RootProof, RootRecord};
 pub use root_schedule::{RootDue, RootRotated};
 pub use rotation::{Rotated, Whose};

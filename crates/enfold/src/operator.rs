@@ -92,6 +92,25 @@ impl Operator {
         Ok(())
     }
 
+    /// Signs that no value of the policy's columns needs a reader any more: a policy without it is accepted from then on. Whoever
+    /// calls this has counted.
+    pub async fn drop_reader(&self, reader: &str) -> Result<()> {
+        let ours: BTreeSet<String> =
+            self.enfold.columns_read_with(reader).await?.into_iter().map(|column| column.column).collect();
+        for ring in self.enfold.0.rings.values() {
+            self.change(ring, |view| {
+                let mut state = view.state.clone();
+                let read = state.columns.iter_mut().filter(|(name, _)| ours.contains(*name));
+                read.for_each(|(_, column)| {
+                    column.reads.remove(reader);
+                });
+                Ok(state)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// Signs which tenants of a ring hold a root key, as the policy says it: from then on no data key of such a tenant is made
     /// without, in any process. Where the tenant has data keys already, those open as before, and a new version seals.
     ///

@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use crate::catalog::Acknowledgement;
 use crate::events::{CallContext, Event, EventKind};
-use crate::keyring::{RingWraps, RootHealth, SelfTest};
+use crate::keyring::{KeyRing, RingWraps, RootHealth, SelfTest};
 use crate::metrics::Metrics;
 use crate::policy::Mode;
 use crate::shared_cache::{SharedCacheFigures, SharedCacheHealth};
+use crate::state::ColumnState;
 use crate::{Enfold, Error, Result};
 
 /// How far a ring's state has come.
@@ -27,7 +28,8 @@ pub struct RingEpoch {
 pub struct ReaderHealth {
     /// The policy's name of the reader.
     pub reader: String,
-    /// Columns of the policy that name it, and of those the ones in which a value may still need it: not in mode `kms`.
+    /// Columns of the policy that name it, and of those the ones in which a value may still need it
+    /// ([`ReadColumn::may_need_it`]).
     pub columns: usize,
     pub needed_by: usize,
     /// The root keys that open for it.
@@ -38,19 +40,53 @@ pub struct ReaderHealth {
     pub ready: Result<()>,
 }
 
+/// A column of the policy that names a reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadColumn {
+    /// `table.column`, as the policy names both.
+    pub column: String,
+    pub mode: Mode,
+    /// The operators signed that values may need the reader.
+    pub signed: bool,
+}
+
+impl ReadColumn {
+    /// Before anything is sealed nobody has signed which readers are needed, and the policy alone says it.
+    pub fn may_need_it(&self) -> bool {
+        self.mode == Mode::Legacy || self.signed
+    }
+}
+
 impl Enfold {
+    /// The columns of the policy that name a reader, and how they stand to it.
+    pub async fn columns_read_with(&self, reader: &str) -> Result<Vec<ReadColumn>> {
+        let mut columns = Vec::new();
+        for (table, policy) in &self.policy().tables {
+            for (name, policy) in policy.columns.iter().filter(|(_, column)| column.reads.iter().any(|r| r == reader)) {
+                let column = format!("{table}.{name}");
+                let view = self.ring(&policy.ring)?.view().await?;
+                let signed = view.state.reads(&column).any(|signed| signed == reader);
+                columns.push(ReadColumn { mode: self.column(&column)?.mode().await?, column, signed });
+            }
+        }
+        Ok(columns)
+    }
+
+    /// Columns that the operators signed to be read with a reader of this name, and that this policy does not name.
+    pub async fn read_elsewhere(&self, reader: &str) -> Result<Vec<String>> {
+        let mut columns = Vec::new();
+        for ring in self.0.rings.values() {
+            columns.extend(self.elsewhere(ring, |column| column.reads.contains(reader)).await?);
+        }
+        Ok(columns)
+    }
+
     /// Looks at the keys of each reader of the policy, or asks its root key's service: for `doctor`. No value is read.
     pub async fn reader_health(&self) -> Result<Vec<ReaderHealth>> {
         let mut health = Vec::with_capacity(self.0.readers.len());
         for (name, reader) in &self.0.readers {
-            let (mut columns, mut needed_by) = (0, 0);
-            for (table, policy) in &self.policy().tables {
-                for (column, _) in policy.columns.iter().filter(|(_, column)| column.reads.contains(name)) {
-                    columns += 1;
-                    let mode = self.column(&format!("{table}.{column}"))?.mode().await?;
-                    needed_by += usize::from(mode < Mode::Kms);
-                }
-            }
+            let read = self.columns_read_with(name).await?;
+            let (columns, needed_by) = (read.len(), read.iter().filter(|column| column.may_need_it()).count());
             let policy = self.policy().readers.get(name);
             let uris = policy.and_then(|policy| policy.roots.as_ref()).into_iter().flat_map(|roots| &roots.uris);
             let roots = uris.map(ToString::to_string).collect();
@@ -95,11 +131,15 @@ impl Enfold {
     /// Columns that the operators signed to hold values of a ring, and that this policy does not name: another one does, or they
     /// were left out of it.
     pub async fn columns_elsewhere(&self, ring: &str) -> Result<Vec<String>> {
-        let ring = self.ring(ring)?;
+        self.elsewhere(self.ring(ring)?, |column| column.mode != Mode::Legacy).await
+    }
+
+    /// Signed columns like this that the policy does not name.
+    async fn elsewhere(&self, ring: &KeyRing, like: impl Fn(&ColumnState) -> bool) -> Result<Vec<String>> {
         let ours: BTreeSet<&str> =
             self.0.policy.tables.values().flat_map(|t| &t.columns).map(|(_, c)| c.id.as_str()).collect();
         let view = ring.view().await?;
-        let signed = view.state.columns.iter().filter(|(_, column)| column.mode != Mode::Legacy);
+        let signed = view.state.columns.iter().filter(|(_, column)| like(column));
         Ok(signed.filter(|(_, column)| !ours.contains(column.id.as_str())).map(|(name, _)| name.clone()).collect())
     }
 

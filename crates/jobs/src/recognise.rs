@@ -38,6 +38,12 @@ impl Recogniser {
         (!readers.is_empty()).then_some(Self { form: storage.form(), companions, readers })
     }
 
+    /// With one of its readers alone: what it recognises counts, whichever other would be tried first.
+    pub fn only(mut self, reader: &str) -> Self {
+        self.readers.retain(|(name, _)| name == reader);
+        self
+    }
+
     /// Counts a value that is no envelope. `beside`: what its companions hold, in the order of the target's.
     pub fn count(&self, stored: &[u8], beside: &[Option<&[u8]>], into: &mut Recognised) {
         let held = self.companions.iter().zip(beside);

@@ -30,6 +30,9 @@ pub(crate) async fn run(context: &Context<'_>, args: &Enforce) -> Result<()> {
                     // Writing to a String cannot fail.
                     let _ = writeln!(out, "{}: refuses plaintext in {}", table.table, table.columns.join(", "));
                 }
+                for (reader, uses) in &report.readers {
+                    super::drop_reader::write_left(reader, uses, out);
+                }
             })
         })
         .await

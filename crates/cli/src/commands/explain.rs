@@ -46,6 +46,7 @@ pages![
     "local-key-in-production",
     "reader-key-invalid",
     "reader-missing",
+    "reader-needed",
     "kms-uri-invalid",
     "kms-unavailable",
     "kms-throttled",

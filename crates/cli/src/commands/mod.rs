@@ -8,6 +8,7 @@ mod customers;
 pub(crate) mod demo;
 pub(crate) mod discover;
 pub(crate) mod doctor;
+pub(crate) mod drop_reader;
 pub(crate) mod drop_source;
 pub(crate) mod enforce;
 pub(crate) mod explain;
@@ -147,6 +148,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         Command::Audit(args) => audit::run(context, &args).await,
         Command::Enforce(args) => enforce::run(context, &args).await,
         Command::DropSource(args) => drop_source::run(context, &args).await,
+        Command::DropReader(args) => drop_reader::run(context, &args).await,
         Command::Rollback(args) => rollback::run(context, &args).await,
         Command::Verify(args) => verify::run(context, &args).await,
         Command::Seal(args) => value::seal(context, &args).await,

@@ -16,6 +16,7 @@ mod destroy;
 mod disable_killed;
 mod disk_full;
 mod doctor_readers;
+mod drop_reader;
 mod guides;
 mod harness;
 #[cfg(feature = "postgres")]

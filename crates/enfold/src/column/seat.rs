@@ -138,11 +138,11 @@ impl Seat {
                 Code::ReaderMissing,
                 format!("the policy lacks the reader `{name}`, which values of `{}` may need", self.name),
             )
-            .cause("the operators signed that the column is read with it until it is in mode `kms`")
+            .cause("the operators signed that the column is read with it")
             .hint(format!("put `{name}` back into the column's `reads` and, if it is gone, `[readers.{name}]`"))
-            .hint(
-                "convert what is left with `enfold apply`, then `enfold enforce`: in mode `kms` no reader is needed",
-            )),
+            .hint(format!(
+                "with it there, `enfold drop-reader {name}` counts what needs it, and signs that nothing does"
+            ))),
         }
     }
 

@@ -128,8 +128,9 @@ pub struct ColumnState {
     /// The policy's id. A policy that gives this column another one is refused.
     pub id: String,
     pub mode: Mode,
-    /// In mode `hybrid`: readers that values of the column may need, by the policy's names. A policy that lacks one is
-    /// refused, for it would take their values for plaintext. Left out where there are none, as programs of before write it.
+    /// In mode `hybrid`: readers that values of the column may need, by the policy's names, until the operators sign that
+    /// none does. A policy that lacks one is refused, for it would take their values for plaintext. Left out where there are
+    /// none, as programs of before write it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub reads: BTreeSet<String>,
 }

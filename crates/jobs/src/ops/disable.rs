@@ -32,7 +32,7 @@ use crate::model::Target;
 use crate::store::Order;
 
 /// How often what is missing is looked at again.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Which data keys are to be disabled, and who wants it.
 pub struct Disable<'a> {

@@ -5,11 +5,14 @@
 //! it off again at once: a row left plain under a check breaks updates of the application that have nothing to do
 //! with it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use enfold::policy::{Mode, TablePolicy};
 use enfold::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::coverage;
+use super::drop_reader::{ReaderUse, reader_uses};
 use super::observer::{Observer, StepState};
 use super::plan::planned_target;
 use super::rotate_index::none_under_way;
@@ -27,6 +30,9 @@ const TRIES: u32 = 5;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EnforceReport {
     pub tables: Vec<TableEnforced>,
+    /// What the readers of other products' formats that these columns name are still needed for, in any column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub readers: BTreeMap<String, Vec<ReaderUse>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,7 +87,19 @@ async fn enforce_all(
         let taken_off = enforce_table(&run, &steps).await?;
         tables.push(TableEnforced { table: name.to_owned(), columns: steps.names(), taken_off });
     }
-    Ok(EnforceReport { tables })
+    let readers = readers_left(session, &tables).await?;
+    Ok(EnforceReport { tables, readers })
+}
+
+/// Of the readers that the enforced columns name.
+async fn readers_left(session: &Session, enforced: &[TableEnforced]) -> Result<BTreeMap<String, Vec<ReaderUse>>> {
+    let columns = enforced.iter().flat_map(|table| &table.columns);
+    let named = columns.filter_map(|column| Some(&session.policy.column(column)?.1.reads)).flatten();
+    let mut left = BTreeMap::new();
+    for reader in named.collect::<BTreeSet<_>>() {
+        left.insert(reader.clone(), reader_uses(session, reader).await?);
+    }
+    Ok(left)
 }
 
 /// Tables with a column that the policy wants in mode `kms`.

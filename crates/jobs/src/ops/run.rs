@@ -334,7 +334,7 @@ pub(super) fn same(one: &Target, other: &Target) -> bool {
     one.table == other.table && rules && columns(one) == columns(other) && indexes(one) == indexes(other)
 }
 
-fn interrupted() -> Error {
+pub(super) fn interrupted() -> Error {
     Error::new(Code::Interrupted, "stopped as asked")
         .cause("what was committed stays, and nothing is half written")
         .hint("run the same command again to go on")

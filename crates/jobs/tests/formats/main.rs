@@ -4,6 +4,8 @@
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod companions;
 #[cfg(feature = "postgres")]
+mod dropped;
+#[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;

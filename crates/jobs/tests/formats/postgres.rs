@@ -10,15 +10,15 @@ const ROWS: i64 = 400;
 /// What pgcrypto itself makes of a text.
 const SEALED: &str = "pgp_sym_encrypt($1::text, 'correct horse battery staple', 'cipher-algo=aes256')";
 
-struct Fixture {
-    database: Database,
-    app: Client,
-    folder: tempfile::TempDir,
+pub(crate) struct Fixture {
+    pub(crate) database: Database,
+    pub(crate) app: Client,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Fixture {
     /// Addresses: even rows by Fernet, odd ones by pgcrypto, in armour. Notes: by pgcrypto, as bytes.
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let database = Database::create().await;
         let app = database.connect().await;
         app.batch_execute(
@@ -49,13 +49,13 @@ impl Fixture {
         policy(self.folder.path(), &self.database.url(), "\"public.users\"", reads, READERS)
     }
 
-    async fn open(&self, reads: [&str; 2]) -> enfold::Result<Enfold> {
+    pub(crate) async fn open(&self, reads: [&str; 2]) -> enfold::Result<Enfold> {
         Enfold::open(self.policy(reads)).await
     }
 }
 
 /// Opens every row as it is at the moment; how many.
-async fn read_all(app: &Client, enfold: &Enfold) -> u64 {
+pub(crate) async fn read_all(app: &Client, enfold: &Enfold) -> u64 {
     let email = enfold.column("public.users.email").unwrap();
     let note = enfold.column("public.users.note").unwrap();
     let rows = app.query("SELECT email, email_is, note, note_is, id FROM users", &[]).await.unwrap();
@@ -70,7 +70,7 @@ async fn read_all(app: &Client, enfold: &Enfold) -> u64 {
     rows.len() as u64
 }
 
-const READS: [&str; 2] = ["reads = [\"fernet\", \"armor\"]", "reads = [\"message\"]"];
+pub(crate) const READS: [&str; 2] = ["reads = [\"fernet\", \"armor\"]", "reads = [\"message\"]"];
 
 /// Writes notes until it is told to stop: through Enfold where it may, and before that as the old application does.
 async fn write_notes(app: Client, enfold: Enfold, stop: Arc<AtomicBool>, as_before: Arc<AtomicU64>) -> u64 {

@@ -24,7 +24,7 @@ pub(super) fn found(health: ReaderHealth) -> Result<Found> {
     let why = match columns {
         0 => "no column names it".to_owned(),
         _ => format!(
-            "it is not needed any more: {} that named it can hold nothing but envelopes",
+            "it is not needed any more: the operators signed that {} can hold no value of it",
             some(columns, "column")
         ),
     };
