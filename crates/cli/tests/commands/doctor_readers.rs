@@ -1,7 +1,5 @@
 //! `enfold doctor` on the keys of readers: there while a column needs them, and gone afterwards.
 
-use std::os::unix::fs::PermissionsExt;
-
 use crate::harness::{Sandbox, snapshot};
 
 const READER: &str = "\n[readers.old]\nformat = \"fernet\"\nkey_files = [\"fernet.key\"]\n";
@@ -22,11 +20,7 @@ fn the_keys_of_a_reader_are_looked_at_as_long_as_a_column_needs_them() {
     let reads = policy.replace("class = \"email\"\n", "class = \"email\"\nreads = [\"old\"]\n");
     assert_ne!(reads, policy, "a column of the policy that init wrote");
     shop.write("enfold.toml", reads + READER);
-    let write = |key: &str| {
-        shop.write("fernet.key", key);
-        let mode = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(shop.path("fernet.key"), mode).expect("permissions");
-    };
+    let write = |key: &str| shop.secret("fernet.key", key);
     let mut said = String::new();
     let mut tell = |when: &str| {
         let (code, lines) = reader(&shop);

@@ -13,12 +13,6 @@ const OLD: &str = "six words drawn with dice\n";
 const NEW: &str = "six other words, drawn again\n";
 
 impl Sandbox {
-    /// A file that only its owner has a right to.
-    fn private(&self, name: &str, text: &str) {
-        self.write(name, text);
-        self.chmod(name, 0o600);
-    }
-
     fn chmod(&self, name: &str, mode: u32) {
         std::fs::set_permissions(self.path(name), Permissions::from_mode(mode)).expect("its mode is set");
     }
@@ -31,7 +25,7 @@ impl Sandbox {
 /// The shop with a root key that is sealed under `OLD`.
 fn sealed() -> Sandbox {
     let shop = Sandbox::shop();
-    shop.private("passphrase", OLD);
+    shop.secret("passphrase", OLD);
     shop.ok(INIT);
     shop
 }
@@ -39,7 +33,7 @@ fn sealed() -> Sandbox {
 #[test]
 fn a_root_key_is_made_under_a_passphrase_and_used_with_it() {
     let shop = Sandbox::shop();
-    shop.private("passphrase", OLD);
+    shop.secret("passphrase", OLD);
     shop.run(INIT).snapshot("init_sealed");
     assert!(shop.read("enfold-root.key").starts_with("enfold-sealed-key-1 argon2id m=65536 t=3 p=4 "));
     assert!(
@@ -55,20 +49,20 @@ fn a_root_key_is_made_under_a_passphrase_and_used_with_it() {
 fn what_is_wrong_with_a_sealed_key_has_an_error_of_its_own() {
     let shop = sealed();
     let seal = ["seal", "users.email"];
-    shop.private("passphrase", NEW);
+    shop.secret("passphrase", NEW);
     shop.run(&seal).snapshot("passphrase_wrong");
-    shop.private("passphrase", "\n");
+    shop.secret("passphrase", "\n");
     shop.run(&seal).snapshot("passphrase_missing");
-    shop.private("passphrase", OLD);
+    shop.secret("passphrase", OLD);
     shop.chmod("passphrase", 0o640);
     shop.run(&seal).snapshot("passphrase_open_to_others");
     shop.chmod("passphrase", 0o600);
     shop.chmod("enfold-root.key", 0o604);
     shop.run(&seal).snapshot("sealed_key_open_to_others");
     let good = shop.read("enfold-root.key");
-    shop.private("enfold-root.key", &good.replace("t=3", "t=2"));
+    shop.secret("enfold-root.key", &good.replace("t=3", "t=2"));
     shop.run(&seal).snapshot("sealed_key_changed");
-    shop.private("enfold-root.key", &good);
+    shop.secret("enfold-root.key", &good);
     shop.ok(&["doctor"]);
     // A policy that does not know of the passphrase does not get around it, nor does a plain key in the file's place.
     let policy = shop.read("enfold.toml");
@@ -76,7 +70,7 @@ fn what_is_wrong_with_a_sealed_key_has_an_error_of_its_own() {
     shop.write("enfold.toml", format!("{before}{}", after.replace("passphrase_file = \"passphrase\"\n", "")));
     shop.run(&seal).snapshot("passphrase_not_in_the_policy");
     shop.write("enfold.toml", policy);
-    shop.private("enfold-root.key", &format!("enfold-local-key-1:{}\n", "A".repeat(43)));
+    shop.secret("enfold-root.key", &format!("enfold-local-key-1:{}\n", "A".repeat(43)));
     shop.run(&seal).snapshot("plain_key_in_the_place_of_a_sealed_one");
 }
 
@@ -85,12 +79,12 @@ fn the_passphrase_is_changed_and_every_value_still_opens() {
     let shop = sealed();
     let value = shop.pipe(&["seal", "users.email"], b"ada@example.com").stdout;
     let change = ["passphrase", "local:enfold-root.key", "--new-file", "new"];
-    shop.private("new", "short\n");
+    shop.secret("new", "short\n");
     shop.run(&change).snapshot("passphrase_too_short");
-    shop.private("new", NEW);
+    shop.secret("new", NEW);
     shop.run(&change).snapshot("passphrase_changed");
     assert_eq!(shop.run(&["open", "users.email"]).code, 1, "the old passphrase still opens the file");
-    shop.private("passphrase", NEW);
+    shop.secret("passphrase", NEW);
     assert_eq!(shop.pipe(&["open", "users.email"], &value).stdout(), "ada@example.com");
     shop.run(&["passphrase", "local:other.key"]).snapshot("passphrase_of_another_key");
 }
@@ -99,7 +93,7 @@ fn the_passphrase_is_changed_and_every_value_still_opens() {
 fn a_plain_key_is_sealed_later_by_the_same_command() {
     let shop = Sandbox::ready();
     let value = shop.pipe(&["seal", "users.email"], b"ada@example.com").stdout;
-    shop.private("new", NEW);
+    shop.secret("new", NEW);
     shop.run(&["passphrase", "local:enfold-root.key", "--new-file", "new"]).snapshot("plain_key_sealed");
     shop.extend_policy("\n[key_services.local.\"enfold-root.key\"]\npassphrase_file = \"new\"\n");
     assert_eq!(shop.pipe(&["open", "users.email"], &value).stdout(), "ada@example.com");
@@ -125,7 +119,7 @@ fn a_passphrase_comes_by_the_environment_too() {
 #[test]
 fn production_takes_a_sealed_key_only_where_its_ring_says_so() {
     let shop = Sandbox::shop();
-    shop.private("passphrase", OLD);
+    shop.secret("passphrase", OLD);
     let init = ["init", "--database", "sqlite:app.db", "--passphrase-file", "passphrase"];
     shop.run(&init).snapshot("init_sealed_in_production");
     let policy = shop.read("enfold.toml");

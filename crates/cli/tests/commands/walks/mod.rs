@@ -5,13 +5,14 @@
 mod connections;
 #[cfg(feature = "vault")]
 mod environment_key;
+#[cfg(feature = "vault")]
+mod mixed;
 mod passphrase;
 mod record_keys;
 mod tenant_keys;
 mod traffic;
 
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
@@ -56,11 +57,8 @@ impl Walk {
         );
     }
 
-    /// A file that nobody else may read.
     fn secret(&self, name: &str, text: &str) {
-        self.shop.write(name, text);
-        let mode = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(self.shop.path(name), mode).expect("a mode is set");
+        self.shop.secret(name, text);
     }
 
     /// Runs a command that has to succeed, while the applications go on.
