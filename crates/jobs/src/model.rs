@@ -120,6 +120,11 @@ impl TargetColumn {
         let within = self.member.as_ref().map(|member| &member.column);
         self.shadow.as_ref().or(within).unwrap_or(&self.name)
     }
+
+    /// Whether something is written beside its values that says what they are.
+    pub fn has_marks(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| !member.marks.is_empty())
+    }
 }
 
 /// A blind index to be kept beside the values.

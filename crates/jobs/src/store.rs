@@ -122,6 +122,9 @@ pub struct Change {
     pub indexed: Vec<Cell>,
     /// In the order of [`Target::companions`].
     pub beside: Vec<Cell>,
+    /// In the order of the cells: the version of the data key of an envelope that is set, where marks beside it say that. Empty
+    /// where no column has marks.
+    pub versions: Vec<Option<u32>>,
     /// What of the row cannot be converted and stays as it is. Noted when the row is written, and only then: of a row that
     /// lost its race nobody knows whether it still holds what they speak of.
     pub errors: Vec<RowError>,

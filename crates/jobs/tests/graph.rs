@@ -32,6 +32,7 @@ scope = "column"
 id = "field-value.data"
 ring = "main"
 property = "encrypted_data"
+marks = { sealed = "is_encrypted", version = "key_version" }
 [tables."people_graph.SEEN".columns.address]
 id = "seen.ip"
 ring = "main"
@@ -136,6 +137,23 @@ impl Graph {
         self.cypher.query_typed(&sql, &[]).await.unwrap()[0].get(0)
     }
 
+    /// Vertices that Cypher finds by what stands beside their values.
+    async fn marked(&self, sealed: bool, version: u32) -> i64 {
+        let sql = format!(
+            "SELECT textin(agtype_out(n)) FROM cypher('{GRAPH}', $cypher$ MATCH (v:FieldValue) \
+             WHERE v.is_encrypted = {sealed} AND v.key_version = {version} RETURN count(v) $cypher$) AS (n agtype)"
+        );
+        self.cypher.query_typed(&sql, &[]).await.unwrap()[0].get::<_, String>(0).parse().unwrap()
+    }
+
+    /// What `plan` counts of each column: plaintext, envelopes, and vertices or edges without the property.
+    async fn planned(&self) -> [(u64, u64, u64); 2] {
+        let shown = plan(&self.session, &PlanOptions::default()).await.unwrap();
+        let columns = shown.tables.iter().flat_map(|table| &table.columns);
+        let counts = columns.map(|c| (c.census.plaintext, c.census.envelopes, c.census.nulls));
+        counts.collect::<Vec<_>>().try_into().unwrap()
+    }
+
     async fn apply(&self) -> enfold::Result<()> {
         let shown = plan(&self.session, &PlanOptions::default()).await?;
         assert!(!shown.is_refused(), "{:?}", shown.tables.iter().map(|table| &table.refusals).collect::<Vec<_>>());
@@ -153,9 +171,49 @@ fn who() -> CallContext {
     CallContext::new("test", "graph")
 }
 
+/// Of the data key that a value is under: what an application stores beside it.
+async fn version(enfold: &Enfold, stored: &str) -> u32 {
+    let envelope = enfold_core::text::decode(stored).expect("an envelope");
+    let key = enfold_core::Envelope::parse(&envelope).expect("an envelope").key_id();
+    enfold.data_key(key).await.unwrap().expect("it is in the catalog").version
+}
+
+/// Reads every vertex by Cypher, and opens what it finds. That a value is sealed, and that it says so, come to light together.
+async fn reader(
+    graph: &Graph,
+    before: BTreeMap<String, (String, String)>,
+    stop: Arc<AtomicBool>,
+) -> tokio::task::JoinHandle<u64> {
+    let (cypher, column) = (graph.age.connect().await, graph.enfold.column("people_graph.FieldValue.value").unwrap());
+    tokio::spawn(async move {
+        let sql = format!(
+            "SELECT textin(agtype_out(i)), textin(agtype_out(d)), textin(agtype_out(e)), textin(agtype_out(k)) FROM cypher('{GRAPH}', $cypher$ \
+             MATCH (v:FieldValue) WHERE v.encrypted_data IS NOT NULL RETURN id(v), v.encrypted_data, v.is_encrypted, v.key_version \
+             $cypher$) AS (i agtype, d agtype, e agtype, k agtype)"
+        );
+        let mut read = 0u64;
+        while !stop.load(Ordering::Relaxed) {
+            for row in cypher.query_typed(&sql, &[]).await.expect("vertices") {
+                let (id, stored, marked): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+                let opened =
+                    column.open(&who(), &Place::none(), Form::Json, stored.as_bytes()).await.expect("it opens");
+                assert_eq!(marked == "true", stored.starts_with("\"enf1:"), "vertex {id}");
+                assert_eq!(marked == "true", row.get::<_, Option<String>>(3).is_some(), "vertex {id}");
+                if let Some((printed, _)) = before.get(&id) {
+                    let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).expect("JSON");
+                    assert_eq!(json(&opened.value), json(printed.as_bytes()));
+                }
+                read += 1;
+            }
+        }
+        read
+    })
+}
+
 /// An application that writes and reads one vertex by Cypher alone, through Enfold.
 async fn application(graph: &Graph, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<u64> {
     let (cypher, column) = (graph.age.connect().await, graph.enfold.column("people_graph.FieldValue.value").unwrap());
+    let enfold = graph.enfold.clone();
     tokio::spawn(async move {
         let mut done = 0u64;
         while !stop.load(Ordering::Relaxed) {
@@ -165,10 +223,14 @@ async fn application(graph: &Graph, stop: Arc<AtomicBool>) -> tokio::task::JoinH
                 .await
                 .expect("it seals");
             let stored: String = serde_json::from_slice(&stored).expect("a text");
+            let marks = match stored.starts_with("enf1:") {
+                true => format!("v.is_encrypted = true, v.key_version = {}", version(&enfold, &stored).await),
+                false => "v.is_encrypted = false".to_owned(),
+            };
             run(
                 &cypher,
                 &format!(
-                    "MERGE (v:FieldValue {{canonical_key: 'email:100'}}) SET v.encrypted_data = '{stored}' RETURN 1"
+                    "MERGE (v:FieldValue {{canonical_key: 'email:100'}}) SET v.encrypted_data = '{stored}', {marks} RETURN 1"
                 ),
             )
             .await
@@ -190,9 +252,14 @@ async fn properties_are_sealed_re_encrypted_enforced_and_given_back() {
     let before = graph.values().await;
     let whole = graph.properties("FieldValue").await;
 
+    let (edges, values) = (u64::try_from(VERTICES).unwrap(), u64::try_from(VERTICES - 1).unwrap());
+    assert_eq!(graph.planned().await, [(values, 0, 1), (edges, 0, 0)]);
     let stop = Arc::new(AtomicBool::new(false));
     let working = application(&graph, Arc::clone(&stop)).await;
+    let reading = reader(&graph, before.clone(), Arc::clone(&stop)).await;
     graph.apply().await.unwrap();
+    assert_eq!(graph.planned().await, [(0, values, 1), (0, edges, 0)]);
+    assert_eq!(graph.marked(true, 1).await, VERTICES - 1);
     assert_eq!(graph.sealed("FieldValue", "encrypted_data").await, VERTICES - 1, "one has none");
     assert_eq!(graph.sealed("SEEN", "ip").await, VERTICES);
     let audited = audit(graph.session.db.as_ref(), &graph.session.policy, &Selection::All, None).await.unwrap();
@@ -205,8 +272,9 @@ async fn properties_are_sealed_re_encrypted_enforced_and_given_back() {
         "SELECT id::text, textin(agtype_out({others})) FROM {GRAPH}.\"FieldValue\" WHERE agtype_object_field_text(properties, 'canonical_key') = 'email:7'"
     );
     let row = &graph.cypher.query_typed(&sql, &[]).await.unwrap()[0];
-    let was = whole[&row.get::<_, String>(0)].replace("\"person7@example.org\"", "0");
-    assert_eq!(row.get::<_, String>(1), was);
+    let was = &whole[&row.get::<_, String>(0)];
+    let was = was.replace("\"person7@example.org\"", "0").replace("\"is_encrypted\": false", "\"is_encrypted\": true");
+    assert_eq!(row.get::<_, String>(1).replace("\"key_version\": 1, ", ""), was);
 
     let operator = graph.enfold.operator().unwrap();
     let rotated = operator.rotate_many("main", Whose::Everybody, &who()).await.unwrap();
@@ -218,6 +286,7 @@ async fn properties_are_sealed_re_encrypted_enforced_and_given_back() {
     let options = WorkOptions { name: "one".into(), version: "1".into(), until_idle: true, only: None };
     let report = work(&graph.session, &options, &Silent).await.unwrap();
     assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert_eq!((graph.marked(true, 1).await, graph.marked(true, 2).await), (0, VERTICES - 1));
     let former: Vec<_> = rotated.iter().filter_map(|key| key.previous_key).collect();
     assert!(enfold_jobs::ops::needs(&graph.session, "main", &former).await.unwrap().is_none());
 
@@ -225,7 +294,7 @@ async fn properties_are_sealed_re_encrypted_enforced_and_given_back() {
     assert_eq!(all.tables.iter().map(|table| table.failed).sum::<u64>(), 0);
     enforce(&graph.session, &Selection::All, &Pace::default(), &Silent).await.unwrap();
     stop.store(true, Ordering::Relaxed);
-    assert!(working.await.unwrap() > 0);
+    assert!(working.await.unwrap() > 0 && reading.await.unwrap() > 0);
     let plain = "MATCH (v:FieldValue {canonical_key: 'email:8'}) SET v.encrypted_data = 'plain' RETURN 1";
     assert!(run(&graph.cypher, plain).await.is_err(), "the graph took plaintext");
     graph.opens_as_it_was(&before).await;

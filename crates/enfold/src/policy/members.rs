@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::check;
-use super::model::{ColumnPolicy, Document, Member};
-use super::raw::RawColumn;
+use super::model::{ColumnPolicy, Document, Mark, Member, Scope};
+use super::raw::{RawColumn, RawMarks};
 use super::resolve::{Resolver, keys};
 use super::words::parse_member_path;
 
@@ -13,8 +13,16 @@ const PROPERTIES: &str = "properties";
 
 /// The member that an entry is, where it is one.
 pub(super) fn member(at: &mut Resolver<'_>, path: &impl Fn(&str) -> check::Path, raw: &RawColumn) -> Option<Member> {
+    let marks = marks(&raw.marks);
     if raw.within.is_none() && raw.path.is_none() && raw.property.is_none() {
+        if !marks.is_empty() {
+            at.report(&path("marks"), "only a member of a document or a property of a graph has marks beside it");
+        }
         return None;
+    }
+    let record = raw.ring.as_ref().is_some_and(|ring| at.scopes.get(ring) == Some(&Some(Scope::Record)));
+    if record && !marks.is_empty() {
+        at.report(&path("marks"), "the data keys of records have no versions; the ring has the scope `record`");
     }
     if raw.shadow.is_some() {
         at.report(&path("shadow"), "a member of a document needs no shadow");
@@ -27,17 +35,22 @@ pub(super) fn member(at: &mut Resolver<'_>, path: &impl Fn(&str) -> check::Path,
             at.report(&path("property"), "a property has a name");
         }
         let (column, path) = (PROPERTIES.to_owned(), vec![property.clone()]);
-        return Some(Member { column, path, document: Document::Graph });
+        return Some(Member { column, path, document: Document::Graph, marks });
     }
     let column = at.required(raw.within.clone(), &path("within"), "within = \"…\"");
     let steps = at.required(raw.path.clone(), &path("path"), "path = \"$.…\"")?;
     match parse_member_path(&steps) {
-        Ok(steps) => Some(Member { column: column?, path: steps, document: Document::Json }),
+        Ok(steps) => Some(Member { column: column?, path: steps, document: Document::Json, marks }),
         Err(message) => {
             at.report(&path("path"), message);
             None
         }
     }
+}
+
+fn marks(raw: &RawMarks) -> BTreeMap<Mark, String> {
+    let all = [(Mark::Sealed, &raw.sealed), (Mark::Version, &raw.version)];
+    all.into_iter().filter_map(|(mark, name)| Some((mark, name.clone()?))).collect()
 }
 
 /// No member lies in another or in a column that is protected as a whole, and what values are bound to is no document.
@@ -65,6 +78,25 @@ pub(super) fn members(
         if all.iter().any(|(other, its)| other != name && inside(its)) {
             let path = keys(&["tables", table, "columns", name, "path"]);
             at.report(&path, "the member is another entry's, or lies in it");
+        }
+        own_marks(at, &keys(&["tables", table, "columns", name, "marks"]), member, &all);
+    }
+}
+
+/// A mark must not be written over a value, nor over another mark.
+fn own_marks(at: &mut Resolver<'_>, path: &[String], member: &Member, all: &[(&String, &Member)]) {
+    let alike: Vec<&Member> = all.iter().map(|(_, its)| *its).filter(|its| its.column == member.column).collect();
+    let holds_a_value =
+        |place: &[String]| alike.iter().any(|its| its.path.starts_with(place) || place.starts_with(&its.path));
+    let marks = |place: &[String]| {
+        alike.iter().flat_map(|its| its.marks.values().map(|name| its.beside(name))).filter(|at| at == place).count()
+    };
+    let taken = |place: &[String]| holds_a_value(place) || marks(place) > 1;
+    for name in member.marks.values() {
+        if name.is_empty() || name.contains('\0') {
+            at.report(path, "a mark has a name");
+        } else if taken(&member.beside(name)) {
+            at.report(path, "the mark would stand where a value or another mark does");
         }
     }
 }

@@ -580,6 +580,27 @@ pub struct Member {
     pub path: Vec<String>,
     #[serde(default, skip_serializing_if = "Document::is_json")]
     pub document: Document,
+    /// What is written beside it, by the names there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub marks: BTreeMap<Mark, String>,
+}
+
+/// What stands beside an envelope for queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mark {
+    /// Whether it is one.
+    Sealed,
+    /// The version of its data key.
+    Version,
+}
+
+impl Member {
+    /// Where a mark of this name stands: beside the member.
+    pub fn beside(&self, name: &str) -> Vec<String> {
+        let within = self.path.split_last().map(|(_, within)| within.to_vec()).unwrap_or_default();
+        within.into_iter().chain([name.to_owned()]).collect()
+    }
 }
 
 /// What has members.

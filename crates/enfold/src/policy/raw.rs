@@ -394,6 +394,9 @@ pub(super) struct RawColumn {
     /// The property of vertices or edges of Apache AGE that the value is, where the table is the one of their label. The name of
     /// this entry then stands for the property. On Postgres with Apache AGE.
     pub property: Option<String>,
+    /// What `apply`, a re-encryption and `rollback` write beside the value, in the object that it is a member of or among the
+    /// properties of its vertex or edge. For queries: Enfold does not read it.
+    pub marks: RawMarks,
     /// Blind indexes over this column, by name. The name takes part in the index key: a renamed index is a new one.
     pub indexes: BTreeMap<String, RawIndex>,
 }
@@ -418,9 +421,20 @@ impl Default for RawColumn {
             within: None,
             path: None,
             property: None,
+            marks: RawMarks::default(),
             indexes: BTreeMap::new(),
         }
     }
+}
+
+/// What stands beside a member or a property.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawMarks {
+    /// The name of what is `true` beside an envelope, and `false` beside what `rollback` has decrypted.
+    pub sealed: Option<String>,
+    /// The name of what holds the version of the envelope's data key, and null beside what `rollback` has decrypted.
+    pub version: Option<String>,
 }
 
 /// A blind index over one column: what lookups for equality use.

@@ -3,7 +3,7 @@
 use enfold::policy::Lookalikes;
 use enfold::{Code, Companion, Error, Result};
 use enfold_core::stored::{Stored, detect};
-use enfold_core::{Envelope, Error as Core, Part, PayloadType};
+use enfold_core::{Envelope, Error as Core, Form, Part, PayloadType};
 use zeroize::Zeroizing;
 
 use super::{CellItem, ColumnCodec, IndexItem, Place, Protected, concerns_one_row};
@@ -21,6 +21,8 @@ struct Judged<'a> {
     values: Vec<Option<Zeroizing<Vec<u8>>>>,
     cells: Vec<Cell>,
     indexed: Vec<Cell>,
+    /// Of the data key of each envelope that is set, where the column has marks beside it; empty where none of the target has.
+    versions: Vec<Option<u32>>,
     /// What is wrong with each cell, where something is: that cell is left as it is, and so is every index over it. The
     /// row's other cells are none the worse for it.
     failed: Vec<Option<RowError>>,
@@ -54,7 +56,8 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
 fn gone(row: &Row) -> Verdict {
     let (version, label) = (row.version.clone(), row.label.clone());
     let (cells, indexed, beside) = (Vec::new(), Vec::new(), Vec::new());
-    Verdict::Convert(Change { version, label, cells, indexed, beside, errors: Vec::new() })
+    let (versions, errors) = (Vec::new(), Vec::new());
+    Verdict::Convert(Change { version, label, cells, indexed, beside, versions, errors })
 }
 
 /// A row whose value is to be sealed, and as what.
@@ -216,6 +219,9 @@ async fn seal(
         let row = &mut judged[n];
         match opened {
             Ok(value) if row.values[at].as_ref().is_some_and(|known| **known == *value) => {
+                if column.has_marks() {
+                    row.versions[at] = Some(version_of(protected, form, &bytes).await?);
+                }
                 row.cells[at] = Cell::Set(Some(bytes));
             }
             Ok(_) => row.fail((at, column), Code::Internal, &"what was sealed opens to another value"),
@@ -223,6 +229,16 @@ async fn seal(
         }
     }
     Ok(())
+}
+
+/// The version of the data key that an envelope is under.
+async fn version_of(protected: &Protected, form: Form, envelope: &[u8]) -> Result<u32> {
+    let key = match detect(form, envelope) {
+        Stored::Envelope(bytes) => Envelope::parse(&bytes).ok().map(|envelope| envelope.key_id()),
+        _ => None,
+    };
+    let key = key.ok_or_else(|| Error::new(Code::Internal, "what was sealed is no envelope"))?;
+    protected.cells.version_of(key).await
 }
 
 /// Computes one blind index, and sets it where the row holds another. A row with something wrong in one of the index's
@@ -276,6 +292,11 @@ impl<'a> Judged<'a> {
             values: vec![None; target.columns.len()],
             cells: vec![Cell::Keep; target.columns.len()],
             indexed: vec![Cell::Keep; target.indexes.len()],
+            versions: if target.columns.iter().any(TargetColumn::has_marks) {
+                vec![None; target.columns.len()]
+            } else {
+                Vec::new()
+            },
             failed: vec![None; target.columns.len()],
         }
     }
@@ -368,6 +389,7 @@ impl<'a> Judged<'a> {
                 cells: self.cells,
                 indexed: self.indexed,
                 beside,
+                versions: self.versions,
                 errors,
             }),
         }

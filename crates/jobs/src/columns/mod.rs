@@ -61,6 +61,11 @@ pub trait Cells: Send + Sync {
     /// The data keys that a re-encryption moves values away from.
     async fn former_keys(&self, leaving: &Leaving) -> Result<Arc<HashSet<KeyId>>>;
 
+    /// The version of a data key, for marks beside what was sealed under it.
+    async fn version_of(&self, key: KeyId) -> Result<u32> {
+        Err(Error::new(Code::KeyNotFound, format!("data key `{key}` has no version")))
+    }
+
     /// The values of an index, whose first column this is. Of the generation that the target names; where it names none, of all
     /// that live, the one in force first.
     async fn index_many(&self, index: &TargetIndex, items: &[IndexItem<'_>]) -> Vec<Result<Vec<Vec<u8>>>>;

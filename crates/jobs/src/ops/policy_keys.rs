@@ -1,7 +1,7 @@
 //! [`Keys`] over an open [`Enfold`]: the signed states of its rings, its registered applications, its columns.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use enfold::policy::Mode;
@@ -38,6 +38,7 @@ impl PolicyKeys {
                     column: enfold.column(&name)?.for_conversion(),
                     table: table_name.clone(),
                     context: context.clone(),
+                    versions: Mutex::default(),
                 };
                 columns.insert(name, Protected { cells: Arc::new(cells), lookalikes: policy.lookalikes });
             }
@@ -125,6 +126,8 @@ struct PolicyCells {
     column: Column,
     table: String,
     context: CallContext,
+    /// Of data keys that were looked up: they never change.
+    versions: Mutex<HashMap<KeyId, u32>>,
 }
 
 #[async_trait]
@@ -146,6 +149,19 @@ impl Cells for PolicyCells {
 
     async fn former_keys(&self, leaving: &Leaving) -> Result<Arc<HashSet<KeyId>>> {
         self.column.former_keys(leaving).await
+    }
+
+    async fn version_of(&self, key: KeyId) -> Result<u32> {
+        let known = |versions: &Mutex<HashMap<KeyId, u32>>| {
+            versions.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied()
+        };
+        if let Some(version) = known(&self.versions) {
+            return Ok(version);
+        }
+        let missing = || Error::new(Code::KeyNotFound, format!("data key `{key}` is not in the catalog"));
+        let version = self.enfold.data_key(key).await?.ok_or_else(missing)?.version;
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).insert(key, version);
+        Ok(version)
     }
 
     async fn index_many(&self, index: &TargetIndex, items: &[IndexItem<'_>]) -> Vec<Result<Vec<Vec<u8>>>> {

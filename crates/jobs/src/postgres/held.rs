@@ -4,7 +4,7 @@
 //! A column of the last kind is the source of its shadow. Its values are sealed as the database prints them, under settings that make
 //! what is printed the same in every session and exact, and are read back from that text alone.
 
-use enfold::policy::{Document, Member};
+use enfold::policy::{Document, Mark, Member};
 
 use super::literal;
 use super::shape::Base;
@@ -21,6 +21,8 @@ pub(crate) struct Held {
     pub(crate) base: Base,
     /// The member that holds them, where it is not the column as a whole.
     pub(crate) within: Option<Within>,
+    /// What is written beside a member, and where.
+    pub(crate) marks: Vec<(Mark, Within)>,
     /// A shadow is not there before somebody adds it.
     pub(crate) there: bool,
     pub(crate) source: Option<Source>,
@@ -132,8 +134,18 @@ impl Held {
 
 impl Within {
     pub(super) fn of(member: &Member) -> Self {
-        let names: Vec<String> = member.path.iter().map(|name| literal(name)).collect();
-        match member.document {
+        Self::at(member.document, &member.path)
+    }
+
+    /// The marks beside a member.
+    pub(super) fn marks(member: &Member) -> Vec<(Mark, Self)> {
+        let mark = |(mark, name): (&Mark, &String)| (*mark, Self::at(member.document, &member.beside(name)));
+        member.marks.iter().map(mark).collect()
+    }
+
+    fn at(document: Document, path: &[String]) -> Self {
+        let names: Vec<String> = path.iter().map(|name| literal(name)).collect();
+        match document {
             Document::Json => Self::Json(format!("ARRAY[{}]::pg_catalog.text[]", names.join(", "))),
             Document::Graph => Self::Property(names.concat()),
         }
@@ -155,6 +167,15 @@ impl Within {
     /// The document with `value`, which is jsonb, in this place; as it is where `unless` is true. jsonb keeps a document that
     /// has no such member; a graph has every property that is set.
     pub(super) fn set(&self, document: &str, value: &str, unless: Option<&str>) -> String {
+        self.put(document, value, unless, false)
+    }
+
+    /// As [`Self::set`], where jsonb too gets a member that it has not.
+    pub(super) fn add(&self, document: &str, value: &str, unless: Option<&str>) -> String {
+        self.put(document, value, unless, true)
+    }
+
+    fn put(&self, document: &str, value: &str, unless: Option<&str>, adds: bool) -> String {
         let either = |nothing: &str, something: String| match unless {
             Some(unless) => format!("CASE WHEN {unless} THEN {nothing} ELSE {something} END"),
             None => something,
@@ -163,7 +184,7 @@ impl Within {
             Self::Json(path) => {
                 // An empty path changes nothing, whatever stands in the way of the right one.
                 let path = either("ARRAY[]::pg_catalog.text[]", path.clone());
-                format!("pg_catalog.jsonb_set({document}, {path}, {value}, false)")
+                format!("pg_catalog.jsonb_set({document}, {path}, {value}, {adds})")
             }
             Self::Property(name) => {
                 // There is no cast to agtype; its input function reads JSON.

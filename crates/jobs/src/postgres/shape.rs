@@ -213,7 +213,8 @@ fn held(types: &[ColumnType], column: &TargetColumn, target: &Target) -> Result<
         };
         let companions = column.companions.values().map(|name| find(name).ok_or_else(missing).map(beside));
         let companions = companions.collect::<Result<_>>()?;
-        return Ok(Held { holder: ident(column.holder()), base, within, there: true, source: None, companions });
+        let marks = column.member.as_ref().map(Within::marks).unwrap_or_default();
+        return Ok(Held { holder: ident(column.holder()), base, within, marks, there: true, source: None, companions });
     };
     let (source, shadow_type) = (find(&column.name), find(shadow));
     // Either may be missing: the shadow before it is added, the source after it was dropped. Not both.
@@ -227,7 +228,7 @@ fn held(types: &[ColumnType], column: &TargetColumn, target: &Target) -> Result<
     };
     let source = source.map(|of| Source { column: ident(&of.name), sql_type: of.sql_type.clone() });
     let (holder, there) = (ident(shadow), shadow_type.is_some());
-    Ok(Held { holder, base, within: None, there, source, companions: Vec::new() })
+    Ok(Held { holder, base, within: None, marks: Vec::new(), there, source, companions: Vec::new() })
 }
 
 fn beside(of: &ColumnType) -> Beside {

@@ -101,5 +101,13 @@ fn judge(world: &Arc<Mutex<World>>, goal: Goal, row: &Row) -> Verdict {
         return Verdict::Failed(errors);
     }
     let (version, label) = (row.version.clone(), row.label.clone());
-    Verdict::Convert(Change { version, label, cells, indexed: vec![indexed], beside: Vec::new(), errors })
+    Verdict::Convert(Change {
+        version,
+        label,
+        cells,
+        indexed: vec![indexed],
+        beside: Vec::new(),
+        versions: Vec::new(),
+        errors,
+    })
 }

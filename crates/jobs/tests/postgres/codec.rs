@@ -116,6 +116,7 @@ impl Codec for OneKey {
                 cells,
                 indexed: row.indexed.iter().map(|_| Cell::Keep).collect(),
                 beside: Vec::new(),
+                versions: Vec::new(),
                 errors: Vec::new(),
             }),
         });

@@ -20,6 +20,7 @@ fn member() -> Member {
         column: "doc".to_owned(),
         path: vec!["it's".to_owned(), "a \\ \"b\"".to_owned()],
         document: Document::Json,
+        marks: std::collections::BTreeMap::new(),
     }
 }
 

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use enfold::{CallContext, Code, Form, PayloadType};
+use enfold::{CallContext, Code, Form, PayloadType, Whose};
 use enfold_core::stored;
-use enfold_jobs::ops::{Pace, Selection, Silent, apply, audit, probes, residue, rollback, verify};
+use enfold_jobs::ops::{
+    Pace, Reencryption, Selection, Silent, WorkOptions, apply, audit, plan_reencryption, probes, request_reencryption,
+    residue, rollback, verify, work,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -239,12 +242,14 @@ async fn what_stands_in_the_way_of_a_member_is_refused() {
         column("told", "within = \"old\"\npath = \"$.a\""),
         column("strict", "within = \"typed\"\npath = \"$.a\""),
         column("code", "within = \"checked\"\npath = \"$.code\""),
+        column("marked", "within = \"bare\"\npath = \"$.a\"\nmarks = { version = \"v\" }"),
     ]
     .concat();
     let fixture = Fixture::new(
         "CREATE DOMAIN short AS jsonb CHECK (length(VALUE ->> 'a') < 10);
-         CREATE TABLE people (id int PRIMARY KEY, profile jsonb, old json, typed short, checked jsonb CHECK (checked ->> 'code' ~ '^[0-9]+$'));
-         INSERT INTO people VALUES (1, '{}', '{}', '{\"a\": \"b\"}', '{\"code\": \"7\"}');
+         CREATE TABLE people (id int PRIMARY KEY, profile jsonb, old json, typed short, checked jsonb CHECK (checked ->> 'code' ~ '^[0-9]+$'),
+             bare jsonb CHECK (bare - 'a' = '{}'));
+         INSERT INTO people VALUES (1, '{}', '{}', '{\"a\": \"b\"}', '{\"code\": \"7\"}', '{\"a\": 1}');
          CREATE UNIQUE INDEX people_email ON people ((profile #>> '{contact,email}'))",
         &columns,
     )
@@ -256,6 +261,7 @@ async fn what_stands_in_the_way_of_a_member_is_refused() {
     let wanted = [
         ("code", "check-constraint"),
         ("email", "unique-without-blind-index"),
+        ("marked", "check-constraint"),
         ("strict", "domain-check"),
         ("told", "json-path"),
     ];
@@ -264,4 +270,54 @@ async fn what_stands_in_the_way_of_a_member_is_refused() {
     let missing = Fixture::new("CREATE TABLE people (id int PRIMARY KEY)", &member("email", "$.contact.email")).await;
     let error = enfold_jobs::ops::plan(&missing.session, &Default::default()).await.unwrap_err();
     assert_eq!(error.code(), Code::TableMissing);
+}
+
+/// Marks in documents that have them, have them not, or have them otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_beside_a_member_say_that_it_is_sealed_and_under_which_version() {
+    let schema = r#"CREATE TABLE people (id int PRIMARY KEY, org int NOT NULL, profile jsonb);
+        INSERT INTO people SELECT n, 1, jsonb_build_object('contact', jsonb_build_object('email', 'p' || n, 'fax', n)) ||
+            CASE WHEN n % 3 = 0 THEN '{"is_encrypted": "elsewhere"}'::jsonb ELSE '{}' END FROM generate_series(1, 250) n;
+        UPDATE people SET profile = jsonb_set(profile, '{contact,key_version}', '"k1"') WHERE id % 2 = 0;
+        INSERT INTO people VALUES (1001, 1, NULL), (1002, 1, '{"contact": {}}'), (1003, 1, '7'), (1004, 1, '{"contact": 7}');
+        ANALYZE people"#;
+    let marks = "within = \"profile\"\npath = \"$.contact.email\"\nmarks = { sealed = \"is_encrypted\", version = \"key_version\" }";
+    let fixture = Fixture::with(schema, "tenant = \"org\"", &column("email", marks)).await;
+    let marked = async |sealed: bool, version: &str| {
+        let is = format!(
+            "profile -> 'contact' -> 'is_encrypted' = '{sealed}' AND profile -> 'contact' -> 'key_version' = '{version}' \
+             AND (profile #>> '{{contact,email}}' ~ '^enf1:') = {sealed}"
+        );
+        fixture.count(&is).await
+    };
+    fixture.apply().await;
+    assert_eq!(marked(true, "1").await, 250);
+    // Nothing came to documents without the member, and what is called alike elsewhere is as it was.
+    assert_eq!(fixture.count("id > 1000 AND profile::text ~ 'is_encrypted|key_version'").await, 0);
+    assert_eq!(fixture.count("profile ->> 'is_encrypted' = 'elsewhere'").await, 83);
+
+    let who = CallContext::new("test", "rotation");
+    fixture.enfold.operator().unwrap().rotate_many("main", Whose::Everybody, &who).await.unwrap();
+    let wanted = Reencryption::default();
+    let shown = plan_reencryption(&fixture.session, &wanted).await.unwrap();
+    request_reencryption(&fixture.session, &wanted, &shown).await.unwrap();
+    let options = WorkOptions { name: "one".into(), version: "1".into(), until_idle: true, only: None };
+    let report = work(&fixture.session, &options, &Silent).await.unwrap();
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert_eq!(marked(true, "2").await, 250);
+
+    // A mark that a trigger changes makes an error of the row, as a value would.
+    fixture
+        .run(
+            "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF NEW.id = 7 THEN NEW.profile := jsonb_set(NEW.profile, '{contact,key_version}', '9'); END IF; RETURN NEW; END $$; \
+             CREATE TRIGGER stamp BEFORE UPDATE ON people FOR EACH ROW EXECUTE FUNCTION stamp()",
+        )
+        .await;
+    let error = rollback(&fixture.session, &Selection::All, &Pace::default(), &Silent).await.err().unwrap();
+    assert_eq!(error.code(), Code::RowsFailed, "{error}");
+    assert_eq!((marked(true, "2").await, marked(false, "null").await), (1, 249));
+    fixture.run("DROP TRIGGER stamp ON people").await;
+    fixture.rollback().await;
+    assert_eq!(marked(false, "null").await, 250);
 }

@@ -42,6 +42,41 @@ fn a_rule_of_what_goes_is_whole_and_goes_by_columns_that_say_something() {
 }
 
 #[test]
+fn marks_stand_beside_members_where_nothing_else_does() {
+    let with = |scope: &str, columns: &str| {
+        let text = format!(
+            "environment = \"development\"\n[database]\nurl = \"postgres://db/a\"\n[rings.a]\nid = \"a\"\nroots = [\"local:a.key\"]\n\
+             scope = \"{scope}\"\n{columns}"
+        );
+        policy::parse(&text, Path::new("enfold.toml"), &Variables::default())
+    };
+    let column = |name: &str, lines: &str| {
+        format!("[tables.\"public.t\".columns.{name}]\nid = \"t.{name}\"\nring = \"a\"\n{lines}\n")
+    };
+    let marks = "marks = { sealed = \"is_encrypted\", version = \"key_version\" }";
+    let member =
+        |name: &str, path: &str, marks: &str| column(name, &format!("within = \"doc\"\npath = \"{path}\"\n{marks}"));
+    let good = with("ring", &member("a", "$.contact.email", marks)).unwrap();
+    let read = good.tables["public.t"].columns["a"].member.clone().unwrap();
+    assert_eq!(read.marks.values().collect::<Vec<_>>(), ["is_encrypted", "key_version"]);
+    assert_eq!(read.beside("key_version"), ["contact", "key_version"]);
+    let twice = member("a", "$.a", marks) + &member("b", "$.b", marks);
+    let over = member("a", "$.a", "marks = { sealed = \"b\" }") + &member("b", "$.b.c", "");
+    for (scope, columns, why) in [
+        ("ring", column("a", marks), "only a member of a document"),
+        ("record", column("a", &format!("property = \"p\"\n{marks}")), "have no versions"),
+        ("ring", column("a", "property = \"p\"\nmarks = { sealed = \"p\" }"), "where a value or another mark does"),
+        ("ring", column("a", "property = \"p\"\nmarks = { sealed = \"\" }"), "a mark has a name"),
+        ("ring", column("a", "property = \"p\"\nmarks = { seal = \"s\" }"), "unknown key"),
+        ("ring", twice, "where a value or another mark does"),
+        ("ring", over, "where a value or another mark does"),
+    ] {
+        let error = with(scope, &columns).unwrap_err().to_string();
+        assert!(error.contains(why), "{columns}: {error}");
+    }
+}
+
+#[test]
 fn a_shared_cache_is_a_redis_that_a_ring_uses() {
     let with = |environment: &str, cache: &str, shared: bool| {
         let text = format!(

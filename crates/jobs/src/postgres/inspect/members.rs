@@ -1,7 +1,7 @@
 //! Members of JSON documents: which column can have them, and what an envelope in their place looks like.
 
 use enfold::Result;
-use enfold::policy::Member;
+use enfold::policy::{Mark, Member};
 
 use super::sizes::Sizes;
 use super::table::Relation;
@@ -26,6 +26,7 @@ pub(super) fn protected(relation: &Relation, name: &str, member: &Member) -> Opt
         sizes: Sizes::default(),
         shadow: None,
         within,
+        marks: Within::marks(member),
         companions: Vec::new(),
     })
 }
@@ -66,7 +67,7 @@ pub(super) fn replaced(members: &[&Protected], document: &str, envelope: &str) -
     members.iter().fold(document.to_owned(), |whole, member| {
         let Some(place) = &member.within else { return whole };
         let absent = format!("{} IS NULL", place.read(document));
-        let set = place.set(&whole, envelope, Some(&absent));
+        let set = marked(member, place.set(&whole, envelope, Some(&absent)), Some(&absent));
         match place {
             // Of a scalar no member can be set.
             Within::Json(_) => {
@@ -89,10 +90,21 @@ pub(super) fn alone(scene: &Scene<'_>, members: &[&Protected], envelope: &str) -
             place = &mut place[name.as_str()];
         }
     }
-    let places = || members.iter().filter_map(|member| member.within.as_ref());
-    let document = match places().next() {
+    let places = || members.iter().filter_map(|member| Some((member, member.within.as_ref()?)));
+    let document = match places().next().map(|(_, place)| place) {
         Some(Within::Property(_)) => "ag_catalog.agtype_build_map()".to_owned(),
         _ => format!("{}::pg_catalog.jsonb", literal(&skeleton.to_string())),
     };
-    places().fold(document, |whole, place| place.set(&whole, envelope, None))
+    places().fold(document, |whole, (member, place)| marked(member, place.set(&whole, envelope, None), None))
+}
+
+/// The document with the marks that an envelope has beside it.
+fn marked(member: &Protected, document: String, unless: Option<&str>) -> String {
+    member.marks.iter().fold(document, |whole, (mark, place)| {
+        let value = match mark {
+            Mark::Sealed => "'true'::pg_catalog.jsonb",
+            Mark::Version => "'1'::pg_catalog.jsonb",
+        };
+        place.add(&whole, value, unless)
+    })
 }

@@ -24,7 +24,7 @@ mod uses;
 
 use std::collections::BTreeMap;
 
-use enfold::policy::TablePolicy;
+use enfold::policy::{Mark, TablePolicy};
 use enfold::{Code, Error, Result};
 
 use super::ask::Ask;
@@ -67,6 +67,8 @@ struct Protected {
     shadow: Option<shadows::Shadow>,
     /// Which member of the documents in the column it is, where it is one.
     within: Option<Within>,
+    /// What is written beside a member.
+    marks: Vec<(Mark, Within)>,
     /// Columns beside it, which are empty once its values are sealed.
     companions: Vec<String>,
 }
@@ -120,7 +122,8 @@ impl<'a> Scene<'a> {
                 let (column, judged) = (column.clone(), types::judge(column));
                 let (name, sizes) = (name.clone(), sizes::Sizes::default());
                 let companions = column_policy.companions.values().cloned().collect();
-                scene.protected.push(Protected { name, column, judged, sizes, shadow: None, within: None, companions });
+                let (shadow, within, marks) = (None, None, Vec::new());
+                scene.protected.push(Protected { name, column, judged, sizes, shadow, within, marks, companions });
             } else if let Some(base) = scene.relation.json_path(name) {
                 scene
                     .refusals

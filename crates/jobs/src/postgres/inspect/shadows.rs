@@ -60,6 +60,7 @@ pub(super) fn protected(relation: &Relation, name: &str, shadow: &str) -> Option
         sizes,
         shadow: Some(shadow),
         within: None,
+        marks: Vec::new(),
         companions: Vec::new(),
     })
 }

@@ -23,6 +23,7 @@
 
 use std::collections::BTreeSet;
 
+use enfold::policy::Mark;
 use enfold_core::stored::{Form, Stored, detect};
 use postgres_types::{ToSql, Type};
 
@@ -42,6 +43,9 @@ struct Assigned<'a> {
     source: Option<&'a held::Source>,
     /// Only this member of the document in the column is set.
     within: Option<&'a Within>,
+    /// And these beside it, with the version of each envelope's data key; NULL beside plaintext.
+    marks: &'a [(Mark, Within)],
+    versions: Vec<Option<i64>>,
     values: Vec<Option<Raw<'a>>>,
     /// Rows that keep what they have; empty when all are set.
     kept: Vec<bool>,
@@ -95,7 +99,11 @@ impl<'a> Sent<'a> {
         let mut assigned = Vec::new();
         let mut guarded = Vec::new();
         for (at, held) in shape.columns.iter().enumerate() {
-            let columns = Assigned::held(held, changes.iter().map(|c| &c.cells[at]));
+            let mut columns = Assigned::held(held, changes.iter().map(|c| &c.cells[at]));
+            if let Some(column) = columns.first_mut().filter(|_| !held.marks.is_empty()) {
+                let version = |change: &&Change| change.versions.get(at).copied().flatten().map(i64::from);
+                (column.marks, column.versions) = (&held.marks, changes.iter().map(version).collect());
+            }
             match columns.first() {
                 None => guarded.push(Guarded { read: held.stored(), kept: None }),
                 Some(column) if !column.kept.is_empty() => {
@@ -193,6 +201,9 @@ impl<'a> Sent<'a> {
                 let value =
                     format!("coalesce({}, 'null'::pg_catalog.jsonb)", column.base.assigned(&format!("l.c{at}")));
                 document = place.set(&document, &value, kept.as_deref());
+                for (mark, place) in column.marks {
+                    document = place.add(&document, &marked(*mark, at), kept.as_deref());
+                }
                 all_kept.push(kept.unwrap_or_else(|| "false".to_owned()));
             }
             // Of a scalar no member can be set, and no member is there to be set.
@@ -206,6 +217,9 @@ impl<'a> Sent<'a> {
             vec![(&self.places, Type::TID_ARRAY), (&self.xmins, Type::XID_ARRAY)];
         for column in &self.assigned {
             params.push((&column.values, column.base.array()));
+            if !column.marks.is_empty() {
+                params.push((&column.versions, Type::INT8_ARRAY));
+            }
             if !column.kept.is_empty() {
                 params.push((&column.kept, Type::BOOL_ARRAY));
             }
@@ -251,6 +265,9 @@ impl<'a> Sent<'a> {
         let mut row: Vec<&(dyn ToSql + Sync)> = vec![ord, &self.places[at], &self.xmins[at]];
         for column in &self.assigned {
             row.push(&column.values[at]);
+            if !column.marks.is_empty() {
+                row.push(&column.versions[at]);
+            }
             if !column.kept.is_empty() {
                 row.push(&column.kept[at]);
             }
@@ -269,6 +286,9 @@ impl<'a> Sent<'a> {
         for (at, column) in self.assigned.iter().enumerate() {
             let ty = if column.base == Base::Bytea { Type::BYTEA } else { Type::TEXT };
             fields.push((format!("c{at}"), column.base.sent(), ty));
+            if !column.marks.is_empty() {
+                fields.push((format!("v{at}"), "int8", Type::INT8));
+            }
             if !column.kept.is_empty() {
                 fields.push((format!("k{at}"), "bool", Type::BOOL));
             }
@@ -317,7 +337,8 @@ impl<'a> Assigned<'a> {
             })
             .collect();
         let kept = if kept.contains(&true) { kept } else { Vec::new() };
-        Some(Self { column, base, source: None, within: None, values, kept })
+        let (marks, versions): (&[_], _) = (&[], Vec::new());
+        Some(Self { column, base, source: None, within: None, marks, versions, values, kept })
     }
 
     fn set(&self, at: usize) -> String {
@@ -345,16 +366,27 @@ impl<'a> Assigned<'a> {
         let whole = format!("t.{}", self.column);
         let column = self.within.map_or(whole.clone(), |place| place.read(&whole));
         let sent = format!("l.c{at}");
-        let same = match self.source {
+        let mut same = match self.source {
             None => self.base.same(&column, &sent),
             Some(source) => source.same(&sent),
         };
+        for (mark, place) in self.marks {
+            same.push_str(&format!(" AND {} IS NOT DISTINCT FROM {}", place.read(&whole), marked(*mark, at)));
+        }
         if self.kept.is_empty() { format!("({same})") } else { format!("(l.k{at} OR {same})") }
     }
 
     fn holds_plaintext(&self) -> bool {
         let form = form(self.base);
         self.values.iter().flatten().any(|value| !matches!(detect(form, value.0), Stored::Envelope(_)))
+    }
+}
+
+/// What a mark beside the assigned column `at` becomes, as jsonb.
+fn marked(mark: Mark, at: usize) -> String {
+    match mark {
+        Mark::Sealed => format!("pg_catalog.to_jsonb(l.v{at} IS NOT NULL)"),
+        Mark::Version => format!("coalesce(pg_catalog.to_jsonb(l.v{at}), 'null'::pg_catalog.jsonb)"),
     }
 }
 

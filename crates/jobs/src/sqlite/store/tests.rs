@@ -95,6 +95,7 @@ fn set(row: &Row, to: &str) -> Change {
         cells: vec![Cell::Set(Some(to.as_bytes().to_vec()))],
         indexed: Vec::new(),
         beside: Vec::new(),
+        versions: Vec::new(),
         errors: Vec::new(),
     }
 }

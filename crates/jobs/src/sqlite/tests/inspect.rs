@@ -42,6 +42,7 @@ async fn shadows_and_members_are_refused_and_hide_no_other_column() {
         column: "profile".to_owned(),
         path: vec!["email".to_owned()],
         document: enfold::policy::Document::Json,
+        marks: BTreeMap::new(),
     };
     policy.columns.get_mut("email").unwrap().member = Some(member);
     let facts = f.facts(&policy).await;

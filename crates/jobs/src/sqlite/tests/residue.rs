@@ -85,6 +85,7 @@ async fn protect(f: &Fixture, target: &Target) {
                         cells,
                         indexed: Vec::new(),
                         beside: Vec::new(),
+                        versions: Vec::new(),
                         errors: Vec::new(),
                     }
                 })
