@@ -382,7 +382,11 @@ impl Builder {
             let mut customers = Vec::with_capacity(ring.tenants.len());
             for (tenant, policy) in &ring.tenants {
                 let (_, kms) = known(&registry, &**catalog, &policy.customer_key).await?;
-                customers.push(CustomerKey { tenant: tenant.clone(), kms });
+                let mut former = Vec::with_capacity(policy.former_customer_keys.len());
+                for root in &policy.former_customer_keys {
+                    former.push(known(&registry, &**catalog, root).await?.1);
+                }
+                customers.push(CustomerKey { tenant: tenant.clone(), kms, former });
             }
             let clock = Arc::clone(&self.clock);
             let roots = Roots::new(name, providers, ring.min_wraps, Arc::clone(&clock));

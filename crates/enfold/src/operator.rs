@@ -3,6 +3,7 @@
 //! Every change is a new state: the one that is there is verified first, changed, given the next epoch, signed and
 //! published together with the rows that it concerns. If somebody else published meanwhile, it is done again on theirs.
 
+mod customers;
 mod destroy;
 mod indexes;
 mod minimum;
@@ -18,26 +19,18 @@ use crate::events::{CallContext, Event, EventKind};
 use crate::handle::Enfold;
 use crate::keyring::{KeyRing, RowKey, ScopeId, View};
 use crate::policy::Mode;
-use crate::state::{ColumnState, CustomerState, KeyRef, OperatorKey, RingState};
+use crate::state::{ColumnState, KeyRef, OperatorKey, RingState};
 use crate::{Code, Error, Result};
 
 /// How often a publication that lost against another is tried again.
 const TRIES: u32 = 5;
 
+pub use customers::SignedCustomers;
+
 /// See the module's head.
 pub struct Operator {
     pub(crate) enfold: Enfold,
     key: Arc<OperatorKey>,
-}
-
-/// What signing customers' root keys came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SignedCustomers {
-    /// Data keys without the customer's layer that were admitted as made before. Where a tenant was signed earlier, a process
-    /// with another policy made them since.
-    pub admitted: Vec<KeyId>,
-    /// New data keys, with the layer, that seal now instead.
-    pub made: Vec<KeyId>,
 }
 
 /// A change of a state, with the rows that change with it.
@@ -111,53 +104,6 @@ impl Operator {
         Ok(())
     }
 
-    /// Signs which tenants of a ring hold a root key, as the policy says it: from then on no data key of such a tenant is made
-    /// without, in any process. Where the tenant has data keys already, those open as before, and a new version seals.
-    ///
-    /// Each root key is tried first; nothing is signed for a ring where one does not answer. What is signed already is left
-    /// as it is, so that it can be run again. Data keys that a process with an older policy made meanwhile are taken in then.
-    ///
-    /// # Errors
-    /// `CustomerKeyMismatch` where another root key was signed for a tenant: values that need it could not be opened.
-    pub async fn sign_customers(&self, ring: &str) -> Result<SignedCustomers> {
-        let ring = self.enfold.ring(ring)?;
-        ring.catalog.takes_customer_layers().await?;
-        ring.try_customers().await?;
-        ring.look().await?;
-        let view = ring.view().await?;
-        let (tenants, bare) = ring.customers_to_sign(&view).await?;
-        self.change(ring, |view| {
-            let mut state = view.state.clone();
-            for (tag, root) in &tenants {
-                let first = || CustomerState { key: root.clone(), bare: BTreeSet::new() };
-                let signed = state.customers.entry(tag.clone()).or_insert_with(first);
-                if signed.key != *root {
-                    return Err(another_signed(&ring.name, &signed.key, root));
-                }
-                signed.bare.extend(bare.iter().filter(|(of, _)| of == tag).map(|(_, id)| KeyRef(*id)));
-            }
-            Ok(state)
-        })
-        .await?;
-        let known = |tag: &String, id| view.state.customers.get(tag).is_some_and(|c| c.bare.contains(&KeyRef(id)));
-        let admitted = bare.iter().filter(|(tag, id)| !known(tag, *id)).map(|(_, id)| *id).collect();
-        Ok(SignedCustomers { admitted, made: self.rotate_bare(ring, tenants.keys()).await? })
-    }
-
-    /// Has a version seal that the customer's layer is over, where one seals that it is not over.
-    async fn rotate_bare(&self, ring: &Arc<KeyRing>, tags: impl Iterator<Item = &String>) -> Result<Vec<KeyId>> {
-        let mut made = Vec::new();
-        for tag in tags {
-            let scope: ScopeId = format!("tenant@{tag}").parse()?;
-            let version = ring.view().await?.state.sealing_version(Purpose::Seal, scope.as_str());
-            let seals = ring.catalog.key_version(ring.id(), Purpose::Seal, scope.as_str(), version).await?;
-            if seals.is_some_and(|row| row.customer.is_none()) {
-                made.push(self.rotate(&ring.name, &scope, &CallContext::default()).await?.key);
-            }
-        }
-        Ok(made)
-    }
-
     /// Disables a data key: it neither seals nor opens, in every process within a second, and can come back.
     pub async fn disable(&self, ring: &str, id: KeyId, context: &CallContext) -> Result<()> {
         self.disable_many(ring, &[id], context).await
@@ -206,7 +152,7 @@ impl Operator {
         let (mut row, key) = ring.wrapped(Purpose::Rows, &ScopeId::rows(), 1, None).await?;
         let rows = RowKey::new(&key, row.id)?;
         rows.tag(&mut row);
-        let rows = match ring.catalog.insert_key(&row).await? {
+        let rows = match ring.catalog.insert_key(&row, None).await? {
             Inserted::Made => rows,
             // A process that was interrupted before it published, or one that is about to: its key is as good.
             Inserted::Exists(theirs) => {
@@ -274,13 +220,6 @@ impl Operator {
 fn missing<'a>(ids: &'a [KeyId], rows: &[DataKeyRow]) -> Option<&'a KeyId> {
     let there: BTreeSet<KeyId> = rows.iter().map(|row| row.id).collect();
     ids.iter().find(|id| !there.contains(*id))
-}
-
-fn another_signed(ring: &str, signed: &str, named: &str) -> Error {
-    Error::new(Code::CustomerKeyMismatch, format!("another root key was signed for a tenant of ring `{ring}`"))
-        .cause(format!("the policy names `{named}`, and the operators signed `{signed}`"))
-        .hint("put the signed one back into enfold.toml: values that need it would not open under another")
-        .hint("nothing was changed")
 }
 
 /// A row with another status, authenticated anew. What is stored must be right first.

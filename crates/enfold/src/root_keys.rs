@@ -6,7 +6,7 @@ use enfold_core::KeyId;
 
 use crate::catalog::{RootAbout, RootKey};
 use crate::events::{CallContext, Event, EventKind};
-use crate::keyring::{RewrapOptions, RewrapPlan, Rewrapped};
+use crate::keyring::{CustomerKey, RewrapOptions, RewrapPlan, Rewrapped};
 use crate::kms::{KeyManagementService, KeyManagementServiceExt, KeyUri, RootKeyState};
 use crate::state::RootState;
 use crate::{Code, Enfold, Error, Result, RingEpoch};
@@ -47,7 +47,8 @@ impl Enfold {
                 if ring.roots.all().iter().any(|provider| provider.uri() == root.uri) {
                     rings.push((ring.name.clone(), ring.view().await?.state.root(&root.uri)));
                 }
-                let held = ring.customers().all().iter().filter(|customer| customer.uri() == root.uri);
+                let names = |customer: &&CustomerKey| customer.all().any(|kms| kms.uri().as_str() == root.uri);
+                let held = ring.customers().all().iter().filter(names);
                 customers.extend(held.map(|customer| (ring.name.clone(), customer.tenant.clone())));
             }
             records.push(RootRecord { root, rings, customers });
@@ -223,7 +224,7 @@ impl Enfold {
     /// What a rewrap of a ring would do, and what its key services would be asked. See [`RewrapOptions`].
     pub async fn plan_rewrap(&self, ring: &str, options: &RewrapOptions) -> Result<RewrapPlan> {
         let mut plan = self.ring(ring)?.plan_rewrap(options).await?;
-        for root in &mut plan.roots {
+        for root in plan.roots.iter_mut().chain(&mut plan.customers) {
             let per_second = self.0.registry.per_second(&root.root.parse()?)?;
             root.per_second = per_second.map(std::num::NonZeroU32::get);
         }

@@ -242,7 +242,7 @@ impl KeyRing {
             row.created_ms = made_ms;
             view.rows.tag(&mut row);
         }
-        match self.catalog.insert_key(&row).await? {
+        match self.store(&row).await? {
             Inserted::Made => {
                 self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).key(row.id));
                 Ok(row)

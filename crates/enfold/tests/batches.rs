@@ -146,7 +146,7 @@ async fn a_row_that_was_taken_away_or_changed_hides_none_of_the_others() {
                 gone = true;
                 continue;
             }
-            fresh.insert_key(&row).await.unwrap();
+            fresh.insert_key(&row, None).await.unwrap();
         }
         assert!(fresh.publish(&state, None, &[]).await.unwrap());
     }

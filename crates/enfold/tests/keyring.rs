@@ -225,8 +225,8 @@ cut_off! {
     fn roots(&self) -> Vec<enfold::catalog::RootKey>;
     fn describe_root(&self, uri: &str, about: &enfold::catalog::RootAbout) -> ();
     fn restore_root(&self, uri: &str, id: enfold::KeyId) -> enfold::catalog::RootKey;
-    fn swap_wraps(&self, ring: &str, swaps: &[enfold::catalog::Swap]) -> Vec<bool>;
-    fn insert_key(&self, key: &enfold::catalog::DataKeyRow) -> enfold::catalog::Inserted;
+    fn swap_wraps(&self, ring: &str, swaps: &[enfold::catalog::Swap], by: Option<u64>) -> Vec<bool>;
+    fn insert_key(&self, key: &enfold::catalog::DataKeyRow, by: Option<u64>) -> enfold::catalog::Inserted;
     fn key(&self, ring: &str, id: enfold::KeyId) -> Option<enfold::catalog::DataKeyRow>;
     fn key_version(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Option<enfold::catalog::DataKeyRow>;
     fn keys_named(&self, ring: &str, ids: &[enfold::KeyId]) -> Vec<enfold::catalog::DataKeyRow>;

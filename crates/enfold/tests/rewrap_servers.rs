@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{open, seal, set_mode, who};
-use enfold::catalog::{Catalog, DataKeyRow, PostgresCatalog, Purpose};
+use enfold::catalog::{Catalog, CustomerLayer, DataKeyRow, PostgresCatalog, Purpose};
 use enfold::db::postgres::Endpoint;
 use enfold::kms::{
     AwsKms, AwsOptions, KeyManagementService, KeyManagementServiceExt, StaticCredentials, VaultKms, VaultOptions,
@@ -24,6 +24,8 @@ use enfold_testkit::postgres::Database;
 use serde_json::json;
 
 const TENANTS: i64 = 40;
+/// The first of them, where tenants hold a root key.
+const CUSTOMERS: i64 = 10;
 
 const POLICY: &str = r#"
 environment = "staging"
@@ -54,7 +56,11 @@ struct Scene {
     aws_key: String,
     aws: Arc<dyn KeyManagementService>,
     vault: Arc<dyn KeyManagementService>,
+    /// In a mount of its own.
+    second: Arc<dyn KeyManagementService>,
 }
+
+type Root = Arc<dyn KeyManagementService>;
 
 impl Scene {
     async fn new() -> Self {
@@ -65,18 +71,23 @@ impl Scene {
 
     async fn with_aws(aws_key: String, uri: &str) -> Self {
         let (folder, bao) = (tempfile::tempdir().unwrap(), OpenBao::shared());
-        let mount = bao.mount("transit", "mounts").await;
-        bao.write(&format!("{mount}/keys/orders"), json!({ "derived": true })).await;
         let file = folder.path().join("token");
         std::fs::write(&file, ROOT_TOKEN).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let options = VaultOptions { sign_in: VaultSignIn::Token { file: Some(file) }, ..VaultOptions::default() };
-        let vault = VaultKms::open(&format!("vault+http://{}/{mount}/orders", bao.server()).parse().unwrap(), &options);
+        let transit = async || {
+            let mount = bao.mount("transit", "mounts").await;
+            bao.write(&format!("{mount}/keys/orders"), json!({ "derived": true })).await;
+            let sign_in = VaultSignIn::Token { file: Some(file.clone()) };
+            let options = VaultOptions { sign_in, ..VaultOptions::default() };
+            let uri = format!("vault+http://{}/{mount}/orders", bao.server());
+            (mount, Arc::new(VaultKms::open(&uri.parse().unwrap(), &options).unwrap()))
+        };
+        let ((mount, vault), (_, second)) = (transit().await, transit().await);
         let credentials = StaticCredentials { access_key_id: "test", secret_access_key: "test", session_token: None };
         let options = AwsOptions { credentials: Some(credentials), ..AwsOptions::default() };
         let aws = AwsKms::open(&uri.parse().unwrap(), &options).await.unwrap();
         let database = Database::create().await;
-        Self { folder, database, bao, mount, aws_key, aws: Arc::new(aws), vault: Arc::new(vault.unwrap()) }
+        Self { folder, database, bao, mount, aws_key, aws: Arc::new(aws), vault, second }
     }
 
     async fn catalog(&self) -> PostgresCatalog {
@@ -84,13 +95,25 @@ impl Scene {
     }
 
     /// A process of its own, with a connection of its own, as its policy is deployed with these root keys.
-    async fn process(&self, roots: &[&Arc<dyn KeyManagementService>]) -> Enfold {
-        let uris: Vec<String> = roots.iter().map(|root| root.uri().to_string()).collect();
-        let text = POLICY.replace("ROOTS", &format!("{uris:?}"));
+    async fn process(&self, roots: &[&Root]) -> Enfold {
+        self.process_for(roots, &[]).await
+    }
+
+    /// As [`Self::process`]; the first tenants hold the first of `customers`, which takes the place of the others.
+    async fn process_for(&self, roots: &[&Root], customers: &[&Root]) -> Enfold {
+        let uris = |roots: &[&Root]| roots.iter().map(|root| root.uri().to_string()).collect::<Vec<_>>();
+        let mut text = POLICY.replace("ROOTS", &format!("{:?}", uris(roots)));
+        if let [first, former @ ..] = &uris(customers)[..] {
+            for tenant in 0..CUSTOMERS {
+                text += &format!(
+                    "[rings.main.tenants.{tenant}]\ncustomer_key = {first:?}\nformer_customer_keys = {former:?}\n"
+                );
+            }
+        }
         let policy =
             enfold::policy::parse(&text, &self.folder.path().join("enfold.toml"), &Variables::default()).unwrap();
         let builder = Enfold::builder(policy).catalog(Arc::new(self.catalog().await)).prepare();
-        let builder = roots.iter().fold(builder, |builder, root| builder.provider(Arc::clone(root)));
+        let builder = roots.iter().chain(customers).fold(builder, |builder, root| builder.provider(Arc::clone(root)));
         let key = self.folder.path().join("enfold-operator.key");
         let builder = if key.exists() { builder.operator_key(OperatorKey::load(&key).unwrap()) } else { builder };
         builder.build().await.unwrap()
@@ -106,6 +129,11 @@ impl Scene {
             }
             rows.extend(page);
         }
+    }
+
+    /// The layers that customers guard.
+    async fn layers(&self) -> Vec<CustomerLayer> {
+        self.rows().await.into_iter().filter_map(|row| row.customer).collect()
     }
 
     /// A value of each tenant, in the application's table too.
@@ -168,8 +196,10 @@ impl Application {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
-                    let value = seal(&email, place(tenant), "new").await.unwrap();
-                    assert_eq!(open(&email, place(tenant), &value).await.unwrap(), "new");
+                    for tenant in [tenant, tenant % CUSTOMERS] {
+                        let value = seal(&email, place(tenant), "new").await.unwrap();
+                        assert_eq!(open(&email, place(tenant), &value).await.unwrap(), "new");
+                    }
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             })
@@ -352,4 +382,60 @@ async fn a_key_of_aws_is_rotated_and_its_wraps_are_made_anew_when_that_is_asked_
     let after = scene.rows().await;
     assert!(before.iter().zip(&after).all(|(before, after)| before.wraps != after.wraps));
     opens(&scene.process(&[&scene.aws]).await, &stored).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customers_key_in_openbao_gets_a_new_version_and_the_layers_follow_under_an_application() {
+    let scene = Scene::new().await;
+    let process = async || scene.process_for(&[&scene.aws], &[&scene.vault]).await;
+    let enfold = process().await;
+    enfold.operator().unwrap().sign_customers("main").await.unwrap();
+    let stored = scene.values(&enfold).await;
+    let application = Application::start(&process().await, &stored, 1_000);
+    let key = format!("{}/keys/orders", scene.mount);
+    scene.bao.write(&format!("{key}/rotate"), json!({})).await;
+    let theirs = u64::try_from(CUSTOMERS).unwrap();
+    let plan = enfold.plan_rewrap("main", &RewrapOptions::default()).await.unwrap();
+    assert_eq!((plan.to_do, plan.layers, plan.wraps), (theirs, theirs, 0), "the key of ours has no new version");
+    assert_eq!((plan.customers[0].wraps, plan.customers[0].unwraps), (theirs, 2 * theirs));
+    let done = enfold.rewrap("main", &RewrapOptions::default(), &who(), &|_| true).await.unwrap();
+    assert_eq!((done.layers, done.failed), (theirs, 0), "{:?}", done.failures);
+    assert!(scene.layers().await.iter().all(|layer| layer.wrapped.starts_with(b"vault:v2:")));
+    assert_eq!(enfold.plan_rewrap("main", &RewrapOptions::default()).await.unwrap().to_do, 0);
+    // What the application had read when the layers were replaced it asked for within this time.
+    application.once_around().await;
+    let config = json!({ "min_decryption_version": 2, "min_encryption_version": 2 });
+    scene.bao.write(&format!("{key}/config"), config).await;
+    application.once_around().await;
+    application.end().await;
+    opens(&process().await, &stored).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_moves_from_aws_to_openbao_under_an_application_and_the_key_in_aws_may_go() {
+    let scene = Scene::new().await;
+    let ours = [&scene.second];
+    let before = scene.process_for(&ours, &[&scene.aws]).await;
+    before.operator().unwrap().sign_customers("main").await.unwrap();
+    let stored = scene.values(&before).await;
+    // The application is deployed with both.
+    let both = [&scene.vault, &scene.aws];
+    let application = Application::start(&scene.process_for(&ours, &both).await, &stored, 1_000);
+    let operators = scene.process_for(&ours, &both).await;
+    operators.operator().unwrap().sign_customers("main").await.unwrap();
+    let theirs = u64::try_from(CUSTOMERS).unwrap();
+    let done = operators.rewrap("main", &RewrapOptions::default(), &who(), &|_| true).await.unwrap();
+    assert_eq!((done.layers, done.wrapped, done.failed), (theirs, 0, 0), "{:?}", done.failures);
+    assert!(scene.layers().await.iter().all(|layer| layer.root == scene.vault.uri().as_str()));
+    application.once_around().await;
+
+    let after = Application::start(&scene.process_for(&ours, &[&scene.vault]).await, &stored, 1_000_000);
+    let operators = scene.process_for(&ours, &[&scene.vault]).await;
+    operators.operator().unwrap().sign_customers("main").await.unwrap();
+    Server::LocalStack.kms("DisableKey", json!({ "KeyId": scene.aws_key })).await;
+    application.once_around().await;
+    after.once_around().await;
+    application.end().await;
+    after.end().await;
+    opens(&scene.process_for(&ours, &[&scene.vault]).await, &stored).await;
 }

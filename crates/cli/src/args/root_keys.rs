@@ -94,10 +94,11 @@ pub(crate) struct Rewrap {
     /// A ring of the policy.
     #[arg(value_name = "RING")]
     pub(crate) ring: String,
-    /// Only data keys with a wrap by this root key.
+    /// Only data keys with a wrap by this root key, or that need this one of a customer's.
     #[arg(long, value_name = "URI")]
     pub(crate) from: Option<String>,
-    /// Make wraps by this root key alone; otherwise by every active one of the ring.
+    /// Make wraps by this root key alone, or layers by this one of a customer's; otherwise by every active one of the ring and
+    /// by every customer's.
     #[arg(long, value_name = "URI")]
     pub(crate) to: Option<String>,
     /// Remove the wraps by `--from`, or by every root key that is retired, disabled or not in the policy, once the others

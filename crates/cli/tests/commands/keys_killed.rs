@@ -19,7 +19,8 @@ fn described(database: &str, roots: &[&str]) -> String {
         .replace("scope = \"column\"", "scope = \"tenant\"")
         .replace("[\"local:root.key\"]", &format!("{roots:?}"))
         + &format!(
-            "[tables.{table}]\ntenant = \"org\"\n[tables.{table}.columns.email]\nid = \"members.email\"\nring = \"main\"\n"
+            "[tables.{table}]\ntenant = \"org\"\n[tables.{table}.columns.email]\nid = \"members.email\"\nring = \"main\"\n\
+             [jobs]\nmax_requested_checkpoints = 10000\n"
         )
 }
 
@@ -32,7 +33,38 @@ fn wrapped(shop: &Sandbox, root: &str) -> u64 {
     roots.iter().find(|found| found["root"] == root).map_or(0, |found| found["keys"].as_u64().expect("a count"))
 }
 
-fn killed_and_gone_on_with(database: &str, shop: &Sandbox) {
+/// `done` counts data keys of `all` that are as they are to be.
+fn killed_and_gone_on_with(shop: &Sandbox, all: u64, done: impl Fn() -> u64) {
+    let mut before = 0;
+    for _ in 0..2 {
+        // Slow enough to be met in the middle.
+        let args = ["keys", "rewrap", "main", "--yes", "--rate", "250"];
+        let mut child = shop.command(&args).envs(TOKEN.iter().copied()).spawn().expect("the command starts");
+        while done() == before {
+            assert!(child.try_wait().expect("asked").is_none(), "it ended before it was killed");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("it is gone");
+        let now = done();
+        assert!(before < now && now < all, "{now} of {all} when it was killed");
+        before = now;
+    }
+    // Two at once do the rest. What the killed one had sent may have been committed since.
+    before = done();
+    let args = ["keys", "rewrap", "main", "--yes", "--json"];
+    let start = || shop.command(&args).envs(TOKEN.iter().copied()).spawn().expect("the command starts");
+    let each = [start(), start()].map(|child| {
+        let ran = shop.ran(&args, child);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let document: Value = serde_json::from_slice(&ran.stdout).expect("JSON");
+        document["done"].as_u64().expect("a count")
+    });
+    assert_eq!(each.iter().sum::<u64>(), all - before, "each data key once");
+    assert_eq!(done(), all);
+}
+
+fn to_another_root_key(database: &str, shop: &Sandbox) {
     let (one, two) = (wait(Key::new()), wait(Key::new()));
     shop.write("enfold.toml", described(database, &[&one.uri]));
     let applied = shop.run_with(&["apply", "--yes"], TOKEN);
@@ -40,33 +72,7 @@ fn killed_and_gone_on_with(database: &str, shop: &Sandbox) {
     shop.write("enfold.toml", described(database, &[&two.uri, &one.uri]));
     let all = wrapped(shop, &one.uri);
     assert!(all > TENANTS);
-    let mut before = 0;
-    for _ in 0..2 {
-        // Slow enough to be met in the middle.
-        let args = ["keys", "rewrap", "main", "--yes", "--rate", "250"];
-        let mut child = shop.command(&args).envs(TOKEN.iter().copied()).spawn().expect("the command starts");
-        while wrapped(shop, &two.uri) == before {
-            assert!(child.try_wait().expect("asked").is_none(), "it ended before it was killed");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        child.kill().expect("killed");
-        child.wait().expect("it is gone");
-        let now = wrapped(shop, &two.uri);
-        assert!(before < now && now < all, "{now} of {all} when it was killed");
-        before = now;
-    }
-    // Two at once do the rest. What the killed one had sent may have been committed since.
-    before = wrapped(shop, &two.uri);
-    let args = ["keys", "rewrap", "main", "--yes", "--json"];
-    let start = || shop.command(&args).envs(TOKEN.iter().copied()).spawn().expect("the command starts");
-    let done = [start(), start()].map(|child| {
-        let ran = shop.ran(&args, child);
-        assert_eq!(ran.code, 0, "{}", ran.stderr);
-        let document: Value = serde_json::from_slice(&ran.stdout).expect("JSON");
-        document["done"].as_u64().expect("a count")
-    });
-    assert_eq!(done.iter().sum::<u64>(), all - before, "each data key once");
-    assert_eq!(wrapped(shop, &two.uri), all);
+    killed_and_gone_on_with(shop, all, || wrapped(shop, &two.uri));
     // The first key is not needed any more.
     shop.write("enfold.toml", described(database, &[&two.uri]));
     let dropped = shop.run_with(&["keys", "rewrap", "main", "--drop", "--yes"], TOKEN);
@@ -84,7 +90,7 @@ fn a_rewrap_that_is_killed_is_gone_on_with_on_sqlite() {
          WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {TENANTS})
          INSERT INTO members (org, email) SELECT n, 'person' || n || '@example.com' FROM n"
     ));
-    killed_and_gone_on_with("sqlite:app.db", &shop);
+    to_another_root_key("sqlite:app.db", &shop);
 }
 
 #[test]
@@ -98,7 +104,7 @@ fn a_rewrap_that_is_killed_is_gone_on_with_on_postgres() {
         database.connect().await.batch_execute(&sql).await.expect("a table");
         database
     });
-    killed_and_gone_on_with(&database.url(), &Sandbox::empty());
+    to_another_root_key(&database.url(), &Sandbox::empty());
 }
 
 #[test]
@@ -117,4 +123,50 @@ fn a_root_key_in_openbao_is_rotated_and_its_data_keys_follow() {
     let left = run(&["keys", "rewrap", "main", "--dry-run", "--json"]);
     let document: Value = serde_json::from_slice(&left.stdout).expect("JSON");
     assert_eq!(document["plan"]["to_do"], 0);
+}
+
+/// Tenants of one customer, each with several versions of its data key: more than a page of them.
+#[test]
+fn a_rewrap_from_one_root_key_of_a_customers_to_another_is_killed_and_gone_on_with() {
+    let (ours, one, two) = (wait(Key::new()), wait(Key::new()), wait(Key::new()));
+    let shop = Sandbox::empty();
+    shop.sql("CREATE TABLE members (id INTEGER PRIMARY KEY, org INTEGER NOT NULL, email TEXT)");
+    let tenants = 100;
+    for tenant in 0..tenants {
+        shop.sql(&format!("INSERT INTO members (org, email) VALUES ({tenant}, 'person@example.com')"));
+    }
+    let describe = |key: &str, former: &[&str]| {
+        let held = (0..tenants).map(|tenant| {
+            format!("[rings.main.tenants.{tenant}]\ncustomer_key = {key:?}\nformer_customer_keys = {former:?}\n")
+        });
+        shop.write("enfold.toml", described("sqlite:app.db", &[&ours.uri]) + &held.collect::<String>());
+    };
+    let run = |args: &[&str]| {
+        let ran = shop.run_with(args, TOKEN);
+        assert_eq!(ran.code, 0, "{args:?}: {}", ran.stderr);
+        ran
+    };
+    describe(&one.uri, &[]);
+    run(&["keys", "customers", "--sign"]);
+    run(&["apply", "--yes"]);
+    for _ in 0..6 {
+        run(&["keys", "rotate", "main", "--all-tenants", "--reason", "more versions", "--yes"]);
+    }
+    describe(&two.uri, &[&one.uri]);
+    run(&["keys", "customers", "--sign"]);
+    let count = |of: fn(&Value, &str) -> u64| {
+        let ran = run(&["keys", "customers", "--json"]);
+        let document: Value = serde_json::from_slice(&ran.stdout).expect("JSON");
+        let customers = document["customers"].as_array().expect("customers");
+        customers.iter().map(|customer| of(customer, &one.uri)).sum::<u64>()
+    };
+    let former = |customer: &Value, one: &str| customer["former"][one].as_u64().expect("a count");
+    let all = count(|customer, _| customer["keys"].as_u64().expect("a count"));
+    assert_eq!((all, count(former)), (700, 700));
+    killed_and_gone_on_with(&shop, all, || all - count(former));
+    // The first is not needed any more.
+    describe(&two.uri, &[]);
+    run(&["keys", "customers", "--sign"]);
+    wait(one.remove());
+    run(&["verify", "--all"]);
 }

@@ -43,6 +43,22 @@ impl Key {
         self.bao.write(&format!("sys/policies/acl/{}", self.policy), json!({ "policy": rules })).await;
     }
 
+    /// Makes a new version of it, as its owner does.
+    pub(crate) async fn rotate(&self) {
+        self.bao.write(&format!("{}/keys/orders/rotate", self.mount()), json!({})).await;
+    }
+
+    fn mount(&self) -> &str {
+        self.uri.rsplit('/').nth(1).expect("a mount")
+    }
+
+    /// Deletes the key with everything beside it.
+    pub(crate) async fn remove(&self) {
+        let mount = self.mount();
+        let (status, _) = self.bao.call("DELETE", &format!("sys/mounts/{mount}"), &Value::Null).await;
+        assert_eq!(status, 204);
+    }
+
     pub(crate) async fn token(&self) -> String {
         let made = self.bao.write("auth/token/create", json!({ "policies": [self.policy] })).await;
         text(&made["auth"]["client_token"])

@@ -46,6 +46,8 @@ conformance! {
     a_root_key_gets_its_former_id_back_and_keeps_the_one_it_had_since
     a_data_key_comes_back_as_it_was_stored
     a_customers_layer_comes_back_as_it_was_stored
+    a_customers_layer_is_replaced_with_the_wraps
+    what_is_written_by_an_epoch_that_has_passed_is_not_written
     the_second_maker_of_a_version_gets_the_first_ones_key
     of_concurrent_makers_one_wins
     keys_are_listed_in_pages
@@ -148,7 +150,7 @@ async fn a_root_key_gets_its_former_id_back_and_keeps_the_one_it_had_since(catal
 
 async fn a_data_key_comes_back_as_it_was_stored(catalog: Tried) {
     let stored = key(1, "tenant@ab", 1);
-    assert!(matches!(catalog.insert_key(&stored).await.unwrap(), Inserted::Made));
+    assert!(matches!(catalog.insert_key(&stored, None).await.unwrap(), Inserted::Made));
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(stored.clone()));
     assert!(catalog.key_version("ring", Purpose::Seal, "tenant@ab", 1).await.unwrap() == Some(stored));
     assert!(catalog.key("other", id(1)).await.unwrap().is_none());
@@ -161,7 +163,7 @@ async fn a_customers_layer_comes_back_as_it_was_stored(catalog: Tried) {
     catalog.publish(&state(1), None, &[]).await.unwrap();
     let (stored, plain) = (layered(1, "tenant@ab", 1), key(2, "tenant@ab", 2));
     for row in [&stored, &plain] {
-        assert!(matches!(catalog.insert_key(row).await.unwrap(), Inserted::Made));
+        assert!(matches!(catalog.insert_key(row, None).await.unwrap(), Inserted::Made));
     }
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(stored.clone()));
     assert!(catalog.key_version("ring", Purpose::Seal, "tenant@ab", 1).await.unwrap() == Some(stored.clone()));
@@ -179,22 +181,56 @@ async fn a_customers_layer_comes_back_as_it_was_stored(catalog: Tried) {
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(more));
 }
 
+async fn a_customers_layer_is_replaced_with_the_wraps(catalog: Tried) {
+    let (first, second, plain) = (layered(1, "tenant@ab", 1), layered(2, "tenant@cd", 1), key(3, "ring", 1));
+    for row in [&first, &second, &plain] {
+        catalog.insert_key(row, None).await.unwrap();
+    }
+    let renewed = |row: &DataKeyRow, expected: &[u8]| {
+        let layer = CustomerLayer { root: "aws-kms://theirs".into(), wrapped: vec![8], sealed: vec![9, 9] };
+        let key = DataKeyRow { customer: Some(layer), mac: vec![row.mac[0] + 100; 32], ..row.clone() };
+        Swap { key, expected: expected.to_vec() }
+    };
+    let (done, late, beside) = (renewed(&first, &first.mac), renewed(&second, &[0; 32]), swap(3, 9));
+    let beside = Swap { key: DataKeyRow { version: 1, ..beside.key }, expected: beside.expected };
+    let swapped = catalog.swap_wraps("ring", &[done.clone(), late, beside.clone()], None).await.unwrap();
+    assert_eq!(swapped, [true, false, true]);
+    assert!(catalog.keys("ring", None, 9).await.unwrap() == [done.key, second, beside.key]);
+}
+
+async fn what_is_written_by_an_epoch_that_has_passed_is_not_written(catalog: Tried) {
+    let row = layered(1, "tenant@ab", 1);
+    let refused = catalog.insert_key(&row, Some(1)).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Busy, "there is no state");
+    catalog.publish(&state(1), None, &[]).await.unwrap();
+    assert!(matches!(catalog.insert_key(&row, Some(1)).await.unwrap(), Inserted::Made));
+    catalog.publish(&state(2), Some(1), &[]).await.unwrap();
+    let other = layered(2, "tenant@cd", 1);
+    assert_eq!(catalog.insert_key(&other, Some(1)).await.err().unwrap().code(), Code::Busy);
+    let swap = Swap { key: DataKeyRow { mac: vec![9; 32], ..row.clone() }, expected: row.mac.clone() };
+    let refused = catalog.swap_wraps("ring", std::slice::from_ref(&swap), Some(1)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Busy);
+    assert!(catalog.keys("ring", None, 9).await.unwrap() == [row], "nothing was written");
+    assert_eq!(catalog.swap_wraps("ring", &[swap], Some(2)).await.unwrap(), [true]);
+    assert!(matches!(catalog.insert_key(&other, Some(2)).await.unwrap(), Inserted::Made));
+}
+
 async fn the_second_maker_of_a_version_gets_the_first_ones_key(catalog: Tried) {
-    catalog.insert_key(&key(1, "ring", 1)).await.unwrap();
-    match catalog.insert_key(&key(2, "ring", 1)).await.unwrap() {
+    catalog.insert_key(&key(1, "ring", 1), None).await.unwrap();
+    match catalog.insert_key(&key(2, "ring", 1), None).await.unwrap() {
         Inserted::Exists(row) => assert!(row == key(1, "ring", 1)),
         Inserted::Made => panic!("two keys of one version"),
     }
     assert!(catalog.key("ring", id(2)).await.unwrap().is_none());
-    assert!(matches!(catalog.insert_key(&key(2, "ring", 2)).await.unwrap(), Inserted::Made));
-    assert!(matches!(catalog.insert_key(&key(3, "record", 1)).await.unwrap(), Inserted::Made));
+    assert!(matches!(catalog.insert_key(&key(2, "ring", 2), None).await.unwrap(), Inserted::Made));
+    assert!(matches!(catalog.insert_key(&key(3, "record", 1), None).await.unwrap(), Inserted::Made));
 }
 
 async fn of_concurrent_makers_one_wins(catalog: Tried) {
     let makers = (1..=20).map(|byte| {
         let catalog = Arc::clone(&catalog);
         tokio::spawn(async move {
-            match catalog.insert_key(&key(byte, "ring", 1)).await.unwrap() {
+            match catalog.insert_key(&key(byte, "ring", 1), None).await.unwrap() {
                 Inserted::Made => (true, id(byte)),
                 Inserted::Exists(row) => (false, row.id),
             }
@@ -207,7 +243,7 @@ async fn of_concurrent_makers_one_wins(catalog: Tried) {
 
 async fn keys_are_listed_in_pages(catalog: Tried) {
     for byte in 1..=5 {
-        catalog.insert_key(&key(byte, "ring", u32::from(byte))).await.unwrap();
+        catalog.insert_key(&key(byte, "ring", u32::from(byte)), None).await.unwrap();
     }
     let ids = |rows: Vec<DataKeyRow>| rows.iter().map(|k| k.id).collect::<Vec<_>>();
     assert_eq!(ids(catalog.keys("ring", None, 2).await.unwrap()), [id(1), id(2)]);
@@ -222,7 +258,7 @@ async fn many_keys_are_found_at_once_and_what_is_not_there_is_left_out(catalog: 
         rows
     };
     for row in [key(1, "tenant@a", 1), key(2, "tenant@b", 1), key(3, "tenant@b", 2)] {
-        catalog.insert_key(&row).await.unwrap();
+        catalog.insert_key(&row, None).await.unwrap();
     }
     let named = catalog.keys_named("ring", &[id(3), id(9), id(1)]).await.unwrap();
     assert!(sorted(named) == [key(1, "tenant@a", 1), key(3, "tenant@b", 2)]);
@@ -257,7 +293,7 @@ async fn of_concurrent_publications_one_wins(catalog: Tried) {
 
 async fn a_publication_changes_keys_with_the_state_or_not_at_all(catalog: Tried) {
     catalog.publish(&state(1), None, &[]).await.unwrap();
-    catalog.insert_key(&key(1, "ring", 1)).await.unwrap();
+    catalog.insert_key(&key(1, "ring", 1), None).await.unwrap();
     let mut changed = key(1, "ring", 1);
     changed.status = KeyStatus::Retired;
     changed.mac = vec![9; 32];
@@ -273,8 +309,8 @@ async fn a_publication_changes_keys_with_the_state_or_not_at_all(catalog: Tried)
 
 async fn wraps_are_added_only_to_the_row_that_was_seen(catalog: Tried) {
     let stored = key(1, "ring", 1);
-    catalog.insert_key(&stored).await.unwrap();
-    catalog.insert_key(&key(2, "ring", 2)).await.unwrap();
+    catalog.insert_key(&stored, None).await.unwrap();
+    catalog.insert_key(&key(2, "ring", 2), None).await.unwrap();
     let mut more = stored.clone();
     more.wraps.insert(0, Wrap { root: "aws-kms://a".into(), wrapped: vec![9] });
     more.mac = vec![9; 32];
@@ -295,21 +331,21 @@ fn swap(byte: u8, by: u8) -> Swap {
 
 async fn wraps_are_replaced_only_in_rows_that_were_seen(catalog: Tried) {
     for byte in 1..=3 {
-        catalog.insert_key(&key(byte, "ring", u32::from(byte))).await.unwrap();
+        catalog.insert_key(&key(byte, "ring", u32::from(byte)), None).await.unwrap();
     }
     let (done, mut late, gone) = (swap(3, 9), swap(1, 9), swap(4, 9));
     late.expected = vec![8; 32];
-    let swapped = catalog.swap_wraps("ring", &[done.clone(), late, gone]).await.unwrap();
+    let swapped = catalog.swap_wraps("ring", &[done.clone(), late, gone], None).await.unwrap();
     assert_eq!(swapped, [true, false, false]);
     assert!(catalog.keys("ring", None, 9).await.unwrap() == [key(1, "ring", 1), key(2, "ring", 2), done.key.clone()]);
-    assert_eq!(catalog.swap_wraps("ring", std::slice::from_ref(&done)).await.unwrap(), [false], "once is enough");
-    assert_eq!(catalog.swap_wraps("other", &[swap(1, 9)]).await.unwrap(), [false]);
-    assert!(catalog.swap_wraps("ring", &[]).await.unwrap().is_empty());
+    assert_eq!(catalog.swap_wraps("ring", std::slice::from_ref(&done), None).await.unwrap(), [false], "once is enough");
+    assert_eq!(catalog.swap_wraps("other", &[swap(1, 9)], None).await.unwrap(), [false]);
+    assert!(catalog.swap_wraps("ring", &[], None).await.unwrap().is_empty());
 }
 
 async fn of_two_who_replace_the_same_wraps_each_row_takes_one(catalog: Tried) {
     for byte in 1..=50 {
-        catalog.insert_key(&key(byte, "ring", u32::from(byte))).await.unwrap();
+        catalog.insert_key(&key(byte, "ring", u32::from(byte)), None).await.unwrap();
     }
     let one = |by: u8, backwards: bool| {
         let catalog = Arc::clone(&catalog);
@@ -318,7 +354,7 @@ async fn of_two_who_replace_the_same_wraps_each_row_takes_one(catalog: Tried) {
             swaps.reverse();
         }
         tokio::spawn(async move {
-            let swapped = catalog.swap_wraps("ring", &swaps).await.unwrap();
+            let swapped = catalog.swap_wraps("ring", &swaps, None).await.unwrap();
             swapped.into_iter().filter(|swapped| *swapped).count()
         })
     };
@@ -389,11 +425,11 @@ async fn the_first_certificate_of_a_destruction_stays(catalog: Tried) {
 
 async fn a_data_key_can_lose_every_wrap(catalog: Tried) {
     let stored = key(1, "ring", 1);
-    catalog.insert_key(&stored).await.unwrap();
-    catalog.insert_key(&key(2, "ring", 2)).await.unwrap();
+    catalog.insert_key(&stored, None).await.unwrap();
+    catalog.insert_key(&key(2, "ring", 2), None).await.unwrap();
     let bare = DataKeyRow { wraps: Vec::new(), mac: vec![9; 32], ..stored.clone() };
     let swaps = [Swap { key: bare.clone(), expected: stored.mac }];
-    assert_eq!(catalog.swap_wraps("ring", &swaps).await.unwrap(), [true]);
+    assert_eq!(catalog.swap_wraps("ring", &swaps, None).await.unwrap(), [true]);
     assert!(catalog.keys("ring", None, 9).await.unwrap() == [bare, key(2, "ring", 2)]);
 }
 
@@ -499,7 +535,7 @@ async fn of_two_checkpoints_of_one_number_the_first_stays(catalog: Tried) {
 }
 
 async fn migrating_again_changes_nothing(catalog: Tried) {
-    catalog.insert_key(&key(1, "ring", 1)).await.unwrap();
+    catalog.insert_key(&key(1, "ring", 1), None).await.unwrap();
     catalog.migrate().await.unwrap();
     catalog.check().await.unwrap();
     assert!(catalog.key("ring", id(1)).await.unwrap().is_some());
@@ -527,11 +563,11 @@ async fn a_catalog_without_tables_and_one_of_a_newer_program_are_refused() {
 /// What a program owes to a catalog that was made by the one before it: everything but what is new.
 async fn on_the_earlier_schema(catalog: &dyn Catalog) {
     catalog.check().await.unwrap();
-    catalog.insert_key(&key(1, "ring", 1)).await.unwrap();
+    catalog.insert_key(&key(1, "ring", 1), None).await.unwrap();
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(key(1, "ring", 1)));
     assert!(catalog.key_version("ring", Purpose::Seal, "ring", 1).await.unwrap() == Some(key(1, "ring", 1)));
     assert!(catalog.keys("ring", None, 10).await.unwrap() == [key(1, "ring", 1)]);
-    let refused = catalog.insert_key(&layered(2, "tenant@ab", 1)).await.err().unwrap();
+    let refused = catalog.insert_key(&layered(2, "tenant@ab", 1), None).await.err().unwrap();
     assert_eq!(refused.code(), Code::CatalogVersion);
     assert_eq!(catalog.takes_customer_layers().await.unwrap_err().code(), Code::CatalogVersion);
     let root = RootKey::new(id(3), "local:a");
@@ -551,15 +587,15 @@ async fn on_the_earlier_schema(catalog: &dyn Catalog) {
     assert_eq!(catalog.acknowledgements("ring").await.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.keep_certificate("ring", "ring", "").await.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.certificate("ring", "ring").await.unwrap_err().code(), Code::CatalogVersion);
-    assert_eq!(catalog.swap_wraps("ring", &[swap(1, 1)]).await.unwrap(), [true]);
-    catalog.swap_wraps("ring", &[Swap { key: key(1, "ring", 1), expected: vec![1; 32] }]).await.unwrap();
+    assert_eq!(catalog.swap_wraps("ring", &[swap(1, 1)], None).await.unwrap(), [true]);
+    catalog.swap_wraps("ring", &[Swap { key: key(1, "ring", 1), expected: vec![1; 32] }], None).await.unwrap();
     assert!(catalog.key("ring", id(2)).await.unwrap().is_none(), "nothing was written");
 }
 
 /// And what it finds when another process has brought the schema up to date meanwhile.
 async fn on_the_newer_one(catalog: &dyn Catalog) {
     assert!(catalog.key("ring", id(1)).await.unwrap() == Some(key(1, "ring", 1)));
-    catalog.insert_key(&layered(2, "tenant@ab", 1)).await.unwrap();
+    catalog.insert_key(&layered(2, "tenant@ab", 1), None).await.unwrap();
     assert!(catalog.key("ring", id(2)).await.unwrap() == Some(layered(2, "tenant@ab", 1)));
 }
 
@@ -641,4 +677,43 @@ async fn a_role_that_may_only_read_finds_the_root_keys_that_are_there() {
     admin.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
     assert_eq!(found.unwrap().id, root.id);
     assert_eq!(refused.unwrap_err().code(), Code::DatabaseDenied);
+}
+
+/// Whoever signs something away and then counts has counted everything: with connections of their own.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn nothing_that_was_written_by_an_epoch_comes_after_the_next() {
+    let database = enfold_testkit::postgres::Database::create().await;
+    let connect = async || {
+        let endpoint = crate::db::postgres::Endpoint::parse_text(&database.url()).unwrap();
+        super::PostgresCatalog::connect(endpoint).await.unwrap()
+    };
+    let catalog = connect().await;
+    catalog.migrate().await.unwrap();
+    catalog.publish(&state(1), None, &[]).await.unwrap();
+    let mut makers = Vec::new();
+    for maker in 0..8 {
+        let catalog = connect().await;
+        makers.push(tokio::spawn(async move {
+            let mut made = 0;
+            for n in 1..=20 {
+                let row = layered(maker * 20 + n, &format!("tenant@{maker}"), u32::from(n));
+                match catalog.insert_key(&row, Some(1)).await {
+                    Ok(_) => made += 1,
+                    Err(error) => assert_eq!(error.code(), Code::Busy),
+                }
+            }
+            made
+        }));
+    }
+    while catalog.keys("ring", None, 200).await.unwrap().len() < 8 {
+        tokio::task::yield_now().await;
+    }
+    assert!(catalog.publish(&state(2), Some(1), &[]).await.unwrap());
+    let counted = catalog.keys("ring", None, 200).await.unwrap().len();
+    let mut made = 0;
+    for maker in makers {
+        made += maker.await.unwrap();
+    }
+    assert_eq!((made, catalog.keys("ring", None, 200).await.unwrap().len()), (counted, counted));
 }

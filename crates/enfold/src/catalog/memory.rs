@@ -11,7 +11,7 @@ use enfold_core::KeyId;
 use super::model::USES;
 use super::{
     Acknowledgement, Application, Catalog, DataKeyRow, EventQuery, Inserted, KeyUse, Purpose, RootAbout, RootKey,
-    SignedState, Swap, restored,
+    SignedState, Swap, outdated, restored,
 };
 use crate::Result;
 use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
@@ -94,11 +94,12 @@ impl Catalog for MemoryCatalog {
         Ok(())
     }
 
-    async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted> {
+    async fn insert_key(&self, key: &DataKeyRow, by: Option<u64>) -> Result<Inserted> {
         let mut tables = self.tables();
         if let Some(taken) = tables.find(&key.ring, key.purpose, &key.scope, key.version) {
             return Ok(Inserted::Exists(taken.clone()));
         }
+        tables.must_go_by(&key.ring, by)?;
         tables.keys.insert((key.ring.clone(), key.id), key.clone());
         Ok(Inserted::Made)
     }
@@ -164,12 +165,14 @@ impl Catalog for MemoryCatalog {
         Ok(true)
     }
 
-    async fn swap_wraps(&self, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>> {
+    async fn swap_wraps(&self, ring: &str, swaps: &[Swap], by: Option<u64>) -> Result<Vec<bool>> {
         let mut tables = self.tables();
+        tables.must_go_by(ring, by)?;
         let mut swap = |swap: &Swap| {
             let row = tables.keys.get_mut(&(ring.to_owned(), swap.key.id)).filter(|row| row.mac == swap.expected);
             row.is_some_and(|row| {
                 row.wraps.clone_from(&swap.key.wraps);
+                row.customer.clone_from(&swap.key.customer);
                 row.mac.clone_from(&swap.key.mac);
                 true
             })
@@ -309,6 +312,11 @@ impl Catalog for MemoryCatalog {
 }
 
 impl Tables {
+    fn must_go_by(&self, ring: &str, by: Option<u64>) -> Result<()> {
+        let epoch = self.states.get(ring).map(|state| state.epoch);
+        if by.is_none() || by == epoch { Ok(()) } else { Err(outdated(ring)) }
+    }
+
     fn find(&self, ring: &str, purpose: Purpose, scope: &str, version: u32) -> Option<&DataKeyRow> {
         self.keys.values().find(|k| k.ring == ring && k.purpose == purpose && k.scope == scope && k.version == version)
     }

@@ -65,7 +65,10 @@ pub trait Catalog: Send + Sync {
 
     /// Stores a data key with its wraps, unless its (ring, purpose, scope, version) is taken: then the row that took it
     /// comes back, and nothing was written.
-    async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted>;
+    ///
+    /// `by` is the epoch of the state that the row was made by, if it counts: `Busy`, and nothing written, where the ring's is
+    /// another by now. Whoever publishes waits for those who write by an epoch, so that none of their rows comes after it.
+    async fn insert_key(&self, key: &DataKeyRow, by: Option<u64>) -> Result<Inserted>;
 
     async fn key(&self, ring: &str, id: KeyId) -> Result<Option<DataKeyRow>>;
 
@@ -92,9 +95,10 @@ pub trait Catalog: Send + Sync {
     /// false, and nothing written, if not: somebody else changed the row.
     async fn add_wraps(&self, key: &DataKeyRow, expected: &[u8]) -> Result<bool>;
 
-    /// Replaces the wraps of data keys, each with its MAC and whole or not at all, where the row is still the one that was
-    /// seen. True for those that were written, in order. One that somebody else is changing may be left alone.
-    async fn swap_wraps(&self, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>>;
+    /// Replaces the wraps of data keys, those of customers' layers among them, each with its MAC and whole or not at all,
+    /// where the row is still the one that was seen. True for those that were written, in order. One that somebody else is
+    /// changing may be left alone. A layer is neither put on nor taken away. `by` as for [`Self::insert_key`].
+    async fn swap_wraps(&self, ring: &str, swaps: &[Swap], by: Option<u64>) -> Result<Vec<bool>>;
 
     /// Says that an application runs, what it reads and which mode it is ready for. The last word for each
     /// (name, instance) counts.
@@ -145,6 +149,12 @@ pub trait Catalog: Send + Sync {
     /// What the events since `since_ms` say was sealed, opened and unwrapped under these data keys, summed by who did it where;
     /// most uses first.
     async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>>;
+}
+
+/// What was to be written was made by a state that is not the ring's any more.
+fn outdated(ring: &str) -> Error {
+    Error::new(Code::Busy, format!("another state of ring `{ring}` was published meanwhile"))
+        .cause("what was made by the former one was not written")
 }
 
 /// The schema has no room for a customer's layer yet.

@@ -5,6 +5,7 @@
 
 mod acknowledgements;
 mod certificates;
+mod epochs;
 mod keys;
 mod log;
 mod roots;
@@ -92,13 +93,14 @@ impl Catalog for PostgresCatalog {
         self.with("cannot read the catalog's version", async |c| takes_customer_layers(c).await).await
     }
 
-    async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted> {
+    async fn insert_key(&self, key: &DataKeyRow, by: Option<u64>) -> Result<Inserted> {
         let doing = format!("cannot store a data key of ring `{}`", key.ring);
         self.with(&doing, async |c| {
             let tx = c.transaction().await.map_err(|e| failure(&doing, &e))?;
             if key.customer.is_some() {
                 takes_customer_layers(&tx).await?;
             }
+            epochs::must_go_by(&tx, &key.ring, by).await?;
             let made = insert_row(&tx, key).await.map_err(|e| failure(&doing, &e))?;
             if made == 0 {
                 // The insert waited for whoever took the version, so their row is there to be read.
@@ -190,6 +192,7 @@ impl Catalog for PostgresCatalog {
         self.with(&doing, async |c| {
             let tx = c.transaction().await.map_err(|e| failure(&doing, &e))?;
             let epoch = signed(state.epoch)?;
+            epochs::wait_for_writers(&tx, &state.ring).await?;
             let written = match expected {
                 Some(expected) => {
                     tx.execute_typed(
@@ -254,9 +257,9 @@ impl Catalog for PostgresCatalog {
         .await
     }
 
-    async fn swap_wraps(&self, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>> {
-        self.with(&format!("cannot replace wraps of data keys of ring `{ring}`"), async |c| swap(c, ring, swaps).await)
-            .await
+    async fn swap_wraps(&self, ring: &str, swaps: &[Swap], by: Option<u64>) -> Result<Vec<bool>> {
+        let doing = format!("cannot replace wraps of data keys of ring `{ring}`");
+        self.with(&doing, async |c| swap(c, ring, swaps, by).await).await
     }
 
     async fn register(&self, application: &Application) -> Result<()> {

@@ -17,7 +17,7 @@ use super::model::USES;
 use super::words::parse_mode;
 use super::{
     Acknowledgement, Application, Catalog, CustomerLayer, DataKeyRow, EventQuery, Inserted, KeyStatus, KeyUse, Purpose,
-    RootAbout, RootKey, SignedState, Swap, Wrap, too_old_for_customers,
+    RootAbout, RootKey, SignedState, Swap, Wrap, outdated, too_old_for_customers,
 };
 use crate::Result;
 use crate::db::blocking;
@@ -100,7 +100,7 @@ impl Catalog for SqliteCatalog {
         self.with(|c| takes_customer_layers(c)).await
     }
 
-    async fn insert_key(&self, key: &DataKeyRow) -> Result<Inserted> {
+    async fn insert_key(&self, key: &DataKeyRow, by: Option<u64>) -> Result<Inserted> {
         let key = key.clone();
         self.with(move |c| {
             let doing = || format!("cannot store a data key of ring `{}`", key.ring);
@@ -111,6 +111,7 @@ impl Catalog for SqliteCatalog {
             if key.customer.is_some() {
                 takes_customer_layers(&tx)?;
             }
+            must_go_by(&tx, &key.ring, by)?;
             insert_row(&tx, &key).map_err(|e| failure(doing(), &e))?;
             insert_wraps(&tx, &key).map_err(|e| failure(doing(), &e))?;
             tx.commit().map_err(|e| failure(doing(), &e))?;
@@ -248,9 +249,9 @@ impl Catalog for SqliteCatalog {
         .await
     }
 
-    async fn swap_wraps(&self, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>> {
+    async fn swap_wraps(&self, ring: &str, swaps: &[Swap], by: Option<u64>) -> Result<Vec<bool>> {
         let (ring, swaps) = (ring.to_owned(), swaps.to_vec());
-        self.with(move |c| wraps::swap(c, &ring, &swaps)).await
+        self.with(move |c| wraps::swap(c, &ring, &swaps, by)).await
     }
 
     async fn register(&self, application: &Application) -> Result<()> {
@@ -427,6 +428,16 @@ fn takes_customer_layers(c: &Connection) -> Result<()> {
     let there: bool =
         c.query_row(sql, [], |r| r.get(0)).map_err(|e| failure("cannot read the catalog's version", &e))?;
     if there { Ok(()) } else { Err(too_old_for_customers()) }
+}
+
+/// The transaction is immediate: nobody publishes before it ends.
+fn must_go_by(tx: &Transaction<'_>, ring: &str, by: Option<u64>) -> Result<()> {
+    let Some(by) = by else { return Ok(()) };
+    let epoch: Option<i64> = tx
+        .query_row("SELECT epoch FROM enfold_ring_states WHERE ring = ?1", [ring], |r| r.get(0))
+        .optional()
+        .map_err(|e| failure("cannot read ring states from the catalog", &e))?;
+    if epoch == Some(as_stored(by)) { Ok(()) } else { Err(outdated(ring)) }
 }
 
 fn insert_row(tx: &Transaction<'_>, key: &DataKeyRow) -> rusqlite::Result<usize> {

@@ -3,8 +3,11 @@
 //! The policy says which tenant holds which, so that no other URI is ever called; the signed state says whose data keys must
 //! have the layer, so that no process leaves it out because its policy is another. Where the two do not agree no data key is
 //! made.
+//!
+//! While one root key takes the place of another both are in the policy and in the state. New data keys are made under the one
+//! that was signed as the tenant's, which a process may have in its policy as the next one, or as a former one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use enfold_core::{DataKey, KeyId, Part};
@@ -13,14 +16,24 @@ use futures_util::future::join;
 use super::health::is_withdrawal;
 use super::layers::LayerKeys;
 use super::roots::{self, Wrapped};
-use super::{KeyRing, RowKey, ScopeId, Tried, View, tenant_tag};
-use crate::catalog::{CustomerLayer, DataKeyRow};
+use super::{KeyRing, RowKey, Tried, View, tenant_tag};
+use crate::catalog::{CustomerLayer, DataKeyRow, KeyStatus};
 use crate::error::Retry;
 use crate::kms::{EncryptionContext, KeyManagementService, KeyManagementServiceExt, KeyMaterial, WrappedKey};
+use crate::state::CustomerState;
 use crate::{Code, Error, Result};
 
-/// See [`KeyRing::customers_to_sign`].
-type ToSign = (BTreeMap<String, String>, Vec<(String, KeyId)>);
+/// What the policy says of customers, and what the ring's data keys are like, for the operators to sign.
+pub(crate) struct ToSign {
+    /// The root keys of each tenant by the tenant's tag, as they would be signed; of data keys without the layer nothing is said.
+    pub(crate) tenants: BTreeMap<String, CustomerState>,
+    /// Data keys of such tenants that are without a layer, by the tenant's tag. A row that was changed by hand is not among
+    /// them.
+    pub(crate) bare: Vec<(String, KeyId)>,
+    /// Data keys with a layer that have not been destroyed, by the tenant's tag and the root key that they need. Rows that were
+    /// changed by hand are among them: they may be repaired.
+    pub(crate) layered: BTreeMap<(String, String), Vec<KeyId>>,
+}
 
 /// Those of one ring, in the order of the policy.
 #[derive(Default)]
@@ -33,11 +46,24 @@ pub(crate) struct CustomerKey {
     /// The tenant as the policy spells it.
     pub(crate) tenant: String,
     pub(crate) kms: Arc<dyn KeyManagementService>,
+    /// Those whose place it takes.
+    pub(crate) former: Vec<Arc<dyn KeyManagementService>>,
 }
 
 impl CustomerKey {
     pub(crate) fn uri(&self) -> &str {
         self.kms.uri().as_str()
+    }
+
+    /// As the policy has it. Of data keys without the layer nothing is said.
+    pub(super) fn to_sign(&self) -> CustomerState {
+        let former = self.former.iter().map(|kms| kms.uri().to_string()).collect();
+        CustomerState { key: self.uri().to_owned(), bare: BTreeSet::new(), former }
+    }
+
+    /// Every one that the policy names for this tenant.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &dyn KeyManagementService> {
+        std::iter::once(&self.kms).chain(&self.former).map(|kms| &**kms)
     }
 }
 
@@ -56,8 +82,8 @@ impl Customers {
         self.keys.iter().enumerate().flat_map(|(at, key)| tags(key).into_iter().map(move |tag| (tag, at))).collect()
     }
 
-    fn by_uri(&self, uri: &str) -> Option<&CustomerKey> {
-        self.keys.iter().find(|key| key.uri() == uri)
+    pub(super) fn by_uri(&self, uri: &str) -> Option<&dyn KeyManagementService> {
+        self.keys.iter().flat_map(CustomerKey::all).find(|kms| kms.uri().as_str() == uri)
     }
 }
 
@@ -96,53 +122,68 @@ impl KeyRing {
         Ok(())
     }
 
-    /// The root key of each tenant by the tenant's tag, and those of the tenants' data keys that are without its layer. A row
-    /// that was changed by hand is not among them.
     pub(crate) async fn customers_to_sign(&self, view: &View) -> Result<ToSign> {
-        let root = |at: &usize| self.customers.keys[*at].uri().to_owned();
-        let tenants: BTreeMap<String, String> = view.tenants.iter().map(|(tag, at)| (tag.clone(), root(at))).collect();
-        let (mut bare, mut after) = (Vec::new(), None);
+        let state = |at: &usize| self.customers.keys[*at].to_sign();
+        let tenants = view.tenants.iter().map(|(tag, at)| (tag.clone(), state(at))).collect();
+        let mut found = ToSign { tenants, bare: Vec::new(), layered: BTreeMap::new() };
+        let mut after = None;
         while let Some(page) = self.next_rows(&mut after).await? {
-            for row in page.iter().filter(|row| row.customer.is_none() && view.rows.verify(row).is_ok()) {
-                let tag = tenant_tag(&row.scope).filter(|tag| tenants.contains_key(*tag));
-                bare.extend(tag.map(|tag| (tag.to_owned(), row.id)));
+            // Whoever writes to the catalog may call a data key destroyed that needs its customer's root key.
+            let is_destroyed = |row: &DataKeyRow| row.status == KeyStatus::Destroyed && view.rows.verify(row).is_ok();
+            for row in page.iter().filter(|row| !is_destroyed(row)) {
+                let Some(tag) = tenant_tag(&row.scope).filter(|tag| found.tenants.contains_key(*tag)) else { continue };
+                match &row.customer {
+                    Some(layer) => {
+                        found.layered.entry((tag.to_owned(), layer.root.clone())).or_default().push(row.id);
+                    }
+                    None if view.rows.verify(row).is_ok() => found.bare.push((tag.to_owned(), row.id)),
+                    None => {}
+                }
             }
         }
-        Ok((tenants, bare))
+        Ok(found)
     }
 
-    /// The customer whose layer a new data key of this scope needs; none where it needs ours alone.
-    pub(crate) fn customer_of(&self, view: &View, scope: &ScopeId) -> Result<Option<&CustomerKey>> {
-        let Some(tag) = tenant_tag(scope.as_str()) else { return Ok(None) };
+    /// The customer's root key whose layer a new data key of this scope needs; none where it needs ours alone.
+    pub(crate) fn customer_of(&self, view: &View, scope: &str) -> Result<Option<&dyn KeyManagementService>> {
+        tenant_tag(scope).map_or(Ok(None), |tag| self.customer_by_tag(view, tag))
+    }
+
+    /// As [`Self::customer_of`], for the tenant that a tag stands for.
+    pub(super) fn customer_by_tag(&self, view: &View, tag: &str) -> Result<Option<&dyn KeyManagementService>> {
         let named = view.tenants.get(tag).and_then(|at| self.customers.keys.get(*at));
         let signed = view.state.customers.get(tag).map(|customer| customer.key.as_str());
-        match (named, signed) {
-            (None, None) => Ok(None),
-            (Some(named), Some(signed)) if named.uri() == signed => Ok(Some(named)),
-            (Some(named), None) => Err(self
-                .mismatch(format!("the policy names `{}`, and the operators have not signed it", named.uri()))
-                .hint("run `enfold keys customers --sign` where the operators' key is")),
-            (None, Some(signed)) => Err(self.not_in_the_policy(signed)),
-            (Some(named), Some(signed)) => Err(self
-                .mismatch(format!("the policy names `{}`, and the operators signed `{signed}`", named.uri()))
-                .hint("put the signed one back into enfold.toml: another cannot take its place")),
-        }
+        let (named, signed) = match (named, signed) {
+            (None, None) => return Ok(None),
+            (None, Some(signed)) => return Err(self.not_in_the_policy(signed)),
+            (Some(named), None) => {
+                return Err(self
+                    .mismatch(format!("the policy names `{}`, and the operators have not signed it", named.uri()))
+                    .hint("run `enfold keys customers --sign` where the operators' key is"));
+            }
+            (Some(named), Some(signed)) => (named, signed),
+        };
+        let found = named.all().find(|kms| kms.uri().as_str() == signed);
+        found.map(Some).ok_or_else(|| {
+            self.mismatch(format!("the policy names `{}`, and the operators signed `{signed}`", named.uri()))
+                .hint("put the signed one back into enfold.toml, or have it say both: see `former_customer_keys`")
+        })
     }
 
     /// Wraps a new data key under both layers, at the same time. The row gets the customer's; ours come back.
     pub(super) async fn wrap_with(
         &self,
-        customer: &CustomerKey,
+        customer: &dyn KeyManagementService,
         row: &mut DataKeyRow,
         key: &DataKey,
     ) -> Result<Wrapped> {
-        let root = customer.uri().to_owned();
+        let root = customer.uri().to_string();
         // It is there before the calls: what they are bound to says that there are two layers.
         row.customer = Some(CustomerLayer { root: root.clone(), wrapped: Vec::new(), sealed: Vec::new() });
         let ours = DataKey::generate().map_err(|e| crate::core_error(e, "cannot make a data key"))?;
         let customers = KeyMaterial::generate()?;
         let (our_context, their_context) = (self.context(row)?, self.customers_context(row)?);
-        let asked = customer.kms.wrap_one(&customers, &their_context);
+        let asked = customer.wrap_one(&customers, &their_context);
         let (wrapped, theirs) = join(self.roots.wrap(&ours, &our_context), asked).await;
         let theirs = theirs.map_err(|error| self.of_the_customer(customer, "wrap", error));
         let (wrapped, theirs) = both(wrapped, theirs)?;
@@ -157,11 +198,15 @@ impl KeyRing {
         let customer = self.customers.by_uri(&layer.root).ok_or_else(|| self.not_in_the_policy(&layer.root))?;
         let wrapped = WrappedKey::new(layer.wrapped.clone())?;
         let (our_context, their_context) = (self.context(row)?, self.customers_context(row)?);
-        let asked = customer.kms.unwrap_one(&wrapped, &their_context);
+        let asked = customer.unwrap_one(&wrapped, &their_context);
         let (ours, customers) = join(self.roots.unwrap(&row.wraps, &our_context), asked).await;
         let customers = customers.map_err(|error| self.of_the_customer(customer, "unwrap", error));
         let (ours, customers) = both(ours, customers)?;
-        let keys = LayerKeys { ours: roots::material(&ours), customers };
+        self.lift(&LayerKeys { ours: roots::material(&ours), customers }, layer, row)
+    }
+
+    /// The data key under both layers, if they are what was laid.
+    pub(super) fn lift(&self, keys: &LayerKeys, layer: &CustomerLayer, row: &DataKeyRow) -> Result<DataKey> {
         keys.lift(&layer.sealed, &self.sealing_context(row, &layer.root)?).ok_or_else(|| {
             Error::new(Code::WrapInvalid, format!("the layers of data key `{}` do not open", row.id))
                 .cause("the layer keys are right, and what they seal was changed")
@@ -170,18 +215,18 @@ impl KeyRing {
     }
 
     /// What the customer's key service sees of a data key.
-    fn customers_context(&self, row: &DataKeyRow) -> Result<EncryptionContext> {
+    pub(super) fn customers_context(&self, row: &DataKeyRow) -> Result<EncryptionContext> {
         self.bound_to(row)?.with(EncryptionContext::LAYER, "customer")
     }
 
     /// For what is sealed here: in no call, so it may name the customer's root key.
-    fn sealing_context(&self, row: &DataKeyRow, customer: &str) -> Result<EncryptionContext> {
+    pub(super) fn sealing_context(&self, row: &DataKeyRow, customer: &str) -> Result<EncryptionContext> {
         self.bound_to(row)?.with(EncryptionContext::CUSTOMER_KEY, customer)
     }
 
     /// Whose root key it was that refused or did not answer. A refusal has a code of its own, for it is the customer's
     /// decision and no fault of ours.
-    fn of_the_customer(&self, customer: &CustomerKey, what: &str, error: Error) -> Error {
+    pub(super) fn of_the_customer(&self, customer: &dyn KeyManagementService, what: &str, error: Error) -> Error {
         let doing =
             format!("cannot {what} a data key of ring `{}` that needs a customer's root key as well", self.name);
         if !is_withdrawal(error.code()) {
@@ -201,7 +246,7 @@ impl KeyRing {
         Error::new(Code::CustomerKeyMismatch, what).cause(why)
     }
 
-    fn not_in_the_policy(&self, uri: &str) -> Error {
+    pub(super) fn not_in_the_policy(&self, uri: &str) -> Error {
         let what = format!("a data key of ring `{}` needs a customer's root key that is not in the policy", self.name);
         Error::new(Code::CustomerKeyMismatch, what)
             .cause(format!("the operators signed `{uri}`, and only root keys of the policy are ever called"))

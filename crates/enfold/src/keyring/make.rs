@@ -5,10 +5,14 @@ use std::sync::atomic::Ordering;
 
 use enfold_core::{DataKey, KeyId};
 
-use super::{CustomerKey, KeyRing, LiveKey, ScopeId, View};
+use super::{KeyRing, LiveKey, ScopeId, View};
 use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
 use crate::events::{Event, EventKind};
+use crate::kms::KeyManagementService;
 use crate::{Code, Error, Result};
+
+/// How often a data key that lost against a publication is stored again.
+const TRIES: u32 = 5;
 
 impl KeyRing {
     /// The id of the data key that seals in a scope. The first version is made here; later ones are the operators' to
@@ -36,7 +40,7 @@ impl KeyRing {
         let view = &self.view_to_make(view, scope).await?;
         self.may_be_made(view, purpose, scope)?;
         let (row, key) = self.draft(view, purpose, scope, version).await?;
-        match self.catalog.insert_key(&row).await? {
+        match self.store(&row).await? {
             Inserted::Made => {
                 self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).key(row.id));
                 let id = row.id;
@@ -66,11 +70,35 @@ impl KeyRing {
     /// The state by which a new data key of a scope is made: the newest, where the one in hand and the policy do not agree
     /// about the tenant's own root key, for it may have been signed a moment ago.
     async fn view_to_make(&self, view: &Arc<View>, scope: &ScopeId) -> Result<Arc<View>> {
-        if self.customer_of(view, scope).is_err() {
+        if self.customer_of(view, scope.as_str()).is_err() {
             self.look().await?;
             return self.view().await;
         }
         Ok(Arc::clone(view))
+    }
+
+    /// Stores a new data key. One with a customer's layer is stored by the very state that says whose it is to be, so that a
+    /// root key that was signed away wraps nothing that comes after it.
+    pub(crate) async fn store(&self, row: &DataKeyRow) -> Result<Inserted> {
+        let Some(layer) = &row.customer else { return self.catalog.insert_key(row, None).await };
+        for _ in 0..TRIES {
+            self.look().await?;
+            let view = self.view().await?;
+            let signed = self.customer_of(&view, &row.scope)?;
+            if signed.is_none_or(|kms| kms.uri().as_str() != layer.root) {
+                break;
+            }
+            match self.catalog.insert_key(row, Some(view.state.epoch)).await {
+                Err(error) if error.code() == Code::Busy => {}
+                stored => return stored,
+            }
+        }
+        Err(Error::new(
+            Code::Busy,
+            format!("cannot store a data key of ring `{}` under its tenant's root key", self.name),
+        )
+        .cause("others publish states of the ring: another root key may have taken its place")
+        .hint("nothing was sealed; try again"))
     }
 
     /// A new data key, wrapped and authenticated, not yet stored.
@@ -81,7 +109,7 @@ impl KeyRing {
         scope: &ScopeId,
         version: u32,
     ) -> Result<(DataKeyRow, DataKey)> {
-        let customer = self.customer_of(view, scope)?;
+        let customer = self.customer_of(view, scope.as_str())?;
         let (mut row, key) = self.wrapped(purpose, scope, version, customer).await?;
         view.rows.tag(&mut row);
         Ok((row, key))
@@ -94,7 +122,7 @@ impl KeyRing {
         purpose: Purpose,
         scope: &ScopeId,
         version: u32,
-        customer: Option<&CustomerKey>,
+        customer: Option<&dyn KeyManagementService>,
     ) -> Result<(DataKeyRow, DataKey)> {
         let failed = |e| crate::core_error(e, "cannot make a data key");
         let key = DataKey::generate().map_err(failed)?;

@@ -45,7 +45,7 @@ use crate::shared_cache::SharedCache;
 use crate::{Code, Error, Result};
 
 pub use concerns::{Concern, ConcernAbout};
-pub(crate) use customers::{CustomerKey, Customers};
+pub(crate) use customers::{CustomerKey, Customers, ToSign};
 pub use former::Leaving;
 pub use health::{RootHealth, Tried};
 pub(crate) use live::LiveKey;
@@ -166,7 +166,7 @@ impl KeyRing {
             self.keys.evict_this(&id, &key);
             key = self.keys.get(&id, fetch).await?;
         }
-        if key.is_current(&view.state)? {
+        if key.is_current(&view.state) {
             return Ok(key);
         }
         // The operators decided something about this key after it was fetched: it is fetched again under their word,

@@ -366,3 +366,13 @@ pub(crate) fn material(key: &DataKey) -> KeyMaterial {
 pub(crate) fn data_key(mut material: KeyMaterial) -> DataKey {
     DataKey::from_bytes(material.expose_mut())
 }
+
+pub(super) fn is_same(a: &KeyMaterial, b: &KeyMaterial) -> bool {
+    subtle::ConstantTimeEq::ct_eq(&a.expose()[..], &b.expose()[..]).into()
+}
+
+pub(super) fn opens_to_another(root: &str, id: KeyId) -> Error {
+    Error::new(Code::WrapInvalid, format!("the wrap of data key `{id}` by `{root}` opens to another key"))
+        .cause("it was compared with what the other wraps open to")
+        .hint("its row was left as it was: restore it from a backup of the catalog")
+}

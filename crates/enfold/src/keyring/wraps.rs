@@ -8,7 +8,7 @@ use super::{CustomerKey, KeyRing, tenant_tag};
 use crate::Result;
 use crate::catalog::{DataKeyRow, KeyStatus};
 use crate::kms::recorded;
-use crate::state::RootState;
+use crate::state::{CustomerState, RootState};
 
 /// The data keys of one ring by the root keys that can open them. Destroyed ones are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,10 +51,12 @@ pub struct CustomerWraps {
     pub tenant: String,
     /// The customer's root key.
     pub root: String,
-    /// The operators signed it: from then on no data key of the tenant is made without.
+    /// The operators signed it, and the former ones, as the policy has them: no data key of the tenant is made without.
     pub signed: bool,
-    /// Data keys of the tenant that need it.
+    /// Data keys of the tenant that need it, or one of those whose place it takes.
     pub keys: u64,
+    /// How many of them need another one, by its URI: those that the policy names as former ones, and others that were found.
+    pub former: BTreeMap<String, u64>,
     /// Data keys of the tenant that do not, because they were made before.
     pub bare: Vec<KeyId>,
 }
@@ -73,8 +75,9 @@ impl KeyRing {
         let view = self.view().await?;
         counted.customers = self.customers().all().iter().map(CustomerWraps::new).collect();
         for (tag, at) in view.tenants.iter() {
-            let customer = &mut counted.customers[*at];
-            customer.signed &= view.state.customers.get(tag).is_some_and(|signed| signed.key == customer.root);
+            let to_sign = self.customers().all()[*at].to_sign();
+            let is_signed = |signed: &CustomerState| signed.key == to_sign.key && signed.former == to_sign.former;
+            counted.customers[*at].signed &= view.state.customers.get(tag).is_some_and(is_signed);
         }
         let mut after = None;
         while let Some(page) = self.next_rows(&mut after).await? {
@@ -92,7 +95,12 @@ impl RingWraps {
         let of_tenant = tenant_tag(&row.scope).and_then(|tag| tenants.get(tag));
         if let Some(customer) = of_tenant.and_then(|at| self.customers.get_mut(*at)) {
             match &row.customer {
-                Some(_) => customer.keys += 1,
+                Some(layer) => {
+                    customer.keys += 1;
+                    if layer.root != customer.root {
+                        *customer.former.entry(layer.root.clone()).or_default() += 1;
+                    }
+                }
                 None => customer.bare.push(row.id),
             }
         }
@@ -123,7 +131,8 @@ impl RingWraps {
 impl CustomerWraps {
     fn new(customer: &CustomerKey) -> Self {
         let (tenant, root) = (customer.tenant.clone(), customer.uri().to_owned());
-        Self { tenant, root, signed: true, keys: 0, bare: Vec::new() }
+        let former = customer.former.iter().map(|kms| (kms.uri().to_string(), 0)).collect();
+        Self { tenant, root, signed: true, keys: 0, former, bare: Vec::new() }
     }
 }
 

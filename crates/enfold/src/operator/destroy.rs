@@ -199,7 +199,7 @@ impl Operator {
             });
             let swaps = swaps.collect::<Result<Vec<_>>>()?;
             for some in swaps.chunks(500) {
-                ring.catalog.swap_wraps(ring.id(), some).await?;
+                ring.catalog.swap_wraps(ring.id(), some, None).await?;
             }
         }
         Err(Error::new(Code::Busy, format!("others keep changing data keys of ring `{}`", ring.name))

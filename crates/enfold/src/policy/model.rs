@@ -424,7 +424,7 @@ pub struct RingPolicy {
 impl RingPolicy {
     /// The URI of every root key that is called for this ring: its own and its customers'.
     pub fn root_keys(&self) -> impl Iterator<Item = &String> {
-        self.roots.iter().chain(self.tenants.values().map(|tenant| &tenant.customer_key))
+        self.roots.iter().chain(self.tenants.values().flat_map(TenantPolicy::root_keys))
     }
 }
 
@@ -433,6 +433,15 @@ impl RingPolicy {
 pub struct TenantPolicy {
     /// The URI of the root key that the customer holds, which is needed besides one of the ring's.
     pub customer_key: String,
+    /// URIs of those that it takes the place of: data keys may need them still.
+    pub former_customer_keys: Vec<String>,
+}
+
+impl TenantPolicy {
+    /// The one that wraps first.
+    pub fn root_keys(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.customer_key).chain(&self.former_customer_keys)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

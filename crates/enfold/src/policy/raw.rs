@@ -282,6 +282,10 @@ pub(super) struct RawTenant {
     /// values stop opening, and nobody else's. It is in force once `enfold keys customers --sign` was run.
     #[schemars(extend("x-required" = true, "format" = "root-key-uri"))]
     pub customer_key: Option<String>,
+    /// URIs of root keys that `customer_key` takes the place of, while data keys of the tenant may need them still. They open,
+    /// and wrap nothing once `enfold keys customers --sign` was run. `enfold keys rewrap` brings every data key under
+    /// `customer_key`; then they are taken out here, and it is signed again.
+    pub former_customer_keys: Vec<String>,
 }
 
 /// The data-key cache of a process.

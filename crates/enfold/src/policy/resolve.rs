@@ -319,17 +319,36 @@ impl Resolver<'_> {
                 };
                 self.report(&path, format!("only a ring with the scope `tenant` can have customers' keys: {why}"));
             }
-            match self.root_key(&customer_key, &path, environment, allow_local) {
-                Some(uri) if ours.contains(&uri) => {
-                    self.report(
-                        &path,
-                        "a root key of the ring cannot be a customer's too: one key would stand for both",
-                    );
-                }
-                _ => drop(tenants.insert(tenant, TenantPolicy { customer_key })),
-            }
+            let held = TenantPolicy { customer_key, former_customer_keys: raw.former_customer_keys };
+            self.customers_keys(&held, &path, &ours, environment, allow_local);
+            tenants.insert(tenant, held);
         }
         tenants
+    }
+
+    /// `path` is that of the one that wraps; those that it takes the place of stand beside it.
+    fn customers_keys(
+        &mut self,
+        held: &TenantPolicy,
+        path: &[String],
+        ours: &BTreeSet<KeyUri>,
+        environment: Environment,
+        allow_local: bool,
+    ) {
+        let mut seen = BTreeSet::new();
+        for (at, root) in held.root_keys().enumerate() {
+            let mut path = path.to_vec();
+            if let Some(at) = at.checked_sub(1) {
+                path.pop();
+                path.extend(keys(&["former_customer_keys", &at.to_string()]));
+            }
+            let Some(uri) = self.root_key(root, &path, environment, allow_local) else { continue };
+            if ours.contains(&uri) {
+                self.report(&path, "a root key of the ring cannot be a customer's too: one key would stand for both");
+            } else if !seen.insert(uri) {
+                self.report(&path, "the same root key twice");
+            }
+        }
     }
 
     fn roots(&mut self, roots: &[String], path: &[String], environment: Environment, allow_local: bool) {

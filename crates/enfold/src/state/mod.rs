@@ -111,6 +111,17 @@ pub struct CustomerState {
     pub key: String,
     /// Data keys of the tenant that were made before: they alone may be without it.
     pub bare: BTreeSet<KeyRef>,
+    /// URIs of those whose place it takes: data keys may have the layer of one of them still. Left out where there are none,
+    /// as programs of before write it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub former: BTreeSet<String>,
+}
+
+impl CustomerState {
+    /// Whether a data key of the tenant may have the layer of this root key.
+    pub fn admits(&self, root: &str) -> bool {
+        self.key == root || self.former.contains(root)
+    }
 }
 
 /// The key that authenticates rows, by what commits to it.
@@ -199,13 +210,15 @@ impl RingState {
     /// What the operators decided about a data key. Refuses a version that they have not announced, another key
     /// than the one they announced for its version, and one that lacks its customer's layer or has another.
     pub fn status(&self, row: &DataKeyRow) -> Result<KeyStatus> {
-        self.check_layer(row)?;
         let id = KeyRef(row.id);
-        if self.destroyed.contains(&id) {
+        let destruction = self.destruction(row.purpose, &row.scope);
+        // Whatever layer it had: a customer's root key that was replaced since is not looked for on what nobody opens any more.
+        if self.destroyed.contains(&id) || destruction.is_some_and(|destruction| destruction.done_ms.is_some()) {
             return Ok(KeyStatus::Destroyed);
         }
-        if let Some(destruction) = self.destruction(row.purpose, &row.scope) {
-            return Ok(if destruction.done_ms.is_some() { KeyStatus::Destroyed } else { KeyStatus::Destroying });
+        self.check_layer(row)?;
+        if destruction.is_some() {
+            return Ok(KeyStatus::Destroying);
         }
         if self.disabled.contains(&id) || self.is_below_minimum(row) {
             return Ok(KeyStatus::Disabled);
@@ -236,7 +249,7 @@ impl RingState {
         };
         match (signed, &row.customer) {
             (None, None) => Ok(()),
-            (Some(signed), Some(layer)) if signed.key == layer.root => Ok(()),
+            (Some(signed), Some(layer)) if signed.admits(&layer.root) => Ok(()),
             (Some(signed), None) if signed.bare.contains(&KeyRef(row.id)) => Ok(()),
             (Some(signed), None) => Err(refused(
                 "lacks the layer of its tenant's own root key",
@@ -247,7 +260,8 @@ impl RingState {
                 "has the layer of another root key than its tenant's",
                 format!("the operators signed `{}`, and it names `{}`", signed.key, layer.root),
             )
-            .hint("restore its row from a backup of the catalog")),
+            .hint("restore its row from a backup of the catalog")
+            .hint("if another took its place a moment ago, `former_customer_keys` and `enfold keys customers --sign` admit it again")),
             (None, Some(layer)) => Err(refused(
                 "has the layer of a customer's root key",
                 format!("the operators have not signed that `{}` is its tenant's", layer.root),

@@ -128,7 +128,7 @@ fn a_data_key_of_a_customer_has_the_layer_that_was_signed_or_was_there_before() 
     assert_eq!(refused(&state, &of(tag, 7, Some("vault://a"))), Code::StateTampered, "nobody signed it");
 
     let bare = BTreeSet::from([KeyRef(row(1, 7).id)]);
-    state.customers.insert(tag.into(), CustomerState { key: "vault://a".into(), bare });
+    state.customers.insert(tag.into(), CustomerState { key: "vault://a".into(), bare, former: BTreeSet::new() });
     assert_eq!(state.status(&of(tag, 7, None)).unwrap(), KeyStatus::Active, "it was there before");
     assert_eq!(state.status(&of(tag, 8, Some("vault://a"))).unwrap(), KeyStatus::Active);
     assert_eq!(refused(&state, &of(tag, 8, None)), Code::StateTampered, "taken away");
@@ -139,6 +139,16 @@ fn a_data_key_of_a_customer_has_the_layer_that_was_signed_or_was_there_before() 
     assert_eq!(refused(&state, &index(None)), Code::StateTampered, "index keys of the tenant too");
     assert_eq!(state.status(&index(Some("vault://a"))).unwrap(), KeyStatus::Active);
     assert_eq!(state.status(&row(1, 7)).unwrap(), KeyStatus::Active, "a scope of no tenant");
+
+    // While another takes its place, either.
+    assert!(!String::from_utf8(state.encode().unwrap()).unwrap().contains("former"), "spelled as before");
+    let next =
+        CustomerState { key: "vault://b".into(), bare: BTreeSet::new(), former: ["vault://a".to_owned()].into() };
+    state.customers.insert(tag.into(), next);
+    assert_eq!(state.status(&of(tag, 8, Some("vault://a"))).unwrap(), KeyStatus::Active);
+    assert_eq!(state.status(&of(tag, 8, Some("vault://b"))).unwrap(), KeyStatus::Active);
+    assert_eq!(refused(&state, &of(tag, 8, Some("vault://c"))), Code::StateTampered);
+    assert_eq!(RingState::decode(&state.encode().unwrap()), Some(state));
 }
 
 #[test]

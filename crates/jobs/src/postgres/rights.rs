@@ -159,6 +159,7 @@ pub(super) fn catalog() -> Vec<Need> {
     ];
     // For people: a program reads none of them.
     const VIEWS: &[&str] = &["encryption_keys"];
+    const CHANGED: &[&str] = &["status", "mac", "customer_root", "customer_wrapped", "customer_sealed"];
     const MADE: &[&str] = &["root_keys", "data_keys", "data_key_wraps", "events"];
     vec![
         Need { duties: EVERYBODY, privileges: &["USAGE"], object: Object::Schema("enfold".to_owned()) },
@@ -176,7 +177,7 @@ pub(super) fn catalog() -> Vec<Need> {
         // What processes said that are long gone.
         Need { duties: WORKS, privileges: &["DELETE"], object: Object::Own(&["acknowledgements"]) },
         Need { duties: WORKS, privileges: &["INSERT", "UPDATE"], object: Object::Own(&["ring_states"]) },
-        Need { duties: WORKS, privileges: &["UPDATE"], object: Object::OwnColumns("data_keys", &["status", "mac"]) },
+        Need { duties: WORKS, privileges: &["UPDATE"], object: Object::OwnColumns("data_keys", CHANGED) },
         // What is known of a root key, and its former id where its record was deleted.
         Need { duties: WORKS, privileges: &["UPDATE"], object: Object::Own(&["root_keys"]) },
         Need { duties: WORKS, privileges: &["DELETE"], object: Object::Own(&["data_key_wraps"]) },
@@ -298,10 +299,11 @@ struct Present<'a> {
 const OWN: &str = "SELECT format('enfold.%I', t.name), p.name, c.oid IS NOT NULL, coalesce(has_table_privilege(c.oid, p.name), false) \
      FROM unnest($1) t (name) CROSS JOIN unnest($2) p (name) \
      LEFT JOIN pg_class c ON c.relname = t.name AND c.relnamespace = to_regnamespace('enfold')";
-const OWN_COLUMNS: &str = "SELECT format('enfold.%I', t.name), format('%s (%I)', p.name, a.name), c.oid IS NOT NULL, \
-            coalesce(has_column_privilege(c.oid, a.name, p.name), false) \
+const OWN_COLUMNS: &str = "SELECT format('enfold.%I', t.name), format('%s (%I)', p.name, a.name), at.attnum IS NOT NULL, \
+            coalesce(has_column_privilege(c.oid, at.attnum, p.name), false) \
      FROM unnest($1) t (name) CROSS JOIN unnest($2) p (name) CROSS JOIN unnest($3) a (name) \
-     LEFT JOIN pg_class c ON c.relname = t.name AND c.relnamespace = to_regnamespace('enfold')";
+     LEFT JOIN pg_class c ON c.relname = t.name AND c.relnamespace = to_regnamespace('enfold') \
+     LEFT JOIN pg_attribute at ON at.attrelid = c.oid AND at.attname = a.name AND NOT at.attisdropped";
 const SCHEMAS: &str = "SELECT format('SCHEMA %I', t.name), p.name, n.oid IS NOT NULL, coalesce(has_schema_privilege(n.oid, p.name), false) \
      FROM unnest($1) t (name) CROSS JOIN unnest($2) p (name) LEFT JOIN pg_namespace n ON n.nspname = t.name";
 const PROTECTED: &str = "SELECT format('%I.%I', n.nspname, c.relname), p.name, true, has_table_privilege(c.oid, p.name) \

@@ -38,6 +38,7 @@ pub(super) async fn customers(context: &Context<'_>, args: &Customers, enfold: &
             return;
         }
         customer_table(&rings).write(context.screen, out);
+        write_former(&rings, out);
         // Writing to a String cannot fail.
         if !done.admitted.is_empty() {
             let keys = some(done.admitted.len(), "data key");
@@ -56,6 +57,28 @@ pub(super) async fn customers(context: &Context<'_>, args: &Customers, enfold: &
     })
 }
 
+/// Root keys whose place another takes: which data keys need them still.
+fn write_former(rings: &[RingWraps], out: &mut String) {
+    for (ring, customer) in rings.iter().flat_map(|ring| ring.customers.iter().map(move |customer| (ring, customer))) {
+        for (root, keys) in &customer.former {
+            let tenant = &customer.tenant;
+            // Writing to a String cannot fail.
+            let _ = match keys {
+                0 => writeln!(
+                    out,
+                    "\nNo data key of tenant {tenant} needs `{root}` any more: take it out of `former_customer_keys`, and sign again."
+                ),
+                keys => writeln!(
+                    out,
+                    "\nTenant {tenant} still needs `{root}` for {}: `enfold keys rewrap {}` brings them under the other.",
+                    some(usize::try_from(*keys).unwrap_or(usize::MAX), "data key"),
+                    ring.ring
+                ),
+            };
+        }
+    }
+}
+
 pub(super) fn of_customer(ring: &str, customer: &CustomerWraps) -> Value {
     json!({
         "ring": ring,
@@ -63,6 +86,7 @@ pub(super) fn of_customer(ring: &str, customer: &CustomerWraps) -> Value {
         "root": customer.root,
         "signed": customer.signed,
         "keys": customer.keys,
+        "former": customer.former,
         "without": customer.bare.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }

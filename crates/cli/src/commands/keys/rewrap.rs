@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use enfold::policy::Policy;
-use enfold::{Code, Enfold, Error, Result, RewrapOptions, RewrapPlan, Rewrapped};
+use enfold::{Code, Enfold, Error, Result, RewrapOptions, RewrapPlan, Rewrapped, RootCalls};
 use serde_json::{Value, json};
 
 use super::prices::Prices;
@@ -115,20 +115,20 @@ fn write_plan(context: &Context<'_>, plan: &RewrapPlan, prices: &Prices, out: &m
         count(plan.wraps),
         count(plan.drops)
     );
-    if !plan.roots.is_empty() {
-        out.push('\n');
-        let mut table = Table::new(&["root key", "unwraps", "wraps", "calls", "cost", "at least"]);
-        for root in &plan.roots {
-            table.row([
-                root.root.clone(),
-                count(root.unwraps),
-                count(root.wraps),
-                count(root.calls),
-                prices.cost(root).map_or_else(|| "no price".to_owned(), |cost| money(cost, prices)),
-                root.seconds().map_or_else(|| "no limit".to_owned(), about),
-            ]);
+    if plan.layers > 0 {
+        let _ = writeln!(
+            out,
+            "Customers' layers to be made anew: {}. Their key services are asked as well.",
+            count(plan.layers)
+        );
+    }
+    for (whose, calls) in [("root key", &plan.roots), ("customer's root key", &plan.customers)] {
+        if !calls.is_empty() {
+            out.push('\n');
+            calls_table(whose, calls, prices).write(context.screen, out);
         }
-        table.write(context.screen, out);
+    }
+    if !plan.roots.is_empty() {
         let _ = writeln!(
             out,
             "\nPrices as of {}, by the request; `at least` is the time at the policy's rate.",
@@ -155,6 +155,21 @@ fn write_plan(context: &Context<'_>, plan: &RewrapPlan, prices: &Prices, out: &m
     }
 }
 
+fn calls_table(whose: &str, calls: &[RootCalls], prices: &Prices) -> Table {
+    let mut table = Table::new(&[whose, "unwraps", "wraps", "calls", "cost", "at least"]);
+    for root in calls {
+        table.row([
+            root.root.clone(),
+            count(root.unwraps),
+            count(root.wraps),
+            count(root.calls),
+            prices.cost(root).map_or_else(|| "no price".to_owned(), |cost| money(cost, prices)),
+            root.seconds().map_or_else(|| "no limit".to_owned(), about),
+        ]);
+    }
+    table
+}
+
 fn write(outcome: &Rewrapped, left: &RewrapPlan, started: Instant, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -165,6 +180,13 @@ fn write(outcome: &Rewrapped, left: &RewrapPlan, started: Instant, out: &mut Str
         count(outcome.dropped),
         started.elapsed().as_secs_f64()
     );
+    if outcome.layers > 0 {
+        let _ = writeln!(
+            out,
+            "Customers' layers made anew: {}, each opened by the customer's key service and here.",
+            count(outcome.layers)
+        );
+    }
     for (says, keys) in [
         ("Changed by others meanwhile and left to them", outcome.overtaken),
         ("Refused and left as they were", outcome.failed),
@@ -184,6 +206,7 @@ fn document(plan: &RewrapPlan, outcome: &Rewrapped, left: &RewrapPlan, prices: &
         "done": outcome.done,
         "new_wraps": outcome.wrapped,
         "removed_wraps": outcome.dropped,
+        "new_layers": outcome.layers,
         "left_to_others": outcome.overtaken,
         "failed": outcome.failed,
         "failures": failures.collect::<Vec<_>>(),
@@ -192,7 +215,25 @@ fn document(plan: &RewrapPlan, outcome: &Rewrapped, left: &RewrapPlan, prices: &
 }
 
 fn of_plan(plan: &RewrapPlan, prices: &Prices) -> Value {
-    let roots = plan.roots.iter().map(|root| {
+    json!({
+        "ring": plan.ring,
+        "keys": plan.keys,
+        "to_do": plan.to_do,
+        "closed": plan.closed,
+        "new_wraps": plan.wraps,
+        "removed_wraps": plan.drops,
+        "new_layers": plan.layers,
+        "roots": of_calls(&plan.roots, prices),
+        "customers": of_calls(&plan.customers, prices),
+        "currency": prices.currency,
+        "prices_as_of": prices.as_of,
+        "values_carry_keys": plan.inline,
+        "untold": plan.untold,
+    })
+}
+
+fn of_calls(calls: &[RootCalls], prices: &Prices) -> Vec<Value> {
+    let of = |root: &RootCalls| {
         json!({
             "root": root.root,
             "unwraps": root.unwraps,
@@ -202,20 +243,8 @@ fn of_plan(plan: &RewrapPlan, prices: &Prices) -> Value {
             "least_seconds": root.seconds(),
             "cost": prices.cost(root),
         })
-    });
-    json!({
-        "ring": plan.ring,
-        "keys": plan.keys,
-        "to_do": plan.to_do,
-        "closed": plan.closed,
-        "new_wraps": plan.wraps,
-        "removed_wraps": plan.drops,
-        "roots": roots.collect::<Vec<_>>(),
-        "currency": prices.currency,
-        "prices_as_of": prices.as_of,
-        "values_carry_keys": plan.inline,
-        "untold": plan.untold,
-    })
+    };
+    calls.iter().map(of).collect()
 }
 
 fn money(cost: f64, prices: &Prices) -> String {

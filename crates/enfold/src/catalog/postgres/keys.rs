@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
 use super::{Param, bytes, key_id, number, out_of_range, text};
@@ -141,9 +141,10 @@ pub(super) async fn insert_wraps(tx: &Transaction<'_>, key: &DataKeyRow, doing: 
 
 /// Rows are locked in the order of their ids, so that two who do this wait for each other and for nothing else. Who comes
 /// second finds another MAC, and nothing to do.
-pub(super) async fn swap(c: &mut Client, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>> {
+pub(super) async fn swap(c: &mut Client, ring: &str, swaps: &[Swap], by: Option<u64>) -> Result<Vec<bool>> {
     let doing = || format!("cannot replace wraps of data keys of ring `{ring}`");
     let tx = c.transaction().await.map_err(|e| failure(doing(), &e))?;
+    super::epochs::must_go_by(&tx, ring, by).await?;
     let ids = swaps.iter().map(|swap| swap.key.id.as_bytes().as_slice()).collect::<Vec<_>>();
     let expected = swaps.iter().map(|swap| swap.expected.as_slice()).collect::<Vec<_>>();
     let macs = swaps.iter().map(|swap| swap.key.mac.as_slice()).collect::<Vec<_>>();
@@ -183,6 +184,38 @@ pub(super) async fn swap(c: &mut Client, ring: &str, swaps: &[Swap]) -> Result<V
     )
     .await
     .map_err(|e| failure(doing(), &e))?;
+    let layered = swaps.iter().map(|swap| &swap.key).filter(|key| changed.contains(&key.id));
+    replace_layers(&tx, ring, layered).await.map_err(|e| failure(doing(), &e))?;
     tx.commit().await.map_err(|e| failure(doing(), &e))?;
     Ok(swaps.iter().map(|swap| changed.contains(&swap.key.id)).collect())
+}
+
+/// Of those that have one. A catalog of the earlier schema has no columns for them, and is asked for none.
+async fn replace_layers(
+    tx: &Transaction<'_>,
+    ring: &str,
+    keys: impl Iterator<Item = &DataKeyRow>,
+) -> std::result::Result<(), tokio_postgres::Error> {
+    let (mut ids, mut roots, mut wrapped, mut sealed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (key, layer) in keys.filter_map(|key| Some((key, key.customer.as_ref()?))) {
+        ids.push(key.id.as_bytes().as_slice());
+        roots.push(layer.root.as_str());
+        wrapped.push(layer.wrapped.as_slice());
+        sealed.push(layer.sealed.as_slice());
+    }
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sql =
+        "UPDATE enfold.data_keys k SET customer_root = u.root, customer_wrapped = u.wrapped, customer_sealed = u.sealed
+               FROM unnest($2::bytea[], $3::text[], $4::bytea[], $5::bytea[]) AS u (id, root, wrapped, sealed)
+               WHERE k.ring = $1 AND k.id = u.id";
+    let values = [
+        text(&ring),
+        (&ids as &(dyn ToSql + Sync), Type::BYTEA_ARRAY),
+        (&roots, Type::TEXT_ARRAY),
+        (&wrapped, Type::BYTEA_ARRAY),
+        (&sealed, Type::BYTEA_ARRAY),
+    ];
+    tx.execute_typed(sql, &values).await.map(drop)
 }

@@ -2,14 +2,15 @@
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::insert_wraps;
+use super::{insert_wraps, must_go_by};
 use crate::Result;
 use crate::catalog::Swap;
 use crate::db::sqlite::failure;
 
-pub(super) fn swap(c: &mut Connection, ring: &str, swaps: &[Swap]) -> Result<Vec<bool>> {
+pub(super) fn swap(c: &mut Connection, ring: &str, swaps: &[Swap], by: Option<u64>) -> Result<Vec<bool>> {
     let doing = || format!("cannot replace wraps of data keys of ring `{ring}`");
     let tx = c.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| failure(doing(), &e))?;
+    must_go_by(&tx, ring, by)?;
     let one = |swap: &Swap| -> rusqlite::Result<bool> {
         let id = swap.key.id.as_bytes();
         let changed = tx
@@ -19,6 +20,13 @@ pub(super) fn swap(c: &mut Connection, ring: &str, swaps: &[Swap]) -> Result<Vec
             tx.prepare_cached("DELETE FROM enfold_data_key_wraps WHERE ring = ?1 AND key_id = ?2")?
                 .execute(params![ring, id])?;
             insert_wraps(&tx, &swap.key)?;
+            if let Some(layer) = &swap.key.customer {
+                tx.prepare_cached(
+                    "UPDATE enfold_data_keys SET customer_root = ?3, customer_wrapped = ?4, customer_sealed = ?5
+                     WHERE ring = ?1 AND id = ?2",
+                )?
+                .execute(params![ring, id, layer.root, layer.wrapped, layer.sealed])?;
+            }
         }
         Ok(changed == 1)
     };

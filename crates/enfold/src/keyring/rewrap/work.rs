@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use enfold_core::KeyId;
 use futures_util::stream::{self, StreamExt};
-use subtle::ConstantTimeEq;
 
+use super::layer::CUSTOMERS_AT_ONCE;
 use super::{AT_ONCE, Aim, BATCH, Need, RewrapOptions};
-use crate::catalog::{DataKeyRow, KeyStatus, Swap, Wrap};
+use crate::catalog::{CustomerLayer, DataKeyRow, KeyStatus, Swap, Wrap};
 use crate::error::Retry;
 use crate::events::{CallContext, Event, EventKind};
-use crate::keyring::roots::{self, Wanted};
+use crate::keyring::roots::{self, Wanted, is_same, opens_to_another};
 use crate::keyring::{KeyRing, View};
 use crate::kms::{EncryptionContext, KeyMaterial, UnwrapRequest, WrapRequest, WrappedKey};
 use crate::{Code, Error, Result};
@@ -31,9 +31,11 @@ pub struct Rewrapped {
     /// New wraps, and wraps that were removed.
     pub wrapped: u64,
     pub dropped: u64,
+    /// Layers of customers that were made anew.
+    pub layers: u64,
     /// Data keys that somebody else changed meanwhile: another worker has done them, or the next run does.
     pub overtaken: u64,
-    /// Data keys that stay as they are, and why for the first hundred.
+    /// Data keys that stay as they are, or whose customer's layer does, and why for the first hundred.
     pub failed: u64,
     pub failures: Vec<(KeyId, Error)>,
     /// Why it ended before the last data key: a key service that answers nothing, or whoever watches.
@@ -43,14 +45,25 @@ pub struct Rewrapped {
 }
 
 /// A data key on its way.
-struct Item {
+struct Item<'a> {
     row: DataKeyRow,
-    need: Need,
+    need: Need<'a>,
     context: EncryptionContext,
     view: Arc<View>,
+    /// The data key, or our layer key where it has a customer's layer.
     key: Option<KeyMaterial>,
     made: Vec<(usize, WrappedKey)>,
     failed: Option<Error>,
+    /// The customer's layer that was made, or why it stays as it is.
+    layer: Option<Result<CustomerLayer>>,
+}
+
+/// What was made for a data key.
+#[derive(Default)]
+struct Made {
+    wrapped: u64,
+    dropped: u64,
+    layers: u64,
 }
 
 impl KeyRing {
@@ -102,12 +115,21 @@ impl KeyRing {
         let view = self.view().await?;
         let mut items = Vec::with_capacity(page.len());
         for row in page {
-            let Some(need) = aim.need(&row) else { continue };
+            let Some(need) = self.need(aim, &view, &row) else { continue };
             // Only a row that is as it was made is authenticated anew.
             let believed = self.believe_now(&view, &row).await.and_then(|(view, _)| Ok((self.context(&row)?, view)));
             match believed {
                 Ok((context, view)) => {
-                    items.push(Item { row, need, context, view, key: None, made: Vec::new(), failed: None });
+                    items.push(Item {
+                        row,
+                        need,
+                        context,
+                        view,
+                        key: None,
+                        made: Vec::new(),
+                        failed: None,
+                        layer: None,
+                    });
                 }
                 Err(error) => so_far.fail(row.id, self.refuse(error)),
             }
@@ -126,34 +148,46 @@ impl KeyRing {
         Ok(going)
     }
 
-    async fn rewrap_batch(&self, aim: &Aim<'_>, mut batch: Vec<Item>) -> Result<Rewrapped> {
+    async fn rewrap_batch(&self, aim: &Aim<'_>, mut batch: Vec<Item<'_>>) -> Result<Rewrapped> {
         self.take_keys(aim, &mut batch).await;
         for at in 0..aim.targets.len() {
             wrap(aim, at, &mut batch).await;
             check(aim, at, &mut batch).await;
         }
+        self.renew_layers(&mut batch).await;
         let mut outcome = Rewrapped::default();
         let (mut swaps, mut counts) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        for item in batch {
+        let mut of_a_service = None;
+        for mut item in batch {
             let id = item.row.id;
-            counts.push((item.made.len() as u64, item.need.drop.len() as u64));
+            // A customer's service that is out keeps nobody but its tenant from what is to be done.
+            if let Some(Err(error)) = item.layer.take_if(|layer| layer.is_err()) {
+                outcome.fail(id, self.refuse(error));
+                if item.need.is_layer_alone() {
+                    continue;
+                }
+            }
             match item.swap(aim) {
-                Ok(swap) => swaps.push(swap),
+                Ok((swap, made)) => {
+                    swaps.push(swap);
+                    counts.push(made);
+                }
                 Err(error) => {
-                    counts.pop();
+                    of_a_service = of_a_service.or_else(|| Some(error.clone()).filter(is_of_the_service));
                     outcome.fail(id, error);
                 }
             }
         }
         if swaps.is_empty() {
-            outcome.stopped = outcome.failures.first().map(|(_, error)| error.clone()).filter(is_of_the_service);
+            outcome.stopped = of_a_service;
             return Ok(outcome);
         }
-        for (written, (wrapped, dropped)) in self.catalog.swap_wraps(self.id(), &swaps).await?.into_iter().zip(counts) {
+        for (written, made) in self.write(&swaps, &counts).await?.into_iter().zip(counts) {
             if written {
                 outcome.done += 1;
-                outcome.wrapped += wrapped;
-                outcome.dropped += dropped;
+                outcome.wrapped += made.wrapped;
+                outcome.dropped += made.dropped;
+                outcome.layers += made.layers;
             } else {
                 outcome.overtaken += 1;
             }
@@ -161,9 +195,44 @@ impl KeyRing {
         Ok(outcome)
     }
 
+    async fn renew_layers(&self, batch: &mut [Item<'_>]) {
+        let mut due = Vec::new();
+        for (at, item) in batch.iter().enumerate().filter(|(_, item)| item.failed.is_none()) {
+            if let (Some(target), Some(layer), Some(key)) = (item.need.layer, &item.row.customer, &item.key) {
+                due.push(async move { (at, self.renew_layer(&item.row, layer, key, target).await) });
+            }
+        }
+        let renewed: Vec<_> = stream::iter(due).buffer_unordered(CUSTOMERS_AT_ONCE).collect().await;
+        for (at, layer) in renewed {
+            batch[at].layer = Some(layer);
+        }
+    }
+
+    /// Where layers are among them, by the state that holds now, and only if their root keys are still those that it names: no
+    /// data key comes back under one that was signed away.
+    async fn write(&self, swaps: &[Swap], made: &[Made]) -> Result<Vec<bool>> {
+        if made.iter().all(|made| made.layers == 0) {
+            return self.catalog.swap_wraps(self.id(), swaps, None).await;
+        }
+        self.look().await?;
+        let view = self.view().await?;
+        let holds = |(swap, made): (&Swap, &Made)| {
+            let signed = self.customer_of(&view, &swap.key.scope).ok().flatten();
+            let layer = swap.key.customer.as_ref().map(|layer| layer.root.as_str());
+            made.layers == 0 || signed.map(|kms| kms.uri().as_str()) == layer
+        };
+        if !swaps.iter().zip(made).all(holds) {
+            return Ok(vec![false; swaps.len()]);
+        }
+        match self.catalog.swap_wraps(self.id(), swaps, Some(view.state.epoch)).await {
+            Err(error) if error.code() == Code::Busy => Ok(vec![false; swaps.len()]),
+            written => written,
+        }
+    }
+
     /// The data keys, from wraps that go where some do, and otherwise from any. What a wrap that goes does not give is asked
     /// of the others: its root key may be out of reach for ever, and each wrap that stays is opened all the same.
-    async fn take_keys(&self, aim: &Aim<'_>, batch: &mut [Item]) {
+    async fn take_keys(&self, aim: &Aim<'_>, batch: &mut [Item<'_>]) {
         let sources: Vec<Vec<Wrap>> = batch.iter().map(|item| aim.sources(&item.need, &item.row)).collect();
         let wanted: Vec<_> =
             batch.iter().zip(&sources).map(|(item, wraps)| Wanted { wraps, context: &item.context }).collect();
@@ -186,7 +255,7 @@ impl KeyRing {
 }
 
 /// Has one target wrap what it is to wrap.
-async fn wrap(aim: &Aim<'_>, target: usize, batch: &mut [Item]) {
+async fn wrap(aim: &Aim<'_>, target: usize, batch: &mut [Item<'_>]) {
     let asked: Vec<usize> = (0..batch.len()).filter(|at| batch[*at].waits(|need| &need.wrap, target)).collect();
     if asked.is_empty() {
         return;
@@ -206,7 +275,7 @@ async fn wrap(aim: &Aim<'_>, target: usize, batch: &mut [Item]) {
 }
 
 /// Has one target open what it wrapped, and what it had wrapped before where that is to be relied on alone.
-async fn check(aim: &Aim<'_>, target: usize, batch: &mut [Item]) {
+async fn check(aim: &Aim<'_>, target: usize, batch: &mut [Item<'_>]) {
     let provider = aim.targets[target].provider;
     let mut asked = Vec::new();
     for (at, item) in batch.iter_mut().enumerate() {
@@ -244,17 +313,28 @@ async fn check(aim: &Aim<'_>, target: usize, batch: &mut [Item]) {
     }
 }
 
-impl Item {
+impl Need<'_> {
+    fn is_layer_alone(&self) -> bool {
+        self.layer.is_some() && self.wrap.is_empty() && self.drop.is_empty()
+    }
+}
+
+impl Item<'_> {
     /// Whether this target is to be asked, and it makes sense still.
-    fn waits(&self, list: impl Fn(&Need) -> &Vec<usize>, target: usize) -> bool {
+    fn waits(&self, list: impl for<'n> Fn(&'n Need<'_>) -> &'n Vec<usize>, target: usize) -> bool {
         self.failed.is_none() && self.key.is_some() && list(&self.need).contains(&target)
     }
 
     /// The row with its other wraps, if nothing went wrong.
-    fn swap(self, aim: &Aim<'_>) -> Result<Swap> {
-        let Self { mut row, need, view, made, failed, .. } = self;
+    fn swap(self, aim: &Aim<'_>) -> Result<(Swap, Made)> {
+        let Self { mut row, need, view, made, failed, layer, .. } = self;
         if let Some(error) = failed {
             return Err(error);
+        }
+        let counts =
+            Made { wrapped: made.len() as u64, dropped: need.drop.len() as u64, layers: layer.iter().len() as u64 };
+        if let Some(layer) = layer.transpose()? {
+            row.customer = Some(layer);
         }
         let uri = |target: usize| aim.targets[target].provider.uri();
         if made.len() != need.wrap.len() {
@@ -272,7 +352,7 @@ impl Item {
         }
         let expected = std::mem::take(&mut row.mac);
         view.rows.tag(&mut row);
-        Ok(Swap { key: row, expected })
+        Ok((Swap { key: row, expected }, counts))
     }
 }
 
@@ -289,6 +369,7 @@ impl Rewrapped {
         self.done += batch.done;
         self.wrapped += batch.wrapped;
         self.dropped += batch.dropped;
+        self.layers += batch.layers;
         self.overtaken += batch.overtaken;
         self.failed += batch.failed;
         let room = TOLD - self.failures.len().min(TOLD);
@@ -307,16 +388,6 @@ fn walk(options: &RewrapOptions) -> Result<Vec<(Option<KeyId>, Option<KeyId>)>> 
     }
     let start = KeyId::random().map_err(|e| crate::core_error(e, "cannot choose where to begin"))?;
     Ok(vec![(Some(start), None), (None, Some(start))])
-}
-
-fn is_same(a: &KeyMaterial, b: &KeyMaterial) -> bool {
-    a.expose().ct_eq(b.expose()).into()
-}
-
-fn opens_to_another(root: &str, id: KeyId) -> Error {
-    Error::new(Code::WrapInvalid, format!("the wrap of data key `{id}` by `{root}` opens to another key"))
-        .cause("it was compared with what the other wraps open to")
-        .hint("its row was left as it was: restore it from a backup of the catalog")
 }
 
 /// Not of one data key, so that the next would fail as well.

@@ -139,6 +139,9 @@ fn a_customers_root_key_is_one_tenants_and_none_of_the_rings() {
     let ring = with("tenant", &key(theirs)).unwrap().rings.remove("a").unwrap();
     assert_eq!(ring.tenants["acme"].customer_key, theirs);
     assert_eq!(ring.root_keys().collect::<Vec<_>>(), ["aws-kms://eu-central-1/alias/a", theirs]);
+    let beside = |former: &str| format!("{}\nformer_customer_keys = [\"{former}\"]", key(theirs));
+    let ring = with("tenant", &beside("aws-kms://eu-central-1/alias/b")).unwrap().rings.remove("a").unwrap();
+    assert_eq!(ring.root_keys().nth(2).map(String::as_str), Some("aws-kms://eu-central-1/alias/b"));
     for (scope, held, why) in [
         ("ring", key(theirs), "cover the values of all tenants"),
         ("column", key(theirs), "cover the values of all tenants"),
@@ -147,6 +150,9 @@ fn a_customers_root_key_is_one_tenants_and_none_of_the_rings() {
         ("tenant", key("https://vault.acme.example"), "not the URI of a root key"),
         ("tenant", key("local:acme.key"), "a key for development"),
         ("tenant", String::new(), "customer_key"),
+        ("tenant", beside("aws-kms://eu-central-1/alias/a"), "one key would stand for both"),
+        ("tenant", beside(theirs), "the same root key twice"),
+        ("tenant", beside("vault"), "not the URI of a root key"),
     ] {
         let error = with(scope, &held).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");

@@ -43,7 +43,9 @@ fn the_example_loads_whole() {
     assert_eq!((rotation.cadence, rotation.enabled), (Some(Duration::from_secs(90 * 86_400)), true));
     assert_eq!((rotation.reencrypt_batch_size, rotation.reencrypt_rate), (1_000, Some(17)));
     assert_eq!(ring.cache.stale_if_error, Duration::from_secs(1_800));
-    assert!(ring.tenants["0f8fad5b-d9cb-469f-a165-70867728950e"].customer_key.starts_with("aws-kms://arn:aws:kms:"));
+    let held = &ring.tenants["0f8fad5b-d9cb-469f-a165-70867728950e"];
+    assert!(held.customer_key.starts_with("aws-kms://arn:aws:kms:"));
+    assert_eq!(held.former_customer_keys, ["vault://vault.customer.example:8200/transit/shop"]);
     assert_eq!(policy.rings["records"].record_wrap, RecordWrap::Ring);
 
     let tokens = &policy.prune["expired-tokens"];
