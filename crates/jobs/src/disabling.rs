@@ -1,9 +1,9 @@
 //! What a database remembers and does so that former data keys can go out of use: which are on the way out and how far, and that
 //! it takes no new value under them. In the application's own database, where the values are.
 //!
-//! Nothing here is believed by itself: what has passed is noted for people, and because two facts cannot be seen again later,
-//! since when everybody could know and which transactions were open at the moment of the refusal. Whoever disables a data key
-//! looks at the rest each time ([`mod@crate::ops::disable`]).
+//! Nothing here is believed by itself: what has passed is noted for people, and because some facts cannot be seen again later:
+//! since when everybody could know, which transactions were open at the moment of the refusal, and where the log was when no
+//! value was found. Whoever disables a data key looks at the rest each time ([`mod@crate::ops::disable`]).
 
 use std::time::Duration;
 
@@ -117,8 +117,16 @@ pub trait Disablings: Send + Sync {
     /// Transactions of others that are open. None on a database with one writer, who has waited for the ones before.
     async fn open_transactions(&self) -> Result<Vec<OpenTransaction>>;
 
-    /// Notes that a step was found done; the time of the first such note stays, unless the database begins to refuse anew.
+    /// Notes that a step was found done; the time of the first such note stays, unless the database begins to refuse anew or
+    /// [`Self::uncount`] takes it back. With [`Passed::Counted`] it is noted where the database's log was then.
     async fn note(&self, ring: &str, keys: &[KeyId], passed: &Passed) -> Result<()>;
+
+    /// Replicas, for people, that have not applied the log up to where it was when no value was found under any of these data
+    /// keys. None on a database that has no replicas.
+    async fn replicas_before(&self, ring: &str, keys: &[KeyId]) -> Result<Vec<String>>;
+
+    /// Values under one of them were found, so that an earlier count does not hold any more.
+    async fn uncount(&self, ring: &str, keys: &[KeyId]) -> Result<()>;
 
     /// Values under these data keys are taken again, and nothing stays noted of them.
     async fn forget(&self, ring: &str, keys: &[KeyId]) -> Result<()>;

@@ -7,7 +7,8 @@ use tokio_postgres::{Client, Config, NoTls};
 /// A database of its own for one test, dropped with it.
 pub struct Database {
     name: String,
-    admin: Config,
+    /// The server's, with any database.
+    server: String,
 }
 
 /// The server's URL, from `ENFOLD_TEST_POSTGRES` or from the file that `scripts/services.sh` wrote.
@@ -34,25 +35,33 @@ pub async fn connect(config: &Config) -> Client {
 
 impl Database {
     pub async fn create() -> Self {
+        Self::create_on(&server_url()).await
+    }
+
+    /// On another server than the shared one.
+    pub async fn create_on(server: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let admin: Config = server_url().parse().expect("a Postgres URL");
+        let admin: Config = server.parse().expect("a Postgres URL");
         let name = format!("enfold_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let client = connect(&admin).await;
         client.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.expect("drop a leftover");
         client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.expect("create a database");
-        Self { name, admin }
+        Self { name, server: server.to_owned() }
+    }
+
+    fn admin(&self) -> Config {
+        self.server.parse().expect("a Postgres URL")
     }
 
     pub fn config(&self) -> Config {
-        let mut config = self.admin.clone();
+        let mut config = self.admin();
         config.dbname(&self.name);
         config
     }
 
     /// `postgres://…/name`, as a policy would say it.
     pub fn url(&self) -> String {
-        let server = server_url();
-        let base = server.rsplit_once('/').expect("a URL with a database").0;
+        let base = self.server.rsplit_once('/').expect("a URL with a database").0;
         format!("{base}/{}", self.name)
     }
 
@@ -63,7 +72,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let (admin, name) = (self.admin.clone(), self.name.clone());
+        let (admin, name) = (self.admin(), self.name.clone());
         // A test's runtime may be gone already: a thread of its own drops the database.
         let dropper = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

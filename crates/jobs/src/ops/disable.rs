@@ -9,6 +9,7 @@
 //! 3. Transactions that were open then have ended. They may have written such a value before, or not see that it is refused;
 //!    those from before step 1 are among them.
 //! 4. Every protected column, shadow, member and wrap inside of an envelope is counted, and none is under the key.
+//! 5. Every replica has applied the log up to that count. One that lags shows values of before to its readers.
 //!
 //! Then the operators sign that it is disabled, and what came by a way that no trigger sees is counted once more: a disable can be
 //! taken back. Whoever is stopped on the way, or finds something missing, begins again: what has
@@ -65,11 +66,13 @@ pub struct Missing {
     pub unheard_s: u64,
     /// Transactions from before the database began to refuse values under them.
     pub transactions: Vec<OpenTransaction>,
+    /// Replicas that may show values under them yet.
+    pub replicas: Vec<String>,
 }
 
 impl Missing {
     fn is_nothing(&self) -> bool {
-        self.processes.is_empty() && self.unheard_s == 0 && self.transactions.is_empty()
+        self.processes.is_empty() && self.unheard_s == 0 && self.transactions.is_empty() && self.replicas.is_empty()
     }
 
     /// One line for each thing that is missing.
@@ -81,8 +84,10 @@ impl Missing {
         let unheard = (self.unheard_s > 0)
             .then(|| format!("a process that gave no word may go by an earlier state for {} s yet", self.unheard_s));
         let transaction = |open: &OpenTransaction| format!("{} has a transaction open since before", open.says);
+        let replica = |replica: &String| format!("{replica} has not applied yet what took the last values away");
         let processes = self.processes.iter().map(process);
-        processes.chain(unheard).chain(self.transactions.iter().map(transaction)).collect()
+        let others = self.transactions.iter().map(transaction).chain(self.replicas.iter().map(replica));
+        processes.chain(unheard).chain(others).collect()
     }
 }
 
@@ -122,7 +127,7 @@ pub async fn disable(session: &Session, wanted: &Disable<'_>) -> Result<Tried> {
     // Most are stopped by this, and then nothing need be refused yet.
     let found = look(session, wanted).await?;
     if !found.is_none() {
-        return Ok(Tried::Needed(found));
+        return are_needed(session, wanted, found).await;
     }
     let noted = begin(session, enfold, wanted).await?;
     let missing = processes(session, enfold, wanted, &noted).await?;
@@ -139,18 +144,28 @@ pub async fn disable(session: &Session, wanted: &Disable<'_>) -> Result<Tried> {
     note(session, wanted, Passed::Ended).await?;
     let found = needs(session, wanted.ring, wanted.keys).await?;
     if !found.is_none() {
-        return Ok(Tried::Needed(found));
+        return are_needed(session, wanted, found).await;
     }
     note(session, wanted, Passed::Counted).await?;
+    let replicas = session.db.disablings().replicas_before(ring_id(session, wanted.ring), wanted.keys).await?;
+    if !replicas.is_empty() {
+        return Ok(Tried::Waits(Missing { replicas, ..Missing::default() }));
+    }
     let before = sign(enfold, wanted).await?;
     // No trigger fires in a session of a replica's role, nor when Apache AGE writes a graph by itself.
     let found = needs(session, wanted.ring, wanted.keys).await?;
     if !found.is_none() {
         take_back(enfold, wanted, &before).await?;
-        return Ok(Tried::Needed(found));
+        return are_needed(session, wanted, found).await;
     }
     note(session, wanted, Passed::Disabled).await?;
     Ok(Tried::Disabled { uncounted: found.uncounted })
+}
+
+/// What was counted before, if anything was, says nothing of replicas any more.
+async fn are_needed(session: &Session, wanted: &Disable<'_>, found: Needs) -> Result<Tried> {
+    session.db.disablings().uncount(ring_id(session, wanted.ring), wanted.keys).await?;
+    Ok(Tried::Needed(found))
 }
 
 /// Signs what is wanted; the least versions that opened before.
@@ -296,7 +311,7 @@ async fn processes(session: &Session, enfold: &Enfold, wanted: &Disable<'_>, not
         processes: enfold.behind(wanted.ring, epoch).await?,
         // Rounded up: none means that the time is over.
         unheard_s: unheard.as_secs() + u64::from(unheard.subsec_nanos() > 0),
-        transactions: Vec::new(),
+        ..Missing::default()
     })
 }
 

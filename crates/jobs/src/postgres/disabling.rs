@@ -31,6 +31,28 @@ const OPEN: &str = "SELECT l.pid::text || ' ' || l.virtualxid, \
        FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() \
      ORDER BY 1";
 
+/// Where the log is, whether it was written to disk or not: a batch commits without waiting for that.
+const HERE: &str = "pg_catalog.pg_current_wal_insert_lsn()";
+const UNCOUNTED: &str = "counted_ms = NULL, counted_at = NULL";
+
+/// Who receives the log and has not applied it so far, and whose slot says that it will come back and has not. Whoever only
+/// keeps the log (pg_receivewal, a backup) applies nothing. Logical ones of other databases do not concern this one. How far
+/// another is, a role without pg_read_all_stats is not shown, and then nothing may be concluded.
+const BEFORE: &str = "WITH counted (at) AS (
+         SELECT coalesce(pg_catalog.max(counted_at), pg_catalog.pg_current_wal_insert_lsn()) FROM enfold.disablings WHERE ring = $1 AND key_id = ANY($2))
+     SELECT CASE WHEN r.state IS NULL THEN 'a replica of which this role may not see how far it is (pg_monitor may)'
+                 ELSE 'the replica ' || pg_catalog.quote_ident(coalesce(nullif(r.application_name, ''), 'unnamed'))
+                      || coalesce(' at ' || pg_catalog.host(r.client_addr), '') END
+       FROM counted, pg_catalog.pg_stat_replication r LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = r.pid
+      WHERE (a.datname IS NULL OR a.datname = pg_catalog.current_database()) AND (r.state IS NULL OR r.replay_lsn < at)
+     UNION ALL
+     SELECT 'the replica behind the replication slot ' || pg_catalog.quote_ident(s.slot_name)
+            || ', which is not connected,'
+       FROM counted, pg_catalog.pg_replication_slots s
+      WHERE NOT s.active AND NOT s.temporary AND (s.database IS NULL OR s.database = pg_catalog.current_database())
+        AND coalesce(s.confirmed_flush_lsn, s.restart_lsn) < at
+     ORDER BY 1";
+
 #[async_trait]
 impl Disablings for Postgres {
     async fn begin(&self, ring: &str, keys: &[KeyId], epoch: u64, order: &Order) -> Result<Vec<Disabling>> {
@@ -94,11 +116,32 @@ impl Disablings for Postgres {
             Passed::Refused { covered, open } => {
                 lists = (to_json(covered), to_json(open));
                 params.extend([(&lists.0 as _, Type::TEXT), (&lists.1 as _, Type::TEXT)]);
-                format!("{column} = {NOW_MS}, covered = $3, open = $4, ended_ms = NULL, counted_ms = NULL")
+                format!("{column} = {NOW_MS}, covered = $3, open = $4, ended_ms = NULL, {UNCOUNTED}")
+            }
+            // Behind the count: what was committed until then is before this place in the log.
+            Passed::Counted => {
+                format!("{column} = coalesce({column}, {NOW_MS}), counted_at = coalesce(counted_at, {HERE})")
             }
             _ => format!("{column} = coalesce({column}, {NOW_MS})"),
         };
         let sql = format!("UPDATE enfold.disablings SET {set} WHERE ring = $1 AND key_id = ANY($2)");
+        self.once(Purpose::Own, &doing, &sql, &params).await.map(|_| ())
+    }
+
+    async fn replicas_before(&self, ring: &str, keys: &[KeyId]) -> Result<Vec<String>> {
+        let params: [Param<'_>; 2] = [(&ring, Type::TEXT), (&texts(keys), Type::TEXT_ARRAY)];
+        let doing = self.doing("look how far the replicas are of");
+        let rows = self.once(Purpose::Own, &doing, BEFORE, &params).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    async fn uncount(&self, ring: &str, keys: &[KeyId]) -> Result<()> {
+        let doing = self.doing("note what needs data keys again in");
+        if !self.has_disablings(&doing).await? {
+            return Ok(());
+        }
+        let params: [Param<'_>; 2] = [(&ring, Type::TEXT), (&texts(keys), Type::TEXT_ARRAY)];
+        let sql = format!("UPDATE enfold.disablings SET {UNCOUNTED} WHERE ring = $1 AND key_id = ANY($2)");
         self.once(Purpose::Own, &doing, &sql, &params).await.map(|_| ())
     }
 

@@ -112,6 +112,25 @@ impl Disablings for Sqlite {
             .await
     }
 
+    async fn replicas_before(&self, _ring: &str, _keys: &[KeyId]) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    async fn uncount(&self, ring: &str, keys: &[KeyId]) -> Result<()> {
+        let sql = "UPDATE enfold_disablings SET counted_ms = NULL WHERE ring = ?1 AND key_id = ?2";
+        let (ring, keys) = (ring.to_owned(), keys.to_vec());
+        self.pool
+            .write(move |c| {
+                if is_there(c)? {
+                    for key in &keys {
+                        c.execute(sql, params![ring, key.to_string()]).doing(noting)?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
     async fn forget(&self, ring: &str, keys: &[KeyId]) -> Result<()> {
         let (ring, keys) = (ring.to_owned(), keys.to_vec());
         self.pool

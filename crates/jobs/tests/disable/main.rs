@@ -6,5 +6,6 @@ mod destroy;
 mod minimum;
 mod order;
 mod refusal;
+mod replica;
 mod schedule;
 mod world;

@@ -107,7 +107,8 @@ async fn what_no_trigger_saw_takes_a_disable_back() {
     let slips = format!(
         "CREATE FUNCTION slip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
            PERFORM set_config('session_replication_role', 'replica', true);
-           INSERT INTO public.users (id, org, email) VALUES (9, 1, '{stored}'); RETURN NULL; END $$;
+           INSERT INTO public.users (id, org, email) VALUES (9, 1, '{stored}') ON CONFLICT DO NOTHING;
+           RETURN NULL; END $$;
          CREATE TRIGGER slip AFTER UPDATE OF counted_ms ON enfold.disablings FOR EACH ROW
          WHEN (OLD.counted_ms IS NULL AND NEW.counted_ms IS NOT NULL) EXECUTE FUNCTION slip();"
     );

@@ -10,6 +10,7 @@ use enfold_jobs::ops::{
     disable_within, plan, plan_reencryption, request_reencryption, work,
 };
 use enfold_testkit::postgres::Database;
+use enfold_testkit::postgres_private::Server;
 
 /// Long enough for every process to take a state in, and for the word of a short life to run out.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -105,6 +106,13 @@ impl World {
         Self::on_sqlite(POLICY).await
     }
 
+    /// On a server of the test's own, whose replicas hold up nobody else.
+    pub(crate) async fn on_server(server: &Server) -> Self {
+        // A job would wait for the replica, which is not what is tested.
+        let policy = format!("{POLICY}max_replica_lag = \"1h\"\n");
+        Self::in_database(Database::create_on(&server.url()).await, TABLES, &policy).await
+    }
+
     pub(crate) async fn tenants_on_postgres() -> Self {
         Self::on_postgres(TABLES, POLICY_TENANTS).await
     }
@@ -114,7 +122,10 @@ impl World {
     }
 
     async fn on_postgres(tables: &str, policy: &str) -> Self {
-        let database = Database::create().await;
+        Self::in_database(Database::create().await, tables, policy).await
+    }
+
+    async fn in_database(database: Database, tables: &str, policy: &str) -> Self {
         database.connect().await.batch_execute(tables).await.unwrap();
         let policy = policy.replace("SCHEMA", "public.").replace("DATABASE", &database.url());
         Self::over(Place::Postgres(Box::new(database)), tempfile::tempdir().unwrap(), policy).await

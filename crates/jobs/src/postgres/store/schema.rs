@@ -174,6 +174,10 @@ CREATE TABLE enfold.refused_keys (
 );
 CREATE INDEX refused_keys_key ON enfold.refused_keys (ring, key_id);
 ",
+    "
+-- Where the write-ahead log was when no value was found under the data key: replicas are waited for until they have applied it.
+ALTER TABLE enfold.disablings ADD COLUMN counted_at pg_lsn;
+",
 ];
 
 /// Serialises migrations of programs that start together.
