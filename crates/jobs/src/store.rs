@@ -142,6 +142,13 @@ impl Drop for Change {
 }
 
 impl Change {
+    /// Of a row that a pruning read: it goes.
+    pub fn gone(row: &Row) -> Self {
+        let (version, label) = (row.version.clone(), row.label.clone());
+        let (cells, indexed, beside) = (Vec::new(), Vec::new(), Vec::new());
+        Self { version, label, cells, indexed, beside, versions: Vec::new(), errors: Vec::new() }
+    }
+
     /// What a store writes into the error table when this became of the row.
     pub fn noted(&self, outcome: &Outcome) -> Vec<RowError> {
         let rejected = |reason: &String| RowError {

@@ -1,4 +1,4 @@
-//! How fast a table is protected on Postgres, beside statements that the server runs alone. Prints a JSON line for each
+//! How fast a table is protected on Postgres, re-encrypted and pruned, beside statements that the server runs alone. Prints a JSON line for each
 //! figure: `{"name", "ratio", "bound", "met", "better", …}`, everything side by side in one run, on servers of its own.
 //!
 //! What is timed is the whole sweep as `apply` runs it: leases, batches of 2,000 rows read, sealed, opened again,
@@ -10,6 +10,7 @@
 #[path = "../../tests/postgres/codec.rs"]
 mod codec;
 mod foreground;
+mod prune;
 mod reencrypt;
 
 use std::time::{Duration, Instant};
@@ -56,6 +57,9 @@ fn main() {
         }
         if wanted("reencrypt") {
             bench.reencrypt().await;
+        }
+        if wanted("prune") {
+            bench.prune().await;
         }
         if wanted("foreground") {
             bench.foreground().await;

@@ -31,7 +31,7 @@ struct Judged<'a> {
 pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows: &[Row]) -> Result<Vec<Verdict>> {
     if goal == Goal::Prune {
         // No row was read but those that go.
-        return Ok(rows.iter().map(gone).collect());
+        return Ok(rows.iter().map(|row| Verdict::Convert(Change::gone(row))).collect());
     }
     let mut judged: Vec<Judged<'_>> = rows.iter().map(|row| Judged::new(row, target)).collect();
     for (at, column) in target.columns.iter().enumerate() {
@@ -51,13 +51,6 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
         }
     }
     Ok(judged.into_iter().map(|row| row.verdict(goal, target)).collect())
-}
-
-fn gone(row: &Row) -> Verdict {
-    let (version, label) = (row.version.clone(), row.label.clone());
-    let (cells, indexed, beside) = (Vec::new(), Vec::new(), Vec::new());
-    let (versions, errors) = (Vec::new(), Vec::new());
-    Verdict::Convert(Change { version, label, cells, indexed, beside, versions, errors })
 }
 
 /// A row whose value is to be sealed, and as what.

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::DOOMED_BEFORE;
 use super::store::SimStore;
 use super::value::{COLUMNS, has_form, index, opens_nowhere, other_case, pasted, seal, typed};
 use super::world::{Expected, Tuple, World};
@@ -42,6 +43,8 @@ enum Act {
     /// What has the form of an envelope and opens nowhere.
     Paste(usize),
     ChangeCase(usize),
+    /// Renews a row, or lets it expire.
+    SetMoment,
     Touch,
     ChangeKey,
     ChangeTenant,
@@ -86,6 +89,7 @@ pub(super) fn insert_row(world: &mut World, goal: Goal, code: Code) {
         logical,
         key: 1_000 + i64::try_from(logical).unwrap(),
         tenant,
+        moment: moment(world),
         cells: [const { None }; COLUMNS],
         index: None,
         xmin: tx,
@@ -93,13 +97,18 @@ pub(super) fn insert_row(world: &mut World, goal: Goal, code: Code) {
         lock: None,
         disturbed: 0,
     };
-    let expected = Expected { key: tuple.key, tenant, values };
+    let expected = Expected { key: tuple.key, tenant, moment: tuple.moment, values };
     for column in 0..COLUMNS {
         write_cell(world, &mut tuple, &expected, column, goal, code);
     }
     let relation = world.rng.index(world.relations.len());
     world.place(relation, tuple);
     world.expected.insert(logical, expected);
+}
+
+/// Before or after the moment before which rows go.
+fn moment(world: &mut World) -> i64 {
+    i64::try_from(world.rng.below(2 * DOOMED_BEFORE.unsigned_abs())).unwrap()
 }
 
 /// Puts the expected value into the cell as this code stores it. What was pasted as an envelope goes in as it is.
@@ -130,6 +139,7 @@ async fn change_row(store: &SimStore, goal: Goal, code: Code) {
         let column = world.rng.index(COLUMNS);
         let act = match world.rng.below(12) {
             0 if world.rng.chance(150) => Act::Paste(column),
+            0..4 if goal == Goal::Prune => Act::SetMoment,
             0..4 => Act::Write(column),
             4 => Act::ChangeCase(column),
             5 => Act::Touch,
@@ -184,6 +194,10 @@ fn commit(world: &mut World, place: (usize, usize), act: Act, tx: u32, goal: Goa
         Act::ChangeCase(column) => {
             expected.values[column] = expected.values[column].as_deref().map(other_case);
             write_cell(world, &mut tuple, &expected, column, goal, code);
+        }
+        Act::SetMoment => {
+            tuple.moment = moment(world);
+            expected.moment = tuple.moment;
         }
         Act::Touch => {}
         Act::ChangeKey => {

@@ -17,8 +17,15 @@ pub(super) fn check(world: &mut World, job: usize) {
             None => said.push(format!("a deleted row came back: {}", tuple.label())),
             Some(expected) => {
                 let job = &world.jobs[job];
-                if tuple.key != expected.key || tuple.tenant != expected.tenant {
-                    said.push(format!("{}: key or tenant is not what its last writer wrote", tuple.label()));
+                let (is, wanted) =
+                    ((tuple.key, tuple.tenant, tuple.moment), (expected.key, expected.tenant, expected.moment));
+                if is != wanted {
+                    said.push(format!("{}: key, tenant or moment is not what its last writer wrote", tuple.label()));
+                }
+                // What was in the way of somebody goes the next time.
+                let undisturbed = tuple.disturbed <= job.began && !job.excuses(tuple, 0);
+                if goal == Goal::Prune && tuple.is_doomed() && undisturbed {
+                    said.push(format!("{}: left though it was to go", tuple.label()));
                 }
                 for column in 0..COLUMNS {
                     let wanted = expected.values[column].as_deref();
@@ -71,6 +78,9 @@ fn cell(
             true => None,
             false => Some("not what its last writer wrote"),
         };
+    }
+    if goal == Goal::Prune {
+        return (Some(cell) != wanted).then_some("not what its last writer wrote");
     }
     // A re-encryption looks at nothing that is under the data key of now.
     let under_former = key_of(cell).is_some_and(|under| under < key);

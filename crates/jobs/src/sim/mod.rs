@@ -21,7 +21,7 @@ use self::codec::SimCodec;
 use self::executor::Executor;
 use self::store::SimStore;
 use self::world::World;
-use crate::model::{Goal, JobId, JobState, Storage, TableName, Target, TargetColumn, TargetIndex};
+use crate::model::{Goal, JobId, JobState, Prune, Storage, TableName, Target, TargetColumn, TargetIndex};
 use crate::store::{JobSpec, Order, Store};
 use crate::sweep::{SweepEnd, SweepOptions, SweepReport, Watch, sweep};
 
@@ -46,6 +46,8 @@ enum Broken {
     SealsAgain,
     /// The codec leaves a whole row as it is for one bad cell.
     WholeRows,
+    /// What is read again is not held to the rule by which rows go.
+    NoSecondLook,
 }
 
 /// How hostile a run is, in thousandths of a step.
@@ -92,11 +94,12 @@ struct Scenario {
 
 impl Scenario {
     fn of(rng: &mut Rng) -> Self {
-        let goal = match rng.below(12) {
+        let goal = match rng.below(14) {
             0..7 => Goal::Protect,
             7..9 => Goal::Unprotect,
             9 => Goal::Index,
-            _ => Goal::Reencrypt,
+            10..12 => Goal::Reencrypt,
+            _ => Goal::Prune,
         };
         let hostile = rng.below(4);
         let faults = match hostile {
@@ -137,7 +140,10 @@ impl Watch for Stop {
     }
 }
 
-fn target() -> Target {
+/// Rows with an earlier moment go.
+const DOOMED_BEFORE: i64 = 500;
+
+fn target(goal: Goal) -> Target {
     let column = |n: usize| TargetColumn {
         name: format!("c{n}"),
         id: format!("c{n}"),
@@ -161,7 +167,15 @@ fn target() -> Target {
         row_key: Vec::new(),
         key: vec!["id".to_owned()],
         leaving: enfold::Leaving::default(),
-        prune: None,
+        prune: (goal == Goal::Prune).then(|| Prune {
+            rule: "expired".to_owned(),
+            column: "moment".to_owned(),
+            unit: None,
+            older_than_ms: 0,
+            before_ms: DOOMED_BEFORE,
+            only: Default::default(),
+            takes_along: Default::default(),
+        }),
     }
 }
 
@@ -298,7 +312,7 @@ fn create(store: &SimStore, scenario: &Scenario, rng: &mut Rng) -> Option<JobId>
     let rate = rng.chance(100).then_some(200);
     let mut executor = Executor::new(store.clock.clone());
     executor.spawn(0, Duration::ZERO, async move {
-        let spec = JobSpec { goal, target: target(), batch_rows, rate, lease: LEASE, order: Order::default() };
+        let spec = JobSpec { goal, target: target(goal), batch_rows, rate, lease: LEASE, order: Order::default() };
         store.create_job(&spec).await
     });
     loop {

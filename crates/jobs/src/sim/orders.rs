@@ -45,8 +45,14 @@ fn run<T>(store: &SimStore, tasks: Vec<Task<'_, T>>) -> Vec<T> {
 }
 
 fn create(store: &SimStore, rate: Option<u32>) -> JobId {
-    let spec =
-        JobSpec { goal: Goal::Protect, target: target(), batch_rows: 5, rate, lease: LEASE, order: Order::default() };
+    let spec = JobSpec {
+        goal: Goal::Protect,
+        target: target(Goal::Protect),
+        batch_rows: 5,
+        rate,
+        lease: LEASE,
+        order: Order::default(),
+    };
     run(store, vec![Box::pin(async move { store.create_job(&spec).await.unwrap() })]).remove(0)
 }
 

@@ -95,7 +95,12 @@ impl SimStore {
     }
 
     /// Locks the rows that are still what was read.
-    fn lock_rows(world: &mut World, changes: &[Change], tx: u32) -> Vec<(Outcome, Option<(usize, usize)>)> {
+    fn lock_rows(
+        world: &mut World,
+        deletes: bool,
+        changes: &[Change],
+        tx: u32,
+    ) -> Vec<(Outcome, Option<(usize, usize)>)> {
         let mut locked = Vec::new();
         for change in changes {
             let place = matching(world, change);
@@ -108,15 +113,32 @@ impl SimStore {
             if tuple.lock.is_some() {
                 tuple.disturbed = now;
                 locked.push((Outcome::Lost, None));
-            } else if tuple.altering && change.cells.iter().any(|c| *c != Cell::Keep) && broken != Broken::NoComparison
+            } else if tuple.altering
+                && (deletes || change.cells.iter().any(|c| *c != Cell::Keep))
+                && broken != Broken::NoComparison
             {
-                locked.push((Outcome::Rejected { reason: "a trigger altered the row".to_owned() }, None));
+                locked.push((Outcome::Rejected { reason: "a trigger is in the way of it".to_owned() }, None));
             } else {
                 tuple.lock = Some(tx);
                 locked.push((Outcome::Written, place));
             }
         }
         locked
+    }
+
+    /// Of rows that go the application knows nothing any more; that they were to go it said with its last write.
+    fn delete_rows(world: &mut World, locked: &[(Outcome, Option<(usize, usize)>)]) -> u64 {
+        let mut deleted = 0;
+        for place in locked.iter().filter_map(|(_, place)| *place) {
+            let Some(tuple) = world.tuple(place).cloned() else { continue };
+            if !tuple.is_doomed() {
+                world.violation(format!("{} went, and was not to go", tuple.label()));
+            }
+            world.relations[place.0][place.1] = Slot::Dead(None);
+            world.expected.remove(&tuple.logical);
+            deleted += 1;
+        }
+        deleted
     }
 
     fn apply_rows(world: &mut World, changes: &[Change], locked: &[(Outcome, Option<(usize, usize)>)], tx: u32) -> u64 {
@@ -427,7 +449,7 @@ impl Store for SimStore {
         }
     }
 
-    async fn read(&self, lease: &Lease, _: &Target, cursor: u64, limit: u32) -> Result<Batch> {
+    async fn read(&self, lease: &Lease, target: &Target, cursor: u64, limit: u32) -> Result<Batch> {
         self.step().await?;
         let batch = {
             let mut world = self.world();
@@ -439,7 +461,9 @@ impl Store for SimStore {
                     next = Some(slot as u64);
                     break;
                 }
-                if let Slot::Live(tuple) = &world.relations[relation][slot] {
+                if let Slot::Live(tuple) = &world.relations[relation][slot]
+                    && (target.prune.is_none() || tuple.is_doomed())
+                {
                     let row = row(tuple, relation, slot);
                     reads.push((row.version.clone(), tuple.clone()));
                     rows.push(row);
@@ -452,13 +476,16 @@ impl Store for SimStore {
         Ok(batch)
     }
 
-    async fn reread(&self, _: &Lease, _: &Target, lost: &[RowVersion]) -> Result<Vec<Row>> {
+    async fn reread(&self, _: &Lease, target: &Target, lost: &[RowVersion]) -> Result<Vec<Row>> {
         self.step().await?;
         let mut world = self.world();
         let mut rows = Vec::new();
         for version in lost {
             let Some(place) = world.newest(version) else { continue };
             let Some(tuple) = world.tuple(place).cloned() else { continue };
+            if target.prune.is_some() && !tuple.is_doomed() && world.broken != Broken::NoSecondLook {
+                continue;
+            }
             let row = row(&tuple, place.0, place.1);
             world.reads.insert(row.version.clone(), tuple);
             rows.push(row);
@@ -466,7 +493,13 @@ impl Store for SimStore {
         Ok(rows)
     }
 
-    async fn write(&self, lease: &Lease, _: &Target, changes: &[Change], with: &Checkpoint) -> Result<Vec<Outcome>> {
+    async fn write(
+        &self,
+        lease: &Lease,
+        target: &Target,
+        changes: &[Change],
+        with: &Checkpoint,
+    ) -> Result<Vec<Outcome>> {
         self.step().await?;
         let broken = self.world().broken;
         if self.is_busy(changes) {
@@ -483,7 +516,8 @@ impl Store for SimStore {
                 Ok(())
             })?;
         }
-        let locked = Self::lock_rows(&mut self.world(), changes, tx.id);
+        let deletes = target.prune.is_some();
+        let locked = Self::lock_rows(&mut self.world(), deletes, changes, tx.id);
         let outcomes: Vec<Outcome> = locked.iter().map(|(outcome, _)| outcome.clone()).collect();
         if broken == Broken::CheckpointFirst {
             let would = outcomes.iter().filter(|o| **o == Outcome::Written).count() as u64;
@@ -492,7 +526,10 @@ impl Store for SimStore {
         self.step().await?;
         let written = {
             let mut world = self.world();
-            let written = Self::apply_rows(&mut world, changes, &locked, tx.id);
+            let written = match deletes {
+                true => Self::delete_rows(&mut world, &locked),
+                false => Self::apply_rows(&mut world, changes, &locked, tx.id),
+            };
             world.jobs[usize::try_from(lease.job.0).unwrap()].conversions += written;
             if !matches!(broken, Broken::CheckpointFirst | Broken::CheckpointLast) {
                 checkpoint(&mut world, lease, with, (changes, &outcomes), written);

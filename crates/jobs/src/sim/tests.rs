@@ -123,6 +123,16 @@ fn a_codec_that_seals_envelopes_again_is_caught() {
 }
 
 #[test]
+fn a_pruning_that_does_not_compare_versions_is_caught() {
+    caught(Broken::NoVersionCheck, "was not to go");
+}
+
+#[test]
+fn a_pruning_that_does_not_look_again_whether_a_row_goes_is_caught() {
+    caught(Broken::NoSecondLook, "was not to go");
+}
+
+#[test]
 fn a_codec_that_leaves_a_whole_row_for_one_bad_cell_is_caught() {
     caught(Broken::WholeRows, "left plain");
 }

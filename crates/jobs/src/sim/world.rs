@@ -7,7 +7,7 @@ use std::time::Duration;
 use enfold_testkit::rng::Rng;
 
 use super::value::{COLUMNS, has_form, key_of};
-use super::{Broken, Faults};
+use super::{Broken, DOOMED_BEFORE, Faults};
 use crate::model::{Goal, JobState, Progress, RowError};
 use crate::store::{JobSpec, Range, RowVersion};
 
@@ -18,6 +18,8 @@ pub(super) struct Tuple {
     pub(super) logical: usize,
     pub(super) key: i64,
     pub(super) tenant: u8,
+    /// What a rule compares by which rows go.
+    pub(super) moment: i64,
     pub(super) cells: [Option<Vec<u8>>; COLUMNS],
     pub(super) index: Option<Vec<u8>>,
     pub(super) xmin: u32,
@@ -41,6 +43,7 @@ pub(super) enum Slot {
 pub(super) struct Expected {
     pub(super) key: i64,
     pub(super) tenant: u8,
+    pub(super) moment: i64,
     pub(super) values: [Option<Vec<u8>>; COLUMNS],
 }
 
@@ -250,6 +253,10 @@ impl Tuple {
         format!("id={}", self.key)
     }
 
+    pub(super) fn is_doomed(&self) -> bool {
+        self.moment < DOOMED_BEFORE
+    }
+
     /// By the stored form alone, as the database would count. `key` is the one that seals.
     pub(super) fn satisfies(&self, goal: Goal, key: u8) -> bool {
         (0..COLUMNS).all(|column| self.satisfies_in(column, goal, key))
@@ -264,8 +271,7 @@ impl Tuple {
             Goal::Verify => cell.is_none_or(has_form),
             Goal::Unprotect => !cell.is_some_and(has_form),
             Goal::Index => indexed,
-            // The simulated table has no rule by which rows would go.
-            Goal::Prune => true,
+            Goal::Prune => !self.is_doomed(),
             Goal::Reencrypt => cell.and_then(key_of).is_none_or(|under| under >= key),
         }
     }
