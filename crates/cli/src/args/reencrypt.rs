@@ -40,14 +40,17 @@ pub(crate) struct Disable {
     /// The ring, as the policy calls it.
     #[arg(value_name = "RING")]
     pub(crate) ring: String,
-    /// The data key's id.
-    #[arg(value_name = "KEY")]
-    pub(crate) key: String,
+    /// Ids of data keys. None of them is disabled before all can be.
+    #[arg(value_name = "KEY", required_unless_present_any = ["past_grace", "print_sql"])]
+    pub(crate) keys: Vec<String>,
+    /// Every former data key of the ring whose grace period is over.
+    #[arg(long, conflicts_with_all = ["keys", "kill_switch"])]
+    pub(crate) past_grace: bool,
     /// At once, whatever needs it: values under it cannot be read until it is enabled again.
     #[arg(long)]
     pub(crate) kill_switch: bool,
-    /// Wait so many seconds for what passes by itself: processes that have not seen yet that the data key is a former one, and
-    /// transactions of before the database refuses new values under it.
+    /// Wait so many seconds for what passes by itself: processes that have not seen yet that the data key is a former one,
+    /// transactions of before the database refuses new values under it, and replicas that show values under it yet.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, conflicts_with = "kill_switch")]
     pub(crate) wait: u64,
     /// Print the SQL by which the tables refuse new values under data keys that are disabled, for whoever owns them to run once,
@@ -105,9 +108,9 @@ pub(crate) struct Enable {
     /// The ring, as the policy calls it.
     #[arg(value_name = "RING")]
     pub(crate) ring: String,
-    /// The data key's id.
-    #[arg(value_name = "KEY")]
-    pub(crate) key: String,
+    /// Ids of data keys.
+    #[arg(value_name = "KEY", required = true)]
+    pub(crate) keys: Vec<String>,
     /// Why: it goes into the log of events.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,

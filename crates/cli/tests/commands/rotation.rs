@@ -104,6 +104,39 @@ fn a_data_key_is_disabled_when_no_value_needs_it_and_not_before() {
 }
 
 #[test]
+fn several_data_keys_are_disabled_together_by_name_or_because_their_grace_period_is_over() {
+    let shop = Sandbox::protected_and_watchful();
+    let rotate = ["keys", "rotate", RING, "--reason", "-", "--reencrypt", "--yes"];
+    let mut former = Vec::new();
+    for _ in 0..2 {
+        former.push(key_of(&shop, &first_email(&shop)));
+        shop.ok(&rotate);
+        shop.ok(&["worker", "--until-idle"]);
+    }
+    let due = ["keys", "disable", RING, "--past-grace", "--reason", "yearly", "--yes"];
+    shop.run(&due).snapshot("disable_none_is_past_its_grace_period");
+    let sealing = key_of(&shop, &first_email(&shop));
+    shop.run(&["keys", "disable", RING, &former[0], &sealing, "--reason", "-", "--yes"])
+        .snapshot("disable_one_of_two_seals");
+    let status = |key: &str| {
+        let ran = shop.ok(&["keys", "show", key, "--json"]);
+        serde_json::from_slice::<serde_json::Value>(&ran.stdout).expect("JSON")["status"].clone()
+    };
+    assert_eq!([status(&former[0]), status(&former[1])], ["retired", "retired"], "all or none");
+    shop.run(&["keys", "disable", RING, &former[0], &former[1], &former[0], "--reason", "yearly", "--yes"])
+        .snapshot("disable_two");
+    assert_eq!([status(&former[0]), status(&former[1])], ["disabled", "disabled"]);
+    shop.run(&["keys", "enable", RING, &former[0], &former[1], "--reason", "a tape", "--yes"]).snapshot("enable_two");
+    // From now on the time of both is over.
+    let policy = shop.read("enfold.toml");
+    let ring = format!("[rings.{RING}]");
+    assert!(policy.contains(&ring));
+    shop.write("enfold.toml", format!("{policy}\n[rings.{RING}.rotation]\ncadence = \"90d\"\ngrace_period = \"0s\"\n"));
+    shop.run(&[&due[..], &["--json"]].concat()).snapshot("disable_past_their_grace_period");
+    assert_eq!([status(&former[0]), status(&former[1])], ["disabled", "disabled"]);
+}
+
+#[test]
 fn an_emergency_ends_with_the_former_keys_switched_off_and_a_report_of_their_uses() {
     let shop = Sandbox::protected_and_watchful();
     let policy = shop.read("enfold.toml");

@@ -1,5 +1,6 @@
-//! `enfold keys disable` and `enfold keys enable`: a data key that nothing needs goes out of use; the kill switch; and back.
+//! `enfold keys disable` and `enfold keys enable`: data keys that nothing needs go out of use; the kill switch; and back.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -11,22 +12,25 @@ use super::key_id;
 use crate::args::{Disable, Enable};
 use crate::commands::Context;
 use crate::onlooker::Onlooker;
-use crate::words::rows;
+use crate::words::{rows, some};
 
-/// Disables a former data key under which the database holds no value, nor will.
+/// Disables former data keys under which the database holds no value, nor will.
 pub(super) async fn when_unneeded(context: &Context<'_>, args: &Disable) -> Result<()> {
     context
-        .with_session_and_keys(async |session, _| {
+        .with_session_and_keys(async |session, enfold| {
             if args.print_sql {
                 return print_sql(context, args, session).await;
             }
-            let (id, call) = (key_id(&args.key)?, context.call(Some(&args.reason)));
-            let wanted = ops::Disable { ring: &args.ring, keys: &[id], minimum: None, context: &call };
+            let (ids, call) = (wanted(args, session, enfold).await?, context.call(Some(&args.reason)));
+            if ids.is_empty() {
+                return done(context, args, &ids, None);
+            }
+            let wanted = ops::Disable { ring: &args.ring, keys: &ids, minimum: None, context: &call };
             let needs = ops::disable::look(session, &wanted).await?;
             if !needs.is_none() {
-                return Err(needed(args, id, &needs));
+                return Err(needed(args, &ids, &needs));
             }
-            let mut question = format!("No value of ring {} is under data key {id} any more.", args.ring);
+            let mut question = format!("No value of ring {} is under {} any more.", args.ring, named(&ids, ""));
             if !needs.uncounted.is_empty() {
                 question
                     .push_str(&format!("\nNot counted, for they live in no column: {}.", needs.uncounted.join(", ")));
@@ -34,15 +38,38 @@ pub(super) async fn when_unneeded(context: &Context<'_>, args: &Disable) -> Resu
             context.screen.confirm(&question, "disable", args.yes)?;
             let onlooker = Onlooker::new(context.screen);
             match ops::disable_within(session, &wanted, Duration::from_secs(args.wait), &onlooker).await? {
-                Tried::Disabled { uncounted } => done(context, args, id, Some(&uncounted)),
-                Tried::Needed(needs) => Err(needed(args, id, &needs)
+                Tried::Disabled { uncounted } => done(context, args, &ids, Some(&uncounted)),
+                Tried::Needed(needs) => Err(needed(args, &ids, &needs)
                     .cause("they were written since it was first counted; the database refuses more of them")),
                 Tried::Waits(missing) => {
-                    Err(waits(&format!("data key `{id}` of ring `{}` cannot be disabled yet", args.ring), &missing))
+                    let line = format!("{} of ring `{}` cannot be disabled yet", named(&ids, "`"), args.ring);
+                    Err(waits(&line, &missing))
                 }
             }
         })
         .await
+}
+
+/// The data keys that are meant, each once.
+async fn wanted(args: &Disable, session: &Session, enfold: &Enfold) -> Result<Vec<KeyId>> {
+    if !args.past_grace {
+        return key_ids(&args.keys);
+    }
+    let now_ms = session.db.now_ms().await?;
+    let graces = enfold.graces().await?.into_iter().filter(|grace| grace.ring == args.ring);
+    Ok(graces.flat_map(|grace| grace.due(now_ms).iter().map(|key| key.id).collect::<Vec<_>>()).collect())
+}
+
+fn key_ids(texts: &[String]) -> Result<Vec<KeyId>> {
+    texts.iter().map(|text| key_id(text)).collect::<Result<BTreeSet<_>>>().map(|ids| ids.into_iter().collect())
+}
+
+/// One by its id, in these marks; more by their number.
+fn named(ids: &[KeyId], marks: &str) -> String {
+    match ids {
+        [id] => format!("data key {marks}{id}{marks}"),
+        _ => some(ids.len(), "data key"),
+    }
 }
 
 /// What passes by itself, and has not.
@@ -61,57 +88,72 @@ async fn print_sql(context: &Context<'_>, args: &Disable, session: &Session) -> 
     })
 }
 
-/// Disables a data key whatever needs it.
+/// Disables data keys whatever needs them.
 pub(super) async fn kill(context: &Context<'_>, args: &Disable, enfold: &Enfold) -> Result<()> {
-    let id = key_id(&args.key)?;
+    let ids = key_ids(&args.keys)?;
+    let these = args.keys.join(" ");
     let question = format!(
-        "From now on nothing under data key {id} opens, in any process: whoever reads such a value gets an error.\n\
-         `enfold keys enable {} {id}` takes it back.",
+        "From now on nothing under {} opens, in any process: whoever reads such a value gets an error.\n\
+         `enfold keys enable {} {these}` takes it back.",
+        named(&ids, ""),
         args.ring
     );
-    context.screen.confirm(&question, &id.to_string(), args.yes)?;
-    enfold.operator()?.disable(&args.ring, id, &context.call(Some(&args.reason))).await?;
-    done(context, args, id, None)
+    let word = if let [id] = &ids[..] { id.to_string() } else { some(ids.len(), "data key") };
+    context.screen.confirm(&question, &word, args.yes)?;
+    enfold.operator()?.disable_many(&args.ring, &ids, &context.call(Some(&args.reason))).await?;
+    done(context, args, &ids, None)
 }
 
-fn done(context: &Context<'_>, args: &Disable, id: KeyId, uncounted: Option<&[String]>) -> Result<()> {
+fn done(context: &Context<'_>, args: &Disable, ids: &[KeyId], uncounted: Option<&[String]>) -> Result<()> {
     let document = json!({
         "ring": args.ring,
-        "key": id.to_string(),
+        "keys": ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "status": "disabled",
         "reason": args.reason,
         "uncounted": uncounted,
     });
+    let under = if ids.len() == 1 { "it" } else { "them" };
     context.screen.result(&document, |out| {
         // Writing to a String cannot fail.
-        let _ =
-            writeln!(out, "Disabled data key {id} of ring {}: no process opens under it within a second.", args.ring);
+        let _ = match ids {
+            [] => writeln!(out, "No former data key of ring {} is past its grace period.", args.ring),
+            ids => writeln!(
+                out,
+                "Disabled {} of ring {}: no process opens under {under} within a second.",
+                named(ids, ""),
+                args.ring
+            ),
+        };
     })
 }
 
 pub(super) async fn on(context: &Context<'_>, args: &Enable) -> Result<()> {
     context
         .with_session(async |session| {
-            let (id, call) = (key_id(&args.key)?, context.call(Some(&args.reason)));
-            let question = format!("Data key {id} opens again, in every process.");
+            let (ids, call) = (key_ids(&args.keys)?, context.call(Some(&args.reason)));
+            let question = match &ids[..] {
+                [id] => format!("Data key {id} opens again, in every process."),
+                ids => format!("{} open again, in every process.", named(ids, "")),
+            };
             context.screen.confirm(&question, "enable", args.yes)?;
-            let wanted = ops::Disable { ring: &args.ring, keys: &[id], minimum: None, context: &call };
+            let wanted = ops::Disable { ring: &args.ring, keys: &ids, minimum: None, context: &call };
             ops::enable(session, &wanted).await?;
-            let document =
-                json!({ "ring": args.ring, "key": id.to_string(), "status": "enabled", "reason": args.reason });
+            let named_ids = ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let document = json!({ "ring": args.ring, "keys": named_ids, "status": "enabled", "reason": args.reason });
             context.screen.result(&document, |out| {
                 // Writing to a String cannot fail.
-                let _ = writeln!(out, "Enabled data key {id} of ring {}.", args.ring);
+                let _ = writeln!(out, "Enabled {} of ring {}.", named(&ids, ""), args.ring);
             })
         })
         .await
 }
 
-fn needed(args: &Disable, id: KeyId, needs: &Needs) -> Error {
-    let error = Error::new(Code::KeyNeeded, format!("values still need data key `{id}` of ring `{}`", args.ring));
-    let named = needs.tables.iter().map(|table| format!("`{}`: {}", table.table, rows(table.rows)));
-    named
-        .fold(error, Error::cause)
+fn needed(args: &Disable, ids: &[KeyId], needs: &Needs) -> Error {
+    let one_of = if ids.len() == 1 { "" } else { "one of " };
+    let line = format!("values still need {one_of}{} of ring `{}`", named(ids, "`"), args.ring);
+    let tables = needs.tables.iter().map(|table| format!("`{}`: {}", table.table, rows(table.rows)));
+    tables
+        .fold(Error::new(Code::KeyNeeded, line), Error::cause)
         .hint(format!("`enfold reencrypt {}` moves them to the data key that seals now", args.ring))
         .hint("`--kill-switch` disables it all the same: they cannot be read until it is enabled again")
 }
