@@ -1,4 +1,5 @@
-//! A folder with a small shop in it, and the command run there in an environment that holds nothing but `USER=ada`.
+//! A folder with a small shop in it, and the command run there in an environment that holds nothing but `USER=ada`, and what
+//! keeps jobs from waiting for other tests.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -129,6 +130,8 @@ impl Sandbox {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_enfold"));
         command.current_dir(self.folder.path()).env_clear().env("USER", "ada").args(args);
+        // Other tests on the server drop their databases, each with a checkpoint.
+        command.env("ENFOLD_JOBS_MAX_REQUESTED_CHECKPOINTS", "10000");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

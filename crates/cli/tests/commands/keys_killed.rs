@@ -19,8 +19,7 @@ fn described(database: &str, roots: &[&str]) -> String {
         .replace("scope = \"column\"", "scope = \"tenant\"")
         .replace("[\"local:root.key\"]", &format!("{roots:?}"))
         + &format!(
-            "[tables.{table}]\ntenant = \"org\"\n[tables.{table}.columns.email]\nid = \"members.email\"\nring = \"main\"\n\
-             [jobs]\nmax_requested_checkpoints = 10000\n"
+            "[tables.{table}]\ntenant = \"org\"\n[tables.{table}.columns.email]\nid = \"members.email\"\nring = \"main\"\n"
         )
 }
 

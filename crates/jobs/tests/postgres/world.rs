@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use enfold::db::postgres::Endpoint;
+use enfold::policy::BackOff;
 use enfold_jobs::codec::{Codec, Verdict};
 use enfold_jobs::model::{Goal, Storage, TableName, Target, TargetColumn};
 use enfold_jobs::postgres::{Limits, Postgres};
@@ -23,13 +24,19 @@ pub(crate) struct World {
     pub(crate) codec: OneKey,
 }
 
+/// Other tests on the server drop their databases, each with a checkpoint that somebody requested: a job would wait until five
+/// minutes without many of them are over.
+fn limits() -> Limits {
+    Limits { back_off: BackOff { max_requested_checkpoints: 10_000, ..BackOff::default() }, ..Limits::default() }
+}
+
 impl World {
     pub(crate) async fn with(sql: &str) -> Self {
         let database = Database::create().await;
         let app = database.connect().await;
         app.batch_execute(sql).await.expect("set the tables up");
         let endpoint = Endpoint::parse_text(&database.url()).expect("a URL");
-        let store = Postgres::at(endpoint, Limits::default());
+        let store = Postgres::at(endpoint, limits());
         Self { database, store, app, codec: OneKey::new([7; 32]) }
     }
 
@@ -81,7 +88,7 @@ impl World {
         self.run(&format!("DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN; {grants}")).await;
         let url = self.database.url().replacen("postgres@", &format!("{role}@"), 1);
         let endpoint = Endpoint::parse_text(&url).expect("a URL");
-        (role, Postgres::at(endpoint, Limits::default()))
+        (role, Postgres::at(endpoint, limits()))
     }
 
     pub(crate) async fn end_role(&self, role: &str) {
