@@ -3,10 +3,11 @@
 //! opens.
 #![cfg(feature = "postgres")]
 
+mod common;
+
 use std::path::Path;
 use std::process::Command;
 
-use enfold::policy::{self, Variables};
 use enfold::{CallContext, Code, Enfold, Form, Part, Place, Result, Whose};
 use enfold_jobs::ops::{
     ApplyOptions, Pace, PlanOptions, Reencryption, Selection, Session, Silent, WorkOptions, apply, enforce, plan,
@@ -45,11 +46,7 @@ fn context() -> CallContext {
 /// Keys and database as a machine with this folder and that server has them.
 async fn open(folder: &Path, server: &Server, min_epoch: u64) -> Result<(Enfold, Session)> {
     let text = POLICY.replace("DATABASE", &server.url()).replace("EPOCH", &min_epoch.to_string());
-    let policy = policy::parse(&text, &folder.join("enfold.toml"), &Variables::new())?;
-    let enfold = Enfold::open(policy).await?;
-    let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await?;
-    let session = Session::over(enfold.clone(), db, &context())?;
-    Ok((enfold, session))
+    common::open(&text, folder, &context()).await
 }
 
 fn run(command: &mut Command) {

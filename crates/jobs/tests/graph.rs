@@ -2,11 +2,12 @@
 //! enforced. Not here: `rollback`, for the server that runs here takes no COPY, by which plaintext goes back.
 #![cfg(feature = "postgres")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use enfold::policy::{self, Variables};
 use enfold::{CallContext, Code, Enfold, Form, PayloadType, Place, Whose};
 use enfold_jobs::ops::{
     ApplyOptions, Pace, PlanOptions, Reencryption, Selection, Session, Silent, WorkOptions, apply, audit, enforce,
@@ -55,13 +56,10 @@ impl Graph {
         let cypher = age.connect().await;
         let folder = tempfile::tempdir().unwrap();
         let text = POLICY.replace("DATABASE", &format!("{}?sslmode=disable", age.url()));
-        let policy = policy::parse(&text, &folder.path().join("enfold.toml"), &Variables::new()).unwrap();
         std::fs::write(folder.path().join("catalog.db"), "").unwrap();
         let graph = Self::filled(&cypher).await;
         graph.unwrap();
-        let enfold = Enfold::open(policy).await.unwrap();
-        let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.unwrap();
-        let session = Session::over(enfold.clone(), db, &who()).unwrap();
+        let (enfold, session) = common::open(&text, folder.path(), &who()).await.unwrap();
         Self { age, cypher, _folder: folder, enfold, session }
     }
 

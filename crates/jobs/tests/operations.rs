@@ -2,11 +2,13 @@
 //! an application keeps writing.
 #![cfg(feature = "postgres")]
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use enfold::policy::{self, Mode, Variables};
+use enfold::policy::Mode;
 use enfold::{CallContext, Code, Enfold, Form, Part, PayloadType, Place};
 use enfold_jobs::database::Probe;
 use enfold_jobs::model::{Goal, JobState};
@@ -83,10 +85,8 @@ impl Fixture {
         app.batch_execute(SCHEMA).await.expect("set the table up");
         let folder = tempfile::tempdir().unwrap();
         let text = POLICY.replace("DATABASE", &database.url());
-        let policy = policy::parse(&text, &folder.path().join("enfold.toml"), &Variables::new()).unwrap();
-        let enfold = Enfold::open(policy).await.unwrap();
-        let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.unwrap();
-        let session = Session::over(enfold.clone(), db, &CallContext::new("test", "conversion")).unwrap();
+        let who = CallContext::new("test", "conversion");
+        let (enfold, session) = common::open(&text, folder.path(), &who).await.unwrap();
         Self { database, app, folder, enfold, session }
     }
 

@@ -1,14 +1,15 @@
 //! Everything through a real PgBouncer in transaction mode, catalog and all: a table is protected by two workers,
 //! verified, enforced, audited and taken back, while an application on the same sessions sees none of our settings.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use enfold::policy::{self, Variables};
-use enfold::{CallContext, Enfold};
+use enfold::CallContext;
 use enfold_jobs::ops::{
-    Applied, ApplyOptions, Pace, PlanOptions, Selection, Session, Silent, apply, audit, enforce, plan, rollback, verify,
+    Applied, ApplyOptions, Pace, PlanOptions, Selection, Silent, apply, audit, enforce, plan, rollback, verify,
 };
 use enfold_testkit::pgbouncer::PgBouncer;
 use enfold_testkit::postgres::{self, Database};
@@ -79,10 +80,8 @@ async fn a_table_goes_in_and_out_through_a_pooler_in_transaction_mode() {
     let watching = tokio::spawn(watch(pooled.clone(), Arc::clone(&stop)));
     let folder = tempfile::tempdir().expect("a folder");
     let text = POLICY.replace("DATABASE", &url);
-    let policy = policy::parse(&text, &folder.path().join("enfold.toml"), &Variables::new()).expect("a policy");
-    let enfold = Enfold::open(policy).await.expect("opens the keys through the pooler");
-    let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.expect("connects");
-    let session = Session::over(enfold, db, &CallContext::new("test", "conversion")).expect("a session");
+    let who = CallContext::new("test", "conversion");
+    let (_, session) = common::open(&text, folder.path(), &who).await.expect("opens through the pooler");
 
     let before = rows(&app).await;
     let pace = Pace { workers: 2, ..Pace::default() };

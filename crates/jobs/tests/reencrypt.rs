@@ -2,13 +2,14 @@
 //! an application keeps reading and writing. Nobody ever fails to read.
 #![cfg(feature = "postgres")]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use enfold::clock::{Clock, SystemClock};
-use enfold::policy::{self, Variables};
 use enfold::{CallContext, Code, Column, Enfold, Form, KeyId, Leaving, Part, PayloadType, Place, Whose};
 use enfold_jobs::model::{JobId, JobState};
 use enfold_jobs::ops::{
@@ -83,10 +84,7 @@ impl Fixture {
         app.batch_execute(SCHEMA).await.expect("set the tables up");
         let folder = tempfile::tempdir().unwrap();
         let text = POLICY.replace("DATABASE", &database.url());
-        let policy = policy::parse(&text, &folder.path().join("enfold.toml"), &Variables::new()).unwrap();
-        let enfold = Enfold::open(policy).await.unwrap();
-        let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.unwrap();
-        let session = Session::over(enfold.clone(), db, &context()).unwrap();
+        let (enfold, session) = common::open(&text, folder.path(), &context()).await.unwrap();
         let shown = plan(&session, &PlanOptions::default()).await.unwrap();
         apply(&session, &shown, &ApplyOptions::default(), &Silent).await.unwrap();
         Self { database, app, _folder: folder, enfold, session }

@@ -2,6 +2,8 @@
 //! those of a tenant or a ring for ever.
 #![cfg(all(feature = "postgres", feature = "sqlite"))]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod destroy;
 mod minimum;
 mod order;

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use enfold::policy::{self, Variables};
 use enfold::{CallContext, Enfold, KeyId, Leaving, Whose};
 use enfold_jobs::ops::{
     ApplyOptions, Disable, PlanOptions, Reencryption, Session, Silent, Tried, WorkOptions, apply, disable,
@@ -11,6 +10,8 @@ use enfold_jobs::ops::{
 };
 use enfold_testkit::postgres::Database;
 use enfold_testkit::postgres_private::Server;
+
+use crate::common;
 
 /// Long enough for every process to take a state in, and for the word of a short life to run out.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -211,11 +212,7 @@ impl World {
 }
 
 async fn open(folder: &tempfile::TempDir, text: &str) -> (Enfold, Session) {
-    let policy = policy::parse(text, &folder.path().join("enfold.toml"), &Variables::new()).unwrap();
-    let enfold = Enfold::open(policy).await.unwrap();
-    let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.unwrap();
-    let session = Session::over(enfold.clone(), db, &context()).unwrap();
-    (enfold, session)
+    common::open(text, folder.path(), &context()).await.unwrap()
 }
 
 pub(crate) fn context() -> CallContext {

@@ -1,6 +1,8 @@
 //! Tables that other products encrypted, converted in place: half of a column in one format, half in another, with an old
 //! application and a new one at work all the while.
 
+#[path = "../common/mod.rs"]
+mod common;
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod companions;
 #[cfg(feature = "postgres")]
@@ -92,8 +94,7 @@ fn policy(folder: &Path, url: &str, table: &str, reads: [&str; 2], readers: &str
 }
 
 async fn session(enfold: &Enfold) -> Session {
-    let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.unwrap();
-    Session::over(enfold.clone(), db, &who()).unwrap()
+    common::session(enfold, &who()).await.unwrap()
 }
 
 fn who() -> CallContext {

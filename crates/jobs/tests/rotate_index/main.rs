@@ -3,6 +3,8 @@
 #![cfg(all(feature = "postgres", feature = "sqlite"))]
 
 mod application;
+#[path = "../common/mod.rs"]
+mod common;
 mod postgres;
 mod sqlite;
 mod world;

@@ -1,14 +1,13 @@
 //! A table of people with an e-mail that is unique within their tenant, protected; and rotations of its index.
 
-use std::sync::Arc;
-
 use enfold::policy::{self, Policy, Variables};
 use enfold::{CallContext, Column, Enfold, IndexStanding, Part, Place, Result};
-use enfold_jobs::database::Database;
 use enfold_jobs::ops::{
     ApplyOptions, IndexRotated, IndexRotation, Observer, Pace, PlanOptions, Selection, Session, Silent, apply, plan,
     verify,
 };
+
+use crate::common;
 
 pub(crate) const ORGS: i64 = 3;
 pub(crate) const PEOPLE: i64 = 400;
@@ -102,9 +101,7 @@ pub(crate) async fn rotate(
 }
 
 pub(crate) async fn session(enfold: &Enfold) -> Session {
-    let db: Arc<dyn Database> =
-        enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.unwrap();
-    Session::over(enfold.clone(), db, &who()).unwrap()
+    common::session(enfold, &who()).await.unwrap()
 }
 
 fn parse(folder: &tempfile::TempDir, policy: &str, rules: &str) -> Policy {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use enfold::policy::{self, Variables};
 use enfold::{CallContext, Enfold, Form, Part, Place};
 use enfold_jobs::database::{Counts, Database as _, TableFacts};
 use enfold_jobs::ops::{
@@ -11,6 +10,8 @@ use enfold_jobs::ops::{
 use enfold_jobs::postgres::{Limits, Postgres};
 use enfold_testkit::postgres::Database;
 use tokio_postgres::Client;
+
+use crate::common;
 
 const HEAD: &str = r#"
 environment = "development"
@@ -61,10 +62,8 @@ impl Fixture {
         app.batch_execute(schema).await.expect("set the table up");
         let folder = tempfile::tempdir().unwrap();
         let text = policy_text(table, columns).replace("DATABASE", &database.url());
-        let policy = policy::parse(&text, &folder.path().join("enfold.toml"), &Variables::new()).unwrap();
-        let enfold = Enfold::open(policy).await.unwrap();
-        let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await.unwrap();
-        let session = Session::over(enfold.clone(), db, &CallContext::new("test", "conversion")).unwrap();
+        let who = CallContext::new("test", "conversion");
+        let (enfold, session) = common::open(&text, folder.path(), &who).await.unwrap();
         Self { database, app, folder, enfold, session }
     }
 

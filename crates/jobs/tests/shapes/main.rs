@@ -2,6 +2,8 @@
 //! cannot hold an envelope, sealed into a shadow, and members of JSON documents. Enforced, and taken back to the exact
 //! values that they had, while applications write.
 #![cfg(feature = "postgres")]
+#[path = "../common/mod.rs"]
+mod common;
 mod coverage;
 mod fixture;
 mod lifecycle;
