@@ -12,14 +12,11 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::{Walk, aws_key, bytes, sealed_by_node};
+use crate::guides::blocks;
 
 const ROWS: i64 = 60;
 
-const TABLES: &str = "
-    CREATE TABLE encryption_keys (id integer PRIMARY KEY, key_id text UNIQUE, kms_key_arn text, alias text,
-                                  status text NOT NULL, derived_key text, rotated_at timestamptz);
-    CREATE TABLE connections (id bigint PRIMARY KEY, payload_ciphertext text, payload_iv text, data_key_ciphertext text,
-                              data_key_iv text, encryption_key_id integer REFERENCES encryption_keys (id), last_error text)";
+const GUIDE: &str = include_str!("../../../../../docs/guides/from-companion-columns.md");
 
 /// The key of old rows: what the platform derived from its master secret.
 const DERIVED: &str = "c2l4dGVlbiBieXRlcyBhbmQgc2l4dGVlbiBtb3JlISE=";
@@ -137,38 +134,9 @@ fn who() -> CallContext {
     CallContext::new("walk", "work")
 }
 
-fn policy(root: &str, roots: &str, reads: &str) -> String {
-    format!(
-        r#"
-[rings.credentials]
-id = "credentials"
-roots = ["{root}"]
-scope = "column"
-[tables."public.connections".columns.payload_ciphertext]
-id = "connections.payload"
-class = "credential"
-ring = "credentials"
-{reads}
-[readers.platform]
-format = "aes-256-gcm"
-apart = ["iv", "data_key", "data_key_iv", "key"]
-key_encoding = "base64"
-roots = [{roots}]
-[readers.platform.key_table]
-table = "public.encryption_keys"
-id = "id"
-root = "kms_key_arn"
-key = "derived_key"
-"#
-    )
-}
-
-const READS: &str = r#"reads = ["platform"]
-companions = { iv = "payload_iv", data_key = "data_key_ciphertext", data_key_iv = "data_key_iv", key = "encryption_key_id" }"#;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credentials_leave_the_table_of_keys_for_envelopes() {
-    let walk = Walk::new(TABLES).await;
+    let walk = Walk::new(&blocks(GUIDE, "sql").concat()).await;
     // Row 1 is the derived key, 2 and 3 are root keys, of which the third is nobody's yet.
     let (second, third) = (aws_key().await, aws_key().await);
     walk.db
@@ -193,8 +161,15 @@ async fn credentials_leave_the_table_of_keys_for_envelopes() {
     let root = aws_key().await;
     let (root, second, third_uri) =
         (Server::LocalStack.uri(&root), Server::LocalStack.uri(&second), Server::LocalStack.uri(&third));
-    walk.policy(&policy(&root, &format!("\"{second}\""), READS));
-    walk.ok(&["init", "--prepare"]);
+    let guide = GUIDE.replace("aws-kms://us-east-1/alias/enfold", &root);
+    let guide = guide.replace("aws-kms://us-east-1/alias/app/master", &second);
+    let [init, look, convert, enforce, clean] = blocks(&guide, "sh").try_into().expect("five steps");
+    walk.follow(&init);
+    walk.calm();
+    let without = walk.shop.read("enfold.toml");
+    let policy = format!("{without}\n{}", blocks(&guide, "toml").concat());
+    walk.shop.write("enfold.toml", &policy);
+    walk.follow(&look);
     let found = &walk.json(&["plan"])["tables"][0]["columns"][0]["readers"]["by_reader"]["platform"];
     assert_eq!(found.as_i64(), Some(ROWS));
 
@@ -204,7 +179,7 @@ async fn credentials_leave_the_table_of_keys_for_envelopes() {
         let column = walk.application(&root).await.column("public.connections.payload_ciphertext").expect("a column");
         applications.push(tokio::spawn(work(walk.database.connect().await, column, old.clone(), Arc::clone(&stop))));
     }
-    walk.ok(&["apply", "--yes"]);
+    walk.follow(&convert);
     stop.store(true, Ordering::Relaxed);
     for application in applications {
         let (as_before, envelopes) = application.await.expect("no read failed");
@@ -221,22 +196,26 @@ async fn credentials_leave_the_table_of_keys_for_envelopes() {
     assert_ne!(refused.code, 0, "{}", refused.stdout());
     assert!(refused.stderr.contains("not among the reader's `roots`"), "{}", refused.stderr);
     assert_eq!(walk.count(left).await, 1, "it stays as it was");
-    walk.policy(&policy(&root, &format!("\"{second}\", \"{third_uri}\""), READS));
-    walk.ok(&["apply", "--yes"]);
+    let listed = format!("\"{second}\"");
+    assert!(policy.contains(&format!("roots = [{listed}]")), "{policy}");
+    walk.shop.write("enfold.toml", policy.replace(&listed, &format!("{listed}, \"{third_uri}\"")));
+    walk.follow(&convert);
     assert_eq!(walk.count(left).await, 0);
 
     // Nothing refers to the table of keys any more: neither it nor the reader is needed.
-    walk.ok(&["enforce", "--all", "--yes"]);
-    walk.db
-        .batch_execute("ALTER TABLE connections DROP COLUMN encryption_key_id; DROP TABLE encryption_keys")
-        .await
-        .expect("it goes");
-    walk.policy(policy(&root, "", "").split("[readers.platform]").next().expect("the rest"));
-    walk.ok(&["verify", "--all"]);
+    let said = walk.follow(&enforce);
+    assert!(said.contains("No column needs reader `platform` any more"), "{said}");
+    let column = "[tables.\"public.connections\".columns.payload_ciphertext]\nid = \"public.connections.payload_ciphertext\"\nring = \"main\"\n";
+    assert!(policy.contains(column), "{policy}");
+    walk.shop.write("enfold.toml", format!("{without}\n{column}"));
+    walk.follow(&clean);
     walk.ok(&["audit", "--full"]);
     let column = walk.application(&root).await.column("public.connections.payload_ciphertext").expect("a column");
     walk.db
-        .batch_execute("ALTER TABLE connections ADD COLUMN encryption_key_id integer")
+        .batch_execute(
+            "ALTER TABLE connections ADD COLUMN payload_iv text, ADD COLUMN data_key_ciphertext text,
+                                     ADD COLUMN encryption_key_id integer",
+        )
         .await
         .expect("for the reading test");
     assert_eq!(read_all(&walk.db, &column).await, u64::try_from(ROWS).expect("few") + 1);

@@ -22,6 +22,7 @@ use enfold_testkit::postgres::Database;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use crate::guides::bash;
 use crate::harness::{Ran, Sandbox};
 
 /// Every server that stands for AWS KMS takes any.
@@ -59,6 +60,21 @@ impl Walk {
 
     fn secret(&self, name: &str, text: &str) {
         self.shop.secret(name, text);
+    }
+
+    /// Runs a block of a guide as it is written, while the applications go on. Where a terminal would be asked, the answer is
+    /// yes.
+    fn follow(&self, block: &str) -> String {
+        const YES: &str = "enfold() { case \"$1 ${2:-}\" in apply*|enforce*|'keys rotate') command enfold \"$@\" --yes ;; \
+                           *) command enfold \"$@\" ;; esac; }\n";
+        let url = self.database.url();
+        let variables = [CREDENTIALS, &[("DATABASE_URL", url.as_str())]].concat();
+        tokio::task::block_in_place(|| bash(&self.shop, &format!("{YES}{block}"), &[], &variables))
+    }
+
+    /// After a guide had `init` write the policy: what keeps other tests on the server from holding its jobs up.
+    fn calm(&self) {
+        self.shop.extend_policy("\n[jobs]\nbatch_rows = 25\nmax_requested_checkpoints = 10000\n");
     }
 
     /// Runs a command that has to succeed, while the applications go on.

@@ -7,16 +7,12 @@ use serde_json::{Value, json};
 
 use super::traffic::{Before, Field};
 use super::{Walk, aws_key, joined, sealed_by_node};
+use crate::guides::blocks;
 
 const ORGANISATIONS: i64 = 3;
 const ROWS: i64 = 60;
 
-const TABLES: &str = "
-    CREATE TABLE organization_keys (organization_id bigint, version int, encrypted_dek text, PRIMARY KEY (organization_id, version));
-    CREATE TABLE notes (id bigint PRIMARY KEY, organization_id bigint NOT NULL, body text);
-    INSERT INTO notes SELECT n, n % 3 FROM generate_series(1, 60) n;
-    CREATE TABLE messages (id bigint PRIMARY KEY, organization_id bigint NOT NULL, content text);
-    INSERT INTO messages SELECT n, n % 3 FROM generate_series(1, 60) n";
+const GUIDE: &str = include_str!("../../../../../docs/guides/from-keys-per-organisation.md");
 
 /// Two versions of each organisation's data key; every row under one of them, as `vN:` and then base64 of IV, ciphertext and tag.
 async fn as_the_application_has_them(walk: &Walk, key: &str, fields: &[Field]) {
@@ -47,7 +43,11 @@ async fn as_the_application_has_them(walk: &Walk, key: &str, fields: &[Field]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_keys_of_organisations_move_into_the_catalog_and_are_rotated_on_demand() {
-    let walk = Walk::new(TABLES).await;
+    let tables = blocks(GUIDE, "sql").concat();
+    let walk = Walk::new(&format!(
+        "{tables} INSERT INTO notes SELECT n, n % {ORGANISATIONS} FROM generate_series(1, {ROWS}) n"
+    ))
+    .await;
     let key = aws_key().await;
     let root = Server::LocalStack.uri(&key);
     let field = |table, column| Field {
@@ -58,41 +58,21 @@ async fn data_keys_of_organisations_move_into_the_catalog_and_are_rotated_on_dem
         index: None,
         tenant: Some("organization_id"),
     };
-    let fields = [field("notes", "body"), field("messages", "content")];
+    let fields = [field("notes", "body")];
     as_the_application_has_them(&walk, &key, &fields).await;
-    let policy = |reads: &str, readers: &str| {
-        walk.policy(&format!(
-            r#"
-[rings.phi]
-id = "phi"
-roots = ["{root}"]
-scope = "tenant"
-labels = {{ data_class = "phi" }}
-[rings.phi.rotation]
-cadence = "365d"
-{readers}
-[tables."public.notes"]
-tenant = "organization_id"
-[tables."public.notes".columns.body]
-id = "notes.body"
-ring = "phi"
-{reads}
-[tables."public.messages"]
-tenant = "organization_id"
-[tables."public.messages".columns.content]
-id = "messages.content"
-ring = "phi"
-{reads}
-"#
-        ));
-    };
-    let readers = format!(
-        "[readers.own]\nformat = \"aes-256-gcm\"\nroot = \"{root}\"\nprefix = \"v{{version}}:\"\n\
-         [readers.own.key_table]\ntable = \"public.organization_keys\"\ntenant = \"organization_id\"\n\
-         version = \"version\"\ndata_key = \"encrypted_dek\"\n"
+    let guide = GUIDE.replace("aws-kms://us-west-2/alias/phi-master-key-prod", &root);
+    let [init, look, convert, clean, rotate] = blocks(&guide, "sh").try_into().expect("five steps");
+    walk.follow(&init);
+    walk.calm();
+    let without = walk.shop.read("enfold.toml");
+    assert!(without.contains("scope = \"column\""), "{without}");
+    let without = without.replace(
+        "scope = \"column\"",
+        "scope = \"tenant\"\nrotation = { cadence = \"365d\" }\ncache = { max_unseen = \"1s\" }",
     );
-    policy("reads = [\"own\"]", &readers);
-    walk.ok(&["init", "--prepare"]);
+    let additions = blocks(&guide, "toml").concat();
+    walk.shop.write("enfold.toml", format!("{without}\n{additions}"));
+    walk.follow(&look);
     // The checks of the key's health.
     let health = walk.ok(&["doctor"]);
     for says in ["enabled", "rotated every 365d", "wrapped in", "unwrapped in", "drew a data key"] {
@@ -100,32 +80,33 @@ ring = "phi"
     }
 
     let applications = walk.traffic(&root, &fields).await;
-    walk.ok(&["apply", "--yes"]);
-    walk.ok(&["verify", "--all"]);
-    walk.ok(&["enforce", "--all", "--yes"]);
+    let said = walk.follow(&convert);
+    assert!(said.contains("No column needs reader `organizations` any more"), "{said}");
     let done = applications.end().await;
     assert!(done.read > 0 && done.sealed > 0, "{done:?}");
-    policy("", "");
-    walk.db.batch_execute("DROP TABLE organization_keys").await.expect("nothing needs it");
+    let column = additions.split("[tables.").skip(1).map(|table| format!("[tables.{table}")).collect::<String>();
+    let column = column.replace("reads = [\"organizations\"]\n", "");
+    walk.shop.write("enfold.toml", format!("{without}\n{column}"));
+    walk.follow(&clean);
 
     // One organisation's key, with a reason, and what the answer says.
     let applications = walk.traffic(&root, &fields).await;
     let reason = "annual compliance rotation";
-    let rotated =
-        walk.json(&["keys", "rotate", "phi", "--tenant", "int:1", "--reason", reason, "--yes", "--reencrypt"]);
+    let (rotate, work) = rotate.split_once('\n').expect("two commands");
+    let rotated: Value = serde_json::from_str(&walk.follow(&format!("{rotate} --json"))).expect("JSON");
     let [one] = rotated["keys"].as_array().expect("data keys").as_slice() else { panic!("{rotated}") };
     assert_eq!((one["previous_version"].as_u64(), one["version"].as_u64()), (Some(1), Some(2)));
     assert_eq!((&rotated["rotated_by"], &rotated["reason"]), (&json!("ada"), &json!(reason)));
     assert_eq!(rotated["reencryption"]["status"], "pending");
-    walk.ok(&["worker", "--until-idle"]);
+    walk.follow(work);
     for job in rotated["reencryption"]["jobs"].as_array().expect("jobs") {
         let shown = walk.json(&["jobs", "show", &job.to_string()]);
         assert_eq!(shown["state"], "completed", "{shown}");
     }
     let former = one["previous_key"].as_str().expect("a former data key");
-    walk.ok(&["keys", "disable", "phi", former, "--reason", reason, "--yes"]);
+    walk.ok(&["keys", "disable", "main", former, "--reason", reason, "--yes"]);
     let done = applications.end().await;
     assert!(done.read > 0 && done.sealed > 0, "{done:?}");
-    assert_eq!(walk.everything_opens(&root, &fields).await, u64::try_from(2 * ROWS).expect("few"));
+    assert_eq!(walk.everything_opens(&root, &fields).await, u64::try_from(ROWS).expect("few"));
     walk.ok(&["audit", "--full"]);
 }
