@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(build-essential openssl postgresql-15 pgbouncer redis-server sqlite3 python3 python3-venv nodejs)
+packages=(build-essential curl openssl postgresql-15 pgbouncer redis-server sqlite3 python3 python3-venv nodejs)
 # PKCS#11: a token, the tool of the guide, and what the second token is built with.
 packages+=(softhsm2 opensc pkg-config libssl-dev libsqlite3-dev libclang1-14 libclang-common-14-dev)
 # The module's source is compiled by CMake; Perl writes its assembly, and Go checks and seals its boundary.

@@ -6,6 +6,7 @@ mod log;
 mod prune;
 mod reencrypt;
 mod root_keys;
+mod service;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub(crate) use self::log::{ExportLog, InitLog, Log, Opened, SignLog, VerifyLog};
 pub(crate) use self::prune::Prune;
 pub(crate) use self::reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, SetMinimum, Uses, Worker};
 pub(crate) use self::root_keys::{ImportKey, ListKeys, Register, Rewrap, RootStateArg, RotateRoot, SetRoot, ShowKey};
+pub(crate) use self::service::{CreateServiceKey, RevokeServiceKey, Serve, ServiceKeys};
 
 /// A build on the FIPS module says so.
 const VERSION: &str =
@@ -107,6 +109,11 @@ pub(crate) enum Command {
     /// Look at the log of events: sign it, take it elsewhere, verify it, ask it who opened what.
     #[command(subcommand)]
     Log(Log),
+    /// Serve the API: seal and open values for programs that call it over HTTP.
+    Serve(Serve),
+    /// Say which programs the service lets in, and what each may do.
+    #[command(subcommand)]
+    ServiceKeys(ServiceKeys),
     /// Check configuration, database rights and keys.
     Doctor,
     /// Change the passphrase of a `local:` root key, and not the key.

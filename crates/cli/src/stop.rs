@@ -6,6 +6,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use enfold::Code;
 
+/// Done when somebody first asks to stop; a second time ends the program at once.
+#[cfg(feature = "serve")]
+pub(crate) fn asked(say: impl Fn(&str)) -> enfold::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            enfold::Error::new(Code::Internal, "cannot listen for signals").cause(error.kind().to_string())
+        })
+    };
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        say("stopping when the requests at hand are answered (Ctrl-C again to stop at once)");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            std::process::exit(i32::from(Code::Interrupted.exit_code()));
+        });
+    })
+}
+
 /// Whether somebody asked to stop.
 #[derive(Clone, Default)]
 pub(crate) struct Stop(Arc<AtomicBool>);

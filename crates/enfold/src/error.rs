@@ -176,6 +176,18 @@ codes! {
     LeaseLost = "lease-lost", Provider, exit 5, http 409, Later;
     /// Applications that read the column are not ready for envelopes.
     ReadersNotReady = "readers-not-ready", Operator, exit 1, http 409, Never;
+    /// A request to the service says nobody's name that is known: no credentials, or none that are good.
+    Unauthenticated = "unauthenticated", Caller, exit 1, http 401, Never;
+    /// The caller is known and may not do that, or not there.
+    PermissionDenied = "permission-denied", Caller, exit 1, http 403, Never;
+    /// The service has nothing at this path.
+    UnknownEndpoint = "unknown-endpoint", Caller, exit 2, http 404, Never;
+    /// What is at this path does not take this method.
+    MethodNotAllowed = "method-not-allowed", Caller, exit 2, http 405, Never;
+    /// A request with more bytes or more items than the service takes.
+    RequestTooLarge = "request-too-large", Caller, exit 2, http 413, Never;
+    /// A request took longer than the service lets one take.
+    RequestTimeout = "request-timeout", Provider, exit 5, http 504, Later;
     /// A file could not be read or written.
     FileFailed = "file-failed", Operator, exit 2, http 500, Never;
     /// A fault of Enfold itself.

@@ -47,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) policy: Policy,
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) events: Arc<Events>,
+    pub(crate) trusted: Trusted,
     /// By the policy's names.
     pub(crate) rings: BTreeMap<String, Arc<KeyRing>>,
     pub(crate) operator_key: Mutex<Option<Arc<OperatorKey>>>,
@@ -290,13 +291,15 @@ impl Builder {
             Some(policy) => Some(SharedCache::open(policy, Arc::clone(&self.clock))?),
             None => None,
         };
-        let (registry, rings) = self.rings(&catalog, &events, operator_key.as_ref(), shared.as_ref()).await?;
+        let trusted = self.trusted(operator_key.as_ref())?;
+        let (registry, rings) = self.rings(&catalog, &events, &trusted, shared.as_ref()).await?;
         let watch = self.watch;
         let inner = Inner {
             readers: readers::all(&self.policy, &registry)?,
             policy: self.policy,
             catalog,
             events,
+            trusted,
             rings,
             operator_key: Mutex::new(operator_key.map(Arc::new)),
             registered: Registered::new(self.application),
@@ -356,19 +359,22 @@ impl Builder {
         registry.build().await
     }
 
-    async fn rings(
-        &self,
-        catalog: &Arc<dyn Catalog>,
-        events: &Arc<Events>,
-        operator_key: Option<&OperatorKey>,
-        shared: Option<&Arc<SharedCache>>,
-    ) -> Result<(Registry, BTreeMap<String, Arc<KeyRing>>)> {
+    fn trusted(&self, operator_key: Option<&OperatorKey>) -> Result<Trusted> {
         let pinned = self.policy.trust.operator_key.or_else(|| operator_key.map(OperatorKey::public_key));
         let operator_key = pinned.ok_or_else(|| {
             Error::new(Code::OperatorKeyMissing, "nothing says whose signature on the rings' states to trust")
                 .hint("put the public key that `enfold init` printed into enfold.toml: `trust.operator_key`")
         })?;
-        let trusted = Trusted { operator_key };
+        Ok(Trusted { operator_key })
+    }
+
+    async fn rings(
+        &self,
+        catalog: &Arc<dyn Catalog>,
+        events: &Arc<Events>,
+        trusted: &Trusted,
+        shared: Option<&Arc<SharedCache>>,
+    ) -> Result<(Registry, BTreeMap<String, Arc<KeyRing>>)> {
         let registry = self.registry().await?;
         // Drawn, not the process id alone: two containers have the same ones.
         let process = KeyId::random().map_err(|e| crate::core_error(e, "cannot name this process"))?.to_string();

@@ -54,6 +54,7 @@
 //!
 //! Not here: the bytes of an envelope (`enfold-core`), moving rows (`enfold-jobs`).
 
+pub mod access;
 mod cache;
 pub mod catalog;
 pub mod certificate;
@@ -75,7 +76,7 @@ pub mod metrics;
 mod operator;
 mod oversight;
 pub mod policy;
-mod private_file;
+pub mod private_file;
 mod readers;
 mod registry;
 mod root_keys;

@@ -19,6 +19,13 @@ pub(crate) struct Private<'a> {
     pub(crate) what: &'static str,
 }
 
+/// Writes a private file, mode 0600, in the place of one that is there already: after a crash there is the old one or the new
+/// one. `what` is what errors call it.
+pub fn put(path: &Path, what: &'static str, bytes: &[u8]) -> Result<()> {
+    let file = Private { path, what };
+    if path.exists() { file.replace(bytes) } else { file.create(bytes) }
+}
+
 impl Private<'_> {
     /// At most `most` bytes of the file: what is longer is not what was expected and need not be read.
     ///

@@ -241,6 +241,8 @@ cut_off! {
     fn acknowledgements(&self, ring: &str) -> Vec<enfold::catalog::Acknowledgement>;
     fn keep_certificate(&self, ring: &str, subject: &str, certificate: &str) -> ();
     fn certificate(&self, ring: &str, subject: &str) -> Option<String>;
+    fn access_list(&self) -> Option<enfold::catalog::SignedAccess>;
+    fn publish_access_list(&self, list: &enfold::catalog::SignedAccess, expected: Option<u64>) -> bool;
     fn append_log(&self, entries: &[enfold::events::Entry]) -> ();
     fn log_heads(&self) -> Vec<(enfold::events::WriterId, u64)>;
     fn log_of(&self, writer: enfold::events::WriterId, after: u64, limit: u32) -> Vec<(u64, String)>;

@@ -75,6 +75,12 @@ pages![
     "busy",
     "lease-lost",
     "readers-not-ready",
+    "unauthenticated",
+    "permission-denied",
+    "unknown-endpoint",
+    "method-not-allowed",
+    "request-too-large",
+    "request-timeout",
     "file-failed",
     "internal",
 ];

@@ -23,6 +23,9 @@ pub(crate) mod plan;
 mod prune;
 pub(crate) mod reencrypt;
 pub(crate) mod rollback;
+#[cfg(feature = "serve")]
+mod serve;
+mod service_keys;
 pub(crate) mod status;
 pub(crate) mod value;
 mod values;
@@ -160,6 +163,11 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         Command::Jobs(args) => jobs::run(context, &args).await,
         Command::Log(args) => log::run(context, &args).await,
         Command::Worker(args) => worker::run(context, &args).await,
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(context, &args).await,
+        #[cfg(not(feature = "serve"))]
+        Command::Serve(_) => Err(Error::new(Code::Usage, "this program was built without the service")),
+        Command::ServiceKeys(args) => service_keys::run(context, &args).await,
         Command::Doctor => doctor::run(context).await,
         #[cfg(feature = "sqlite")]
         Command::Demo(args) => demo::run(context, &args).await,

@@ -39,6 +39,8 @@ mod rights;
 mod rotation;
 #[cfg(feature = "postgres")]
 mod runbook;
+#[cfg(all(feature = "serve", feature = "postgres"))]
+mod service;
 #[cfg(feature = "vault")]
 mod vault;
 #[cfg(all(feature = "postgres", feature = "aws"))]

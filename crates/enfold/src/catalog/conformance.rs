@@ -7,7 +7,7 @@ use enfold_core::KeyId;
 
 use super::{
     Acknowledgement, Application, Catalog, CustomerLayer, DataKeyRow, EventQuery, Inserted, KeyStatus, KeyUse,
-    MemoryCatalog, Purpose, RootAbout, RootKey, SignedState, Swap, Wrap,
+    MemoryCatalog, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
 };
 use crate::Code;
 use crate::events::{CallContext, Entry, Event, EventKind, SignedCheckpoint, SubjectTag, WriterId, chained};
@@ -61,6 +61,7 @@ conformance! {
     an_application_is_there_once_for_each_instance
     the_last_word_of_a_process_counts_as_long_as_it_holds
     the_first_certificate_of_a_destruction_stays
+    an_access_list_is_replaced_only_by_one_who_saw_it
     a_data_key_can_lose_every_wrap
     events_come_back_newest_first
     events_are_found_by_what_they_say
@@ -414,6 +415,18 @@ async fn the_last_word_of_a_process_counts_as_long_as_it_holds(catalog: Tried) {
     assert!(catalog.acknowledgements("none").await.unwrap().is_empty());
 }
 
+async fn an_access_list_is_replaced_only_by_one_who_saw_it(catalog: Tried) {
+    let list = |epoch: u64, by: u8| SignedAccess { epoch, document: vec![by, 0, 255], signature: vec![by; 64] };
+    assert_eq!(catalog.access_list().await.unwrap(), None);
+    assert!(!catalog.publish_access_list(&list(2, 1), Some(1)).await.unwrap(), "there is none to replace");
+    assert!(catalog.publish_access_list(&list(1, 1), None).await.unwrap());
+    assert!(!catalog.publish_access_list(&list(1, 2), None).await.unwrap(), "there is one already");
+    assert_eq!(catalog.access_list().await.unwrap(), Some(list(1, 1)));
+    assert!(catalog.publish_access_list(&list(2, 3), Some(1)).await.unwrap());
+    assert!(!catalog.publish_access_list(&list(2, 4), Some(1)).await.unwrap(), "somebody was quicker");
+    assert_eq!(catalog.access_list().await.unwrap(), Some(list(2, 3)));
+}
+
 async fn the_first_certificate_of_a_destruction_stays(catalog: Tried) {
     assert_eq!(catalog.certificate("r", "ring").await.unwrap(), None);
     catalog.keep_certificate("r", "ring", "{\"a\": 'b'}").await.unwrap();
@@ -587,6 +600,9 @@ async fn on_the_earlier_schema(catalog: &dyn Catalog) {
     assert_eq!(catalog.acknowledgements("ring").await.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.keep_certificate("ring", "ring", "").await.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.certificate("ring", "ring").await.unwrap_err().code(), Code::CatalogVersion);
+    assert_eq!(catalog.access_list().await.unwrap(), None, "nobody was ever let in");
+    let list = SignedAccess { epoch: 1, document: Vec::new(), signature: Vec::new() };
+    assert_eq!(catalog.publish_access_list(&list, None).await.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.swap_wraps("ring", &[swap(1, 1)], None).await.unwrap(), [true]);
     catalog.swap_wraps("ring", &[Swap { key: key(1, "ring", 1), expected: vec![1; 32] }], None).await.unwrap();
     assert!(catalog.key("ring", id(2)).await.unwrap().is_none(), "nothing was written");

@@ -11,7 +11,7 @@ use enfold_core::KeyId;
 use super::model::USES;
 use super::{
     Acknowledgement, Application, Catalog, DataKeyRow, EventQuery, Inserted, KeyUse, Purpose, RootAbout, RootKey,
-    SignedState, Swap, outdated, restored,
+    SignedAccess, SignedState, Swap, outdated, restored,
 };
 use crate::Result;
 use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
@@ -34,6 +34,7 @@ struct Tables {
     checkpoints: BTreeMap<u64, SignedCheckpoint>,
     /// By ring and subject.
     certificates: BTreeMap<(String, String), String>,
+    access: Option<SignedAccess>,
 }
 
 impl MemoryCatalog {
@@ -214,6 +215,19 @@ impl Catalog for MemoryCatalog {
 
     async fn certificate(&self, ring: &str, subject: &str) -> Result<Option<String>> {
         Ok(self.tables().certificates.get(&(ring.to_owned(), subject.to_owned())).cloned())
+    }
+
+    async fn access_list(&self) -> Result<Option<SignedAccess>> {
+        Ok(self.tables().access.clone())
+    }
+
+    async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool> {
+        let mut tables = self.tables();
+        let is_expected = tables.access.as_ref().map(|list| list.epoch) == expected;
+        if is_expected {
+            tables.access = Some(list.clone());
+        }
+        Ok(is_expected)
     }
 
     async fn append_log(&self, entries: &[Entry]) -> Result<()> {

@@ -29,7 +29,7 @@ use crate::{Code, Error, Result};
 pub use memory::MemoryCatalog;
 pub use model::{
     Acknowledgement, Application, CustomerLayer, DataKeyRow, EventQuery, Inserted, KeyStatus, KeyUse, Purpose,
-    RootAbout, RootKey, SignedState, Swap, Wrap,
+    RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
 };
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresCatalog;
@@ -121,6 +121,14 @@ pub trait Catalog: Send + Sync {
 
     async fn certificate(&self, ring: &str, subject: &str) -> Result<Option<String>>;
 
+    /// The access list, as stored: nothing is verified here. None where there never was one, and where the schema has no room
+    /// for it.
+    async fn access_list(&self) -> Result<Option<SignedAccess>>;
+
+    /// Replaces the access list. `expected` is the epoch that the writer built upon (`None`: there is none yet). False if it is
+    /// another by now, and nothing was written. `CatalogVersion` where the schema has no room for it.
+    async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool>;
+
     /// Appends entries of the log, each once: one that is there already stays as it is. A schema of before there were chains takes
     /// them as lines.
     async fn append_log(&self, entries: &[Entry]) -> Result<()>;
@@ -194,6 +202,14 @@ fn too_old_for_certificates() -> Error {
 fn too_old_for_chains() -> Error {
     Error::new(Code::CatalogVersion, "the catalog cannot hold a log that can be verified")
         .cause("its schema is of before version 6, with which that came")
+        .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
+}
+
+/// The schema has no room for an access list yet.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn too_old_for_access() -> Error {
+    Error::new(Code::CatalogVersion, "the catalog cannot hold service keys")
+        .cause("its schema is of before version 7, with which those came")
         .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
 }
 

@@ -190,6 +190,15 @@ pub struct SignedState {
     pub signature: Vec<u8>,
 }
 
+/// The access list as it is stored: bytes and a signature over them, both to be verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedAccess {
+    /// Repeated from the document so that the database can compare it; the document's own is the one that counts.
+    pub epoch: u64,
+    pub document: Vec<u8>,
+    pub signature: Vec<u8>,
+}
+
 /// A running application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Application {

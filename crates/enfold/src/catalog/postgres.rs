@@ -3,6 +3,7 @@
 //! Statements are sent unprepared, with their parameters' types, and nothing is kept in a session: a pooler in
 //! transaction mode may stand between.
 
+mod access;
 mod acknowledgements;
 mod certificates;
 mod epochs;
@@ -22,7 +23,7 @@ use super::model::USES;
 use super::words::parse_mode;
 use super::{
     Acknowledgement, Application, Catalog, DataKeyRow, EventQuery, Inserted, KeyUse, Purpose, RootAbout, RootKey,
-    SignedState, Swap,
+    SignedAccess, SignedState, Swap,
 };
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, Link, failure};
@@ -37,6 +38,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "acknowledgements", sql: include_str!("sql/postgres_4.sql") },
     Migration { version: 5, name: "certificates", sql: include_str!("sql/postgres_5.sql") },
     Migration { version: 6, name: "chains of events", sql: include_str!("sql/postgres_6.sql") },
+    Migration { version: 7, name: "access list", sql: include_str!("sql/postgres_7.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -328,6 +330,14 @@ impl Catalog for PostgresCatalog {
 
     async fn certificate(&self, ring: &str, subject: &str) -> Result<Option<String>> {
         self.with(certificates::DOING, async |c| certificates::find(c, ring, subject).await).await
+    }
+
+    async fn access_list(&self) -> Result<Option<SignedAccess>> {
+        self.with(access::READING, async |c| access::read(c).await).await
+    }
+
+    async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool> {
+        self.with(access::WRITING, async |c| access::publish(c, list, expected).await).await
     }
 
     async fn append_log(&self, entries: &[Entry]) -> Result<()> {

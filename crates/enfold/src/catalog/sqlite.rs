@@ -1,5 +1,6 @@
 //! The catalog in a SQLite file, in tables whose names begin with `enfold_`.
 
+mod access;
 mod acknowledgements;
 mod certificates;
 mod log;
@@ -17,7 +18,7 @@ use super::model::USES;
 use super::words::parse_mode;
 use super::{
     Acknowledgement, Application, Catalog, CustomerLayer, DataKeyRow, EventQuery, Inserted, KeyStatus, KeyUse, Purpose,
-    RootAbout, RootKey, SignedState, Swap, Wrap, outdated, too_old_for_customers,
+    RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap, outdated, too_old_for_customers,
 };
 use crate::Result;
 use crate::db::blocking;
@@ -33,6 +34,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "acknowledgements", sql: include_str!("sql/sqlite_4.sql") },
     Migration { version: 5, name: "certificates", sql: include_str!("sql/sqlite_5.sql") },
     Migration { version: 6, name: "chains of events", sql: include_str!("sql/sqlite_6.sql") },
+    Migration { version: 7, name: "access list", sql: include_str!("sql/sqlite_7.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -309,6 +311,15 @@ impl Catalog for SqliteCatalog {
     async fn certificate(&self, ring: &str, subject: &str) -> Result<Option<String>> {
         let (ring, subject) = (ring.to_owned(), subject.to_owned());
         self.with(move |c| certificates::find(c, &ring, &subject)).await
+    }
+
+    async fn access_list(&self) -> Result<Option<SignedAccess>> {
+        self.with(|c| access::read(c)).await
+    }
+
+    async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool> {
+        let list = list.clone();
+        self.with(move |c| access::publish(c, &list, expected)).await
     }
 
     async fn append_log(&self, entries: &[Entry]) -> Result<()> {

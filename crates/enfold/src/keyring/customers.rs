@@ -96,7 +96,7 @@ pub(crate) fn tags(tenant: &str, rows: &RowKey) -> Vec<String> {
 }
 
 /// In groups of 8, 4, 4, 4 and 12 digits.
-fn uuid(text: &str) -> Option<[u8; 16]> {
+pub(crate) fn uuid(text: &str) -> Option<[u8; 16]> {
     let groups: Vec<&str> = text.split('-').collect();
     let lengths = groups.iter().map(|group| group.len());
     let digits = text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit());

@@ -45,7 +45,7 @@ use crate::shared_cache::SharedCache;
 use crate::{Code, Error, Result};
 
 pub use concerns::{Concern, ConcernAbout};
-pub(crate) use customers::{CustomerKey, Customers, ToSign};
+pub(crate) use customers::{CustomerKey, Customers, ToSign, uuid};
 pub use former::Leaving;
 pub use health::{RootHealth, Tried};
 pub(crate) use live::LiveKey;

@@ -19,6 +19,7 @@ pub mod reference;
 mod resolve;
 mod rotation;
 mod schema;
+mod service;
 mod shared_cache;
 mod source;
 mod url;
@@ -36,6 +37,7 @@ pub use draft::{ColumnDraft, IndexDraft, PolicyDraft, RingDraft};
 pub use model::*;
 pub use prune::{PrunePolicy, TimeUnit};
 pub use rotation::{RootRotationPolicy, RotationPolicy, Window};
+pub use service::{ServiceLimits, ServicePolicy};
 pub use url::{DatabaseUrl, Scheme};
 pub use variables::Variables;
 pub use words::{

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::prune::PrunePolicy;
 use super::raw::RawJobs;
 use super::rotation::RotationPolicy;
+use super::service::ServicePolicy;
 use super::url::DatabaseUrl;
 use crate::kms::{KeyUri, PassphraseSource};
 
@@ -155,6 +156,7 @@ pub struct Policy {
     /// Which rows are deleted when they have grown old enough, keyed by the name of the rule.
     pub prune: BTreeMap<String, PrunePolicy>,
     pub jobs: JobPolicy,
+    pub service: ServicePolicy,
 }
 
 impl Policy {
@@ -229,11 +231,13 @@ impl LogPolicy {
     /// value.
     pub fn filter(&self) -> String {
         let level = self.level.word();
-        let mut out = format!("off,enfold={level},enfold_core={level},enfold_jobs={level},enfold_discover={level}");
+        let mut out = format!(
+            "off,enfold={level},enfold_core={level},enfold_jobs={level},enfold_discover={level},enfold_server={level}"
+        );
         for pair in &self.levels {
             let (part, level) = pair.split_once('=').unwrap_or((pair, "warn"));
             let target = match part {
-                "jobs" | "discover" => format!("enfold_{part}"),
+                "jobs" | "discover" | "server" => format!("enfold_{part}"),
                 _ => format!("enfold::{part}"),
             };
             out.push_str(&format!(",{target}={level}"));

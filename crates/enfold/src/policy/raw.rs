@@ -6,6 +6,7 @@
 
 mod key_services;
 mod readers;
+mod service;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub(super) use self::key_services::{
 pub(super) use self::readers::{
     Derive, RawKeyTable, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding,
 };
+pub(super) use self::service::{RawService, RawServiceLimits};
 use super::model::{
     Detail, Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice, Unauthenticated,
 };
@@ -66,6 +68,8 @@ pub(super) struct RawPolicy {
     pub prune: BTreeMap<String, RawPrune>,
     /// Limits of jobs. A running job's limits can be changed without this file.
     pub jobs: RawJobs,
+    /// The service that `enfold serve` runs.
+    pub service: RawService,
 }
 
 /// The database whose columns are protected.
@@ -145,6 +149,8 @@ pub(super) struct RawLevels {
     pub jobs: Option<Level>,
     /// Discovery.
     pub discover: Option<Level>,
+    /// The service: its requests and connections.
+    pub server: Option<Level>,
 }
 
 /// Where events are written.

@@ -17,7 +17,7 @@ use super::raw::{
 use super::source::{Findings, Place};
 use super::url::DatabaseUrl;
 use super::words::{did_you_mean, key_text, parse_duration, parse_operator_key, path_text};
-use super::{columns, key_services, readers, shared_cache};
+use super::{columns, key_services, readers, service, shared_cache};
 use crate::Code;
 use crate::kms::{KeyUri, RootKey};
 
@@ -140,6 +140,7 @@ impl Resolver<'_> {
         let tables = columns::tables(self, raw.tables, &readers, scheme);
         let prune = super::prune::resolve(self, raw.prune, &tables, scheme);
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
+        let service = service::resolve(self, &raw.service);
         Some(Policy {
             path: path.to_owned(),
             environment,
@@ -160,6 +161,7 @@ impl Resolver<'_> {
             values,
             prune,
             jobs: jobs(&raw.jobs),
+            service,
         })
     }
 
@@ -437,6 +439,7 @@ fn log(raw: &RawLog) -> LogPolicy {
         ("policy", raw.levels.policy),
         ("jobs", raw.levels.jobs),
         ("discover", raw.levels.discover),
+        ("server", raw.levels.server),
     ];
     let levels = parts.iter().filter_map(|(part, level)| level.map(|level| format!("{part}={}", level.word())));
     LogPolicy { json: raw.format == LogFormat::Json, level: raw.level, levels: levels.collect() }

@@ -154,6 +154,7 @@ pub(super) fn catalog() -> Vec<Need> {
         "ring_states",
         "applications",
         "acknowledgements",
+        "access_list",
         "events",
         "log_checkpoints",
     ];
@@ -176,7 +177,7 @@ pub(super) fn catalog() -> Vec<Need> {
         Need { duties: WORKS, privileges: &["INSERT"], object: Object::Own(&["log_checkpoints"]) },
         // What processes said that are long gone.
         Need { duties: WORKS, privileges: &["DELETE"], object: Object::Own(&["acknowledgements"]) },
-        Need { duties: WORKS, privileges: &["INSERT", "UPDATE"], object: Object::Own(&["ring_states"]) },
+        Need { duties: WORKS, privileges: &["INSERT", "UPDATE"], object: Object::Own(&["ring_states", "access_list"]) },
         Need { duties: WORKS, privileges: &["UPDATE"], object: Object::OwnColumns("data_keys", CHANGED) },
         // What is known of a root key, and its former id where its record was deleted.
         Need { duties: WORKS, privileges: &["UPDATE"], object: Object::Own(&["root_keys"]) },

@@ -76,6 +76,8 @@ fn the_example_loads_whole() {
     assert_eq!((archived.id.as_str(), archived.ring.as_str()), ("public.users.email", "customers"));
     assert_eq!(policy.values["session"].id, "session-cache");
     assert_eq!(policy.jobs.rate, Some(5_000));
+    assert_eq!(policy.service.listen, "[::1]:8470".parse().unwrap());
+    assert_eq!((policy.service.limits.max_body, policy.service.limits.max_batch), (2 << 20, 5_000));
     assert!(policy.column("public.users.email").is_some());
     assert!(policy.column("public.users.emial").is_none());
     assert!(policy.column("public.users").is_none());

@@ -1,0 +1,67 @@
+//! Bodies: JSON in, JSON out.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use enfold::{Code, Error, Result};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Failure;
+use crate::Shared;
+
+/// The body of a request. What it says is quoted in no error: it may be a value.
+pub(crate) struct Asked<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Asked<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Failure> {
+        if !is_json(&request) {
+            return Err(Failure(
+                Error::new(Code::Usage, "the body is not said to be JSON")
+                    .hint("send the header `Content-Type: application/json`"),
+            ));
+        }
+        let body = Limited::new(request.into_body(), shared.limits.max_body);
+        let body = body.collect().await.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => Error::new(Code::RequestTooLarge, "the body is too large")
+                .cause(format!("it may have {} bytes", shared.limits.max_body))
+                .hint("send fewer items at once"),
+            None => Error::new(Code::Usage, "the body broke off"),
+        })?;
+        serde_json::from_slice(&body.to_bytes()).map(Self).map_err(|error| {
+            let what = match error.classify() {
+                serde_json::error::Category::Data => "is not what this endpoint takes",
+                _ => "is not JSON",
+            };
+            let at = format!("line {}, column {}", error.line(), error.column());
+            Failure(
+                Error::new(Code::Usage, format!("the body {what} ({at})"))
+                    .hint("`docs/reference/api.md` shows what it takes"),
+            )
+        })
+    }
+}
+
+fn is_json(request: &Request) -> bool {
+    let named = request.headers().get(CONTENT_TYPE).and_then(|header| header.to_str().ok()).unwrap_or_default();
+    named.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// An answer.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Data<T> {
+    pub(crate) data: T,
+}
+
+impl<T: Serialize> IntoResponse for Data<T> {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}

@@ -1,0 +1,115 @@
+//! The edge: what comes first to every request, and last to every answer.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use enfold::error::Actor;
+use enfold::{CallContext, Code, Error, KeyId};
+use futures_util::FutureExt;
+
+use super::error::ErrorBody;
+use super::{ErrorAnswer, Failure};
+use crate::connections::Peer;
+use crate::identity::Caller;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// An id that a caller gives the request ends in logs and events.
+const LONGEST_ID: usize = 128;
+
+/// What is known of a request apart from what it asks for.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) request_id: String,
+    peer: Option<Peer>,
+}
+
+impl Call {
+    /// For the log of events. The address is the connection's own: what a header says of it is the caller's word.
+    pub(crate) fn context(&self, caller: &Caller, reason: Option<String>) -> CallContext {
+        CallContext {
+            actor: Some(caller.actor.clone()),
+            reason,
+            request_id: Some(self.request_id.clone()),
+            source: self.peer.map(|peer| peer.0.ip().to_string()),
+            ..CallContext::default()
+        }
+    }
+}
+
+/// Gives the request an id, keeps a panic from being more than one request's, writes errors in their form, and says in the log
+/// how it went.
+pub(crate) async fn edge(path: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = request_id(&request);
+    let peer = request.extensions().get::<Peer>().copied();
+    request.extensions_mut().insert(Call { request_id: request_id.clone(), peer });
+    let method = request.method().clone();
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|_| {
+        Failure(Error::new(Code::Internal, "the request ran into a fault of the service")).into_response()
+    });
+    let path = path.as_ref().map_or("unknown", MatchedPath::as_str);
+    let (status, took_us) = (response.status().as_u16(), started.elapsed().as_micros());
+    match response.extensions_mut().remove::<Error>() {
+        None => tracing::debug!(target: "enfold_server", request_id, %method, path, status, took_us, "answered"),
+        Some(error) => {
+            if matches!(error.code().actor(), Actor::Caller | Actor::Data) {
+                tracing::info!(target: "enfold_server", request_id, %method, path, status, took_us, "refused: {error}");
+            } else {
+                tracing::warn!(target: "enfold_server", request_id, %method, path, status, took_us, "failed: {error}");
+            }
+            let answer = ErrorAnswer { error: ErrorBody::of(&error), request_id: request_id.clone() };
+            let (mut parts, _) = response.into_parts();
+            let (mut written, body) = Json(answer).into_response().into_parts();
+            parts.headers.extend(std::mem::take(&mut written.headers));
+            response = Response::from_parts(parts, body);
+        }
+    }
+    // Answers hold values, and whoever stands between shall keep none.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Gives up on what takes too long. Sealing and opening change nothing, so nothing is left half-done.
+pub(crate) async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let error = Error::new(Code::RequestTimeout, "the request took too long")
+                .cause(format!("it may take {:.1} s", limit.as_secs_f64()));
+            Failure(error).into_response()
+        }
+    }
+}
+
+pub(crate) async fn unknown() -> Failure {
+    Failure(
+        Error::new(Code::UnknownEndpoint, "there is nothing at this path")
+            .hint("`docs/reference/api.md` lists the paths"),
+    )
+}
+
+pub(crate) async fn not_allowed() -> Failure {
+    Failure(Error::new(Code::MethodNotAllowed, "what is at this path does not take this method"))
+}
+
+/// The caller's own, if it is one that a log can hold; a drawn one otherwise.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let is_sound = |id: &&str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(plain)
+    };
+    match given.filter(is_sound) {
+        Some(id) => id.to_owned(),
+        None => KeyId::random().map_or_else(|_| "unknown".to_owned(), |id| id.to_string()),
+    }
+}

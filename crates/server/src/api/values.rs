@@ -1,0 +1,364 @@
+//! Values: sealed and opened in batches, in their order, with a result for each.
+//!
+//! Items may be of different columns; those of one column are done together. What an item names is checked against what the
+//! caller may do before anything is known of the value, and by names alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use enfold::access::{Permission, Subject};
+use enfold::error::{Actor, Retry};
+use enfold::{
+    CallContext, Code, Column, Error, Form, OpenRequest, OpenedValue, OwnedPart, Part, PayloadType, Place, Result,
+    SealRequest, Source,
+};
+use enfold_core::Envelope;
+use enfold_core::stored::{self, Stored};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::Failure;
+use super::body::{Asked, Data};
+use super::datum::{Datum, PlacePart};
+use super::edge::Call;
+use super::error::ErrorBody;
+use crate::Shared;
+use crate::identity::{Caller, denied};
+
+/// Values to seal.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EncryptRequest {
+    /// Why, for the log of events. A policy may require it.
+    reason: Option<String>,
+    items: Vec<EncryptItem>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EncryptItem {
+    /// A column (`schema.table.column` on Postgres, `table.column` on SQLite) or a value of the policy, by its name.
+    column: String,
+    /// Whose it is, where the column's table has a tenant. A string, a whole number or a UUID, as in the table.
+    tenant: Option<PlacePart>,
+    /// The row's key, where the column is bound to its row.
+    #[serde(default)]
+    row: Vec<PlacePart>,
+    value: Datum,
+    /// Handed back with the result.
+    reference: Option<String>,
+}
+
+/// Stored values to open.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DecryptRequest {
+    /// Why, for the log of events. A policy may require it.
+    reason: Option<String>,
+    items: Vec<DecryptItem>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DecryptItem {
+    /// As it was sealed.
+    column: String,
+    /// As it was sealed.
+    tenant: Option<PlacePart>,
+    /// As it was sealed.
+    #[serde(default)]
+    row: Vec<PlacePart>,
+    /// What the column holds.
+    #[serde(alias = "ciphertext")]
+    stored: Datum,
+    /// Handed back with the result.
+    reference: Option<String>,
+}
+
+pub(crate) type EncryptAnswer = Data<Results<Sealed>>;
+pub(crate) type DecryptAnswer = Data<Results<Opened>>;
+
+/// A result for each item, in their order.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Results<T> {
+    items: Vec<ItemResult<T>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ItemResult<T> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    #[serde(flatten)]
+    outcome: Outcome<T>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Outcome<T> {
+    Done(T),
+    Failed { error: ErrorBody },
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Sealed {
+    /// What the column is to hold.
+    stored: Datum,
+    /// The data key that it is sealed under; missing while the column is in mode `legacy` and `stored` is the value itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Opened {
+    value: Datum,
+    source: SourceWord,
+    /// The data key that it was sealed under, where the source is an envelope.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+    /// The policy's reader that opened it, where the source is another product's format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reader: Option<String>,
+}
+
+/// What a value was stored as.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum SourceWord {
+    Envelope,
+    /// In the clear: the column is not converted yet.
+    Plaintext,
+    /// As another product encrypted it.
+    Format,
+}
+
+pub(crate) async fn encrypt(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Extension(call): Extension<Call>,
+    Asked(request): Asked<EncryptRequest>,
+) -> Result<EncryptAnswer, Failure> {
+    let items = request.items.into_iter().map(Item::from).collect();
+    let context = call.context(&caller, request.reason);
+    Ok(Data { data: each(&shared, &caller, &context, items).await? })
+}
+
+pub(crate) async fn decrypt(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Extension(call): Extension<Call>,
+    Asked(request): Asked<DecryptRequest>,
+) -> Result<DecryptAnswer, Failure> {
+    let items = request.items.into_iter().map(Item::from).collect();
+    let context = call.context(&caller, request.reason);
+    Ok(Data { data: each(&shared, &caller, &context, items).await? })
+}
+
+/// An item of either request, its place by the library's types.
+struct Item {
+    column: String,
+    tenant: Option<OwnedPart>,
+    row: Vec<OwnedPart>,
+    datum: Datum,
+    reference: Option<String>,
+}
+
+impl Item {
+    fn new(
+        column: String,
+        tenant: Option<&PlacePart>,
+        row: &[PlacePart],
+        datum: Datum,
+        reference: Option<String>,
+    ) -> Self {
+        let row = row.iter().map(PlacePart::owned).collect();
+        Self { column, tenant: tenant.map(PlacePart::owned), row, datum, reference }
+    }
+
+    fn row(&self) -> Vec<Part<'_>> {
+        self.row.iter().map(OwnedPart::as_part).collect()
+    }
+}
+
+impl From<EncryptItem> for Item {
+    fn from(item: EncryptItem) -> Self {
+        Self::new(item.column, item.tenant.as_ref(), &item.row, item.value, item.reference)
+    }
+}
+
+impl From<DecryptItem> for Item {
+    fn from(item: DecryptItem) -> Self {
+        Self::new(item.column, item.tenant.as_ref(), &item.row, item.stored, item.reference)
+    }
+}
+
+/// An item with the place of its value.
+#[derive(Clone, Copy)]
+struct Placed<'a> {
+    item: &'a Item,
+    place: Place<'a>,
+    /// The caller may do this for single tenants only.
+    tenants_only: bool,
+}
+
+/// What is done with values of one column together.
+trait Work: Sized {
+    const NEEDS: Permission;
+
+    /// A result for each, in their order.
+    fn work(
+        column: &Column,
+        context: &CallContext,
+        items: &[Placed<'_>],
+    ) -> impl Future<Output = Vec<Result<Self>>> + Send;
+}
+
+impl Work for Sealed {
+    const NEEDS: Permission = Permission::Encrypt;
+
+    async fn work(column: &Column, context: &CallContext, items: &[Placed<'_>]) -> Vec<Result<Self>> {
+        let requests: Vec<_> = items.iter().map(seal_request).collect();
+        let sealed = column.seal_many(context, &requests).await;
+        requests.iter().zip(sealed).map(|(request, stored)| Ok(Self::of(request, stored?))).collect()
+    }
+}
+
+impl Work for Opened {
+    const NEEDS: Permission = Permission::Decrypt;
+
+    async fn work(column: &Column, context: &CallContext, items: &[Placed<'_>]) -> Vec<Result<Self>> {
+        let mut results: Vec<_> = items.iter().map(|placed| bound_to_nobody(column, placed).map(Err)).collect();
+        let wanted: Vec<usize> = (0..items.len()).filter(|at| results[*at].is_none()).collect();
+        let requests: Vec<_> = wanted.iter().map(|at| open_request(&items[*at])).collect();
+        let opened = column.open_many(context, &requests).await;
+        for (at, opened) in wanted.into_iter().zip(opened) {
+            results[at] = Some(match opened {
+                Err(error) if items[at].tenants_only => Err(untold(column, error)),
+                opened => opened.map(Self::of),
+            });
+        }
+        results.into_iter().flatten().collect()
+    }
+}
+
+fn seal_request<'a>(placed: &Placed<'a>) -> SealRequest<'a> {
+    let Datum { form, bytes } = &placed.item.datum;
+    let payload = if *form == Form::Text { PayloadType::Text } else { PayloadType::Bytes };
+    SealRequest { place: placed.place, form: *form, payload, value: bytes }
+}
+
+fn open_request<'a>(placed: &Placed<'a>) -> OpenRequest<'a> {
+    let Datum { form, bytes } = &placed.item.datum;
+    OpenRequest { place: placed.place, form: *form, stored: bytes, beside: &[] }
+}
+
+/// What other products encrypted is bound to no tenant: whose it is cannot be told from it, so a tenant's caller gets none.
+fn bound_to_nobody(column: &Column, placed: &Placed<'_>) -> Option<Error> {
+    let Datum { form, bytes } = &placed.item.datum;
+    let foreign = placed.tenants_only && column.reader_of(*form, bytes, &[]).is_some();
+    foreign.then(|| denied(Permission::Decrypt))
+}
+
+/// Why a value does not open would tell a tenant's caller what there is of others: that a key is there, or was destroyed.
+fn untold(column: &Column, error: Error) -> Error {
+    let of_stored = matches!(error.code().actor(), Actor::Data | Actor::Operator);
+    if !of_stored || error.code().retry() == Retry::Later {
+        return error;
+    }
+    tracing::info!(target: "enfold_server", column = column.name(), "not told to a tenant's caller: {error}");
+    Error::new(Code::OpenFailed, format!("cannot open a value of `{}`", column.name()))
+        .hint("it was changed, or belongs to another column, tenant or row")
+}
+
+impl Sealed {
+    /// An envelope is never what it was made from, so what came back as it went in is the value itself.
+    fn of(request: &SealRequest<'_>, stored: Vec<u8>) -> Self {
+        let is_value = stored == request.value;
+        let key_id = match stored::detect(request.form, &stored) {
+            Stored::Envelope(bytes) if !is_value => Envelope::parse(&bytes).ok().map(|e| e.key_id().to_string()),
+            _ => None,
+        };
+        Self { stored: Datum::new(request.form, Zeroizing::new(stored)), key_id }
+    }
+}
+
+impl Opened {
+    fn of(opened: OpenedValue) -> Self {
+        let form = if opened.payload == PayloadType::Bytes { Form::Bytes } else { Form::Text };
+        let (source, key_id, reader) = match opened.source {
+            Source::Envelope { key } => (SourceWord::Envelope, Some(key.to_string()), None),
+            Source::Plaintext => (SourceWord::Plaintext, None, None),
+            Source::Format { reader } => (SourceWord::Format, None, Some(reader)),
+        };
+        Self { value: Datum::new(form, opened.value), source, key_id, reader }
+    }
+}
+
+/// Does what is asked for the items of each column; the results are in the order of the items.
+async fn each<T: Work>(
+    shared: &Shared,
+    caller: &Caller,
+    context: &CallContext,
+    items: Vec<Item>,
+) -> Result<Results<T>> {
+    shared.check_batch(items.len())?;
+    let rows: Vec<_> = items.iter().map(Item::row).collect();
+    let mut outcomes: Vec<Option<Result<T>>> = Vec::new();
+    outcomes.resize_with(items.len(), || None);
+    let mut by_column: BTreeMap<&str, (Vec<usize>, Vec<Placed<'_>>)> = BTreeMap::new();
+    for (at, (item, row)) in items.iter().zip(&rows).enumerate() {
+        match place(shared, caller, T::NEEDS, item, row) {
+            Ok(placed) => {
+                let (places, items) = by_column.entry(&item.column).or_default();
+                places.push(at);
+                items.push(placed);
+            }
+            Err(error) => outcomes[at] = Some(Err(error)),
+        }
+    }
+    for (name, (at, placed)) in by_column {
+        let done = match column(shared, name) {
+            Ok(column) => T::work(&column, context, &placed).await,
+            Err(error) => at.iter().map(|_| Err(error.clone())).collect(),
+        };
+        at.into_iter().zip(done).for_each(|(at, done)| outcomes[at] = Some(done));
+    }
+    let references = items.into_iter().map(|item| item.reference);
+    let items = references.zip(outcomes).map(|(reference, done)| ItemResult::of(reference, done)).collect();
+    Ok(Results { items })
+}
+
+/// Where an item's value lives, if the caller may do this there: by names alone.
+fn place<'a>(
+    shared: &Shared,
+    caller: &Caller,
+    needed: Permission,
+    item: &'a Item,
+    row: &'a [Part<'a>],
+) -> Result<Placed<'a>> {
+    let tenant = item.tenant.as_ref().map(OwnedPart::as_part);
+    let class = shared.enfold.policy().column(&item.column).and_then(|(_, column)| column.class.as_deref());
+    let subject = Subject { column: &item.column, class, tenant };
+    caller.check(needed, &subject)?;
+    let tenants_only = caller.is_held_to_tenants(needed, &subject);
+    Ok(Placed { item, place: Place { tenant, row }, tenants_only })
+}
+
+impl<T> ItemResult<T> {
+    fn of(reference: Option<String>, outcome: Option<Result<T>>) -> Self {
+        let nothing = || Err(Error::new(Code::Internal, "an item had no result"));
+        let outcome = match outcome.unwrap_or_else(nothing) {
+            Ok(done) => Outcome::Done(done),
+            Err(error) => Outcome::Failed { error: ErrorBody::of(&error) },
+        };
+        Self { reference, outcome }
+    }
+}
+
+fn column(shared: &Shared, name: &str) -> Result<Column> {
+    shared.enfold.column(name).or_else(|error| shared.enfold.value(name).map_err(|_| error))
+}

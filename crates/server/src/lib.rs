@@ -1,0 +1,75 @@
+//! The service: one process that applications call over HTTP, with the keys that an [`Enfold`] has.
+//!
+//! What is here: connections ([`connections`]), who asks and what they may do ([`identity`]), and the API ([`api`]), whose
+//! endpoints stand in one table that routes, permissions, the OpenAPI document and the tests are made from. What is not: sealing
+//! and opening, keys, states (`enfold`), and the terminal and the environment (`enfold-cli`).
+
+pub mod api;
+mod connections;
+mod identity;
+pub mod openapi;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use enfold::policy::ServiceLimits;
+use enfold::{Code, Enfold, Error, Result};
+use tokio::net::TcpListener;
+
+use self::identity::ServiceKeys;
+
+/// A service that is bound to its address and answers nobody yet.
+pub struct Service {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) enfold: Enfold,
+    pub(crate) service_keys: ServiceKeys,
+    pub(crate) limits: ServiceLimits,
+}
+
+impl Shared {
+    pub(crate) fn check_batch(&self, items: usize) -> Result<()> {
+        if items <= self.limits.max_batch {
+            return Ok(());
+        }
+        Err(Error::new(Code::RequestTooLarge, "the batch has too many items")
+            .cause(format!("it has {items}, and may have {}", self.limits.max_batch))
+            .hint("send fewer items at once"))
+    }
+}
+
+impl Service {
+    /// Binds `address`, and reads who is let in.
+    ///
+    /// # Errors
+    /// `Usage` where the address cannot be bound; what [`Enfold::access_list`] says where that is not as the operators signed it.
+    pub async fn bind(enfold: Enfold, address: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(address).await.map_err(|e| {
+            Error::new(Code::Usage, format!("cannot listen on `{address}`"))
+                .cause(e.kind().to_string())
+                .hint("another program may have the port: name another with `--listen`")
+        })?;
+        let service_keys = ServiceKeys::read(&enfold).await?;
+        let limits = enfold.policy().service.limits;
+        Ok(Self { listener, shared: Arc::new(Shared { enfold, service_keys, limits }) })
+    }
+
+    /// Where it listens, with the port that the system chose where none was named.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.listener
+            .local_addr()
+            .map_err(|e| Error::new(Code::Internal, "a bound socket has no address").cause(e.kind().to_string()))
+    }
+
+    /// Answers requests until `stop` is done; then takes no more, and finishes those that it took.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let looking = tokio::spawn(identity::look(Arc::clone(&self.shared)));
+        let router = api::router(&self.shared);
+        connections::serve(self.listener, router, &self.shared.limits, stop).await;
+        looking.abort();
+    }
+}
