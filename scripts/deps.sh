@@ -35,13 +35,15 @@ scripts/venv.sh target/venv scripts/requirements.txt
 # About a minute, once.
 cargo build --quiet --release --locked --manifest-path tests/pkcs11-token/Cargo.toml --target-dir target/pkcs11-token
 
-# Apache AGE, a few megabytes of WebAssembly for Node.
-want=$(cat scripts/age/package*.json | sha256sum | cut -d' ' -f1)
-if [ "$(cat target/age/.stamp 2>/dev/null || true)" != "$want" ]; then
-    echo "deps: making target/age"
-    mkdir -p target/age && cp scripts/age/package*.json target/age/
-    npm --prefix target/age ci --silent
-    echo "$want" >target/age/.stamp
-fi
+# Packages of Node, each in a folder of its own: Apache AGE, a few megabytes of WebAssembly, and an OpenID provider.
+for name in age oidc; do
+    want=$(cat scripts/$name/* | sha256sum | cut -d' ' -f1)
+    if [ "$(cat target/$name/.stamp 2>/dev/null || true)" != "$want" ]; then
+        echo "deps: making target/$name"
+        mkdir -p target/$name && cp scripts/$name/* target/$name/
+        npm --prefix target/$name ci --silent
+        echo "$want" >target/$name/.stamp
+    fi
+done
 
 scripts/chinook.sh

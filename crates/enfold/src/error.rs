@@ -178,6 +178,8 @@ codes! {
     ReadersNotReady = "readers-not-ready", Operator, exit 1, http 409, Never;
     /// A request to the service says nobody's name that is known: no credentials, or none that are good.
     Unauthenticated = "unauthenticated", Caller, exit 1, http 401, Never;
+    /// The keys of an issuer of tokens could not be fetched.
+    IssuerUnavailable = "issuer-unavailable", Provider, exit 5, http 503, Later;
     /// The caller is known and may not do that, or not there.
     PermissionDenied = "permission-denied", Caller, exit 1, http 403, Never;
     /// The service has nothing at this path.

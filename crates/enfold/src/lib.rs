@@ -87,7 +87,7 @@ mod shared_cache;
 mod signing_key;
 pub mod state;
 #[cfg(any(feature = "postgres", feature = "http", feature = "redis"))]
-mod tls;
+pub mod tls;
 mod watch;
 
 pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, SealRequest, Source};

@@ -12,7 +12,7 @@ use crate::{Code, Error, Result};
 
 /// What a connection trusts, and who it says to be.
 #[derive(Default)]
-pub(crate) struct Trust<'a> {
+pub struct Trust<'a> {
     pub min: MinTls,
     /// A PEM file with the authorities that are trusted; none: those of the system, or of `SSL_CERT_FILE`.
     pub authorities: Option<&'a Path>,
@@ -20,15 +20,14 @@ pub(crate) struct Trust<'a> {
 }
 
 /// A client certificate, of which the key was read by whoever knows who may read it.
-#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only key services are shown one"))]
-pub(crate) struct Identity<'a> {
+pub struct Identity<'a> {
     pub certificate: &'a Path,
     /// PEM.
     pub key: &'a str,
 }
 
 /// `unverifiable`: the error of a machine that trusts nobody.
-pub(crate) fn client(trust: &Trust<'_>, unverifiable: impl FnOnce() -> Error) -> Result<ClientConfig> {
+pub fn client(trust: &Trust<'_>, unverifiable: impl FnOnce() -> Error) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     match trust.authorities {
         Some(path) => {

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use enfold::policy::ServiceLimits;
 use enfold::{Code, Enfold, Error, Result};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
-use self::identity::ServiceKeys;
+use self::identity::{Issuer, ServiceKeys};
 
 /// A service that is bound to its address and answers nobody yet.
 pub struct Service {
@@ -28,6 +29,7 @@ pub struct Service {
 pub(crate) struct Shared {
     pub(crate) enfold: Enfold,
     pub(crate) service_keys: ServiceKeys,
+    pub(crate) issuers: Vec<Issuer>,
     pub(crate) limits: ServiceLimits,
 }
 
@@ -54,8 +56,10 @@ impl Service {
                 .hint("another program may have the port: name another with `--listen`")
         })?;
         let service_keys = ServiceKeys::read(&enfold).await?;
-        let limits = enfold.policy().service.limits;
-        Ok(Self { listener, shared: Arc::new(Shared { enfold, service_keys, limits }) })
+        let policy = &enfold.policy().service;
+        let limits = policy.limits;
+        let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
+        Ok(Self { listener, shared: Arc::new(Shared { enfold, service_keys, issuers, limits }) })
     }
 
     /// Where it listens, with the port that the system chose where none was named.
@@ -67,9 +71,12 @@ impl Service {
 
     /// Answers requests until `stop` is done; then takes no more, and finishes those that it took.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let looking = tokio::spawn(identity::look(Arc::clone(&self.shared)));
+        let looking = [
+            tokio::spawn(identity::look(Arc::clone(&self.shared))),
+            tokio::spawn(identity::fetch(Arc::clone(&self.shared))),
+        ];
         let router = api::router(&self.shared);
         connections::serve(self.listener, router, &self.shared.limits, stop).await;
-        looking.abort();
+        looking.iter().for_each(JoinHandle::abort);
     }
 }

@@ -10,6 +10,7 @@ pub mod cloud;
 pub mod faultproxy;
 pub mod issuer;
 pub mod kubernetes;
+pub mod oidc;
 pub mod openbao;
 pub mod own_main;
 pub mod people;

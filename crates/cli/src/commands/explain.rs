@@ -76,6 +76,7 @@ pages![
     "lease-lost",
     "readers-not-ready",
     "unauthenticated",
+    "issuer-unavailable",
     "permission-denied",
     "unknown-endpoint",
     "method-not-allowed",

@@ -128,7 +128,7 @@ fn grants(policy: &Policy, args: &CreateServiceKey) -> Result<Vec<Grant>> {
     let mut grants = Vec::with_capacity(roles.len());
     for role in roles {
         let grant = Grant { role, tenants: tenants.clone(), classes: classes.clone(), columns: columns.clone() };
-        if grant.is_narrowed() && !role.permissions().iter().any(|permission| permission.is_of_values()) {
+        if grant.is_narrowed() && !role.sees_values() {
             return Err(Error::new(Code::Usage, format!("the role `{}` cannot be narrowed", role.word()))
                 .cause("it sees no values, and tenants, classes and columns are of values")
                 .hint("make a key of its own for it")

@@ -87,6 +87,10 @@ impl Role {
         }
     }
 
+    pub fn sees_values(self) -> bool {
+        self.permissions().iter().any(|permission| permission.is_of_values())
+    }
+
     pub const fn permissions(self) -> &'static [Permission] {
         use Permission::{Admin, Audit, Decrypt, Encrypt, Jobs, Read};
         match self {

@@ -123,7 +123,7 @@ pub(crate) fn not_pending(operation: Operation, uri: &KeyUri) -> Error {
 }
 
 /// The service answered what its protocol does not allow.
-#[cfg(feature = "http")]
+#[cfg(any(feature = "oauth", feature = "vault"))]
 pub(crate) fn unusable(operation: Operation, uri: &KeyUri, fact: &str) -> Error {
     failed(Code::KmsProtocol, operation, uri)
         .cause(format!("the key service gave an answer that cannot be used: {fact}"))

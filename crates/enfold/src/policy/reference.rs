@@ -204,6 +204,8 @@ fn placeholder(map: &str) -> &'static str {
         "triggers" => "TRIGGER",
         "tenants" => "TENANT",
         "prune" => "RULE",
+        "issuers" => "ISSUER",
+        "grants" => "RULE",
         "only" => "COLUMN",
         _ => "NAME",
     }

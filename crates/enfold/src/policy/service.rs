@@ -1,16 +1,23 @@
 //! `[service]`, resolved.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::raw::{RawService, RawServiceLimits};
+use super::model::{TablePolicy, ValuePolicy};
+use super::raw::{RawClaimGrant, RawIssuer, RawService, RawServiceLimits};
 use super::resolve::{Resolver, duration, keys};
+use super::words::did_you_mean;
+use crate::access::Grant;
 
 /// How `enfold serve` runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePolicy {
     pub listen: SocketAddr,
     pub limits: ServiceLimits,
+    /// Whose tokens are believed, by the names that events give their subjects.
+    pub issuers: BTreeMap<String, IssuerPolicy>,
 }
 
 /// What a request may ask for.
@@ -23,12 +30,72 @@ pub struct ServiceLimits {
     pub max_connections: usize,
 }
 
-pub(super) fn resolve(at: &mut Resolver<'_>, raw: &RawService) -> ServicePolicy {
+/// An issuer of tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerPolicy {
+    /// What its tokens say in `iss`.
+    pub url: String,
+    /// One of these is what they say in `aud`.
+    pub audience: Vec<String>,
+    /// Where its keys are, if it is not asked.
+    pub jwks_url: Option<String>,
+    pub algorithms: BTreeSet<TokenAlgorithm>,
+    pub leeway: Duration,
+    pub ca_file: Option<PathBuf>,
+    pub grants: BTreeMap<String, ClaimGrant>,
+}
+
+/// How a token is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TokenAlgorithm {
+    Rs256,
+    Es256,
+    EdDsa,
+}
+
+/// What a claim grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimGrant {
+    /// The names that lead to it.
+    pub claim: Vec<String>,
+    pub value: String,
+    pub grant: Grant,
+    /// Where the tenants stand that it is for, instead of those in `grant`.
+    pub tenant_claim: Option<Vec<String>>,
+}
+
+/// Whether what is fetched from there is its owner's word: over TLS, or from this machine.
+pub fn is_safe_url(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else { return false };
+    let is_here = url.host_str().is_some_and(|host| {
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    });
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    is_plain && (url.scheme() == "https" || (url.scheme() == "http" && is_here))
+}
+
+pub(super) fn resolve(
+    at: &mut Resolver<'_>,
+    raw: RawService,
+    tables: &BTreeMap<String, TablePolicy>,
+    values: &BTreeMap<String, ValuePolicy>,
+) -> ServicePolicy {
     let listen = raw.listen.parse().unwrap_or_else(|_| {
         at.report(&keys(&["service", "listen"]), "not an address and a port, as `127.0.0.1:8470`");
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
     });
-    ServicePolicy { listen, limits: limits(&raw.limits) }
+    let mut urls: BTreeMap<String, String> = BTreeMap::new();
+    let mut issuers = BTreeMap::new();
+    for (name, raw) in raw.issuers {
+        if let Some(issuer) = issuer(at, &name, raw, tables, values) {
+            if let Some(other) = urls.insert(issuer.url.clone(), name.clone()) {
+                at.report(&keys(&["service", "issuers", &name, "url"]), format!("the issuer is `{other}` already"));
+            }
+            issuers.insert(name, issuer);
+        }
+    }
+    ServicePolicy { listen, limits: limits(&raw.limits), issuers }
 }
 
 fn limits(raw: &RawServiceLimits) -> ServiceLimits {
@@ -39,4 +106,103 @@ fn limits(raw: &RawServiceLimits) -> ServiceLimits {
         timeout: duration(&raw.timeout),
         max_connections: number(raw.max_connections),
     }
+}
+
+fn issuer(
+    at: &mut Resolver<'_>,
+    name: &str,
+    raw: RawIssuer,
+    tables: &BTreeMap<String, TablePolicy>,
+    values: &BTreeMap<String, ValuePolicy>,
+) -> Option<IssuerPolicy> {
+    let place = |key: &str| keys(&["service", "issuers", name, key]);
+    // Events tell callers apart by it.
+    if name == "service-key" || name.contains(':') {
+        at.report(
+            &keys(&["service", "issuers", name]),
+            "an issuer is not called `service-key`, and has no `:` in its name",
+        );
+    }
+    let url = at.required(raw.url, &place("url"), "url = \"https://login.example.com\"");
+    let audience = at.required(raw.audience, &place("audience"), "audience = [\"enfold\"]");
+    for (key, url) in [("url", &url), ("jwks_url", &raw.jwks_url)] {
+        if url.as_ref().is_some_and(|url| !is_safe_url(url)) {
+            at.report(&place(key), "not a URL that can be trusted, as `https://login.example.com`");
+        }
+    }
+    if audience.as_ref().is_some_and(Vec::is_empty) {
+        at.report(&place("audience"), "expected one audience at least: a token for somebody else is none for us");
+    }
+    let algorithms = algorithms(at, &place("algorithms"), &raw.algorithms);
+    let mut grants = BTreeMap::new();
+    for (rule, raw) in raw.grants {
+        if let Some(grant) = claim_grant(at, name, &rule, raw, tables, values) {
+            grants.insert(rule, grant);
+        }
+    }
+    Some(IssuerPolicy {
+        url: url?,
+        audience: audience?,
+        jwks_url: raw.jwks_url,
+        algorithms,
+        leeway: duration(&raw.leeway),
+        ca_file: raw.ca_file.map(|file| at.base.join(file)),
+        grants,
+    })
+}
+
+fn algorithms(at: &mut Resolver<'_>, place: &[String], words: &[String]) -> BTreeSet<TokenAlgorithm> {
+    const KNOWN: [(&str, TokenAlgorithm); 3] =
+        [("RS256", TokenAlgorithm::Rs256), ("ES256", TokenAlgorithm::Es256), ("EdDSA", TokenAlgorithm::EdDsa)];
+    let mut algorithms = BTreeSet::new();
+    for word in words {
+        match KNOWN.iter().find(|(known, _)| known == word) {
+            Some((_, algorithm)) => drop(algorithms.insert(*algorithm)),
+            None => at.report(place, "expected some of `RS256`, `ES256` and `EdDSA`"),
+        }
+    }
+    if words.is_empty() {
+        at.report(place, "expected one algorithm at least");
+    }
+    algorithms
+}
+
+fn claim_grant(
+    at: &mut Resolver<'_>,
+    issuer: &str,
+    rule: &str,
+    raw: RawClaimGrant,
+    tables: &BTreeMap<String, TablePolicy>,
+    values: &BTreeMap<String, ValuePolicy>,
+) -> Option<ClaimGrant> {
+    let place = |key: &str| keys(&["service", "issuers", issuer, "grants", rule, key]);
+    let claim = at.required(raw.claim, &place("claim"), "claim = \"roles\"");
+    let value = at.required(raw.value, &place("value"), "value = \"billing\"");
+    let role = at.required(raw.role, &place("role"), "role = \"app\"");
+    if raw.tenants.is_some() && raw.tenant_claim.is_some() {
+        at.report(&place("tenant_claim"), "either tenants stand here or a claim names them");
+    }
+    let names: BTreeSet<String> = tables
+        .iter()
+        .flat_map(|(table, policy)| policy.columns.keys().map(move |column| format!("{table}.{column}")))
+        .chain(values.keys().cloned())
+        .collect();
+    for column in raw.columns.iter().flatten().filter(|column| !names.contains(*column)) {
+        let near = did_you_mean(column, names.iter().map(String::as_str));
+        at.report(&place("columns"), format!("no column and no value of this name{near}"));
+    }
+    let classes: BTreeSet<&str> =
+        tables.values().flat_map(|table| table.columns.values()).filter_map(|column| column.class.as_deref()).collect();
+    for class in raw.classes.iter().flatten().filter(|class| !classes.contains(class.as_str())) {
+        let near = did_you_mean(class, classes.iter().copied());
+        at.report(&place("classes"), format!("no column has this class{near}"));
+    }
+    let set = |names: Option<Vec<String>>| names.map(|names| names.into_iter().collect());
+    let tenants = if raw.tenant_claim.is_some() { Some(BTreeSet::new()) } else { set(raw.tenants) };
+    let grant = Grant { role: role?, tenants, classes: set(raw.classes), columns: set(raw.columns) };
+    if grant.is_narrowed() && !grant.role.sees_values() {
+        at.report(&place("role"), "a role that sees no values cannot be narrowed by tenants, classes or columns");
+    }
+    let path = |claim: String| claim.split('.').map(str::to_owned).collect();
+    Some(ClaimGrant { claim: path(claim?), value: value?, grant, tenant_claim: raw.tenant_claim.map(path) })
 }

@@ -1,11 +1,15 @@
 //! Who asks, and what they may do.
 //!
-//! Every endpoint but those about health is behind [`admit`], which tells who asks by the header `Authorization`; what the endpoint
+//! Callers have a service key or a token of an issuer that the policy names. Every endpoint but those about health is behind [`admit`], which tells who asks by the header `Authorization`; what the endpoint
 //! needs is checked by [`permit`]. Both answer without looking at the request's body.
 
+mod fetch;
+mod jwks;
 mod service_keys;
+mod tokens;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -14,13 +18,17 @@ use axum::response::{IntoResponse, Response};
 use enfold::access::{Grant, Permission, ShownKey, Subject};
 use enfold::{Code, Error, Result};
 
-pub(crate) use self::service_keys::{ServiceKeys, look};
+pub(crate) use self::service_keys::ServiceKeys;
+pub(crate) use self::tokens::Issuer;
 use crate::Shared;
 use crate::api::Failure;
 
+/// Twice in the second within which a revocation is in force.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Whoever asks.
 pub(crate) struct Caller {
-    /// What events call them: `service-key:NAME`.
+    /// What events call them: `service-key:NAME`, or the issuer's name in the policy and the subject.
     pub(crate) actor: String,
     grants: Vec<Grant>,
 }
@@ -51,7 +59,11 @@ impl Caller {
 
 /// Finds out who asks; nobody else's request goes on.
 pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    match caller(&shared, &request) {
+    let known = match bearer(&request) {
+        Ok(shown) => caller(&shared, shown).await,
+        Err(error) => Err(error),
+    };
+    match known {
         Ok(caller) => {
             request.extensions_mut().insert(Arc::new(caller));
             next.run(request).await
@@ -69,31 +81,53 @@ pub(crate) async fn permit(State(needed): State<Permission>, request: Request, n
     Failure(denied(needed)).into_response()
 }
 
-fn caller(shared: &Shared, request: &Request) -> Result<Caller> {
+async fn caller(shared: &Shared, shown: &str) -> Result<Caller> {
+    match ShownKey::parse(shown) {
+        Some(key) => shared.service_keys.caller(&key),
+        None => tokens::caller(&shared.issuers, shown).await,
+    }
+}
+
+/// What the one header says behind the scheme, whose name has no case (RFC 9110, section 11.1).
+fn bearer(request: &Request) -> Result<&str> {
     let mut headers = request.headers().get_all(AUTHORIZATION).iter();
     let (Some(header), None) = (headers.next(), headers.next()) else {
         return Err(unauthenticated());
     };
-    let bearer = header.to_str().ok().and_then(bearer).ok_or_else(unauthenticated)?;
-    match ShownKey::parse(bearer) {
-        Some(shown) => shared.service_keys.caller(&shown),
-        None => Err(unauthenticated()),
+    let (scheme, credentials) =
+        header.to_str().ok().and_then(|header| header.split_once(' ')).ok_or_else(unauthenticated)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(credentials.trim_matches(' ')) } else { Err(unauthenticated()) }
+}
+
+/// Reads who is let in, and fetches keys of issuers that have grown old, until the service stops.
+pub(crate) async fn look(shared: Arc<Shared>) {
+    loop {
+        if let Err(error) = shared.service_keys.look(&shared.enfold).await {
+            tracing::warn!(target: "enfold_server", "cannot read who is let in: {error}");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-/// The credentials behind the scheme, whose name has no case (RFC 9110, section 11.1).
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, credentials) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim_matches(' '))
+/// Apart from [`look`]: an issuer that is slow must keep no revocation from being seen.
+pub(crate) async fn fetch(shared: Arc<Shared>) {
+    loop {
+        for issuer in &shared.issuers {
+            if let Err(error) = issuer.keys.refresh().await {
+                tracing::warn!(target: "enfold_server", issuer = issuer.name, "{error}");
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// One answer for whatever is wrong with credentials.
 pub(crate) fn unauthenticated() -> Error {
     Error::new(Code::Unauthenticated, "the request has no credentials that let anybody in")
-        .hint("send `Authorization: Bearer …` with a service key")
+        .hint("send `Authorization: Bearer …` with a service key or a token")
 }
 
 pub(crate) fn denied(permission: Permission) -> Error {
     Error::new(Code::PermissionDenied, format!("the caller has not `{}` for this", permission.word()))
-        .hint("have an operator make a service key with a role that does: `enfold service-keys create`")
+        .hint("ask with a service key, or as somebody, that has a role which does")
 }

@@ -13,9 +13,7 @@ use enfold::{Code, Enfold, Error, Result};
 use jiff::Timestamp;
 
 use super::{Caller, unauthenticated};
-use crate::Shared;
 
-const EVERY: Duration = Duration::from_millis(500);
 /// As long as a process may go by a ring's state that it cannot look at, where the policy says nothing else.
 const MAX_UNSEEN: Duration = Duration::from_secs(30);
 
@@ -58,7 +56,7 @@ impl ServiceKeys {
     }
 
     /// Reads the list again.
-    async fn look(&self, enfold: &Enfold) -> Result<()> {
+    pub(super) async fn look(&self, enfold: &Enfold) -> Result<()> {
         let (at, least) = (Instant::now(), self.seen().list.epoch);
         let read = enfold.access_list(least).await;
         let mut seen = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -77,15 +75,5 @@ impl ServiceKeys {
     fn seen(&self) -> RwLockReadGuard<'_, Seen> {
         // Nothing under this lock panics half-way through a change.
         self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Looks until the service stops.
-pub(crate) async fn look(shared: Arc<Shared>) {
-    loop {
-        tokio::time::sleep(EVERY).await;
-        if let Err(error) = shared.service_keys.look(&shared.enfold).await {
-            tracing::warn!(target: "enfold_server", "cannot read who is let in: {error}");
-        }
     }
 }

@@ -6,6 +6,7 @@ mod limits;
 mod postgres;
 mod start;
 mod tenants;
+mod tokens;
 mod values;
 
 use std::io::{BufRead as _, BufReader};

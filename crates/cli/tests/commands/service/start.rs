@@ -117,7 +117,7 @@ fn the_guide_leads_from_nothing_to_a_value_that_is_sealed_and_opened_and_to_keys
     assert!(opened.contains("\"value\":\"ann@example.com\""), "{opened}");
 
     let sandbox = organisations();
-    sandbox.write("enfold.toml", sandbox.read("enfold.toml") + &blocks(GUIDE, "toml").concat());
+    sandbox.write("enfold.toml", sandbox.read("enfold.toml") + "\n" + &blocks(GUIDE, "toml").concat());
     bash(&sandbox, &billing, &[], &[]);
     bash(&sandbox, &acme, &[], &[]);
     let listed = bash(&sandbox, &list, &[], &[]);

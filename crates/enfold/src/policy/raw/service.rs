@@ -1,9 +1,12 @@
 //! `[service]`: the process that applications, operators and auditors call over HTTP.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::DurationText;
+use crate::access::Role;
 
 /// What `enfold serve` does.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -14,11 +17,13 @@ pub(in crate::policy) struct RawService {
     pub listen: String,
     /// What a request may ask for.
     pub limits: RawServiceLimits,
+    /// Issuers of tokens whose holders are let in, by the names that events give them.
+    pub issuers: BTreeMap<String, RawIssuer>,
 }
 
 impl Default for RawService {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8470".to_owned(), limits: RawServiceLimits::default() }
+        Self { listen: "127.0.0.1:8470".to_owned(), limits: RawServiceLimits::default(), issuers: BTreeMap::new() }
     }
 }
 
@@ -44,4 +49,65 @@ impl Default for RawServiceLimits {
     fn default() -> Self {
         Self { max_body_kib: 1_024, max_batch: 1_000, timeout: DurationText::from("30s"), max_connections: 10_000 }
     }
+}
+
+/// An issuer of tokens (JWT) that the service believes: an OpenID provider, or anybody who publishes their keys as a JWK set.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawIssuer {
+    /// What its tokens say in `iss`, to the letter. With `https://`, or on this machine with `http://`.
+    #[schemars(extend("x-required" = true))]
+    pub url: Option<String>,
+    /// What its tokens say in `aud`: one of these.
+    #[schemars(extend("x-required" = true))]
+    pub audience: Option<Vec<String>>,
+    /// Where its keys are. None: where the issuer says by OpenID Connect Discovery (`/.well-known/openid-configuration`).
+    pub jwks_url: Option<String>,
+    /// Signatures that are believed: of `RS256`, `ES256` and `EdDSA`. Which one a token has is decided by its key.
+    pub algorithms: Vec<String>,
+    /// By how much the issuer's clock may differ from this machine's.
+    #[schemars(extend("x-maximum" = "5m"))]
+    pub leeway: DurationText,
+    /// PEM file of the authorities that may vouch for the issuer, instead of the system's.
+    #[schemars(extend("format" = "path"))]
+    pub ca_file: Option<String>,
+    /// What claims grant, by the name of the rule. A token to which none applies may do nothing.
+    pub grants: BTreeMap<String, RawClaimGrant>,
+}
+
+impl Default for RawIssuer {
+    fn default() -> Self {
+        Self {
+            url: None,
+            audience: None,
+            jwks_url: None,
+            algorithms: ["RS256", "ES256", "EdDSA"].map(str::to_owned).to_vec(),
+            leeway: DurationText::from("30s"),
+            ca_file: None,
+            grants: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a claim grants.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawClaimGrant {
+    /// The claim that is looked at: `roles`, `scope`, or by the names that lead to it `realm_access.roles`.
+    #[schemars(extend("x-required" = true))]
+    pub claim: Option<String>,
+    /// What it has to be, or to have among its items or words.
+    #[schemars(extend("x-required" = true))]
+    pub value: Option<String>,
+    /// What is granted then.
+    #[schemars(extend("x-required" = true))]
+    pub role: Option<Role>,
+    /// Only for values of these tenants. None: of all.
+    pub tenants: Option<Vec<String>>,
+    /// Only for values of the tenants that this claim names, one or several. A token without it is granted nothing here.
+    pub tenant_claim: Option<String>,
+    /// Only for columns of these classes. None: of all.
+    pub classes: Option<Vec<String>>,
+    /// Only for these columns and values of the policy. None: for all.
+    pub columns: Option<Vec<String>>,
 }

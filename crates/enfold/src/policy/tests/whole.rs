@@ -78,6 +78,13 @@ fn the_example_loads_whole() {
     assert_eq!(policy.jobs.rate, Some(5_000));
     assert_eq!(policy.service.listen, "[::1]:8470".parse().unwrap());
     assert_eq!((policy.service.limits.max_body, policy.service.limits.max_batch), (2 << 20, 5_000));
+    let login = &policy.service.issuers["login"];
+    assert_eq!((login.audience.as_slice(), login.leeway), (["enfold".to_owned()].as_slice(), Duration::from_secs(10)));
+    assert_eq!(login.algorithms, [policy::TokenAlgorithm::Es256, policy::TokenAlgorithm::EdDsa].into());
+    assert!(login.ca_file.as_ref().unwrap().ends_with("examples/login-ca.pem"));
+    assert_eq!(login.grants["support"].claim, ["realm_access", "roles"]);
+    assert_eq!(login.grants["support"].grant.tenants, Some([].into()), "the claim says which");
+    assert_eq!(login.grants["export"].grant.columns, Some(["session".to_owned()].into()));
     assert!(policy.column("public.users.email").is_some());
     assert!(policy.column("public.users.emial").is_none());
     assert!(policy.column("public.users").is_none());
