@@ -31,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) service_keys: ServiceKeys,
     pub(crate) issuers: Vec<Issuer>,
     pub(crate) limits: ServiceLimits,
+    pub(crate) last_look: api::LastLook,
 }
 
 impl Shared {
@@ -59,7 +60,10 @@ impl Service {
         let policy = &enfold.policy().service;
         let limits = policy.limits;
         let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
-        Ok(Self { listener, shared: Arc::new(Shared { enfold, service_keys, issuers, limits }) })
+        Ok(Self {
+            listener,
+            shared: Arc::new(Shared { enfold, service_keys, issuers, limits, last_look: api::LastLook::default() }),
+        })
     }
 
     /// Where it listens, with the port that the system chose where none was named.

@@ -1,5 +1,6 @@
 //! The OpenAPI document, made from the table of endpoints and the types of their bodies.
 
+use axum::http::Method;
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -53,7 +54,9 @@ fn operation(endpoint: &Endpoint, asked: &mut SchemaGenerator, given: &mut Schem
     if endpoint.needs.is_some() {
         operation["security"] = json!([{ "bearer": [] }]);
     }
-    if let Some(takes) = endpoint.takes {
+    if let Some(takes) = endpoint.takes.filter(|_| endpoint.method == Method::GET) {
+        operation["parameters"] = parameters(&takes(asked), asked);
+    } else if let Some(takes) = endpoint.takes {
         operation["requestBody"] = json!({ "required": true, "content": content(&takes(asked)) });
     }
     operation["responses"] = json!({
@@ -61,6 +64,14 @@ fn operation(endpoint: &Endpoint, asked: &mut SchemaGenerator, given: &mut Schem
         "default": { "$ref": "#/components/responses/Error" },
     });
     operation
+}
+
+/// The fields of a type as what may stand behind `?`.
+fn parameters(schema: &Schema, generator: &SchemaGenerator) -> Value {
+    let name = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.rsplit('/').next()).unwrap_or_default();
+    let fields = generator.definitions().get(name).and_then(|schema| schema["properties"].as_object());
+    let parameter = |(name, schema): (&String, &Value)| json!({ "name": name, "in": "query", "schema": schema });
+    fields.into_iter().flatten().map(parameter).collect()
 }
 
 /// `postEncrypt`: the method and the last part of the path.
@@ -98,6 +109,14 @@ pub fn page() -> String {
 fn section(endpoint: &Endpoint, document: &Value, page: &mut String) {
     page.push_str(&format!("\n## `{} {}`\n\n{}\n", endpoint.method, endpoint.path, endpoint.says));
     let operation = &document["paths"][endpoint.path][endpoint.method.as_str().to_lowercase()];
+    if let Some(parameters) = operation["parameters"].as_array() {
+        page.push_str("\nTakes, behind `?`\n\n| field | type | |\n|---|---|---|\n");
+        for parameter in parameters {
+            let (name, schema) = (parameter["name"].as_str().unwrap_or_default(), &parameter["schema"]);
+            let says = schema["description"].as_str().unwrap_or_default();
+            page.push_str(&format!("| `{name}` | {} | {says} |\n", kind(schema, document)));
+        }
+    }
     let bodies = [("Takes", &operation["requestBody"]), ("Gives", &operation["responses"]["200"])];
     for (title, body) in bodies.into_iter().filter(|(_, body)| !body.is_null()) {
         page.push_str(&format!("\n{title}\n\n| field | type | |\n|---|---|---|\n"));

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use enfold::{Code, Error, Result};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -43,6 +44,23 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Asked<T> {
             let at = format!("line {}, column {}", error.line(), error.column());
             Failure(
                 Error::new(Code::Usage, format!("the body {what} ({at})"))
+                    .hint("`docs/reference/api.md` shows what it takes"),
+            )
+        })
+    }
+}
+
+/// What the part of a path behind `?` says.
+pub(crate) struct Sought<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<Shared>> for Sought<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, Failure> {
+        let read = Query::try_from_uri(&parts.uri).map(|Query(sought)| Self(sought));
+        read.map_err(|_| {
+            Failure(
+                Error::new(Code::Usage, "what stands behind the `?` is not what this endpoint takes")
                     .hint("`docs/reference/api.md` shows what it takes"),
             )
         })

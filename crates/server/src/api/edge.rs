@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use enfold::error::Actor;
-use enfold::{CallContext, Code, Error, KeyId};
+use enfold::{CallContext, Code, Error, KeyId, Result};
 use futures_util::FutureExt;
 
 use super::error::ErrorBody;
@@ -88,6 +88,12 @@ pub(crate) async fn in_time(State(limit): State<Duration>, request: Request, nex
             Failure(error).into_response()
         }
     }
+}
+
+/// Does what changes something to its end, also where whoever asked has gone, or the time of the request is over.
+pub(crate) async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let ended = tokio::spawn(work).await;
+    ended.unwrap_or_else(|_| Err(Error::new(Code::Internal, "the request ran into a fault of the service")))
 }
 
 pub(crate) async fn unknown() -> Failure {

@@ -9,6 +9,10 @@ mod datum;
 mod edge;
 mod error;
 mod health;
+mod index;
+mod keys;
+mod outcome;
+mod status;
 mod values;
 
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use enfold::access::Permission;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 pub(crate) use self::error::{ErrorAnswer, Failure};
+pub(crate) use self::status::LastLook;
 use crate::{Shared, identity};
 
 /// What everything but health lies under.
@@ -60,6 +65,73 @@ pub const ENDPOINTS: &[Endpoint] = &[
         takes: Some(schema::<values::DecryptRequest>),
         gives: schema::<values::DecryptAnswer>,
         route: || post(values::decrypt),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/index",
+        needs: Some(Permission::Encrypt),
+        says: "Compute values of blind indexes: what is stored beside a value, and what a lookup compares with.\n\nA lookup finds rows \
+               whose column holds one of `lookup`; open what it found and compare, where an index is truncated. An index across \
+               tenants is for nobody who is held to some of them.",
+        takes: Some(schema::<index::IndexAsked>),
+        gives: schema::<index::IndexAnswer>,
+        route: || post(index::index),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/keys",
+        needs: Some(Permission::Admin),
+        says: "List data keys of a ring, a page at a time.",
+        takes: Some(schema::<keys::KeysAsked>),
+        gives: schema::<keys::KeysAnswer>,
+        route: || get(keys::list),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/keys/rotate",
+        needs: Some(Permission::Admin),
+        says: "Say when data keys are due to be rotated.",
+        takes: None,
+        gives: schema::<keys::ScheduleAnswer>,
+        route: || get(keys::schedule),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/keys/rotate",
+        needs: Some(Permission::Admin),
+        says: "Rotate data keys: new versions seal in every process within a second, the former ones open.\n\nSigns a new state, so it \
+               takes the operators' key: a service that has it not answers `operator-key-missing`. Each request rotates anew.",
+        takes: Some(schema::<keys::RotateAsked>),
+        gives: schema::<keys::RotateAnswer>,
+        route: || post(keys::rotate),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/keys/refresh",
+        needs: Some(Permission::Admin),
+        says: "Have processes take in what the catalog says of keys now.",
+        takes: None,
+        gives: schema::<keys::RefreshAnswer>,
+        route: || post(keys::refresh),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/status",
+        needs: Some(Permission::Read),
+        says: "Say how root keys are, by five checks each, and when data keys are rotated.\n\nThe checks ask every key service; what was \
+               found is told again for ten seconds.",
+        takes: None,
+        gives: schema::<status::StatusAnswer>,
+        route: || get(status::status),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/self-test",
+        needs: Some(Permission::Admin),
+        says: "Seal and open a throw-away value through every ring.",
+        takes: None,
+        gives: schema::<status::SelfTestAnswer>,
+        route: || post(status::self_test),
     },
     Endpoint {
         method: Method::GET,

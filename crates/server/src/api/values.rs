@@ -24,7 +24,7 @@ use super::Failure;
 use super::body::{Asked, Data};
 use super::datum::{Datum, PlacePart};
 use super::edge::Call;
-use super::error::ErrorBody;
+use super::outcome::{Group, ItemResult, Results};
 use crate::Shared;
 use crate::identity::{Caller, denied};
 
@@ -80,27 +80,6 @@ pub(crate) struct DecryptItem {
 
 pub(crate) type EncryptAnswer = Data<Results<Sealed>>;
 pub(crate) type DecryptAnswer = Data<Results<Opened>>;
-
-/// A result for each item, in their order.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct Results<T> {
-    items: Vec<ItemResult<T>>,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct ItemResult<T> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reference: Option<String>,
-    #[serde(flatten)]
-    outcome: Outcome<T>,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(untagged)]
-enum Outcome<T> {
-    Done(T),
-    Failed { error: ErrorBody },
-}
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -309,7 +288,7 @@ async fn each<T: Work>(
     let rows: Vec<_> = items.iter().map(Item::row).collect();
     let mut outcomes: Vec<Option<Result<T>>> = Vec::new();
     outcomes.resize_with(items.len(), || None);
-    let mut by_column: BTreeMap<&str, (Vec<usize>, Vec<Placed<'_>>)> = BTreeMap::new();
+    let mut by_column: BTreeMap<&str, Group<Placed<'_>>> = BTreeMap::new();
     for (at, (item, row)) in items.iter().zip(&rows).enumerate() {
         match place(shared, caller, T::NEEDS, item, row) {
             Ok(placed) => {
@@ -346,17 +325,6 @@ fn place<'a>(
     caller.check(needed, &subject)?;
     let tenants_only = caller.is_held_to_tenants(needed, &subject);
     Ok(Placed { item, place: Place { tenant, row }, tenants_only })
-}
-
-impl<T> ItemResult<T> {
-    fn of(reference: Option<String>, outcome: Option<Result<T>>) -> Self {
-        let nothing = || Err(Error::new(Code::Internal, "an item had no result"));
-        let outcome = match outcome.unwrap_or_else(nothing) {
-            Ok(done) => Outcome::Done(done),
-            Err(error) => Outcome::Failed { error: ErrorBody::of(&error) },
-        };
-        Self { reference, outcome }
-    }
 }
 
 fn column(shared: &Shared, name: &str) -> Result<Column> {

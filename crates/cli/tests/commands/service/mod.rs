@@ -3,6 +3,7 @@
 mod access;
 mod http;
 mod limits;
+mod operators;
 mod postgres;
 mod start;
 mod tenants;

@@ -1,0 +1,175 @@
+//! How the service, its key services and its keys are: the five checks of a root key, and the next rotation.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use enfold::kms::{KeyUri, RootKey, RootKeyState};
+use enfold::{Result, RootHealth, SelfTest, Tried};
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::Mutex;
+
+use super::Failure;
+use super::body::Data;
+use super::keys::{RingSchedule, schedules};
+use super::outcome::{ItemResult, Results};
+use crate::Shared;
+
+/// Each look asks every key service several times: whoever asks more often is told what was found a moment ago.
+const GOOD_FOR: Duration = Duration::from_secs(10);
+
+/// What was found last.
+#[derive(Default)]
+pub(crate) struct LastLook(Mutex<Option<(Instant, Arc<Vec<KeyHealth>>)>>);
+
+pub(crate) type StatusAnswer = Data<Status>;
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    kms: Kms,
+    /// Of the root key that is first in the policy's first ring.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_health: Option<KeyHealth>,
+    /// Of every root key of every ring.
+    root_keys: Vec<KeyHealth>,
+    /// When data keys are rotated, ring by ring.
+    rotation: Vec<RingSchedule>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Kms {
+    configured: bool,
+    /// Of AWS, where the first root key is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<String>,
+    /// The policy's.
+    environment: String,
+}
+
+#[derive(Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct KeyHealth {
+    ring: String,
+    /// The root key's URI.
+    key_id: String,
+    /// Missing where its service does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enabled: Option<bool>,
+    /// `Enabled`, `Disabled`, `PendingDeletion` or `Unavailable`; missing where its service does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_state: Option<&'static str>,
+    /// Whether its service makes new versions by itself; missing where it does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation_enabled: Option<bool>,
+    health_checks: HealthChecks,
+    /// What is to be settled, a sentence each.
+    concerns: Vec<String>,
+}
+
+/// What was tried just now. Missing is what cannot be told.
+#[derive(Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct HealthChecks {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_exists: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation_configured: Option<bool>,
+    /// Missing where the service draws no keys: Enfold draws its own, so it is no fault where it may not be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    can_generate_data_key: Option<bool>,
+    /// A throw-away key was wrapped and unwrapped again.
+    can_encrypt_decrypt: bool,
+}
+
+pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Result<StatusAnswer, Failure> {
+    let policy = shared.enfold.policy();
+    let root_keys = shared.last_look.get(&shared).await?;
+    let first = policy.rings.iter().next().and_then(|(name, ring)| Some((name, ring.roots.first()?)));
+    let is_first =
+        |health: &&KeyHealth| first.is_some_and(|(ring, root)| health.ring == *ring && health.key_id == *root);
+    let kms = Kms {
+        configured: first.is_some(),
+        region: first.and_then(|(_, root)| region(root)),
+        environment: format!("{:?}", policy.environment).to_lowercase(),
+    };
+    let key_health = root_keys.iter().find(is_first).cloned();
+    let rotation = schedules(&shared.enfold).await?;
+    Ok(Data { data: Status { kms, key_health, root_keys: root_keys.to_vec(), rotation } })
+}
+
+pub(crate) type SelfTestAnswer = Data<Results<Tested>>;
+
+/// A ring that sealed and opened a throw-away value. One that did not has `error`; the reference is the ring.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Tested {
+    /// The data key that it was done with; missing where the ring has none yet, and one was drawn for it and forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+    passed: bool,
+}
+
+pub(crate) async fn self_test(State(shared): State<Arc<Shared>>) -> SelfTestAnswer {
+    let tested = |SelfTest { data_key, .. }| Tested { key_id: data_key.map(|id| id.to_string()), passed: true };
+    let rings = shared.enfold.self_test().await;
+    let items = rings.into_iter().map(|(ring, outcome)| ItemResult::of(Some(ring), Some(outcome.map(tested))));
+    Data { data: Results { items: items.collect() } }
+}
+
+impl LastLook {
+    async fn get(&self, shared: &Shared) -> Result<Arc<Vec<KeyHealth>>> {
+        // One look at a time: the others wait for it.
+        let mut last = self.0.lock().await;
+        if let Some((_, found)) = last.as_ref().filter(|(at, _)| at.elapsed() < GOOD_FOR) {
+            return Ok(Arc::clone(found));
+        }
+        let found = shared.enfold.root_keys().await?;
+        let operator = shared.enfold.has_operator_key();
+        let found: Arc<Vec<KeyHealth>> = Arc::new(found.iter().map(|health| KeyHealth::of(health, operator)).collect());
+        *last = Some((Instant::now(), Arc::clone(&found)));
+        Ok(found)
+    }
+}
+
+impl KeyHealth {
+    fn of(health: &RootHealth, operator: bool) -> Self {
+        let told = health.description.as_ref().and_then(|told| told.as_ref().ok());
+        let enabled = told.map(|told| told.state == RootKeyState::Enabled);
+        let rotation = told.and_then(|told| told.rotation.as_ref()).map(|plan| plan.period.is_some());
+        Self {
+            ring: health.ring.clone(),
+            key_id: health.root.clone(),
+            enabled,
+            key_state: told.map(|told| word(told.state)),
+            rotation_enabled: rotation,
+            health_checks: HealthChecks {
+                key_exists: health.exists(),
+                key_enabled: enabled,
+                rotation_configured: rotation,
+                can_generate_data_key: health.drawn.as_ref().map(Result::is_ok),
+                can_encrypt_decrypt: matches!(health.tried, Tried::Both { .. }),
+            },
+            concerns: health.concerns(operator).iter().map(|concern| concern.says.clone()).collect(),
+        }
+    }
+}
+
+fn word(state: RootKeyState) -> &'static str {
+    match state {
+        RootKeyState::Enabled => "Enabled",
+        RootKeyState::Disabled => "Disabled",
+        RootKeyState::PendingDeletion => "PendingDeletion",
+        RootKeyState::Unavailable => "Unavailable",
+    }
+}
+
+fn region(root: &str) -> Option<String> {
+    match root.parse::<KeyUri>().ok()?.root() {
+        RootKey::Aws(key) => Some(key.region().to_owned()),
+        _ => None,
+    }
+}
