@@ -1,13 +1,14 @@
 //! Readers of values that another product encrypted, with their keys (the formats are `enfold_core::readers`).
 //!
 //! A key is read when the first value of its format is, so that a process starts without the keys of products that nobody
-//! needs any more, and once: deriving it may take its time. A fork keeps it, since nothing is sealed with it.
+//! needs any more, and once: deriving it may take its time. A fork keeps it. What is written with it in mode `legacy` has a
+//! nonce of its own from the library's generator, which knows a fork by itself; nothing is counted on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use enfold_core::Part;
-use enfold_core::readers::{self as core, Foreign, Plaintext, Reader, Secret};
+use enfold_core::readers::{self as core, Foreign, Plaintext, Reader, Secret, Writer};
+use enfold_core::{Form, Part};
 use zeroize::Zeroizing;
 
 use crate::kms::Registry;
@@ -29,8 +30,16 @@ const LONGEST_KEY: usize = 4096;
 pub(crate) struct FormatReader {
     name: String,
     policy: ReaderPolicy,
-    ready: OnceLock<Box<dyn Reader>>,
+    /// Whether a column of the policy is written in its format.
+    writes: bool,
+    ready: OnceLock<Ready>,
     asked: Option<Asked>,
+}
+
+/// The keys, made ready.
+struct Ready {
+    reader: Box<dyn Reader>,
+    writer: Option<Box<dyn Writer>>,
 }
 
 /// Who is asked for what opens values, where keys are not handed in.
@@ -45,7 +54,9 @@ pub(crate) type Reads = Vec<Arc<FormatReader>>;
 pub(crate) fn all(policy: &Policy, registry: &Registry) -> Result<BTreeMap<String, Arc<FormatReader>>> {
     let reader = |(name, reader): (&String, &ReaderPolicy)| {
         let asked = asked(name, reader, policy, registry)?;
-        let made = FormatReader { name: name.clone(), policy: reader.clone(), ready: OnceLock::new(), asked };
+        let mut columns = policy.tables.values().flat_map(|table| table.columns.values());
+        let writes = columns.any(|column| column.writes.as_ref() == Some(name));
+        let made = FormatReader { name: name.clone(), policy: reader.clone(), writes, ready: OnceLock::new(), asked };
         Ok((name.clone(), Arc::new(made)))
     };
     policy.readers.iter().map(reader).collect()
@@ -128,10 +139,39 @@ impl FormatReader {
         for source in &self.policy.keys {
             self.read(source, &mut keys)?;
         }
-        let reader = self.policy.format.with_keys(&keys).map_err(|error| self.unusable(error.to_string()))?;
+        let format = &self.policy.format;
+        let unusable = |error: core::Error| self.unusable(error.to_string());
+        let writer = if self.writes { Some(format.writer(&keys).map_err(unusable)?) } else { None };
+        let reader = format.with_keys(&keys).map_err(unusable)?;
         // Whoever was first is as good.
-        let _ = self.ready.set(reader);
+        let _ = self.ready.set(Ready { reader, writer });
         Ok(())
+    }
+
+    /// A value as a cell of this form holds it in the format, after [`Self::load`]. It was opened again: what its own product
+    /// could not read must not take the place of a value.
+    ///
+    /// # Errors
+    /// `ValueInvalid` where the cell cannot hold such a value, or its format cannot.
+    pub(crate) fn write(&self, form: Form, plaintext: &[u8], now: u64) -> Result<Vec<u8>> {
+        let invalid = |fact: &str| {
+            Err(Error::new(Code::ValueInvalid, format!("reader `{}` cannot write a value", self.name)).cause(fact))
+        };
+        let Some(Ready { reader, writer: Some(writer) }) = self.ready.get() else {
+            return Err(Error::new(Code::Internal, format!("reader `{}` was not made ready to write", self.name)));
+        };
+        if !core::fits(form, plaintext) {
+            return invalid("it does not fit its column, so that nobody would read it again");
+        }
+        let Ok(written) = writer.write(plaintext, now) else { return invalid("the cryptographic library failed") };
+        let Ok(stored) = core::cell(form, written) else {
+            return invalid("the format is one of bytes, and its column is one of text or JSON");
+        };
+        let value = Foreign::new(form, &stored, &[]);
+        match reader.open(&value) {
+            Ok(opened) if *opened == *plaintext && self.recognises(&value) => Ok(stored),
+            _ => invalid("what was written is not read as the same"),
+        }
     }
 
     /// The plaintext of a value that it recognises, after [`Self::load`] or with what was fetched for it; or why it does not
@@ -144,7 +184,7 @@ impl FormatReader {
     ) -> Result<std::result::Result<Plaintext, String>> {
         let said = |opened: core::Result<Plaintext>| Ok(opened.map_err(|error| error.to_string()));
         if self.asked.is_none() {
-            return said(self.ready.get().ok_or(core::Error::Library).and_then(|reader| reader.open(value)));
+            return said(self.ready.get().ok_or(core::Error::Library).and_then(|ready| ready.reader.open(value)));
         }
         match fetched.get(&at) {
             Some(Ok(keys)) => said(self.open_with_any(value, keys)),
@@ -213,7 +253,7 @@ mod tests {
         );
         let policy = parse(&text, Path::new("enfold.toml"), &Variables::new()).unwrap();
         let policy = policy.readers["old"].clone();
-        FormatReader { name: "old".into(), policy, ready: OnceLock::new(), asked: None }
+        FormatReader { name: "old".into(), policy, writes: false, ready: OnceLock::new(), asked: None }
     }
 
     #[test]

@@ -155,7 +155,7 @@ async fn kms_reads_envelopes_only_whatever_readers_there_are() {
     assert_eq!(open(&converting, Place::none(), &values[2].stored).await.unwrap(), values[2].plaintext);
 }
 
-/// Enfold does not write the other product's format, and plaintext where there was ciphertext would be a step back.
+/// Plaintext where there was ciphertext would be a step back.
 #[tokio::test]
 async fn legacy_does_not_write_plaintext_beside_ciphertext() {
     let world = world();

@@ -41,6 +41,16 @@ impl Encoding {
         }
     }
 
+    /// Whether encoded bytes may have this in them.
+    pub fn may_hold(self, byte: u8) -> bool {
+        match self {
+            Self::Raw => true,
+            Self::Hex => byte.is_ascii_hexdigit(),
+            Self::Base64 | Self::Base64Unpadded => byte.is_ascii_alphanumeric() || b"+/=".contains(&byte),
+            Self::Base64Url | Self::Base64UrlUnpadded => byte.is_ascii_alphanumeric() || b"-_=".contains(&byte),
+        }
+    }
+
     /// Hexadecimal digits in small letters.
     pub(super) fn encode(self, bytes: &[u8]) -> Vec<u8> {
         let digit = |digit: u8| b"0123456789abcdef"[usize::from(digit)];

@@ -7,6 +7,7 @@
 //! A single value whose neighbour went the same way a moment ago is a shortcut past the batch (`again` in `seal.rs` and
 //! `open.rs`): where everything is as it was then, and it succeeds. In every other case the batch says what is wrong.
 
+mod before;
 mod index;
 mod open;
 mod seal;
@@ -148,7 +149,11 @@ impl Column {
         self.seat.reads.iter().find(|reader| reader.recognises(&value)).map(|reader| reader.name())
     }
 
-    /// Makes of a value what is to be stored: an envelope, or in mode `legacy` the value as it is.
+    /// Makes of a value what is to be stored: an envelope, or in mode `legacy` what was stored before there was Enfold: the value
+    /// as another product's code reads it where the policy says `writes`, and as it is where the column has no readers.
+    ///
+    /// # Errors
+    /// `PlaintextRefused` in mode `legacy` where the column has readers and the policy does not say `writes`.
     pub async fn seal(
         &self,
         context: &CallContext,
@@ -186,6 +191,18 @@ impl Column {
     pub async fn seal_many(&self, context: &CallContext, requests: &[SealRequest<'_>]) -> Vec<Result<Vec<u8>>> {
         let results = seal::seal_many(self, context, requests).await;
         report(&self.enfold, &self.seat, context, requests.len(), results).await
+    }
+
+    /// What [`Self::seal_many`] makes of values in mode `legacy`, whatever the mode is: for a job that takes a column back to the
+    /// format of this reader, which has to be the policy's `writes`. An application writes as the mode says.
+    pub async fn write_back_many(
+        &self,
+        context: &CallContext,
+        reader: &str,
+        requests: &[SealRequest<'_>],
+    ) -> Vec<Result<Vec<u8>>> {
+        let results = before::write_back(self, context, reader, requests).await;
+        report(&self.enfold, &self.seat, context, requests.len(), results)
     }
 
     /// As [`Self::open`], many at once: a result for each, in order.

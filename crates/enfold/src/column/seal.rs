@@ -6,7 +6,7 @@ use std::sync::Arc;
 use enfold_core::{Binding, DataKey, OwnedPart, Part, SealItem, record, stored};
 use futures_util::stream::{self, StreamExt};
 
-use super::{Bindings, Column, SealRequest, Seat, check_context};
+use super::{Bindings, Column, SealRequest, Seat, before, check_context};
 use crate::catalog::Purpose;
 use crate::events::{CallContext, EventKind};
 use crate::keyring::roots::material;
@@ -47,8 +47,7 @@ pub(super) async fn seal_many(
 ) -> Result<Vec<Result<Vec<u8>>>> {
     let (view, mode) = column.enter(context).await?;
     if mode == Mode::Legacy && !column.conversion {
-        written_as_before(column)?;
-        return Ok(requests.iter().map(|r| Ok(r.value.to_vec())).collect());
+        return before::write_many(column, context, requests).await;
     }
     let batch = Batch {
         column,
@@ -82,20 +81,6 @@ pub(super) async fn seal_many(
     }
     let missing = || Err(Error::new(Code::Internal, "a value of a batch had no result"));
     Ok(results.into_iter().map(|r| r.unwrap_or_else(missing)).collect())
-}
-
-/// What another product encrypted before must not be written in the clear now.
-fn written_as_before(column: &Column) -> Result<()> {
-    let Some(reader) = column.seat.reads.first() else { return Ok(()) };
-    let name = &column.seat.name;
-    Err(Error::new(Code::PlaintextRefused, format!("cannot write `{name}` as before"))
-        .cause(format!(
-            "in mode `legacy` its values are encrypted by another product, and reader `{}` only reads",
-            reader.name()
-        ))
-        .hint(
-            "bring the column to mode `hybrid` with `enfold apply` before an application writes to it through Enfold",
-        ))
 }
 
 struct Batch<'a> {

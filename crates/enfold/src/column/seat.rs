@@ -9,7 +9,7 @@ use super::Place;
 use crate::events::{Counter, EventKind, Origin};
 use crate::keyring::{KeyRing, Near};
 use crate::policy::{ColumnPolicy, Lookalikes, Mode, Salt, Scope, TablePolicy, ValuePolicy};
-use crate::readers::Reads;
+use crate::readers::{FormatReader, Reads};
 use crate::state::RingState;
 use crate::{Code, Error, Result};
 
@@ -28,6 +28,8 @@ pub(crate) struct Seat {
     pub(super) lookalikes: Lookalikes,
     /// Readers of other products' formats.
     pub(super) reads: Reads,
+    /// That one of them in whose format mode `legacy` writes.
+    pub(super) writes: Option<Arc<FormatReader>>,
     min_mode: Mode,
     /// A value that lives in no column was never stored in the clear, so it has no mode to pass through.
     always_sealed: bool,
@@ -86,6 +88,7 @@ impl Seat {
             padding: column.padding.map_or(Padding::None, Padding::Block),
             salt: column.salt,
             lookalikes: column.lookalikes,
+            writes: reads.iter().find(|reader| column.writes.as_deref() == Some(reader.name())).cloned(),
             reads,
             min_mode: column.min_mode,
             always_sealed: false,
@@ -107,6 +110,7 @@ impl Seat {
             salt: Salt::Shared,
             lookalikes: Lookalikes::Refuse,
             reads: Reads::new(),
+            writes: None,
             min_mode: Mode::Kms,
             always_sealed: true,
         }
@@ -146,11 +150,12 @@ impl Seat {
         }
     }
 
-    /// What is to be signed of the column's readers in a mode. In `legacy` nothing is converted yet, and the policy alone
-    /// says what is read; in `kms` there are envelopes only.
+    /// What is to be signed of the column's readers in a mode. In `legacy` it is what Enfold may write itself: where it writes
+    /// nothing, nothing is converted yet, and the policy alone says what is read. In `kms` there are envelopes only.
     pub(crate) fn may_need(&self, mode: Mode) -> BTreeSet<String> {
-        let reads = self.reads.iter().map(|reader| reader.name().to_owned());
-        if mode == Mode::Hybrid { reads.collect() } else { BTreeSet::new() }
+        let needed = mode == Mode::Hybrid || mode == Mode::Legacy && self.writes.is_some();
+        let reads = self.reads.iter().filter(|_| needed);
+        reads.map(|reader| reader.name().to_owned()).collect()
     }
 
     /// Refuses a place that lacks what the value is bound to, or has what there cannot be.

@@ -182,6 +182,7 @@ fn column(
         lookalikes: raw.lookalikes,
         companions: reads::companions(at, &path("companions"), &raw.companions),
         reads: raw.reads,
+        writes: raw.writes,
         same_as: raw.same_as,
         shadow: raw.shadow,
         member,

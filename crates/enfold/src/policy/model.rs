@@ -574,6 +574,8 @@ pub struct ColumnPolicy {
     pub lookalikes: Lookalikes,
     /// Readers by name, in the order in which they are tried.
     pub reads: Vec<String>,
+    /// That one of them in whose format values are written in mode `legacy`.
+    pub writes: Option<String>,
     /// Columns that hold parts of the values that readers open, by part.
     pub companions: BTreeMap<Companion, String>,
     /// The column whose id this one shares on purpose (an archive table).

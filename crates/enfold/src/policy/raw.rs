@@ -385,6 +385,9 @@ pub(super) struct RawColumn {
     /// Readers of values that another product encrypted, in the order in which they are tried on what is no envelope. What
     /// one of them recognises and none opens is an error, never plaintext. In mode `kms` none is used.
     pub reads: Vec<String>,
+    /// That one of `reads` in whose format values are written in mode `legacy`, and stored by `rollback`: for applications that
+    /// read no envelopes. None: in `legacy` a column with `reads` is not written, and `rollback` stores plaintext.
+    pub writes: Option<String>,
     /// The columns that hold what readers have apart from the value: `{ iv = "payload_iv", data_key = "data_key_ciphertext" }`.
     /// `apply` empties them as it converts a value, so they must take NULL.
     pub companions: BTreeMap<String, String>,
@@ -424,6 +427,7 @@ impl Default for RawColumn {
             salt: Salt::default(),
             lookalikes: Lookalikes::default(),
             reads: Vec::new(),
+            writes: None,
             companions: BTreeMap::new(),
             unauthenticated: Unauthenticated::default(),
             same_as: None,

@@ -294,6 +294,15 @@ impl Reading<'_, '_> {
         if encoding == Encoding::Raw && !matches!(layout, Some(Layout::Joined(_)) | None) {
             self.report("encoding", "parts that stand alone are texts: `hex`, `base64` or `base64url`");
         }
+        if let Some(Layout::Separated(_, separator)) = &layout
+            && encoding != Encoding::Raw
+            && separator.bytes().all(|byte| encoding.may_hold(byte))
+        {
+            self.report(
+                "separator",
+                "what is encoded may hold it, so that nobody could tell the parts from each other",
+            );
+        }
         let iv_len = raw.iv_bytes.map_or(IV_LENS[0], |bytes| usize::try_from(bytes).unwrap_or(0));
         if !IV_LENS.contains(&iv_len) {
             self.report("iv_bytes", "expected 12 or 16");

@@ -50,8 +50,31 @@ pub(super) fn check_column(
     if all_known && !at.is_faulty(&below("reads")) {
         check_companions(at, &below("companions"), raw, readers);
     }
+    check_writer(at, &below("writes"), raw, readers);
     if accepts == Unauthenticated::Accept && !unauthenticated && all_known && !at.is_faulty(&below("reads")) {
         at.report(&below("unauthenticated"), "every reader of the column authenticates its values");
+    }
+}
+
+/// Whether values can be written as the column says, and are known again.
+fn check_writer(at: &mut Resolver<'_>, path: &[String], raw: &RawColumn, readers: &Readers) {
+    let Some(name) = &raw.writes else { return };
+    let Some(place) = raw.reads.iter().position(|reader| reader == name) else {
+        let near = did_you_mean(name, raw.reads.iter().map(String::as_str));
+        return at.report(path, format!("none of the column's `reads`{near}"));
+    };
+    let format = |name: &String| readers.get(name)?.as_ref().map(|reader| &reader.format);
+    if format(name).is_some_and(|format| !format.is_writable()) {
+        at.report(path, "this format, as its reader is declared, is read and not written");
+        at.findings.hint(
+            "`fernet` and its like are written, and `aes-256-gcm` whose values lie in one column, under a key of yours",
+        );
+    }
+    if raw.reads[..place].iter().filter_map(format).any(|format| !format.is_authenticated()) {
+        at.report(path, "a reader before it in `reads` does not authenticate, and could take its values for its own");
+    }
+    if raw.shadow.is_some() {
+        at.report(path, "a column with a shadow goes back to values of its own type");
     }
 }
 

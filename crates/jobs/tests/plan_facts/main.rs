@@ -70,6 +70,7 @@ fn column(name: &str) -> ColumnPolicy {
         salt: Salt::Shared,
         lookalikes: Lookalikes::Refuse,
         reads: vec![],
+        writes: None,
         companions: BTreeMap::new(),
         same_as: None,
         shadow: None,

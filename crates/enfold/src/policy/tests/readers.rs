@@ -289,3 +289,41 @@ fn a_format_of_a_key_service_has_a_root_key_and_no_other() {
     let sign_in = "[key_services.vault.\"vault.example.com\"]\nauth = \"token\"\ntoken_file = \"token\"";
     assert!(load(&root("vault-transit", &format!("{vault}\n{sign_in}"))).is_ok());
 }
+
+#[test]
+fn a_column_is_written_in_the_format_of_one_of_its_readers() {
+    let reader = |name: &str, settings: &str| format!("[readers.{name}]\n{settings}\nkey_variables = [\"OLD\"]\n");
+    let all = [
+        reader("tokens", "format = \"fernet\""),
+        reader("layout", "format = \"aes-256-gcm\"\nfields = { iv = \"iv\", ciphertext = \"data\", tag = \"tag\" }"),
+        reader("apart", "format = \"aes-256-gcm\"\napart = [\"iv\"]"),
+        reader("loose", "format = \"sqlalchemy-utils-aes\""),
+        reader("rails", "format = \"rails\"\nsalt = \"salt\""),
+    ]
+    .concat();
+    for name in ["tokens", "layout"] {
+        let policy = load(&with(&all, &format!("reads = [\"rails\", \"{name}\"]\nwrites = \"{name}\""))).unwrap();
+        assert_eq!(policy.tables["users"].columns["email"].writes.as_deref(), Some(name));
+    }
+    let separator = reader("dashed", "format = \"aes-256-gcm\"\nencoding = \"base64url\"\nseparator = \"--\"");
+    let faults = [
+        "reads = [\"tokens\"]\nwrites = \"token\"",
+        "reads = [\"rails\"]\nwrites = \"rails\"",
+        "reads = [\"apart\"]\nwrites = \"apart\"\ncompanions = { iv = \"email_iv\" }",
+        "reads = [\"loose\", \"tokens\"]\nwrites = \"tokens\"\nunauthenticated = \"accept\"",
+        "shadow = \"email_enf\"\nreads = [\"tokens\"]\nwrites = \"tokens\"",
+    ];
+    let faults = faults.iter().map(|column| with(&all, column));
+    let faults = faults.chain([with(&separator, "reads = [\"dashed\"]")]);
+    let said = faults.map(|policy| refused(&policy).split_once('\n').unwrap().1.to_owned());
+    assert_snapshot!(said.collect::<Vec<_>>().join("\n"), @r#"
+    enfold.toml:13: tables.users.columns.email.writes: none of the column's `reads` (did you mean `tokens`?)
+    enfold.toml:13: tables.users.columns.email.writes: this format, as its reader is declared, is read and not written
+    hint: `fernet` and its like are written, and `aes-256-gcm` whose values lie in one column, under a key of yours
+    enfold.toml:13: tables.users.columns.email.writes: this format, as its reader is declared, is read and not written
+    hint: `fernet` and its like are written, and `aes-256-gcm` whose values lie in one column, under a key of yours
+    enfold.toml:13: tables.users.columns.email.writes: a reader before it in `reads` does not authenticate, and could take its values for its own
+    enfold.toml:14: tables.users.columns.email.writes: a column with a shadow goes back to values of its own type
+    enfold.toml:16: readers.dashed.separator: what is encoded may hold it, so that nobody could tell the parts from each other
+    "#);
+}

@@ -89,6 +89,7 @@ fn policy(columns: &[&str]) -> TablePolicy {
             shadow: None,
             member: None,
             companions: Default::default(),
+            writes: None,
             indexes: BTreeMap::new(),
         };
         ((*c).to_owned(), policy)
