@@ -81,7 +81,7 @@ pub(crate) enum Command {
     /// Sign that no value needs a reader of another product's format any more, when a count says so: then it may leave the
     /// policy, and its key with it. Needs the operators' key.
     DropReader(DropReader),
-    /// Decrypt columns back, online.
+    /// Take columns back to what they were, online.
     Rollback(Rollback),
     /// Open every stored value and say which do not open.
     Verify(Verify),
@@ -283,6 +283,15 @@ pub(crate) struct DropSource {
     pub(crate) yes: bool,
 }
 
+/// A mode to step back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeakerMode {
+    /// Every form is read, and envelopes are written.
+    Hybrid,
+    /// Every form is read, and written is what was before there was Enfold.
+    Legacy,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct DropReader {
     /// The reader, as the policy names it: `[readers.NAME]`.
@@ -296,6 +305,10 @@ pub(crate) struct DropReader {
 pub(crate) struct Rollback {
     #[command(flatten)]
     pub(crate) columns: Columns,
+    /// Take back the mode alone: the database takes what is no envelope again, applications write as the mode says, and values
+    /// stay as they are.
+    #[arg(long, value_name = "MODE", conflicts_with_all = ["rate", "workers"])]
+    pub(crate) only_mode: Option<WeakerMode>,
     #[arg(long)]
     pub(crate) yes: bool,
     #[arg(long, value_name = "ROWS")]

@@ -19,7 +19,7 @@ pub struct TableName {
 pub enum Goal {
     /// Every value is an envelope that opens, and its blind indexes are there.
     Protect,
-    /// Every value is plaintext again.
+    /// No value is in an envelope any more: it is plaintext again, or what [`TargetColumn::writes`] says.
     Unprotect,
     /// Blind indexes are filled; values stay as they are.
     Index,
@@ -105,6 +105,10 @@ pub struct TargetColumn {
     /// Columns that hold parts of the values that another product encrypted, by part. They are emptied with the value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub companions: BTreeMap<Companion, String>,
+    /// Of an unprotecting sweep: the reader in whose format it stores what was in an envelope, and leaves alone what was not.
+    /// None: every value becomes plaintext.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<String>,
 }
 
 impl Target {

@@ -74,6 +74,7 @@ fn target(column: &str, storage: Storage) -> Target {
             shadow: None,
             member: None,
             companions: Default::default(),
+            writes: None,
         }],
         indexes: Vec::new(),
         tenant: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use enfold::policy::Policy;
 use enfold::{Code, Error, Result};
 use enfold_jobs::database::Database;
-use enfold_jobs::ops::audit::ColumnStatus;
+use enfold_jobs::ops::audit::{ColumnAudit, ColumnStatus};
 use enfold_jobs::ops::{self, AuditReport, ResidueReport, Selection, Session};
 use serde::Serialize;
 
@@ -74,7 +74,8 @@ async fn probes(
     database: Arc<dyn Database>,
     audit: &AuditReport,
 ) -> Result<ops::Probes> {
-    if audit.columns.iter().all(|column| column.census.envelopes == 0) {
+    let sealed = |column: &ColumnAudit| column.census.envelopes > 0 || column.status == ColumnStatus::Foreign;
+    if !audit.columns.iter().any(sealed) {
         return Ok(ops::Probes::new());
     }
     context
@@ -89,6 +90,7 @@ async fn probes(
 fn verdict(report: &Report) -> Result<()> {
     let (all, leaks) = (report.audit.columns.len(), report.audit.count(ColumnStatus::Leaks));
     let refused = report.audit.count(ColumnStatus::Refused);
+    let foreign = report.audit.count(ColumnStatus::Foreign);
     if leaks > 0 {
         let mut error = Error::new(Code::PlaintextFound, format!("plaintext in {leaks} of {all} columns"));
         if refused > 0 {
@@ -101,6 +103,12 @@ fn verdict(report: &Report) -> Result<()> {
         let line = format!("{refused} of {all} columns cannot hold envelopes, so what they hold is plaintext");
         return Err(Error::new(Code::PlaintextFound, line)
             .hint("`enfold plan` says the way out for each; until then leave them out of the policy"));
+    }
+    if foreign > 0 {
+        let line = format!("another product encrypted values of {foreign} of {all} columns");
+        return Err(Error::new(Code::PlaintextFound, line)
+            .cause("none of them is plaintext by its form; under which key each is, nobody looked")
+            .hint("`enfold plan` shows what it takes to make envelopes of them"));
     }
     if report.residue.as_ref().is_some_and(ResidueReport::seen) {
         return Err(Error::new(Code::PlaintextFound, "copies of plaintext outside the live rows")
@@ -115,6 +123,7 @@ pub(crate) fn write(screen: &Screen, report: &AuditReport, out: &mut String) {
         let status = match c.status {
             ColumnStatus::Encrypted => screen.good("ENCRYPTED"),
             ColumnStatus::Leaks => screen.bad("LEAKS"),
+            ColumnStatus::Foreign => screen.bad("FOREIGN"),
             ColumnStatus::Empty => "empty".to_owned(),
             ColumnStatus::Refused => screen.bad("REFUSED"),
         };
@@ -128,7 +137,8 @@ pub(crate) fn write(screen: &Screen, report: &AuditReport, out: &mut String) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "`{}` was not looked at: {reason}", c.column);
     }
-    for c in report.columns.iter().filter(|c| !c.census.examples.is_empty()) {
+    let leaks = |c: &&ColumnAudit| c.status != ColumnStatus::Foreign && !c.census.examples.is_empty();
+    for c in report.columns.iter().filter(leaks) {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "plaintext in `{}`, for example in rows {}", c.column, c.census.examples.join(", "));
     }

@@ -46,3 +46,4 @@ mod vault;
 #[cfg(all(feature = "postgres", feature = "aws"))]
 mod walks;
 mod way;
+mod way_back;

@@ -233,6 +233,7 @@ fn target() -> Target {
         shadow: None,
         member: None,
         companions: Default::default(),
+        writes: None,
     };
     Target {
         table: TableName { schema: "public".to_owned(), table: "people".to_owned() },

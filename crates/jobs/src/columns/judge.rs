@@ -40,7 +40,7 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
             Goal::Reencrypt => leave_former_keys(protected, target, (at, column), &mut judged).await?,
             _ => read(protected, goal, (at, column), &mut judged).await?,
         };
-        if matches!(goal, Goal::Protect | Goal::Reencrypt) {
+        if matches!(goal, Goal::Protect | Goal::Reencrypt) || column.writes.is_some() {
             seal(protected, (at, column), &to_seal, &mut judged).await?;
         }
     }
@@ -57,7 +57,8 @@ pub(super) async fn judge(codec: &ColumnCodec, goal: Goal, target: &Target, rows
 type ToSeal = (usize, PayloadType);
 
 /// Learns the value of every cell of a column, and returns which rows hold it in another form than an envelope: as
-/// plaintext, or as another product encrypted it.
+/// plaintext, or as another product encrypted it. On the way back to a format of another product's those that hold an
+/// envelope: the others are as somebody else wrote them.
 async fn read(
     protected: &Protected,
     goal: Goal,
@@ -101,6 +102,12 @@ async fn read(
             Stored::Lookalike(error) => row.fail((at, column), Code::EnvelopeMalformed, &error),
         }
     }
+    let payload = column.payload();
+    if column.writes.is_some() {
+        open(protected, goal, (at, column), &sealed, judged).await?;
+        sealed.retain(|&n| judged[n].values[at].is_some());
+        return Ok(sealed.into_iter().map(|n| (n, payload)).collect());
+    }
     if goal == Goal::Verify {
         for n in std::mem::take(&mut foreign) {
             judged[n].fail_as_foreign(protected, (at, column));
@@ -117,7 +124,6 @@ async fn read(
         }
     }
     plain.extend(foreign.into_iter().filter(|&n| judged[n].values[at].is_some()));
-    let payload = column.payload();
     Ok(if goal == Goal::Verify { Vec::new() } else { plain.into_iter().map(|n| (n, payload)).collect() })
 }
 
@@ -163,7 +169,11 @@ async fn open(
     for (&n, opened) in sealed.iter().zip(opened) {
         match opened {
             // As for envelopes in `Judged::open`: stored as it is, it would be taken for another product's.
-            Ok(value) if goal == Goal::Unprotect && protected.cells.reader_of(form, &value, &[]).is_some() => {
+            Ok(value)
+                if goal == Goal::Unprotect
+                    && column.writes.is_none()
+                    && protected.cells.reader_of(form, &value, &[]).is_some() =>
+            {
                 let reason = &"the value itself has a form that a reader recognises";
                 judged[n].fail((at, column), Code::ValueInvalid, reason);
             }
@@ -176,7 +186,8 @@ async fn open(
     Ok(())
 }
 
-/// Seals known values, opens what came out, and compares: what cannot be opened again must never replace a value.
+/// Seals known values, or writes them in another product's format, opens what came out, and compares: what cannot be opened
+/// again must never replace a value.
 async fn seal(
     protected: &Protected,
     (at, column): (usize, &TargetColumn),
@@ -189,7 +200,10 @@ async fn seal(
     for same in to_seal.chunk_by(|(_, one), (_, other)| one == other) {
         let sealed = {
             let items: Vec<CellItem<'_>> = same.iter().map(|(n, _)| judged[*n].value(at)).collect();
-            protected.cells.seal_many(form, same[0].1, &items).await
+            match &column.writes {
+                Some(reader) => protected.cells.write_back_many(reader, form, &items).await,
+                None => protected.cells.seal_many(form, same[0].1, &items).await,
+            }
         };
         same_number(sealed.len(), same.len())?;
         for ((n, _), sealed) in same.iter().zip(sealed) {
@@ -217,7 +231,7 @@ async fn seal(
                 }
                 row.cells[at] = Cell::Set(Some(bytes));
             }
-            Ok(_) => row.fail((at, column), Code::Internal, &"what was sealed opens to another value"),
+            Ok(_) => row.fail((at, column), Code::Internal, &"what was made of it opens to another value"),
             Err(error) => row.fail_or_stop((at, column), error)?,
         }
     }
@@ -315,7 +329,7 @@ impl<'a> Judged<'a> {
 
     /// An envelope opened, or what another product encrypted.
     fn open(&mut self, goal: Goal, (at, column): (usize, &TargetColumn), value: Zeroizing<Vec<u8>>) {
-        if goal == Goal::Unprotect {
+        if goal == Goal::Unprotect && column.writes.is_none() {
             // Stored as plaintext it would be taken for an envelope again, by every reader and by the next run.
             if !matches!(detect(column.storage.form(), &value), Stored::Plain | Stored::Lookalike(Core::Malformed(_))) {
                 return self.fail((at, column), Code::ValueInvalid, &"the value itself has the form of an envelope");
@@ -392,7 +406,8 @@ impl<'a> Judged<'a> {
     fn emptied(&self, goal: Goal, target: &Target) -> Vec<Cell> {
         let converts = matches!(goal, Goal::Protect | Goal::Unprotect);
         let emptied = target.columns.iter().enumerate().flat_map(|(at, column)| {
-            let goes = converts && self.failed[at].is_none() && self.row.cells[at].is_some();
+            let stays = column.writes.is_some() && self.cells[at] == Cell::Keep;
+            let goes = converts && !stays && self.failed[at].is_none() && self.row.cells[at].is_some();
             column.companions.keys().map(move |companion| {
                 let held = self.beside[at].iter().any(|(is, _)| is == companion);
                 if goes && held { Cell::Set(None) } else { Cell::Keep }

@@ -55,6 +55,12 @@ pub trait Cells: Send + Sync {
         None
     }
 
+    /// Values as a cell holds them in the format of this reader, which the column writes.
+    async fn write_back_many(&self, _reader: &str, _form: Form, items: &[CellItem<'_>]) -> Vec<Result<Vec<u8>>> {
+        let none = || Error::new(Code::Internal, "a column without a writer was to be written in another format");
+        items.iter().map(|_| Err(none())).collect()
+    }
+
     /// The values of envelopes, and of what a reader recognises; never stored bytes for what does not open.
     async fn open_many(&self, form: Form, items: &[CellItem<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>>;
 

@@ -71,6 +71,15 @@ impl Cells for TestCells {
         items.iter().map(seal).collect()
     }
 
+    /// As that product writes, or one letter short.
+    async fn write_back_many(&self, reader: &str, _: Form, items: &[CellItem<'_>]) -> Vec<Result<Vec<u8>>> {
+        assert_eq!(reader, "backwards");
+        let skipped = usize::from(self.mistaken);
+        let write =
+            |item: &CellItem<'_>| b"old:".iter().chain(item.bytes.iter().skip(skipped).rev()).copied().collect();
+        items.iter().map(|item| Ok(write(item))).collect()
+    }
+
     /// Another product's values are `old:` and the value backwards; `old:!` does not open.
     fn reader_of(&self, _: Form, stored: &[u8], _: Beside<'_>) -> Option<&str> {
         stored.starts_with(b"old:").then_some("backwards")
@@ -139,6 +148,7 @@ impl Fixture {
                     shadow: None,
                     member: None,
                     companions: Default::default(),
+                    writes: None,
                 }],
                 indexes: if indexed { vec![index] } else { vec![] },
                 tenant: Some("org".into()),

@@ -47,6 +47,9 @@ pub enum ColumnStatus {
     Encrypted,
     /// There is plaintext, or something that begins like an envelope and is not one.
     Leaks,
+    /// No plaintext was seen: what is no envelope has the form of one of the column's readers. Another product encrypted it, and
+    /// under which key nobody looked.
+    Foreign,
     /// Nothing was there to look at.
     Empty,
     /// Its type cannot hold an envelope, so whatever it holds is plaintext, and nothing was counted.
@@ -88,12 +91,10 @@ pub async fn audit(
                 ..coverage::seen(table, &facts, column)
             }));
             let mut readers = recognised(database, policy, table, &target, sample).await?;
-            columns.extend(target.columns.iter().zip(counts).map(|(column, census)| ColumnAudit {
-                column: format!("{name}.{}", column.name),
-                status: status(&census),
-                reason: None,
-                census,
-                readers: readers.remove(&column.name),
+            columns.extend(target.columns.iter().zip(counts).map(|(column, census)| {
+                let readers = readers.remove(&column.name);
+                let (column, status) = (format!("{name}.{}", column.name), status(&census, readers.as_ref()));
+                ColumnAudit { column, status, reason: None, census, readers }
             }));
         }
         columns.extend(cannot.into_iter().map(|(column, reason)| ColumnAudit {
@@ -109,8 +110,11 @@ pub async fn audit(
     Ok(AuditReport { full, noted, columns })
 }
 
-fn status(census: &Census) -> ColumnStatus {
-    if census.plaintext > 0 || census.lookalikes > 0 {
+fn status(census: &Census, readers: Option<&Recognised>) -> ColumnStatus {
+    let all_recognised = readers.is_some_and(|found| found.plaintext == 0 && found.looked_at() > 0);
+    if all_recognised && census.lookalikes == 0 {
+        ColumnStatus::Foreign
+    } else if census.plaintext > 0 || census.lookalikes > 0 {
         ColumnStatus::Leaks
     } else if census.envelopes == 0 {
         ColumnStatus::Empty
@@ -126,9 +130,19 @@ mod tests {
     #[test]
     fn one_plain_value_or_one_lookalike_is_a_leak() {
         let clean = Census { rows: 9, nulls: 1, envelopes: 8, ..Census::default() };
-        assert_eq!(status(&clean), ColumnStatus::Encrypted);
-        assert_eq!(status(&Census { plaintext: 1, ..clean.clone() }), ColumnStatus::Leaks);
-        assert_eq!(status(&Census { lookalikes: 1, ..clean }), ColumnStatus::Leaks);
-        assert_eq!(status(&Census { rows: 3, nulls: 3, ..Census::default() }), ColumnStatus::Empty);
+        assert_eq!(status(&clean, None), ColumnStatus::Encrypted);
+        assert_eq!(status(&Census { plaintext: 1, ..clean.clone() }, None), ColumnStatus::Leaks);
+        assert_eq!(status(&Census { lookalikes: 1, ..clean }, None), ColumnStatus::Leaks);
+        assert_eq!(status(&Census { rows: 3, nulls: 3, ..Census::default() }, None), ColumnStatus::Empty);
+    }
+
+    #[test]
+    fn what_readers_recognise_to_the_last_value_is_no_leak() {
+        let census = |lookalikes| Census { rows: 5, envelopes: 1, plaintext: 4, lookalikes, ..Census::default() };
+        let found = |n, plaintext| Recognised { by_reader: [("old".to_owned(), n)].into(), plaintext };
+        assert_eq!(status(&census(0), Some(&found(4, 0))), ColumnStatus::Foreign);
+        assert_eq!(status(&census(0), Some(&found(3, 1))), ColumnStatus::Leaks);
+        assert_eq!(status(&census(1), Some(&found(4, 0))), ColumnStatus::Leaks);
+        assert_eq!(status(&census(0), Some(&Recognised::default())), ColumnStatus::Leaks);
     }
 }

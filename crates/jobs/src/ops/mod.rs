@@ -23,6 +23,7 @@ pub mod rollback;
 pub mod rotate_index;
 pub mod run;
 pub mod session;
+mod settle;
 pub mod steps;
 pub mod targets;
 #[cfg(all(test, feature = "sqlite"))]
@@ -44,7 +45,7 @@ pub use policy_keys::PolicyKeys;
 pub use prune::{PruneReport, RulePlan, RulePruned, plan_prune, prune};
 pub use reencrypt::{Reencryption, Requested, TableReencryption, plan_reencryption, request_reencryption};
 pub use residue::{Probes, ResidueReport, probes, residue};
-pub use rollback::{RollbackReport, plan_rollback, rollback};
+pub use rollback::{RollbackReport, SteppedBack, plan_rollback, plan_step_back, rollback, step_back};
 pub use rotate_index::{IndexRotated, IndexRotation, RotationStage, RotationStep};
 pub use run::Pace;
 pub use session::Session;

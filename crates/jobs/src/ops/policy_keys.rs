@@ -137,6 +137,13 @@ impl Cells for PolicyCells {
         self.column.seal_many(&self.context, &requests).await
     }
 
+    async fn write_back_many(&self, reader: &str, form: Form, items: &[CellItem<'_>]) -> Vec<Result<Vec<u8>>> {
+        // What a value is inside of its envelope another product's format does not say.
+        let requests: Vec<SealRequest<'_>> =
+            items.iter().map(|item| seal_request(item, form, PayloadType::Bytes)).collect();
+        self.column.write_back_many(&self.context, reader, &requests).await
+    }
+
     fn reader_of(&self, form: Form, stored: &[u8], beside: Beside<'_>) -> Option<&str> {
         self.column.reader_of(form, stored, beside)
     }

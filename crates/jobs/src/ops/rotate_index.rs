@@ -7,8 +7,6 @@
 //! interrupted is run again from the top, and what was done is found done. Whatever a writer stores that is of no generation in
 //! force is refused by the database.
 
-use std::time::{Duration, Instant};
-
 use enfold::policy::{IndexPolicy, TablePolicy};
 use enfold::state::IndexRules;
 use enfold::{CallContext, Code, Enfold, Error, IndexStanding, Result};
@@ -34,9 +32,6 @@ const CUTS: u32 = 5;
 
 const GENERATION_BYTES: u16 = 2;
 const _: () = assert!(GENERATION_BYTES as usize == GENERATION_LEN);
-
-/// How often one looks whether to stop while processes are waited for.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// A blind index with everything that its rotation depends on, as it is now.
 pub struct IndexRotation<'s> {
@@ -237,7 +232,7 @@ impl<'s> IndexRotation<'s> {
         match does {
             Does::Schema(change) => self.session.db.run(change).await.map(|()| 0),
             Does::Begin => self.enfold.operator()?.begin_index(owner, name, context).await.map(|_| 0),
-            Does::Wait => self.wait(run).await.map(|()| 0),
+            Does::Wait => run.until_followed(std::iter::once(&*self.standing.ring)).await.map(|()| 0),
             Does::Fill => self.fill(run).await,
             Does::Cut(change) => self.cut(run, change).await,
             Does::TakeOver => {
@@ -245,17 +240,6 @@ impl<'s> IndexRotation<'s> {
                 self.enfold.operator()?.cut_index(owner, name, generation, context).await.map(|_| 0)
             }
         }
-    }
-
-    /// A process that cannot look at the ring's state goes by the one it has for so long, and then stops.
-    async fn wait(&self, run: &Run<'_>) -> Result<()> {
-        let ring = &self.session.policy.rings[&self.standing.ring];
-        let until = Instant::now() + ring.cache.max_unseen + Duration::from_secs(1);
-        while Instant::now() < until {
-            run.may_go_on()?;
-            self.session.db.store().pause(LOOK.min(until.saturating_duration_since(Instant::now()))).await;
-        }
-        Ok(())
     }
 
     async fn fill(&self, run: &Run<'_>) -> Result<u64> {

@@ -9,7 +9,7 @@ use super::session::Session;
 use super::steps::{Action, Step};
 use super::verify::Verified;
 use crate::database::Dialect;
-use crate::model::{Goal, JobId, JobState, RowError, Target};
+use crate::model::{Goal, JobId, JobState, RowError, Target, TargetColumn};
 use crate::store::{JobRecord, JobSpec, Order};
 use crate::sweep::{SweepEnd, SweepOptions, SweepReport, sweep};
 
@@ -72,7 +72,13 @@ impl Run<'_> {
                 Action::CheckReaders { columns, mode } => {
                     self.check_readers(columns, *mode).await.map(|()| StepState::Done)
                 }
-                Action::SetMode { columns, mode } => self.set_mode(columns, *mode).await,
+                Action::SetMode { columns, mode } => self.set_mode(columns, *mode, |_, now| now < *mode).await,
+                Action::TakeModeBack { columns, mode } => {
+                    // Where values are written in another format the readers are signed too, in the weakest mode as well.
+                    let signs = |column: &TargetColumn| *mode == Mode::Legacy && column.writes.is_some();
+                    self.set_mode(columns, *mode, |column, now| now > *mode || now == *mode && signs(column)).await
+                }
+                Action::Settle => self.settle().await.map(|()| StepState::Done),
                 Action::Schema { change } => self.session.db.run(change).await.map(|()| StepState::Done),
                 Action::Verify => self.verify().await.map(|changed| {
                     came.rows_changed += changed;
@@ -292,12 +298,20 @@ impl Run<'_> {
         Err(behind.into_iter().fold(error, Error::cause).hint("deploy them with an Enfold that reads envelopes first"))
     }
 
-    async fn set_mode(&self, columns: &[String], mode: Mode) -> Result<StepState> {
+    /// Signs a mode for those of the target's columns of which `changes` says so, by their mode of now: on the way up none is
+    /// weakened, and on the way back none strengthened.
+    async fn set_mode(
+        &self,
+        columns: &[String],
+        mode: Mode,
+        changes: impl Fn(&TargetColumn, Mode) -> bool,
+    ) -> Result<StepState> {
         let now = self.session.keys.modes(columns).await?;
-        let lower = |m: Mode| if mode == Mode::Legacy { m > mode } else { m < mode };
-        // Never weakened on the way up: a column that is in a stronger mode already stays there.
-        let change: Vec<(String, Mode)> =
-            columns.iter().zip(now).filter(|(_, now)| lower(*now)).map(|(name, _)| (name.clone(), mode)).collect();
+        let each = columns.iter().zip(&self.target.columns).zip(now);
+        let change: Vec<(String, Mode)> = each
+            .filter(|((_, column), now)| changes(column, *now))
+            .map(|((name, _), _)| (name.clone(), mode))
+            .collect();
         if change.is_empty() {
             return Ok(StepState::Skipped);
         }
@@ -325,7 +339,8 @@ pub(super) fn is_open(state: JobState) -> bool {
 
 /// Of the same table and the same columns; a job of a former policy is not taken up again.
 pub(super) fn same(one: &Target, other: &Target) -> bool {
-    let columns = |target: &Target| target.columns.iter().map(|c| (c.name.clone(), c.id.clone())).collect::<Vec<_>>();
+    let column = |c: &TargetColumn| (c.name.clone(), c.id.clone(), c.writes.clone());
+    let columns = |target: &Target| target.columns.iter().map(column).collect::<Vec<_>>();
     let indexes = |target: &Target| target.indexes.iter().map(|i| i.column.clone()).collect::<Vec<_>>();
     let rules = match (&one.prune, &other.prune) {
         (Some(one), Some(other)) => one.is_of(other),

@@ -22,6 +22,13 @@ pub enum Action {
         columns: Vec<String>,
         mode: Mode,
     },
+    /// As [`Self::SetMode`], on the way back: where the mode is stronger now, or was signed with other readers.
+    TakeModeBack {
+        columns: Vec<String>,
+        mode: Mode,
+    },
+    /// Waits until nobody writes any more by what was signed before.
+    Settle,
     Schema {
         change: SchemaStep,
     },
@@ -136,13 +143,30 @@ impl Steps<'_> {
         self.shadows(|_, facts| Some(ShadowChange::DropSource { required: facts.required }))
     }
 
-    /// The way back: nothing refuses plaintext, writers write it, every value is plaintext, and what Enfold added goes.
-    /// Last come the indexes that protecting dropped, over plaintext again.
-    pub(super) fn unprotect(&self) -> Vec<Step> {
+    /// A step of the way back: nothing refuses what is no envelope, the mode is this one, and everybody reads what may come.
+    /// Values stay as they are.
+    pub(super) fn step_back(&self, mode: Mode) -> Vec<Step> {
+        let mut steps = self.weaken(mode);
+        steps.push(self.step(Action::Settle));
+        steps
+    }
+
+    fn weaken(&self, mode: Mode) -> Vec<Step> {
         let mut steps = self.drop_checks();
         // Somebody may have dropped a source and added it again, or taken its trigger away.
         steps.extend(self.shadows(|column, facts| facts.there.then(|| adds(column, facts))));
-        steps.push(self.step(Action::SetMode { columns: self.names(), mode: Mode::Legacy }));
+        steps.push(self.step(Action::TakeModeBack { columns: self.names(), mode }));
+        steps
+    }
+
+    /// The way back: writers write as before, every value is what it was before, and what Enfold added goes. Last come the
+    /// indexes that protecting dropped.
+    pub(super) fn unprotect(&self) -> Vec<Step> {
+        let mut steps = self.weaken(Mode::Legacy);
+        // Whoever reads the other format cannot read an envelope that comes after the last look.
+        if self.target.columns.iter().any(|column| column.writes.is_some()) {
+            steps.push(self.step(Action::Settle));
+        }
         steps.push(self.step(Action::Sweep { goal: Goal::Unprotect }));
         if !self.bound().is_empty() {
             steps.push(self.schema(SchemaStep::DropBindingGuard { table: self.table() }));
@@ -234,10 +258,11 @@ impl Steps<'_> {
             Action::CheckReaders { mode, .. } => {
                 (format!("check that registered readers are ready for mode {}", mode.word()), "none")
             }
-            Action::SetMode { columns, mode } => {
+            Action::SetMode { columns, mode } | Action::TakeModeBack { columns, mode } => {
                 (format!("sign mode {} for {}", mode.word(), columns.join(", ")), "none")
             }
-            Action::Sweep { goal } => (says_sweep(*goal), row_locks(self.is_sqlite())),
+            Action::Settle => ("wait until every process goes by that mode".to_owned(), "none"),
+            Action::Sweep { goal } => (says_sweep(*goal, self.target), row_locks(self.is_sqlite())),
             Action::Verify => ("open every value and compare its blind indexes".to_owned(), "none"),
             Action::Schema { change } => (says_schema(change), locks(change, self.database.dialect())),
         };
@@ -265,8 +290,16 @@ pub(super) fn row_locks(is_sqlite: bool) -> &'static str {
     ROW_LOCKS[usize::from(is_sqlite)]
 }
 
-fn says_sweep(goal: Goal) -> String {
+fn says_sweep(goal: Goal, target: &Target) -> String {
     match goal {
+        Goal::Unprotect if target.columns.iter().any(|column| column.writes.is_some()) => {
+            let becomes = |column: &TargetColumn| match &column.writes {
+                Some(reader) => format!("`{}` in the format of reader `{reader}`", column.name),
+                None => format!("`{}` as plaintext", column.name),
+            };
+            let each: Vec<String> = target.columns.iter().map(becomes).collect();
+            return format!("open every envelope and store {}, until none is left sealed", each.join(", "));
+        }
         Goal::Protect => "seal every value, until none is left plain",
         Goal::Unprotect => "open every value and store it as plaintext, until none is left sealed",
         Goal::Index => "fill the blind indexes; values stay as they are",

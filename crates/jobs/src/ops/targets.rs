@@ -150,6 +150,7 @@ fn target_column(table: &str, facts: &TableFacts, name: &str, policy: &ColumnPol
         shadow: fact.shadow.as_ref().map(|shadow| shadow.column.clone()),
         member: policy.member.clone(),
         companions: policy.companions.clone(),
+        writes: None,
     })
 }
 

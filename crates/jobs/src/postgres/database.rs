@@ -116,6 +116,7 @@ fn everything(policy: &TablePolicy, facts: &TableFacts) -> Target {
             shadow,
             member,
             companions: BTreeMap::new(),
+            writes: None,
         })
     });
     Target {

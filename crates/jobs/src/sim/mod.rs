@@ -151,6 +151,7 @@ fn target(goal: Goal) -> Target {
         shadow: None,
         member: None,
         companions: Default::default(),
+        writes: None,
     };
     Target {
         table: TableName { schema: String::new(), table: "t".to_owned() },

@@ -49,7 +49,7 @@ pub(super) fn restore(
         let statements: Vec<String> = make.into_iter().chain([forget]).collect();
         together(connection, step, &statements).map_err(|error| {
             error
-                .hint(format!("every value is plaintext again; only the index `{index}` is missing"))
+                .hint(format!("no value is sealed any more; only the index `{index}` is missing"))
                 .hint("settle what stands in its way and run `enfold rollback` again, or delete its row from enfold_dropped_indexes")
         })?;
     }

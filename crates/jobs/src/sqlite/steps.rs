@@ -232,6 +232,7 @@ fn validate(connection: &Connection, table: &TableName, column: &str) -> Result<
             shadow: None,
             member: None,
             companions: Default::default(),
+            writes: None,
         }],
         indexes: Vec::new(),
         tenant: None,

@@ -44,6 +44,7 @@ async fn standbys_archives_and_slots_are_told_and_named_as_places_of_residue() {
             shadow: None,
             member: None,
             companions: Default::default(),
+            writes: None,
         }],
         indexes: Vec::new(),
         tenant: None,

@@ -135,6 +135,7 @@ pub(crate) fn target(table: &str, columns: &[(&str, Storage)]) -> Target {
                 shadow: None,
                 member: None,
                 companions: Default::default(),
+                writes: None,
             })
             .collect(),
         indexes: Vec::new(),

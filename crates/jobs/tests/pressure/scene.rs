@@ -67,6 +67,7 @@ impl Scene {
                 shadow: None,
                 member: None,
                 companions: Default::default(),
+                writes: None,
             }],
             indexes: Vec::new(),
             tenant: None,

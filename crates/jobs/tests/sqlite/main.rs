@@ -29,6 +29,7 @@ fn target() -> Target {
             shadow: None,
             member: None,
             companions: Default::default(),
+            writes: None,
         }],
         indexes: Vec::new(),
         tenant: None,

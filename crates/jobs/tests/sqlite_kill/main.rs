@@ -67,6 +67,7 @@ fn target() -> Target {
         shadow: None,
         member: None,
         companions: Default::default(),
+        writes: None,
     };
     Target {
         table: TableName { schema: String::new(), table: "people".to_owned() },

@@ -1,5 +1,5 @@
-//! From one key in the environment to a root key in Vault's transit engine, in five phases, with one way back taken before the
-//! last: readers read through all of it.
+//! From one key in the environment to a root key in Vault's transit engine, in five phases, and the way back to that key, from the
+//! last phase too: readers read through all of it, and in the end of the way back so does the application of before.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use enfold_testkit::openbao::{OpenBao, ROOT_TOKEN};
 use serde_json::{Value, json};
 
 use super::traffic::{Before, Field};
-use super::{Walk, joined, sealed_by_node};
+use super::{Walk, joined, opened_by_node, sealed_by_node};
 
 const ROWS: i64 = 120;
 
@@ -34,6 +34,7 @@ token_file = "vault-token"
 id = "pii"
 roots = ["{root}"]
 scope = "column"
+cache = {{ max_unseen = "1s" }}
 [tables."public.field_values".columns.encrypted_data]
 id = "field_values.data"
 ring = "pii"
@@ -44,6 +45,16 @@ key_files = ["env.key"]
 key_encoding = "base64"
 "#
     ));
+}
+
+/// The version of before reads every row by its key, and knows of nothing else.
+async fn node_reads_everything(walk: &Walk) {
+    let sql = "SELECT t.encrypted_data, v.value FROM field_values t JOIN truth v ON v.id = t.id";
+    let rows = walk.db.query(sql, &[]).await.expect("rows");
+    let stored = rows.iter().map(|row| json!({ "key": KEY, "iv": 12, "stored": row.get::<_, String>(0) }));
+    let opened = opened_by_node(&Value::Array(stored.collect()));
+    let values: Vec<Value> = rows.iter().map(|row| Value::String(row.get(1))).collect();
+    assert!(opened == values && values.len() == usize::try_from(ROWS).expect("few"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,19 +101,36 @@ async fn a_key_in_the_environment_gives_way_to_a_key_service_with_a_way_back() {
     let (stored, value) = &values[3];
     walk.write_made(&fields[0], 5, stored, value).await;
 
-    // 4. The conversion, and the way back: everything is as it was before, and can be taken up again.
+    // 4. The conversion.
     walk.ok(&["apply", "--yes", "--rate", "2000"]);
     assert_eq!(walk.count(sealed).await, ROWS);
-    walk.ok(&["rollback", "--all", "--yes"]);
+    walk.ok(&["verify", "--all"]);
+    walk.ok(&["enforce", "--all", "--yes"]);
     let done = applications.end().await;
     assert!(done.read > 0 && done.as_before > 0 && done.sealed > 0, "{done:?}");
+
+    // The way back. Applications have the key and the line in the policy before anything is signed; then both forms are read,
+    // then new values are under the key of before, then all are, and the version of before is deployed again.
+    policy(&walk, &bao, &root, &format!("{reads}\nwrites = \"env-key\""));
+    let applications = walk.traffic(&root, &fields).await;
+    walk.ok(&["rollback", "--all", "--only-mode", "hybrid", "--yes"]);
+    let (stored, value) = &values[4];
+    walk.write_made(&fields[0], 6, stored, value).await;
+    walk.ok(&["rollback", "--all", "--only-mode", "legacy", "--yes"]);
+    assert!(walk.count(sealed).await > 0);
+    let report = walk.json(&["rollback", "--all", "--yes"]);
+    let by_reader = &report["tables"][0]["readers"]["encrypted_data"]["by_reader"];
+    assert_eq!(by_reader["env-key"].as_i64(), Some(ROWS), "{report}");
+    let done = applications.end().await;
+    assert!(done.read > 0 && done.as_before > 0, "{done:?}");
     assert_eq!(walk.count(sealed).await, 0);
+    node_reads_everything(&walk).await;
+
+    // 5. What was wrong is mended, and all of it is taken up again. Enforcement; the key goes, and nobody misses it.
     let applications = walk.traffic(&root, &fields).await;
     walk.ok(&["apply", "--yes"]);
     assert_eq!(walk.count(sealed).await, ROWS);
     walk.ok(&["verify", "--all"]);
-
-    // 5. Enforcement; the key goes, and nobody misses it.
     walk.ok(&["enforce", "--all", "--yes"]);
     let done = applications.end().await;
     assert!(done.read > 0 && done.sealed > 0, "{done:?}");

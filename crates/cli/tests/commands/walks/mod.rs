@@ -122,9 +122,18 @@ fn bytes(base64: &Value) -> Vec<u8> {
 /// What Node's own crypto makes of these: `[{ "key": BASE64, "iv": BYTES, "plaintext": TEXT }]` becomes
 /// `[{ "iv": …, "ciphertext": …, "tag": … }]`, each in base64.
 fn sealed_by_node(values: &Value) -> Vec<Value> {
-    const SCRIPT: &str = include_str!("seal.cjs");
+    run_node(include_str!("seal.cjs"), values)
+}
+
+/// What these are to the application: `[{ "key": BASE64, "iv": BYTES, "stored": BASE64 }]`.
+#[cfg(feature = "vault")]
+fn opened_by_node(values: &Value) -> Vec<Value> {
+    run_node(include_str!("open.cjs"), values)
+}
+
+fn run_node(script: &str, values: &Value) -> Vec<Value> {
     let mut node = Command::new("node")
-        .args(["-e", SCRIPT])
+        .args(["-e", script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

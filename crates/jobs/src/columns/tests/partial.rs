@@ -35,6 +35,7 @@ impl Pair {
             shadow: None,
             member: None,
             companions: Default::default(),
+            writes: None,
         };
         let index = |name: &str, over| TargetIndex {
             name: name.into(),

@@ -182,7 +182,7 @@ impl Dropped {
             error
         };
         error
-            .hint(format!("every value is plaintext again; only the index `{}` is missing", self.index.table))
+            .hint(format!("no value is sealed any more; only the index `{}` is missing", self.index.table))
             .hint("settle what stands in its way and run `enfold rollback` again, or delete its row from enfold.dropped_indexes")
     }
 }

@@ -126,6 +126,7 @@ impl Findings<'_> {
                 shadow: None,
                 member: None,
                 companions: Default::default(),
+                writes: None,
             })
         };
         let target = Target {

@@ -43,6 +43,7 @@ fn fixture_with(schema: &str, settings: &str) -> Fixture {
             shadow: None,
             member: None,
             companions: Default::default(),
+            writes: None,
         }],
         indexes: Vec::new(),
         tenant: Some("org".to_owned()),
@@ -257,6 +258,7 @@ async fn a_row_is_written_in_part_around_a_value_of_another_storage_class() {
         shadow: None,
         member: None,
         companions: Default::default(),
+        writes: None,
     });
     let over = vec![0, 1];
     f.target.indexes.push(TargetIndex {

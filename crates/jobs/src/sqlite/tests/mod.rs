@@ -57,6 +57,7 @@ fn target(columns: &[&str]) -> Target {
         shadow: None,
         member: None,
         companions: Default::default(),
+        writes: None,
     };
     Target {
         table: table(),
