@@ -202,7 +202,7 @@ impl Column {
         requests: &[SealRequest<'_>],
     ) -> Vec<Result<Vec<u8>>> {
         let results = before::write_back(self, context, reader, requests).await;
-        report(&self.enfold, &self.seat, context, requests.len(), results)
+        report(&self.enfold, &self.seat, context, requests.len(), results).await
     }
 
     /// As [`Self::open`], many at once: a result for each, in order.
