@@ -1,5 +1,9 @@
 //! What needs a real Postgres server: a role without rights, several workers, types that cannot hold an envelope.
 
+use std::time::Duration;
+
+use enfold::policy::DatabaseUrl;
+use enfold_jobs::store::WorkerSign;
 use enfold_testkit::postgres::Database;
 
 use crate::harness::{Sandbox, policy};
@@ -80,16 +84,20 @@ async fn two_workers_share_a_table_and_convert_each_row_once() {
         (row.get(0), row.get(1), row.get(2))
     };
     // Makes the tables of jobs. Nobody comes to the end of a range before the other has one.
-    shop.ok(&["worker", "--until-idle"]);
+    let url = DatabaseUrl::parse(&database.url(), &shop.path("")).expect("a URL");
+    let store = enfold_jobs::connect(&url, None).await.expect("connects");
+    let sign = WorkerSign { name: "a test".to_owned(), version: "-".to_owned(), job: None, seen: Duration::ZERO };
+    store.store().sign_of_life(&sign).await.expect("a sign of life");
+    store.store().sign_off(&sign.name).await.expect("signs off");
     owner
         .batch_execute(
-            "CREATE FUNCTION both() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            "CREATE FUNCTION wait_for_both() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  WHILE NOT EXISTS (SELECT FROM enfold.job_chunks c WHERE c.job = NEW.job AND c.worker <> NEW.worker) LOOP
                      PERFORM pg_sleep(0.02);
                  END LOOP;
                  RETURN NEW; END $$;
-             CREATE TRIGGER both BEFORE UPDATE ON enfold.job_chunks FOR EACH ROW
-             WHEN (NEW.done AND NOT OLD.done) EXECUTE FUNCTION both()",
+             CREATE TRIGGER wait_for_both BEFORE UPDATE ON enfold.job_chunks FOR EACH ROW
+             WHEN (NEW.done AND NOT OLD.done) EXECUTE FUNCTION wait_for_both()",
         )
         .await
         .expect("a trigger");
