@@ -377,9 +377,7 @@ pub trait Database: Send + Sync {
 
     /// Notes what was seen of columns where people look with the database's own tools. False, and nothing noted, where there
     /// is no place for it or this role may not write there.
-    async fn note_columns(&self, _notes: &[ColumnNote]) -> Result<bool> {
-        Ok(false)
-    }
+    async fn note_columns(&self, notes: &[ColumnNote]) -> Result<bool>;
 
     /// The rows of this database, as the engine moves them.
     fn store(&self) -> &dyn Store;

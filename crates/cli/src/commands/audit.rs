@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use enfold::policy::Policy;
 use enfold::{Code, Error, Result};
-use enfold_jobs::database::Database;
+use enfold_jobs::database::{Database, Dialect};
 use enfold_jobs::ops::audit::{ColumnAudit, ColumnStatus};
 use enfold_jobs::ops::{self, AuditReport, ResidueReport, Selection, Session};
 use serde::Serialize;
@@ -54,8 +54,16 @@ pub(crate) async fn run(context: &Context<'_>, args: &Audit) -> Result<()> {
         searched = Some(Searched { values: probes.values().map(Vec::len).sum(), without });
     }
     let report = Report { audit, residue, probes: searched };
+    let view = match database.dialect() {
+        Dialect::Postgres => "enfold.coverage",
+        Dialect::Sqlite => "enfold_coverage",
+    };
     context.screen.result(&report, |out| {
         write(context.screen, &report.audit, out);
+        if report.audit.noted {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "Noted in the view {view}.");
+        }
         if let Some(residue) = &report.residue {
             out.push('\n');
             write_residue(context.screen, residue, out);
@@ -144,9 +152,6 @@ pub(crate) fn write(screen: &Screen, report: &AuditReport, out: &mut String) {
     }
     for c in &report.columns {
         crate::words::readers(&c.column, c.readers.as_ref(), out);
-    }
-    if report.noted {
-        out.push_str("Noted in the view enfold.coverage.\n");
     }
     if !report.full {
         out.push_str("This was a sample; `enfold audit --full` looks at every row.\n");

@@ -1,4 +1,4 @@
-//! What was last seen of each column, for people who look with psql. A command that changed how columns stand notes their
+//! What was last seen of each column, for people who look with psql or sqlite3. A command that changed how columns stand notes their
 //! modes; an audit of every row notes its counts. Nothing is counted for it.
 
 use enfold::policy::TablePolicy;
@@ -6,14 +6,14 @@ use enfold::{Code, Result};
 
 use super::session::Session;
 use super::targets::{Selection, storable, target};
-use crate::database::{Counts, Dialect, TableFacts};
+use crate::database::{Counts, TableFacts};
 use crate::model::{ColumnNote, TargetColumn};
 
 /// Notes how the selected columns stand after a command, unless it ended before it had come to anything; `done` is how it
 /// ended.
 pub(super) async fn after<T>(session: &Session, selection: &Selection, done: Result<T>) -> Result<T> {
     let through = done.as_ref().err().is_none_or(|error| error.code() == Code::RowsFailed);
-    if !through || session.db.dialect() != Dialect::Postgres {
+    if !through {
         return done;
     }
     let noted = note(session, selection).await;

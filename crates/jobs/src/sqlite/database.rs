@@ -1,14 +1,14 @@
 //! [`Database`] for SQLite: everything runs on the pool, on threads that may block.
 
 use async_trait::async_trait;
-use enfold::Result;
 use enfold::policy::TablePolicy;
+use enfold::{Code, Result};
 
-use super::{Sqlite, census, generations, inspect, prune, residue, steps, store, survey};
+use super::{Sqlite, census, coverage, generations, inspect, prune, residue, steps, store, survey};
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::disabling::Disablings;
 use crate::generations::IndexPlace;
-use crate::model::{Census, TableName, Target};
+use crate::model::{Census, ColumnNote, TableName, Target};
 use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -74,6 +74,15 @@ impl Database for Sqlite {
     async fn residue(&self, target: &Target, probes: &[Probe]) -> Result<Vec<Residue>> {
         let (path, target, probes) = (self.pool.path().to_owned(), target.clone(), residue::owned(probes));
         self.pool.read(move |c| residue::residue(c, &path, &target, &probes)).await
+    }
+
+    async fn note_columns(&self, notes: &[ColumnNote]) -> Result<bool> {
+        let notes = notes.to_vec();
+        match self.pool.write(move |c| coverage::note(c, &notes)).await {
+            // It is for people: nothing fails because somebody else writes now, or because we may not.
+            Err(error) if matches!(error.code(), Code::Busy | Code::DatabaseDenied | Code::DiskFull) => Ok(false),
+            noted => noted,
+        }
     }
 
     fn store(&self) -> &dyn Store {

@@ -1,5 +1,5 @@
 //! The job tables (`enfold_jobs`, `enfold_job_chunks`, `enfold_job_errors`, `enfold_job_workers`, `enfold_dropped_indexes`,
-//! `enfold_disablings`, `enfold_refused_keys`) in the
+//! `enfold_disablings`, `enfold_refused_keys`, `enfold_column_notes`) in the
 //! application's own database, so that a checkpoint commits with the rows it speaks of. Versioned: a program works with every version up to its own and
 //! refuses a newer one.
 
@@ -106,7 +106,50 @@ CREATE TABLE enfold_refused_keys (
     key_id TEXT NOT NULL
 ) WITHOUT ROWID;
 ",
+    "
+-- What was last seen of each column: its ring and mode by whoever had the keys, and what an audit of every row counted.
+CREATE TABLE enfold_column_notes (
+    table_name TEXT NOT NULL COLLATE NOCASE,
+    column_name TEXT NOT NULL COLLATE NOCASE,
+    ring TEXT NOT NULL,
+    mode TEXT,
+    mode_seen_at TEXT,
+    -- The triggers by which the table refuses plaintext in the column, as a list in JSON.
+    checks TEXT NOT NULL,
+    rows INTEGER,
+    envelopes INTEGER,
+    plaintext INTEGER,
+    lookalikes INTEGER,
+    nulls INTEGER,
+    counted_at TEXT,
+    PRIMARY KEY (table_name, column_name)
+) WITHOUT ROWID;
+-- For people who look with sqlite3. What is enforced is looked up now; everything else is as of the time beside it, in UTC.
+CREATE VIEW enfold_coverage AS
+SELECT n.table_name, n.column_name, n.ring, n.mode, n.mode_seen_at,
+       (SELECT count(*) FROM sqlite_schema t JOIN json_each(n.checks) k ON t.name = k.value COLLATE NOCASE
+         WHERE t.type = 'trigger' AND t.tbl_name = n.table_name COLLATE NOCASE) = json_array_length(n.checks) AS enforced,
+       n.rows, n.envelopes, n.plaintext, n.lookalikes, n.nulls, n.counted_at,
+       (SELECT sum(c.rows_seen) FROM enfold_job_chunks c WHERE c.job = v.id AND c.pass = v.pass) AS verified_rows,
+       iif(v.id IS NULL, NULL, (SELECT count(DISTINCT e.row_label) FROM enfold_job_errors e
+         WHERE e.job = v.id AND NOT e.settled AND e.column_name IN ('', n.column_name))) AS verified_failed,
+       datetime(v.changed_at / 1000, 'unixepoch') AS verified_at
+FROM enfold_column_notes n
+LEFT JOIN enfold_jobs v ON v.id = (
+    SELECT max(j.id) FROM enfold_jobs j, json_each(j.target, '$.columns') c
+    WHERE j.goal = 'verify' AND j.state IN ('completed', 'completed_with_errors')
+      AND json_extract(j.target, '$.table.table') = n.table_name COLLATE NOCASE
+      AND json_extract(c.value, '$.name') = n.column_name COLLATE NOCASE
+      -- What was taken back since is not what was verified.
+      AND NOT EXISTS (SELECT 1 FROM enfold_jobs u, json_each(u.target, '$.columns') d
+                       WHERE u.goal = 'unprotect' AND u.id > j.id
+                         AND json_extract(u.target, '$.table.table') = n.table_name COLLATE NOCASE
+                         AND json_extract(d.value, '$.name') = n.column_name COLLATE NOCASE));
+",
 ];
+
+/// The version from which on columns are noted.
+pub(super) const WITH_COVERAGE: usize = 5;
 
 /// Brings the job tables to this program's version.
 pub(super) fn ensure(connection: &mut Connection) -> Result<()> {

@@ -373,7 +373,7 @@ fn guard_name(table: &TableName) -> String {
     format!("enfold_bind_{}", table.table)
 }
 
-fn check_names(table: &TableName, column: &str) -> [String; 2] {
+pub(super) fn check_names(table: &TableName, column: &str) -> [String; 2] {
     ["insert", "update"].map(|event| format!("enfold_form_{}_{column}_{event}", table.table))
 }
 
