@@ -13,8 +13,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use enfold::policy::ServiceLimits;
-use enfold::{Code, Enfold, Error, Result};
+use enfold::{CallContext, Code, Enfold, Error, Result};
+use enfold_jobs::database::Database;
+use enfold_jobs::ops::Session;
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use self::identity::{Issuer, ServiceKeys};
@@ -32,9 +35,18 @@ pub(crate) struct Shared {
     pub(crate) issuers: Vec<Issuer>,
     pub(crate) limits: ServiceLimits,
     pub(crate) last_look: api::LastLook,
+    database: OnceCell<Arc<dyn Database>>,
 }
 
 impl Shared {
+    /// The policy's database and keys, for jobs. It is reached for when somebody first asks for one.
+    pub(crate) async fn session(&self, context: &CallContext) -> Result<Session> {
+        let policy = self.enfold.policy();
+        let connect = || enfold_jobs::connect(&policy.database, Some(&policy.jobs));
+        let database = self.database.get_or_try_init(connect).await?;
+        Session::over(self.enfold.clone(), Arc::clone(database), context)
+    }
+
     pub(crate) fn check_batch(&self, items: usize) -> Result<()> {
         if items <= self.limits.max_batch {
             return Ok(());
@@ -60,10 +72,9 @@ impl Service {
         let policy = &enfold.policy().service;
         let limits = policy.limits;
         let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
-        Ok(Self {
-            listener,
-            shared: Arc::new(Shared { enfold, service_keys, issuers, limits, last_look: api::LastLook::default() }),
-        })
+        let (last_look, database) = (api::LastLook::default(), OnceCell::new());
+        let shared = Shared { enfold, service_keys, issuers, limits, last_look, database };
+        Ok(Self { listener, shared: Arc::new(shared) })
     }
 
     /// Where it listens, with the port that the system chose where none was named.

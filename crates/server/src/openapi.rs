@@ -54,9 +54,15 @@ fn operation(endpoint: &Endpoint, asked: &mut SchemaGenerator, given: &mut Schem
     if endpoint.needs.is_some() {
         operation["security"] = json!([{ "bearer": [] }]);
     }
-    if let Some(takes) = endpoint.takes.filter(|_| endpoint.method == Method::GET) {
-        operation["parameters"] = parameters(&takes(asked), asked);
-    } else if let Some(takes) = endpoint.takes {
+    let in_path = endpoint.path.contains("{id}").then(
+        || json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "integer", "format": "int64" } }),
+    );
+    let query = endpoint.takes.filter(|_| endpoint.method == Method::GET);
+    let query = query.map_or(Vec::new(), |takes| parameters(&takes(asked), asked));
+    if in_path.is_some() || !query.is_empty() {
+        operation["parameters"] = in_path.into_iter().chain(query).collect();
+    }
+    if let Some(takes) = endpoint.takes.filter(|_| endpoint.method != Method::GET) {
         operation["requestBody"] = json!({ "required": true, "content": content(&takes(asked)) });
     }
     operation["responses"] = json!({
@@ -67,10 +73,13 @@ fn operation(endpoint: &Endpoint, asked: &mut SchemaGenerator, given: &mut Schem
 }
 
 /// The fields of a type as what may stand behind `?`.
-fn parameters(schema: &Schema, generator: &SchemaGenerator) -> Value {
+fn parameters(schema: &Schema, generator: &SchemaGenerator) -> Vec<Value> {
     let name = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.rsplit('/').next()).unwrap_or_default();
-    let fields = generator.definitions().get(name).and_then(|schema| schema["properties"].as_object());
-    let parameter = |(name, schema): (&String, &Value)| json!({ "name": name, "in": "query", "schema": schema });
+    let schema = generator.definitions().get(name).unwrap_or(&Value::Null);
+    let is_required =
+        |name: &String| schema["required"].as_array().is_some_and(|names| names.iter().any(|n| n == name));
+    let fields = schema["properties"].as_object();
+    let parameter = |(name, schema): (&String, &Value)| json!({ "name": name, "in": "query", "required": is_required(name), "schema": schema });
     fields.into_iter().flatten().map(parameter).collect()
 }
 
@@ -110,7 +119,7 @@ fn section(endpoint: &Endpoint, document: &Value, page: &mut String) {
     page.push_str(&format!("\n## `{} {}`\n\n{}\n", endpoint.method, endpoint.path, endpoint.says));
     let operation = &document["paths"][endpoint.path][endpoint.method.as_str().to_lowercase()];
     if let Some(parameters) = operation["parameters"].as_array() {
-        page.push_str("\nTakes, behind `?`\n\n| field | type | |\n|---|---|---|\n");
+        page.push_str("\nTakes, in its path and behind `?`\n\n| field | type | |\n|---|---|---|\n");
         for parameter in parameters {
             let (name, schema) = (parameter["name"].as_str().unwrap_or_default(), &parameter["schema"]);
             let says = schema["description"].as_str().unwrap_or_default();

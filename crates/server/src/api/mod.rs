@@ -10,8 +10,10 @@ mod edge;
 mod error;
 mod health;
 mod index;
+mod jobs;
 mod keys;
 mod outcome;
+mod reencrypt;
 mod status;
 mod values;
 
@@ -113,6 +115,87 @@ pub const ENDPOINTS: &[Endpoint] = &[
         takes: None,
         gives: schema::<keys::RefreshAnswer>,
         route: || post(keys::refresh),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/re-encrypt",
+        needs: Some(Permission::Admin),
+        says: "Have workers bring values under the data keys that seal now, or with `dryRun` say what there is to do.\n\nA job a table; asked again while it waits or runs, it is the same job.",
+        takes: Some(schema::<reencrypt::ReencryptAsked>),
+        gives: schema::<reencrypt::ReencryptAnswer>,
+        route: || post(reencrypt::request),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/re-encrypt",
+        needs: Some(Permission::Jobs),
+        says: "Show how far a job is.",
+        takes: Some(schema::<reencrypt::JobSought>),
+        gives: schema::<jobs::JobAnswer>,
+        route: || get(reencrypt::state),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/jobs",
+        needs: Some(Permission::Jobs),
+        says: "List jobs that wait or run.",
+        takes: Some(schema::<jobs::JobsAsked>),
+        gives: schema::<jobs::JobsAnswer>,
+        route: || get(jobs::list),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/jobs/{id}",
+        needs: Some(Permission::Jobs),
+        says: "Show a job, with the rows that could not be converted.",
+        takes: None,
+        gives: schema::<jobs::JobAnswer>,
+        route: || get(jobs::show),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/jobs/{id}/pause",
+        needs: Some(Permission::Jobs),
+        says: "Pause a job: workers let go of it after the batch at hand.",
+        takes: None,
+        gives: schema::<jobs::JobAnswer>,
+        route: || post(jobs::pause),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/jobs/{id}/resume",
+        needs: Some(Permission::Jobs),
+        says: "Have a paused job go on.",
+        takes: None,
+        gives: schema::<jobs::JobAnswer>,
+        route: || post(jobs::resume),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/jobs/{id}/cancel",
+        needs: Some(Permission::Jobs),
+        says: "Cancel a job. What it has committed stays.",
+        takes: None,
+        gives: schema::<jobs::JobAnswer>,
+        route: || post(jobs::cancel),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/jobs/{id}/retry",
+        needs: Some(Permission::Jobs),
+        says: "Try again what failed.",
+        takes: None,
+        gives: schema::<jobs::JobAnswer>,
+        route: || post(jobs::retry),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/jobs/{id}/rate",
+        needs: Some(Permission::Jobs),
+        says: "Limit how many rows a second a job writes, also while it runs.",
+        takes: Some(schema::<jobs::RateAsked>),
+        gives: schema::<jobs::JobAnswer>,
+        route: || post(jobs::rate),
     },
     Endpoint {
         method: Method::GET,

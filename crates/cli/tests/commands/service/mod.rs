@@ -2,6 +2,7 @@
 
 mod access;
 mod http;
+mod jobs;
 mod limits;
 mod operators;
 mod postgres;
