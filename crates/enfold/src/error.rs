@@ -188,6 +188,8 @@ codes! {
     MethodNotAllowed = "method-not-allowed", Caller, exit 2, http 405, Never;
     /// A request with more bytes or more items than the service takes.
     RequestTooLarge = "request-too-large", Caller, exit 2, http 413, Never;
+    /// The caller asks the service more often than it may.
+    RateLimited = "rate-limited", Caller, exit 5, http 429, Later;
     /// A request took longer than the service lets one take.
     RequestTimeout = "request-timeout", Provider, exit 5, http 504, Later;
     /// A file could not be read or written.

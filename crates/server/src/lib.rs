@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
-use self::identity::{Issuer, ServiceKeys};
+use self::identity::{Issuer, Rates, ServiceKeys};
 
 /// A service that is bound to its address and answers nobody yet.
 pub struct Service {
@@ -34,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) service_keys: ServiceKeys,
     pub(crate) issuers: Vec<Issuer>,
     pub(crate) limits: ServiceLimits,
+    pub(crate) rates: Rates,
     pub(crate) last_look: api::LastLook,
     database: OnceCell<Arc<dyn Database>>,
 }
@@ -73,7 +74,8 @@ impl Service {
         let limits = policy.limits;
         let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
         let (last_look, database) = (api::LastLook::default(), OnceCell::new());
-        let shared = Shared { enfold, service_keys, issuers, limits, last_look, database };
+        let rates = Rates::new(limits.requests_per_second);
+        let shared = Shared { enfold, service_keys, issuers, limits, rates, last_look, database };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
 

@@ -81,6 +81,7 @@ pages![
     "unknown-endpoint",
     "method-not-allowed",
     "request-too-large",
+    "rate-limited",
     "request-timeout",
     "file-failed",
     "internal",

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct ServiceLimits {
     pub max_batch: usize,
     pub timeout: Duration,
     pub max_connections: usize,
+    /// Of each caller.
+    pub requests_per_second: Option<NonZeroU32>,
 }
 
 /// An issuer of tokens.
@@ -105,6 +108,7 @@ fn limits(raw: &RawServiceLimits) -> ServiceLimits {
         max_batch: number(raw.max_batch),
         timeout: duration(&raw.timeout),
         max_connections: number(raw.max_connections),
+        requests_per_second: raw.requests_per_second.and_then(NonZeroU32::new),
     }
 }
 

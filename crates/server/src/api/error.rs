@@ -22,6 +22,11 @@ impl IntoResponse for Failure {
         if self.0.code() == Code::Unauthenticated {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if let Some(pause) = self.0.again_after() {
+            // In whole seconds (RFC 9110, section 10.2.3), so never too early.
+            let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response.extensions_mut().insert(self.0);
         response
     }

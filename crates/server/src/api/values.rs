@@ -86,7 +86,8 @@ pub(crate) type DecryptAnswer = Data<Results<Opened>>;
 pub(crate) struct Sealed {
     /// What the column is to hold.
     stored: Datum,
-    /// The data key that it is sealed under; missing while the column is in mode `legacy` and `stored` is the value itself.
+    /// The data key that it is sealed under; missing while the column is in mode `legacy`, and `stored` is what it held before:
+    /// the value itself, or as the policy's `writes` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     key_id: Option<String>,
 }

@@ -5,11 +5,12 @@
 
 mod fetch;
 mod jwks;
+mod rates;
 mod service_keys;
 mod tokens;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -18,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use enfold::access::{Grant, Permission, ShownKey, Subject};
 use enfold::{Code, Error, Result};
 
+pub(crate) use self::rates::Rates;
 pub(crate) use self::service_keys::ServiceKeys;
 pub(crate) use self::tokens::Issuer;
 use crate::Shared;
@@ -57,13 +59,14 @@ impl Caller {
     }
 }
 
-/// Finds out who asks; nobody else's request goes on.
+/// Finds out who asks, and whether not too often; nobody else's request goes on.
 pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let known = match bearer(&request) {
         Ok(shown) => caller(&shared, shown).await,
         Err(error) => Err(error),
     };
-    match known {
+    let taken = known.and_then(|caller| shared.rates.take(&caller.actor, Instant::now()).map(|()| caller));
+    match taken {
         Ok(caller) => {
             request.extensions_mut().insert(Arc::new(caller));
             next.run(request).await

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use super::http::{Answer, request, send};
-use super::{ENCRYPT, Service, organisations};
+use super::{ENCRYPT, Service, organisations, service_key};
 
 #[test]
 fn more_than_a_request_may_have_is_refused() {
@@ -23,6 +23,22 @@ fn more_than_a_request_may_have_is_refused() {
     let large = json!({ "items": [{ "column": "note", "value": "x".repeat(4_096) }] }).to_string();
     let refused = service.ask("POST", ENCRYPT, &service.key, &large);
     assert_eq!((refused.status, refused.code().as_str()), (413, "request-too-large"));
+}
+
+#[test]
+fn who_asks_too_often_waits_and_nobody_else() {
+    let sandbox = organisations();
+    let (_, other) = service_key(&sandbox, "other", &["--role", "app"]);
+    sandbox.write("enfold.toml", sandbox.read("enfold.toml") + "\n[service.limits]\nrequests_per_second = 2\n");
+    let service = Service::start(&sandbox, &[]);
+    let ask = |key: &str| service.ask("POST", ENCRYPT, key, "{\"items\": []}");
+    let answers: Vec<Answer> = (0..50).map(|_| ask(&service.key)).collect();
+    assert_eq!(answers[0].status, 200);
+    let refused = answers.iter().find(|answer| answer.status != 200).expect("fifty at once are too many");
+    assert_eq!((refused.status, refused.code().as_str()), (429, "rate-limited"));
+    assert!(refused.headers.contains("\r\nretry-after: 1"), "{}", refused.headers);
+    assert_eq!(ask(&other).status, 200);
+    super::access::until("it may ask again", || ask(&service.key).status == 200);
 }
 
 #[test]

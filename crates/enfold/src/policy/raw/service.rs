@@ -43,11 +43,20 @@ pub(in crate::policy) struct RawServiceLimits {
     /// Connections at a time. Who comes when there are as many waits until one ends.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
+    /// Requests of each caller a second, a second's worth of them at once, in each process of the service. None: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_per_second: Option<u32>,
 }
 
 impl Default for RawServiceLimits {
     fn default() -> Self {
-        Self { max_body_kib: 1_024, max_batch: 1_000, timeout: DurationText::from("30s"), max_connections: 10_000 }
+        Self {
+            max_body_kib: 1_024,
+            max_batch: 1_000,
+            timeout: DurationText::from("30s"),
+            max_connections: 10_000,
+            requests_per_second: None,
+        }
     }
 }
 
