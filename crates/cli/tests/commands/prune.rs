@@ -1,6 +1,6 @@
 //! `enfold prune`: what is said before, what is asked, and what a kill leaves behind.
 
-use crate::harness::{Sandbox, policy};
+use crate::harness::Sandbox;
 
 const TOKENS: &str = "
     CREATE TABLE tokens (id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL, expires_at TEXT NOT NULL, kind TEXT NOT NULL);
@@ -80,7 +80,7 @@ async fn a_pruning_that_is_killed_is_gone_on_with_and_no_row_goes_that_should_st
     let shop = Sandbox::empty();
     let rule = "[prune.expired]\ntable = \"public.tokens\"\ncolumn = \"expires_at\"\nolder_than = \"30d\"\ntakes_along = [\"public.uses\"]\n\
                 [jobs]\nlease = \"5s\"\nmax_requested_checkpoints = 10000\n";
-    shop.write("enfold.toml", policy(&database.url()) + rule);
+    shop.write("enfold.toml", crate::harness::policy(&database.url()) + rule);
     let counted = async |sql: &str| -> i64 { app.query_one(sql, &[]).await.expect("counted").get(0) };
     let left = async || counted("SELECT count(*) FROM tokens").await;
     let mut before = 20_000;
