@@ -26,6 +26,11 @@ pub fn put(path: &Path, what: &'static str, bytes: &[u8]) -> Result<()> {
     if path.exists() { file.replace(bytes) } else { file.create(bytes) }
 }
 
+/// At most `most` bytes of a private file. Refuses one that others have rights to ([`Code::KeyFilePermissions`]).
+pub fn read(path: &Path, what: &'static str, most: usize) -> Result<Zeroizing<Vec<u8>>> {
+    Private { path, what }.read(most)
+}
+
 impl Private<'_> {
     /// At most `most` bytes of the file: what is longer is not what was expected and need not be read.
     ///

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::policy::MinTls;
 use crate::{Code, Error, Result};
@@ -56,6 +57,32 @@ pub fn client(trust: &Trust<'_>, unverifiable: impl FnOnce() -> Error) -> Result
     let refused = || unreadable(certificate, "it does not belong together with its key, or the key is not one in PEM");
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| refused())?;
     config.with_client_auth_cert(certificates(certificate)?, key).map_err(|_| refused())
+}
+
+/// For a server that says to be `identity`. With `client_authorities`, a PEM file, clients show a certificate that one of these
+/// vouches for, or are refused.
+pub fn server(identity: &Identity<'_>, client_authorities: Option<&Path>) -> Result<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|_| Error::new(Code::Internal, "the TLS library has no protocol version to offer"))?;
+    let config = match client_authorities {
+        None => config.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|_| unreadable(path, "a certificate in it cannot be trusted"))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            config.with_client_cert_verifier(verifier.map_err(|_| unreadable(path, "no authority is in it"))?)
+        }
+    };
+    let refused =
+        || unreadable(identity.certificate, "it does not belong together with its key, or the key is not one in PEM");
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|_| refused())?;
+    let mut config = config.with_single_cert(certificates(identity.certificate)?, key).map_err(|_| refused())?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -15,13 +15,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::tls::Tls;
+
 /// How long a client may take for the headers of a request, and keep a connection that it asks nothing on.
 const HEADERS: Duration = Duration::from_secs(30);
+/// And for the handshake of TLS before them.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Where no connection can be accepted because files are short, the next try waits as long.
 const SHORT_OF_FILES: Duration = Duration::from_millis(50);
 
@@ -32,27 +37,28 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 /// Serves until `stop` is done, and then until what was taken is finished or its time is over.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     router: Router,
     limits: &ServiceLimits,
     stop: impl Future<Output = ()>,
 ) {
     let room = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
     let mut stop = std::pin::pin!(stop);
     while let Some((slot, stream, peer)) = next(&listener, &room, stop.as_mut()).await {
-        let inner = TowerToHyperService::new(router.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer));
-            inner.call(request)
-        });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let (watcher, router) = (graceful.watcher(), router.clone());
+        let acceptor = tls.as_ref().map(|tls| tls.acceptor());
         tokio::spawn(async move {
             let _slot = slot;
-            if let Err(error) = connection.await {
-                tracing::debug!(target: "enfold_server", %peer, "a connection ended early: {}", ended(&error));
+            let ended = match acceptor {
+                None => answer(stream, peer, router, watcher).await,
+                Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => answer(stream, peer, router, watcher).await,
+                    _ => Err("TLS did not come about"),
+                },
+            };
+            if let Err(why) = ended {
+                tracing::debug!(target: "enfold_server", %peer, "a connection ended early: {why}");
             }
         });
     }
@@ -60,6 +66,24 @@ pub(crate) async fn serve(
     if tokio::time::timeout(limits.timeout, graceful.shutdown()).await.is_err() {
         tracing::warn!(target: "enfold_server", "stopped with requests that were not finished in their time");
     }
+}
+
+/// Answers the requests of one connection.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    router: Router,
+    watcher: Watcher,
+) -> Result<(), &'static str> {
+    let inner = TowerToHyperService::new(router);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Peer(peer));
+        inner.call(request)
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await.map_err(|error| ended(&error))
 }
 
 type Slot = tokio::sync::OwnedSemaphorePermit;

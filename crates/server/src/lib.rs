@@ -8,6 +8,7 @@ pub mod api;
 mod connections;
 mod identity;
 pub mod openapi;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,10 +22,12 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use self::identity::{Issuer, Rates, ServiceKeys};
+use self::tls::Tls;
 
 /// A service that is bound to its address and answers nobody yet.
 pub struct Service {
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
 }
 
@@ -72,11 +75,12 @@ impl Service {
         let service_keys = ServiceKeys::read(&enfold).await?;
         let policy = &enfold.policy().service;
         let limits = policy.limits;
+        let tls = policy.tls.as_ref().map(Tls::new).transpose()?.map(Arc::new);
         let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
         let (last_look, database) = (api::LastLook::default(), OnceCell::new());
         let rates = Rates::new(limits.requests_per_second);
         let shared = Shared { enfold, service_keys, issuers, limits, rates, last_look, database };
-        Ok(Self { listener, shared: Arc::new(shared) })
+        Ok(Self { listener, tls, shared: Arc::new(shared) })
     }
 
     /// Where it listens, with the port that the system chose where none was named.
@@ -93,7 +97,13 @@ impl Service {
             tokio::spawn(identity::fetch(Arc::clone(&self.shared))),
         ];
         let router = api::router(&self.shared);
-        connections::serve(self.listener, router, &self.shared.limits, stop).await;
-        looking.iter().for_each(JoinHandle::abort);
+        let renewed = self.tls.clone();
+        let renewing = tokio::spawn(async move {
+            if let Some(tls) = renewed {
+                tls.renew().await;
+            }
+        });
+        connections::serve(self.listener, self.tls, router, &self.shared.limits, stop).await;
+        looking.iter().chain([&renewing]).for_each(JoinHandle::abort);
     }
 }

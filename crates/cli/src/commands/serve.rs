@@ -48,7 +48,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Serve) -> Result<()> {
     let (policy, made) = policy(context, args)?;
     let address = args.listen.unwrap_or(policy.service.listen);
     let development = policy.environment == Environment::Development;
-    check_address(address, development)?;
+    check_address(address, development, policy.service.tls.is_some())?;
     let enfold = Enfold::builder(policy).application("enfold serve", env!("CARGO_PKG_VERSION")).build().await?;
     let served = serve(context, &enfold, address, development, made).await;
     let flushed = enfold.flush().await;
@@ -65,7 +65,8 @@ async fn serve(
 ) -> Result<()> {
     let key = if development { Some(development_key(enfold, &context.call(None)).await?) } else { None };
     let service = Service::bind(enfold.clone(), address).await?;
-    let url = format!("http://{}", service.address()?);
+    let scheme = if enfold.policy().service.tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", service.address()?);
     let stop = stop::asked(|line| context.screen.say(line))?;
     let document = json!({
         "url": url,
@@ -106,7 +107,7 @@ fn policy(context: &Context<'_>, args: &Serve) -> Result<(Policy, bool)> {
     }
     if let Some(address) = args.listen {
         // Before anything is made.
-        check_address(address, true)?;
+        check_address(address, true, false)?;
     }
     let path = development_policy()?;
     // Nothing of the environment has a say in it: its database must be none of somebody's.
@@ -134,8 +135,8 @@ fn development_policy() -> Result<PathBuf> {
     Ok(path)
 }
 
-fn check_address(address: SocketAddr, development: bool) -> Result<()> {
-    if address.ip().is_loopback() {
+fn check_address(address: SocketAddr, development: bool, tls: bool) -> Result<()> {
+    if address.ip().is_loopback() || (tls && !development) {
         return Ok(());
     }
     let error = Error::new(Code::Usage, format!("cannot serve on `{address}`"));
@@ -145,7 +146,7 @@ fn check_address(address: SocketAddr, development: bool) -> Result<()> {
             .hint("listen on 127.0.0.1, or serve a policy of another environment"),
         false => error
             .cause("values and credentials would cross the network in the clear")
-            .hint("listen on 127.0.0.1, with a proxy in front that has the TLS certificate"),
+            .hint("name a certificate in `[service.tls]`, or listen on 127.0.0.1 with a proxy in front that has one"),
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::{TablePolicy, ValuePolicy};
-use super::raw::{RawClaimGrant, RawIssuer, RawService, RawServiceLimits};
+use super::raw::{RawClaimGrant, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
 use super::resolve::{Resolver, duration, keys};
 use super::words::did_you_mean;
 use crate::access::Grant;
@@ -16,9 +16,19 @@ use crate::access::Grant;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePolicy {
     pub listen: SocketAddr,
+    pub tls: Option<ServiceTls>,
     pub limits: ServiceLimits,
     /// Whose tokens are believed, by the names that events give their subjects.
     pub issuers: BTreeMap<String, IssuerPolicy>,
+}
+
+/// TLS of the service's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Authorities of certificates that callers have to show.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 /// What a request may ask for.
@@ -88,6 +98,7 @@ pub(super) fn resolve(
         at.report(&keys(&["service", "listen"]), "not an address and a port, as `127.0.0.1:8470`");
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
     });
+    let tls = tls(at, raw.tls);
     let mut urls: BTreeMap<String, String> = BTreeMap::new();
     let mut issuers = BTreeMap::new();
     for (name, raw) in raw.issuers {
@@ -98,7 +109,27 @@ pub(super) fn resolve(
             issuers.insert(name, issuer);
         }
     }
-    ServicePolicy { listen, limits: limits(&raw.limits), issuers }
+    ServicePolicy { listen, tls, limits: limits(&raw.limits), issuers }
+}
+
+fn tls(at: &mut Resolver<'_>, raw: RawServiceTls) -> Option<ServiceTls> {
+    let place = |key: &str| keys(&["service", "tls", key]);
+    match (raw.certificate, raw.key) {
+        (Some(certificate), Some(key)) => Some(ServiceTls {
+            certificate: at.base.join(certificate),
+            key: at.base.join(key),
+            client_ca_file: raw.client_ca_file.map(|file| at.base.join(file)),
+        }),
+        (None, None) if raw.client_ca_file.is_none() => None,
+        (None, _) => {
+            at.report(&place("certificate"), "missing: TLS has a certificate and its key");
+            None
+        }
+        (Some(_), None) => {
+            at.report(&place("key"), "missing: TLS has a certificate and its key");
+            None
+        }
+    }
 }
 
 fn limits(raw: &RawServiceLimits) -> ServiceLimits {

@@ -8,6 +8,7 @@ mod operators;
 mod postgres;
 mod start;
 mod tenants;
+mod tls;
 mod tokens;
 mod values;
 
@@ -36,7 +37,12 @@ pub(crate) struct Service {
 impl Service {
     /// Starts `enfold serve --json` on a free port, and waits until it listens.
     pub(crate) fn start(sandbox: &Sandbox, args: &[&str]) -> Self {
-        let args: Vec<&str> = ["--json", "serve", "--listen", "127.0.0.1:0"].iter().chain(args).copied().collect();
+        Self::start_on(sandbox, "127.0.0.1:0", args)
+    }
+
+    /// As [`Self::start`], on this address.
+    fn start_on(sandbox: &Sandbox, address: &str, args: &[&str]) -> Self {
+        let args: Vec<&str> = ["--json", "serve", "--listen", address].iter().chain(args).copied().collect();
         let mut child = sandbox.start(&args);
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut document = String::new();
@@ -46,8 +52,9 @@ impl Service {
             }
         }
         let document: Value = serde_json::from_str(&document).expect("a document");
-        let address = document["url"].as_str().expect("a URL").trim_start_matches("http://").to_owned();
+        let (_, address) = document["url"].as_str().and_then(|url| url.split_once("://")).expect("a URL");
         let key = document["service_key_file"].as_str().map(|path| std::fs::read_to_string(path).expect("a key"));
+        let address = address.to_owned();
         Self { child: Some(child), stdout: Some(stdout), address, key: key.unwrap_or_default() }
     }
 

@@ -15,6 +15,8 @@ pub(in crate::policy) struct RawService {
     /// The address and the port that it listens on: `127.0.0.1:8470`, `[::1]:8470`.
     #[schemars(extend("format" = "socket-address"))]
     pub listen: String,
+    /// TLS of its own. Without it the service listens on loopback addresses alone.
+    pub tls: RawServiceTls,
     /// What a request may ask for.
     pub limits: RawServiceLimits,
     /// Issuers of tokens whose holders are let in, by the names that events give them.
@@ -23,8 +25,28 @@ pub(in crate::policy) struct RawService {
 
 impl Default for RawService {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8470".to_owned(), limits: RawServiceLimits::default(), issuers: BTreeMap::new() }
+        Self {
+            listen: "127.0.0.1:8470".to_owned(),
+            tls: RawServiceTls::default(),
+            limits: RawServiceLimits::default(),
+            issuers: BTreeMap::new(),
+        }
     }
+}
+
+/// TLS of the service's own. Files that change are read again.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawServiceTls {
+    /// PEM file of the certificate, with those between it and its authority.
+    #[schemars(extend("format" = "path"))]
+    pub certificate: Option<String>,
+    /// PEM file of its key. Nobody but its owner may have any right to it.
+    #[schemars(extend("format" = "path"))]
+    pub key: Option<String>,
+    /// PEM file of authorities: callers show a certificate of theirs, besides a service key or a token. None: they need not.
+    #[schemars(extend("format" = "path"))]
+    pub client_ca_file: Option<String>,
 }
 
 /// What a request may ask for.
