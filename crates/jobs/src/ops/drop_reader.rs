@@ -29,6 +29,9 @@ pub struct ReaderUse {
     pub mode: Mode,
     /// Values that the reader recognises.
     pub values: u64,
+    /// New values are written in its format: the column says so, and is in mode `legacy`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub written: bool,
 }
 
 /// Counts what the values of a reader are, in every column of the policy that names it. A column whose type can hold none is
@@ -45,7 +48,9 @@ pub async fn reader_uses(session: &Session, reader: &str) -> Result<Vec<ReaderUs
             let held = &target.columns[at];
             let Some(by) = Recogniser::of(&session.policy, table, &held.name, held.storage) else { continue };
             let found = session.db.recognise(&target, at, &by.only(reader), None).await?;
-            uses.push(ReaderUse { column, mode, values: found.by_reader.values().sum() });
+            let writes = table.columns.get(&held.name).and_then(|policy| policy.writes.as_deref());
+            let written = mode == Mode::Legacy && writes == Some(reader);
+            uses.push(ReaderUse { column, mode, values: found.by_reader.values().sum(), written });
         }
     }
     Ok(uses)
@@ -78,13 +83,15 @@ pub async fn drop_reader(session: &Session, reader: &str, observer: &dyn Observe
 }
 
 fn unneeded(reader: &str, uses: Vec<ReaderUse>) -> Result<Vec<ReaderUse>> {
-    if uses.iter().all(|found| found.values == 0) {
+    let needs_it = |found: &&ReaderUse| found.values > 0 || found.written;
+    if !uses.iter().any(|found| needs_it(&found)) {
         return Ok(uses);
     }
     let error = Error::new(Code::ReaderNeeded, format!("values still need the reader `{reader}`"));
-    let named = uses.iter().filter(|found| found.values > 0).map(|found| {
+    let named = uses.iter().filter(needs_it).map(|found| {
         let noun = if found.values == 1 { "value" } else { "values" };
-        format!("`{}`, in mode {}: {} {noun}", found.column, found.mode.word(), found.values)
+        let more = if found.written { ", and new ones are written so" } else { "" };
+        format!("`{}`, in mode {}: {} {noun}{more}", found.column, found.mode.word(), found.values)
     });
     Err(named
         .fold(error, Error::cause)

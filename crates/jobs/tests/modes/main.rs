@@ -18,7 +18,7 @@ use enfold::{CallContext, Code, Enfold, Form, PayloadType, Place};
 use enfold_jobs::ops::audit::ColumnStatus;
 use enfold_jobs::ops::{
     ApplyOptions, Observer, Pace, PlanOptions, Selection, Session, Silent, SweepEvent, apply, audit, enforce, plan,
-    rollback, step_back, verify,
+    plan_drop_reader, rollback, step_back, verify,
 };
 use enfold_testkit::postgres::Database;
 
@@ -219,6 +219,12 @@ async fn readers_are_signed_before_anything_is_converted_where_somebody_says_so(
     assert_eq!(done.columns, [world.column()]);
     assert_eq!(world.open("").await.err().unwrap().code(), Code::ReaderMissing);
     world.old_reads_everything().await;
+    // An empty table is no reason to drop what the next value is written in.
+    let empty = World { server: Server::Sqlite, folder: tempfile::tempdir().unwrap(), format: NODE };
+    empty.server.create(empty.folder.path()).await;
+    let needed = plan_drop_reader(&empty.operator().await, "old").await.err().unwrap();
+    assert_eq!(needed.code(), Code::ReaderNeeded);
+    assert!(needed.causes().any(|cause| cause.contains("0 values, and new ones are written so")), "{needed}");
     protect(&session).await.unwrap();
 }
 
