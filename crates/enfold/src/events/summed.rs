@@ -9,7 +9,7 @@ const MINUTE_MS: i64 = 60_000;
 /// Sums at once. More callers and data keys than that are written before their minute is over.
 const MOST: usize = 4096;
 
-/// One event for each kind, ring, column, data key and actor of a minute.
+/// One event for each kind, ring, column, data key, actor and source of a minute.
 #[derive(Default)]
 pub(super) struct Summed(Mutex<Sums>);
 
@@ -27,6 +27,7 @@ struct Same {
     column: Option<String>,
     key: Option<String>,
     actor: Option<String>,
+    source: Option<String>,
 }
 
 impl Summed {
@@ -34,13 +35,14 @@ impl Summed {
     pub(super) fn add(&self, event: Event) -> Vec<Event> {
         let mut sums = self.lock();
         let over = sums.over(event.at_ms, MOST - 1);
-        let event = Event { reason: None, request_id: None, source: None, subject: None, ..event };
+        let event = Event { reason: None, request_id: None, subject: None, ..event };
         let same = Same {
             kind: event.kind,
             ring: event.ring.clone(),
             column: event.column.clone(),
             key: event.key.clone(),
             actor: event.actor.clone(),
+            source: event.source.clone(),
         };
         let count = event.count;
         sums.events.entry(same).and_modify(|sum| sum.count += count).or_insert(event);
@@ -100,7 +102,7 @@ mod tests {
         let said = over.iter().map(|e| (e.at_ms, e.actor.as_deref().unwrap(), e.count)).collect::<Vec<_>>();
         assert_eq!(said, [(60_000, "ann", 20), (60_001, "bob", 10)]);
         // Words that differ between the calls are none of the sum's.
-        assert!(over.iter().all(|e| e.reason.is_none() && e.request_id.is_none() && e.source.is_none()));
+        assert!(over.iter().all(|e| e.reason.is_none() && e.request_id.is_none()));
         assert_eq!(summed.take().iter().map(|e| e.count).sum::<u64>(), 1);
     }
 
