@@ -226,7 +226,7 @@ async fn seal(
         let row = &mut judged[n];
         match opened {
             Ok(value) if row.values[at].as_ref().is_some_and(|known| **known == *value) => {
-                if column.has_marks() {
+                if column.has_marks() && column.writes.is_none() {
                     row.versions[at] = Some(version_of(protected, form, &bytes).await?);
                 }
                 row.cells[at] = Cell::Set(Some(bytes));

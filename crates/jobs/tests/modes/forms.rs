@@ -25,6 +25,7 @@ id = "f.email"
 ring = "main"
 within = "profile"
 path = "$.contact.email"
+marks = { sealed = "is_encrypted", version = "key_version" }
 reads = ["tokens"]
 writes = "tokens"
 [tables."public.forms".columns.plain]
@@ -110,6 +111,10 @@ async fn bytes_documents_and_members_go_to_the_old_format_and_come_back() {
     assert!(forms.readers.values().all(|found| found.plaintext == 0 && found.looked_at() == 3), "{forms:?}");
     everything_opens(&app, &columns).await;
     in_the_old_format(&app, &enfold).await;
+    // No envelope is there, whatever else it is.
+    let unmarked = "profile #> '{contact,is_encrypted}' = 'false' AND profile #> '{contact,key_version}' = 'null'";
+    let sql = format!("SELECT count(*) FROM forms WHERE {unmarked}");
+    assert_eq!(app.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0), 3);
 }
 
 /// As its own code finds it: bytes as they are, an object as the document, a token as the member, the rest of each document as
