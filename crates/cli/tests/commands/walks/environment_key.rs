@@ -116,8 +116,9 @@ async fn a_key_in_the_environment_gives_way_to_a_key_service_with_a_way_back() {
     walk.ok(&["rollback", "--all", "--only-mode", "hybrid", "--yes"]);
     let (stored, value) = &values[4];
     walk.write_made(&fields[0], 6, stored, value).await;
-    walk.ok(&["rollback", "--all", "--only-mode", "legacy", "--yes"]);
     assert!(walk.count(sealed).await > 0);
+    // From here on whatever the applications write is under the key of before: of so few rows they may leave none to the job.
+    walk.ok(&["rollback", "--all", "--only-mode", "legacy", "--yes"]);
     let report = walk.json(&["rollback", "--all", "--yes"]);
     let by_reader = &report["tables"][0]["readers"]["encrypted_data"]["by_reader"];
     assert_eq!(by_reader["env-key"].as_i64(), Some(ROWS), "{report}");
