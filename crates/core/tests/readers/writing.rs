@@ -106,17 +106,19 @@ fn the_first_key_writes() {
     }
 }
 
+// A FIPS build leaves IVs of 16 bytes out.
+
 #[test]
 fn python_opens_what_is_written() {
     let opened = opened_by(Command::new("python"), include_str!("open.py"), "-c", |_| true);
-    assert!(opened > 800, "{opened}");
+    assert!(opened > if cfg!(feature = "fips") { 500 } else { 800 }, "{opened}");
 }
 
 #[test]
 fn node_opens_what_is_written() {
     let opened =
         opened_by(Command::new("node"), include_str!("open.cjs"), "-e", |settings| settings["format"] == "aes-256-gcm");
-    assert!(opened > 700, "{opened}");
+    assert!(opened > if cfg!(feature = "fips") { 480 } else { 700 }, "{opened}");
 }
 
 /// Writes every plaintext in every format that `takes` takes, and has a program open them all; how many there were.
