@@ -31,6 +31,8 @@ struct Tables {
     /// By ring and process, with the moment from which on they do not hold.
     acknowledgements: BTreeMap<(String, String), (Acknowledgement, Instant)>,
     log: Vec<Entry>,
+    /// Of the log's entries in their chains.
+    places: BTreeSet<(WriterId, u64)>,
     checkpoints: BTreeMap<u64, SignedCheckpoint>,
     /// By ring and subject.
     certificates: BTreeMap<(String, String), String>,
@@ -231,22 +233,18 @@ impl Catalog for MemoryCatalog {
     }
 
     async fn append_log(&self, entries: &[Entry]) -> Result<()> {
-        let log = &mut self.tables().log;
+        let mut tables = self.tables();
         for entry in entries {
-            if !log.iter().any(|there| (there.writer, there.seq) == (entry.writer, entry.seq)) {
-                log.push(entry.clone());
+            if tables.places.insert((entry.writer, entry.seq)) {
+                tables.log.push(entry.clone());
             }
         }
         Ok(())
     }
 
     async fn log_heads(&self) -> Result<Vec<(WriterId, u64)>> {
-        let mut heads: BTreeMap<WriterId, u64> = BTreeMap::new();
-        for entry in &self.tables().log {
-            let head = heads.entry(entry.writer).or_default();
-            *head = entry.seq.max(*head);
-        }
-        Ok(heads.into_iter().collect())
+        // In the order of the numbers, so that the last one stays.
+        Ok(self.tables().places.iter().copied().collect::<BTreeMap<_, _>>().into_iter().collect())
     }
 
     async fn log_of(&self, writer: WriterId, after: u64, limit: u32) -> Result<Vec<(u64, String)>> {

@@ -11,6 +11,8 @@ mod keys;
 mod log;
 mod roots;
 
+use std::sync::atomic::AtomicBool;
+
 use async_trait::async_trait;
 use enfold_core::KeyId;
 use tokio_postgres::types::{ToSql, Type};
@@ -46,11 +48,13 @@ const OLDEST: u32 = 1;
 /// See the module's head. One connection, used by one call at a time: a catalog is asked on cache misses and once a second.
 pub struct PostgresCatalog {
     link: Link,
+    /// Whether the log's entries have places in chains here: seen once, it stays so.
+    chains: AtomicBool,
 }
 
 impl PostgresCatalog {
     pub async fn connect(endpoint: Endpoint) -> Result<Self> {
-        Ok(Self { link: Link::connect(endpoint).await? })
+        Ok(Self { link: Link::connect(endpoint).await?, chains: AtomicBool::new(false) })
     }
 
     /// What [`Catalog::migrate`] does, as statements for people who run it themselves. Run twice, they do nothing.
@@ -341,7 +345,7 @@ impl Catalog for PostgresCatalog {
     }
 
     async fn append_log(&self, entries: &[Entry]) -> Result<()> {
-        self.with(log::APPENDING, async |c| log::append(c, entries).await).await
+        self.with(log::APPENDING, async |c| log::append(c, entries, &self.chains).await).await
     }
 
     async fn log_heads(&self) -> Result<Vec<(WriterId, u64)>> {

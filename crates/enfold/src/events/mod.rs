@@ -15,6 +15,7 @@ mod chain;
 mod checkpoint;
 mod event;
 mod jsonl;
+mod lines;
 mod queue;
 mod spill;
 mod summed;

@@ -199,12 +199,11 @@ impl Events {
             Some(chain) => writing.chain.insert(chain),
             None => writing.chain.insert(Chain::begin()?),
         };
-        let mut queue = self.lock();
-        let some = queue.waiting.len().min(BATCH);
-        writing.batch = queue.waiting.drain(..some).map(|waits| chain.add(waits.settle())).collect::<Result<_>>()?;
-        writing.upto = queue.taken_in - queue.waiting.len() as u64;
-        writing.sinks_done = 0;
-        Ok(some > 0)
+        let (waiting, upto) = self.lock().take(BATCH);
+        // Encoded and hashed with the lock given back: callers wait for it.
+        writing.batch = waiting.into_iter().map(|waits| chain.add(waits.settle())).collect::<Result<_>>()?;
+        (writing.upto, writing.sinks_done) = (upto, 0);
+        Ok(!writing.batch.is_empty())
     }
 
     /// Hands a checkpoint to every sink.
@@ -242,6 +241,13 @@ impl Queue {
     fn push(&mut self, what: Waiting) {
         self.waiting.push_back(what);
         self.taken_in += 1;
+    }
+
+    /// Gives away the first, `most` at the most, and how many were given away by now.
+    fn take(&mut self, most: usize) -> (Vec<Waiting>, u64) {
+        let some = self.waiting.len().min(most);
+        let taken = self.waiting.drain(..some).collect();
+        (taken, self.taken_in - self.waiting.len() as u64)
     }
 }
 

@@ -1,8 +1,8 @@
 //! A sink that goes on while another cannot be reached.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant};
 
+use super::lines::{self, Lines};
 use super::{Entry, SignedCheckpoint, Sink, WriterId};
 use crate::error::Retry;
 use crate::{Code, Error, Result};
@@ -20,6 +21,7 @@ const BATCH: usize = 512;
 /// How long a sink that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
 const ENDING: &str = "spilled.jsonl";
+const DOING: &str = "keep events in";
 
 /// Holds another sink. What that cannot take now goes to a file, is on the disk when it counts as written, and is handed on in its
 /// order when the other can be reached again: by this process, or, where this one ended, by the next that uses the folder. A sink
@@ -43,8 +45,7 @@ struct State {
 
 /// A file that nobody else hands on: it is locked while its process lives.
 struct Spilled {
-    path: PathBuf,
-    file: File,
+    lines: Lines,
     bytes: u64,
 }
 
@@ -58,16 +59,16 @@ impl SpillingSink {
 
     /// Hands on what stands in files, before anything newer is.
     async fn hand_on(&self, state: &mut State) -> Result<()> {
-        if let Some(spilled) = &mut state.file {
-            self.hand_on_file(spilled).await?;
-            remove(&spilled.path)?;
+        if let Some(spilled) = &state.file {
+            self.hand_on_file(&spilled.lines.path).await?;
+            remove(&spilled.lines.path)?;
             state.file = None;
         }
         if !state.adopted {
             for path in self.left_behind()? {
-                if let Some(mut spilled) = Spilled::adopt(path)? {
-                    self.hand_on_file(&mut spilled).await?;
-                    remove(&spilled.path)?;
+                if let Some(_locked) = Spilled::adopt(&path)? {
+                    self.hand_on_file(&path).await?;
+                    remove(&path)?;
                 }
             }
             state.adopted = true;
@@ -75,11 +76,11 @@ impl SpillingSink {
         Ok(())
     }
 
-    async fn hand_on_file(&self, spilled: &mut Spilled) -> Result<()> {
-        let file = File::open(&spilled.path).map_err(|e| failed(&spilled.path, &e))?;
+    async fn hand_on_file(&self, path: &Path) -> Result<()> {
+        let file = File::open(path).map_err(|e| failed(path, &e))?;
         let mut batch: Vec<Entry> = Vec::new();
         for line in BufReader::new(file).lines() {
-            let line = line.map_err(|e| failed(&spilled.path, &e))?;
+            let line = line.map_err(|e| failed(path, &e))?;
             // The last line of a process that died while it wrote: nobody was told that it is written.
             let Ok(entry) = Entry::parse(&line) else { break };
             if batch.len() == BATCH || batch.first().is_some_and(|first| first.writer != entry.writer) {
@@ -101,15 +102,18 @@ impl SpillingSink {
     }
 
     fn spill(&self, state: &mut State, batch: &[Entry]) -> Result<()> {
-        let lines = batch.iter().fold(String::new(), |lines, entry| lines + entry.line() + "\n");
+        let lines = lines::of(batch);
         let spilled = match &mut state.file {
             Some(spilled) => spilled,
             none => none.insert(Spilled::new(&self.folder, batch[0].writer)?),
         };
         if spilled.bytes + lines.len() as u64 > self.most {
-            return Err(Error::new(Code::DiskFull, format!("cannot keep more events in `{}`", spilled.path.display()))
-                .cause("the catalog cannot be reached, and the file has the size that the policy allows")
-                .hint("bring the catalog back, or raise `events.spill_mib`"));
+            return Err(Error::new(
+                Code::DiskFull,
+                format!("cannot keep more events in `{}`", spilled.lines.path.display()),
+            )
+            .cause("the catalog cannot be reached, and the file has the size that the policy allows")
+            .hint("bring the catalog back, or raise `events.spill_mib`"));
         }
         spilled.append(&lines)
     }
@@ -147,25 +151,24 @@ impl Sink for SpillingSink {
 impl Spilled {
     fn new(folder: &Path, writer: WriterId) -> Result<Self> {
         let path = folder.join(format!("{writer}.{ENDING}"));
-        let open = || -> std::io::Result<File> {
-            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let lines = Lines { durable: true, ..Lines::open(&path, DOING)? };
+        let lock = || -> std::io::Result<()> {
+            flock(&lines.file, FlockOperation::NonBlockingLockExclusive)?;
             // Before it was locked somebody may have found it empty, and removed it.
-            if file.metadata()?.nlink() == 0 {
+            if lines.file.metadata()?.nlink() == 0 {
                 return Err(ErrorKind::NotFound.into());
             }
             // The name must be on the disk before a line counts as written.
-            File::open(folder)?.sync_all()?;
-            Ok(file)
+            File::open(folder)?.sync_all()
         };
-        let file = open().map_err(|e| failed(&path, &e))?;
-        Ok(Self { path, file, bytes: 0 })
+        lock().map_err(|e| failed(&path, &e))?;
+        Ok(Self { lines, bytes: 0 })
     }
 
-    /// A file of another process, if that one has ended.
-    fn adopt(path: PathBuf) -> Result<Option<Self>> {
+    /// A file of another process, if that one has ended. It stays locked as long as what comes back.
+    fn adopt(path: &Path) -> Result<Option<File>> {
         let open = || -> std::io::Result<Option<File>> {
-            let file = match File::open(&path) {
+            let file = match File::open(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 file => file?,
             };
@@ -174,20 +177,11 @@ impl Spilled {
                 locked => Ok(locked.map(|()| Some(file))?),
             }
         };
-        let file = open().map_err(|e| failed(&path, &e))?;
-        Ok(file.map(|file| Self { path, file, bytes: 0 }))
+        open().map_err(|e| failed(path, &e))
     }
 
     fn append(&mut self, lines: &str) -> Result<()> {
-        let write = |file: &mut File| {
-            file.write_all(lines.as_bytes())?;
-            file.sync_data()
-        };
-        write(&mut self.file).map_err(|e| {
-            // Half a batch would come twice: what was written of it is taken back.
-            self.file.set_len(self.bytes).ok();
-            failed(&self.path, &e)
-        })?;
+        self.lines.append(lines)?;
         self.bytes += lines.len() as u64;
         Ok(())
     }
@@ -198,12 +192,13 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Error {
-    let code = if error.kind() == ErrorKind::StorageFull { Code::DiskFull } else { Code::FileFailed };
-    Error::new(code, format!("cannot keep events in `{}`", path.display())).cause(error.kind().to_string())
+    lines::failed(DOING, path, error)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
     use std::sync::Mutex as StdMutex;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -283,7 +278,7 @@ mod tests {
         place.sink(u64::MAX).write(&later).await.unwrap();
         assert_eq!(*place.far.has.lock().unwrap(), later);
         // Killed while it wrote one more line.
-        let path = died.state.lock().await.file.as_ref().unwrap().path.clone();
+        let path = died.state.lock().await.file.as_ref().unwrap().lines.path.clone();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"writer\":\"").unwrap();
         drop(died);
         place.sink(u64::MAX).write(&later).await.unwrap();

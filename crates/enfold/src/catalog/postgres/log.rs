@@ -1,5 +1,7 @@
 //! The log of events: entries of chains, and the checkpoints that vouch for them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
@@ -12,11 +14,15 @@ use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
 pub(super) const APPENDING: &str = "cannot append events to the catalog";
 pub(super) const READING: &str = "cannot read the log of events from the catalog";
 
-pub(super) async fn append(c: &Client, entries: &[Entry]) -> Result<()> {
+/// `chains`: whether the schema was seen to have room for them. It never loses that again, and each batch is waited for.
+pub(super) async fn append(c: &Client, entries: &[Entry], chains: &AtomicBool) -> Result<()> {
     let at = entries.iter().map(|entry| entry.event.at_ms).collect::<Vec<_>>();
     let lines = entries.iter().map(Entry::line).collect::<Vec<_>>();
     let (at, lines) = ((&at as _, Type::INT8_ARRAY), (&lines as _, Type::TEXT_ARRAY));
-    if !has_chains(c, APPENDING).await? {
+    if !chains.load(Ordering::Relaxed) {
+        chains.store(has_chains(c, APPENDING).await?, Ordering::Relaxed);
+    }
+    if !chains.load(Ordering::Relaxed) {
         let sql = "INSERT INTO enfold.events (at_ms, event) SELECT * FROM unnest($1::bigint[], $2::text[])";
         c.execute_typed(sql, &[at, lines]).await.map_err(|e| failure(APPENDING, &e))?;
         return Ok(());
