@@ -35,7 +35,12 @@ pub(crate) fn some(n: usize, noun: &str) -> String {
 
 /// `1 row`, `1,234 rows`.
 pub(crate) fn rows(n: u64) -> String {
-    if n == 1 { "1 row".to_owned() } else { format!("{} rows", count(n)) }
+    many(n, "row")
+}
+
+/// `1 writer`, `1,234 writers`.
+pub(crate) fn many(n: u64, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(n)) }
 }
 
 /// `1.4 MB`, in powers of ten as disks are sold.

@@ -5,6 +5,7 @@
 //! since when everybody could know, which transactions were open at the moment of the refusal, and where the log was when no
 //! value was found. Whoever disables a data key looks at the rest each time ([`mod@crate::ops::disable`]).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -94,6 +95,22 @@ pub struct Guarded {
 impl Guarded {
     pub fn of(column: &TargetColumn) -> Self {
         Self { holder: column.holder().to_owned(), storage: column.storage, member: column.member.clone() }
+    }
+}
+
+/// Transactions of others that were open at one moment.
+pub(crate) struct Earlier(BTreeSet<String>);
+
+impl Earlier {
+    pub(crate) async fn now(disablings: &dyn Disablings) -> Result<Self> {
+        Ok(Self(disablings.open_transactions().await?.into_iter().map(|open| open.mark).collect()))
+    }
+
+    /// One of them that is open still, in words for people.
+    pub(crate) async fn still_open(&self, disablings: &dyn Disablings) -> Result<Option<String>> {
+        let open = disablings.open_transactions().await?;
+        let first = open.iter().find(|open| self.0.contains(&open.mark));
+        Ok(first.map(|one| format!("{} has a transaction open since before", one.says)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use enfold::{Code, Error, Result};
 use enfold_jobs::model::{JobId, JobState, RowError};
-use enfold_jobs::ops::{self, Observer as _, Session, SweepEvent};
+use enfold_jobs::ops::{self, Observer as _, Session, Steering, SweepEvent};
 use enfold_jobs::store::{Control, JobRecord, WorkerSign};
 use serde_json::{Value, json};
 
@@ -28,17 +28,9 @@ pub(crate) async fn run(context: &Context<'_>, args: &Jobs) -> Result<()> {
             Jobs::List(args) => list(context, session, args.all).await,
             Jobs::Show(args) => show(context, session, JobId(args.job)).await,
             Jobs::Watch(args) => watch(context, session, JobId(args.job)).await,
-            Jobs::Pause(args) => {
-                steer(context, session, JobId(args.job), &[JobState::Pending, JobState::Running], JobState::Paused)
-                    .await
-            }
-            Jobs::Resume(args) => {
-                steer(context, session, JobId(args.job), &[JobState::Paused], JobState::Pending).await
-            }
-            Jobs::Cancel(args) => {
-                let open = [JobState::Pending, JobState::Running, JobState::Paused, JobState::Failed];
-                steer(context, session, JobId(args.job), &open, JobState::Cancelled).await
-            }
+            Jobs::Pause(args) => steer(context, session, JobId(args.job), Steering::Pause).await,
+            Jobs::Resume(args) => steer(context, session, JobId(args.job), Steering::Resume).await,
+            Jobs::Cancel(args) => steer(context, session, JobId(args.job), Steering::Cancel).await,
             Jobs::Retry(args) => {
                 ops::retry(session, JobId(args.job)).await?;
                 show(context, session, JobId(args.job)).await
@@ -103,15 +95,11 @@ async fn watch(context: &Context<'_>, session: &Session, job: JobId) -> Result<(
     show(context, session, job).await
 }
 
-async fn steer(context: &Context<'_>, session: &Session, job: JobId, from: &[JobState], to: JobState) -> Result<()> {
-    let store = session.db.store();
-    if !store.transition(job, from, to, None).await? {
-        let now = store.job(job).await?.state;
-        if now != to {
-            return Err(Error::new(Code::Usage, format!("job {} cannot become `{}`", job.0, word(&to)))
-                .cause(format!("it is `{}`", word(&now)))
-                .hint("nothing was changed"));
-        }
+async fn steer(context: &Context<'_>, session: &Session, job: JobId, steering: Steering) -> Result<()> {
+    if let Some(now) = ops::steer(session, job, steering).await? {
+        return Err(Error::new(Code::Usage, format!("job {} cannot become `{}`", job.0, word(&steering.to())))
+            .cause(format!("it is `{}`", word(&now)))
+            .hint("nothing was changed"));
     }
     show(context, session, job).await
 }

@@ -55,7 +55,7 @@ pub(super) async fn tags(enfold: &Enfold, ring: &str, tenants: &[String]) -> Res
     for tenant in tenants {
         let tenant = part(tenant)?;
         let scope = enfold.tenant_scope(ring, tenant.as_part()).await?;
-        tags.extend(scope.as_str().rsplit_once('@').map(|(_, tag)| tag.to_owned()));
+        tags.extend(scope.tenant_tag().map(str::to_owned));
     }
     Ok(tags)
 }

@@ -20,6 +20,11 @@ impl ScopeId {
         Self("ring".into())
     }
 
+    /// The tag of the tenant whose a scope is; none where it covers several.
+    pub fn tenant_tag(&self) -> Option<&str> {
+        tenant_tag(&self.0)
+    }
+
     /// The ring's data key that wraps those of records.
     pub fn record() -> Self {
         Self("record".into())

@@ -7,7 +7,6 @@
 //! It is a count, and tells what the database holds now. In a column in mode `kms` the database refuses such values besides;
 //! in mode `hybrid` it does not, so whoever still writes them must have ended.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use enfold::policy::Mode;
@@ -19,6 +18,7 @@ use super::observer::Observer;
 use super::run::interrupted;
 use super::session::Session;
 use super::targets::{Selection, sealed_targets};
+use crate::disabling::Earlier;
 use crate::recognise::Recogniser;
 
 /// A column that names a reader, and what it holds.
@@ -125,13 +125,9 @@ async fn must_be_countable(enfold: &Enfold, reader: &str) -> Result<()> {
 /// What an open transaction has written cannot be counted yet.
 async fn earlier_ones_ended(session: &Session, observer: &dyn Observer) -> Result<()> {
     let disablings = session.db.disablings();
-    let earlier: BTreeSet<String> = disablings.open_transactions().await?.into_iter().map(|open| open.mark).collect();
+    let earlier = Earlier::now(disablings).await?;
     let until = Instant::now() + session.policy.jobs.patience;
-    loop {
-        let mut open = disablings.open_transactions().await?;
-        open.retain(|open| earlier.contains(&open.mark));
-        let Some(first) = open.first() else { return Ok(()) };
-        let says = format!("{} has a transaction open since before", first.says);
+    while let Some(says) = earlier.still_open(disablings).await? {
         if observer.stop_requested() {
             return Err(interrupted());
         }
@@ -144,6 +140,7 @@ async fn earlier_ones_ended(session: &Session, observer: &dyn Observer) -> Resul
         observer.waiting(&says);
         session.db.store().pause(LOOK_EVERY).await;
     }
+    Ok(())
 }
 
 fn keys_of(session: &Session) -> Result<&Enfold> {

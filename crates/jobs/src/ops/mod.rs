@@ -52,4 +52,4 @@ pub use session::Session;
 pub use steps::{Action, Step};
 pub use targets::{Selection, target};
 pub use verify::{Verified, VerifyReport, verify};
-pub use work::{ALIVE, WorkOptions, WorkReport, keep_schedule, retry, work};
+pub use work::{ALIVE, Steering, WorkOptions, WorkReport, keep_schedule, retry, steer, work};

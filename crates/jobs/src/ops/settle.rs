@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use enfold::Result;
 
 use super::run::Run;
-use crate::disabling::OpenTransaction;
+use crate::disabling::Earlier;
 
 /// How long a wait may take to hear that it shall stop.
 const LOOK: Duration = Duration::from_millis(200);
@@ -31,14 +31,12 @@ impl Run<'_> {
         let ours = columns.into_iter().flatten().filter(|(name, _)| named(name));
         self.until_followed(ours.map(|(_, column)| &*column.ring)).await?;
         let db = self.session.db.disablings();
-        let before = db.open_transactions().await?;
-        let is_one = |open: &OpenTransaction| before.iter().any(|before| before.mark == open.mark);
-        loop {
-            let open: Vec<OpenTransaction> = db.open_transactions().await?.into_iter().filter(is_one).collect();
-            let Some(one) = open.first() else { return Ok(()) };
-            self.observer.waiting(&format!("{} has a transaction open since before", one.says));
+        let earlier = Earlier::now(db).await?;
+        while let Some(says) = earlier.still_open(db).await? {
+            self.observer.waiting(&says);
             self.pause_at_most(LOOK).await?;
         }
+        Ok(())
     }
 
     async fn pause_at_most(&self, time: Duration) -> Result<()> {

@@ -142,6 +142,42 @@ pub async fn retry(session: &Session, job: JobId) -> Result<()> {
         .hint(format!("`enfold jobs show {}` says how it stands", job.0)))
 }
 
+/// What people do with a job, besides trying it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    Pause,
+    Resume,
+    Cancel,
+}
+
+impl Steering {
+    /// What the job becomes.
+    pub fn to(self) -> JobState {
+        match self {
+            Self::Pause => JobState::Paused,
+            Self::Resume => JobState::Pending,
+            Self::Cancel => JobState::Cancelled,
+        }
+    }
+
+    fn from(self) -> &'static [JobState] {
+        match self {
+            Self::Pause => &[JobState::Pending, JobState::Running],
+            Self::Resume => &[JobState::Paused],
+            Self::Cancel => &[JobState::Pending, JobState::Running, JobState::Paused, JobState::Failed],
+        }
+    }
+}
+
+/// Has a job become what is wanted of it. `Some` is the state by which it cannot; one that it has already is none.
+pub async fn steer(session: &Session, job: JobId, steering: Steering) -> Result<Option<JobState>> {
+    let store = session.db.store();
+    if store.transition(job, steering.from(), steering.to(), None).await? {
+        return Ok(None);
+    }
+    Ok(Some(store.job(job).await?.state).filter(|now| *now != steering.to()))
+}
+
 struct Worker<'a> {
     session: &'a Session,
     options: &'a WorkOptions,

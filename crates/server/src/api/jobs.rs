@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use enfold::{Code, Error, Result};
 use enfold_jobs::model::{Goal, JobId, JobState, RowError};
-use enfold_jobs::ops::{self, Session};
+use enfold_jobs::ops::{self, Session, Steering};
 use enfold_jobs::store::JobRecord;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -120,17 +120,8 @@ pub(crate) async fn show(
     Ok(show_job(&session, job_id(&id)?).await?)
 }
 
-/// What becomes of a job.
-#[derive(Clone, Copy)]
-enum Order {
-    Pause,
-    Resume,
-    Cancel,
-    Retry,
-}
-
 macro_rules! orders {
-    ($($name:ident = $order:ident;)*) => {
+    ($($name:ident($session:ident, $job:ident) => $obey:expr;)*) => {
         $(
             pub(crate) async fn $name(
                 State(shared): State<Arc<Shared>>,
@@ -139,41 +130,34 @@ macro_rules! orders {
                 Path(id): Path<String>,
             ) -> Result<JobAnswer, Failure> {
                 let session = shared.session(&call.context(&caller, None)).await?;
-                let job = job_id(&id)?;
-                Ok(to_its_end(async move { obey(&session, job, Order::$order).await }).await?)
+                let $job = job_id(&id)?;
+                Ok(to_its_end(async move {
+                    let $session = &session;
+                    $obey.await?;
+                    show_job(&session, $job).await
+                })
+                .await?)
             }
         )*
     };
 }
 
 orders! {
-    pause = Pause;
-    resume = Resume;
-    cancel = Cancel;
-    retry = Retry;
+    pause(session, job) => steer(session, job, Steering::Pause);
+    resume(session, job) => steer(session, job, Steering::Resume);
+    cancel(session, job) => steer(session, job, Steering::Cancel);
+    retry(session, job) => ops::retry(session, job);
 }
 
-async fn obey(session: &Session, job: JobId, order: Order) -> Result<JobAnswer> {
-    let store = session.db.store();
-    let (from, to): (&[JobState], JobState) = match order {
-        Order::Retry => {
-            ops::retry(session, job).await?;
-            return show_job(session, job).await;
-        }
-        Order::Pause => (&[JobState::Pending, JobState::Running], JobState::Paused),
-        Order::Resume => (&[JobState::Paused], JobState::Pending),
-        Order::Cancel => {
-            (&[JobState::Pending, JobState::Running, JobState::Paused, JobState::Failed], JobState::Cancelled)
-        }
-    };
-    if !store.transition(job, from, to, None).await? {
-        let now = store.job(job).await?.state;
-        if now != to {
-            let line = format!("job {} cannot become `{}`: it is `{}`", job.0, words(to).0, words(now).0);
-            return Err(Error::new(Code::Busy, line));
+async fn steer(session: &Session, job: JobId, steering: Steering) -> Result<()> {
+    match ops::steer(session, job, steering).await? {
+        None => Ok(()),
+        Some(now) => {
+            let (wanted, now) = (words(steering.to()).0, words(now).0);
+            let line = format!("job {} cannot become `{wanted}`: it is `{now}`", job.0);
+            Err(Error::new(Code::Busy, line))
         }
     }
-    show_job(session, job).await
 }
 
 /// How fast a job may be.

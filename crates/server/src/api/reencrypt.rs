@@ -150,7 +150,7 @@ async fn wanted(session: &Session, enfold: &Enfold, asked: &ReencryptAsked, by: 
         let ring = asked.ring.as_deref();
         let ring = ring.ok_or_else(|| Error::new(Code::Usage, "tenants are those of a ring: name it as well"))?;
         let scope = enfold.tenant_scope(ring, tenant.owned().as_part()).await?;
-        leaving.tenants.extend(scope.as_str().rsplit_once('@').map(|(_, tag)| tag.to_owned()));
+        leaving.tenants.extend(scope.tenant_tag().map(str::to_owned));
     }
     let order = Order { priority: asked.priority, by: Some(by), reason: asked.reason.clone() };
     let (ring, class) = (asked.ring.clone(), asked.class.clone());

@@ -10,7 +10,7 @@ use enfold::{Code, Error, Result};
 
 use crate::args::VerifyLog;
 use crate::commands::{Context, io_fact};
-use crate::words::{count, time};
+use crate::words::{count, many, time};
 
 pub(super) async fn run(context: &Context<'_>, args: &VerifyLog) -> Result<()> {
     let anchors = args.anchor.as_deref().map(anchors).transpose()?.unwrap_or_default();
@@ -97,10 +97,6 @@ fn write(report: &Report, trusted: usize, out: &mut String) {
 
 fn entries(n: u64) -> String {
     if n == 1 { "1 entry".to_owned() } else { format!("{} entries", count(n)) }
-}
-
-fn many(n: u64, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(n)) }
 }
 
 fn says(finding: &Finding) -> String {
