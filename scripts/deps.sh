@@ -12,6 +12,8 @@ packages=(build-essential curl openssl postgresql-15 pgbouncer redis-server sqli
 packages+=(softhsm2 opensc pkg-config libssl-dev libsqlite3-dev libclang1-14 libclang-common-14-dev)
 # The module's source is compiled by CMake; Perl writes its assembly, and Go checks and seals its boundary.
 [ "${1:-}" != fips ] || packages+=(cmake golang-go perl)
+# The browser that the console is tested in.
+packages+=(chromium chromium-driver)
 # Some packages of Node bring it along.
 command -v npm >/dev/null || packages+=(npm)
 missing=()

@@ -1,11 +1,12 @@
 //! The service: one process that applications call over HTTP, with the keys that an [`Enfold`] has.
 //!
 //! What is here: connections ([`connections`]), who asks and what they may do ([`identity`]), and the API ([`api`]), whose
-//! endpoints stand in one table that routes, permissions, the OpenAPI document and the tests are made from. What is not: sealing
-//! and opening, keys, states (`enfold`), and the terminal and the environment (`enfold-cli`).
+//! endpoints stand in one table that routes, permissions, the OpenAPI document and the tests are made from, and the console for
+//! people ([`console`]). What is not: sealing and opening, keys, states (`enfold`), and the terminal and the environment (`enfold-cli`).
 
 pub mod api;
 mod connections;
+pub mod console;
 mod identity;
 pub mod openapi;
 mod tls;
@@ -38,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) issuers: Vec<Issuer>,
     pub(crate) limits: ServiceLimits,
     pub(crate) rates: Rates,
+    pub(crate) sessions: console::Sessions,
+    /// The console as a client of an issuer, where people sign in there.
+    pub(crate) client: Option<console::Client>,
     pub(crate) last_look: api::LastLook,
     database: OnceCell<Arc<dyn Database>>,
 }
@@ -49,6 +53,13 @@ impl Shared {
         let connect = || enfold_jobs::connect(&policy.database, Some(&policy.jobs));
         let database = self.database.get_or_try_init(connect).await?;
         Session::over(self.enfold.clone(), Arc::clone(database), context)
+    }
+
+    /// Whether browsers come over TLS, ours or that of a proxy in front.
+    pub(crate) fn is_secure(&self) -> bool {
+        let policy = &self.enfold.policy().service;
+        let told = policy.console.sign_in.as_ref().is_some_and(|sign_in| sign_in.url.starts_with("https:"));
+        told || policy.tls.is_some()
     }
 
     pub(crate) fn check_batch(&self, items: usize) -> Result<()> {
@@ -79,7 +90,9 @@ impl Service {
         let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
         let (last_look, database) = (api::LastLook::default(), OnceCell::new());
         let rates = Rates::new(limits.requests_per_second);
-        let shared = Shared { enfold, service_keys, issuers, limits, rates, last_look, database };
+        let sessions = console::Sessions::new(&policy.console);
+        let client = policy.console.sign_in.as_ref().map(console::Client::new).transpose()?;
+        let shared = Shared { enfold, service_keys, issuers, limits, rates, sessions, client, last_look, database };
         Ok(Self { listener, tls, shared: Arc::new(shared) })
     }
 

@@ -4,6 +4,7 @@
 //! A missing server is a failure, never a skip: every fixture panics with the command that starts what it needs.
 pub mod age;
 pub mod aws;
+pub mod browser;
 pub mod certificates;
 pub mod chinook;
 pub mod cloud;

@@ -77,6 +77,34 @@ pub enum What {
     CheckpointForked,
 }
 
+impl Finding {
+    /// In a sentence, for people.
+    pub fn says(&self) -> String {
+        let number = self.number.unwrap_or_default();
+        let at = self.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+        let of = self.writer.map(|writer| format!(" of writer {writer}")).unwrap_or_default();
+        match self.what {
+            What::NotAnEntry => format!("line {} is no entry", self.line.unwrap_or_default()),
+            What::Changed => format!("entry {number}{of} was changed{at}"),
+            What::Removed { until } if until == number + 1 => format!("entry {number}{of} is missing"),
+            What::Removed { until } => format!("entries {number} to {}{of} are missing", until - 1),
+            What::Moved { expected } => format!("entry {number}{of} stands where entry {expected} belongs{at}"),
+            What::Inserted => format!("a second entry {number}{of} was put in{at}"),
+            What::CutOff { signed } => {
+                format!("entries {number} to {signed}{of} were cut off: a checkpoint vouches for them")
+            }
+            What::Rewritten { signed } => {
+                format!("entries {number} to {signed}{of} are others than were signed, from one of them on")
+            }
+            What::CheckpointNotSigned => {
+                format!("checkpoint {number} is signed by no key that is trusted, or was changed{at}")
+            }
+            What::CheckpointRemoved => format!("checkpoint {number} is missing"),
+            What::CheckpointForked => format!("checkpoint {number} is not the one that the others know{at}"),
+        }
+    }
+}
+
 impl Report {
     /// Whether nothing is wrong with what was there.
     pub fn is_whole(&self) -> bool {

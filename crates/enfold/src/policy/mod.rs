@@ -37,7 +37,10 @@ pub use draft::{ColumnDraft, IndexDraft, PolicyDraft, RingDraft};
 pub use model::*;
 pub use prune::{PrunePolicy, TimeUnit};
 pub use rotation::{RootRotationPolicy, RotationPolicy, Window};
-pub use service::{ClaimGrant, IssuerPolicy, ServiceLimits, ServicePolicy, ServiceTls, TokenAlgorithm, is_safe_url};
+pub use service::{
+    ClaimGrant, ConsolePolicy, ConsoleSignIn, IssuerPolicy, ServiceLimits, ServicePolicy, ServiceTls, TokenAlgorithm,
+    is_safe_url,
+};
 pub use url::{DatabaseUrl, Scheme};
 pub use variables::Variables;
 pub use words::{

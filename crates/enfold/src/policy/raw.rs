@@ -21,7 +21,7 @@ pub(super) use self::key_services::{
 pub(super) use self::readers::{
     Derive, RawKeyTable, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding,
 };
-pub(super) use self::service::{RawClaimGrant, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
+pub(super) use self::service::{RawClaimGrant, RawConsole, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
 use super::model::{
     Detail, Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice, Unauthenticated,
 };

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::model::{TablePolicy, ValuePolicy};
-use super::raw::{RawClaimGrant, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
+use super::raw::{RawClaimGrant, RawConsole, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
 use super::resolve::{Resolver, duration, keys};
 use super::words::did_you_mean;
 use crate::access::Grant;
@@ -20,6 +20,30 @@ pub struct ServicePolicy {
     pub limits: ServiceLimits,
     /// Whose tokens are believed, by the names that events give their subjects.
     pub issuers: BTreeMap<String, IssuerPolicy>,
+    pub console: ConsolePolicy,
+}
+
+/// Who is let into the console.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsolePolicy {
+    /// Where people sign in; `None` where nobody does.
+    pub sign_in: Option<ConsoleSignIn>,
+    /// How long a session lasts in which nobody does anything.
+    pub idle: Duration,
+    /// How long it lasts altogether.
+    pub session: Duration,
+}
+
+/// A client of an issuer (OpenID Connect Core 1.0, section 3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsoleSignIn {
+    /// By its name in the policy.
+    pub issuer: String,
+    pub client_id: String,
+    pub client_secret_file: Option<PathBuf>,
+    /// Where browsers reach the service, without a slash at its end.
+    pub url: String,
+    pub scopes: Vec<String>,
 }
 
 /// TLS of the service's own.
@@ -109,7 +133,48 @@ pub(super) fn resolve(
             issuers.insert(name, issuer);
         }
     }
-    ServicePolicy { listen, tls, limits: limits(&raw.limits), issuers }
+    let console = console(at, raw.console, &issuers);
+    ServicePolicy { listen, tls, limits: limits(&raw.limits), issuers, console }
+}
+
+fn console(at: &mut Resolver<'_>, raw: RawConsole, issuers: &BTreeMap<String, IssuerPolicy>) -> ConsolePolicy {
+    let (idle, session) = (duration(&raw.idle), duration(&raw.session));
+    ConsolePolicy { sign_in: sign_in(at, raw, issuers), idle, session }
+}
+
+fn sign_in(at: &mut Resolver<'_>, raw: RawConsole, issuers: &BTreeMap<String, IssuerPolicy>) -> Option<ConsoleSignIn> {
+    let place = |key: &str| keys(&["service", "console", key]);
+    let Some(issuer) = raw.issuer else {
+        let said = [("client_id", raw.client_id), ("client_secret_file", raw.client_secret_file), ("url", raw.url)];
+        for (key, _) in said.iter().filter(|(_, said)| said.is_some()) {
+            at.report(&place(key), "of no use without `issuer`: where do people sign in?");
+        }
+        return None;
+    };
+    if !issuers.contains_key(&issuer) {
+        let near = did_you_mean(&issuer, issuers.keys().map(String::as_str));
+        at.report(&place("issuer"), format!("no issuer of this name in `service.issuers`{near}"));
+    }
+    let client_id = at.required(raw.client_id, &place("client_id"), "client_id = \"enfold-console\"");
+    let url = at.required(raw.url, &place("url"), "url = \"https://enfold.example.com\"");
+    // A path or a query would lie before ours.
+    let is_place = |text: &str| {
+        let url = url::Url::parse(text).ok();
+        is_safe_url(text) && url.is_some_and(|url| url.path() == "/" && url.query().is_none())
+    };
+    if url.as_deref().is_some_and(|url| !is_place(url)) {
+        at.report(&place("url"), "not a place that can be trusted, as `https://enfold.example.com`");
+    }
+    if !raw.scopes.iter().any(|scope| scope == "openid") {
+        at.report(&place("scopes"), "`openid` is missing: without it an issuer gives no ID token");
+    }
+    Some(ConsoleSignIn {
+        issuer,
+        client_id: client_id?,
+        client_secret_file: raw.client_secret_file.map(|file| at.base.join(file)),
+        url: url?.trim_end_matches('/').to_owned(),
+        scopes: raw.scopes,
+    })
 }
 
 fn tls(at: &mut Resolver<'_>, raw: RawServiceTls) -> Option<ServiceTls> {

@@ -21,6 +21,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// An id that a caller gives the request ends in logs and events.
 const LONGEST_ID: usize = 128;
 
+/// On an answer: the error that it carries is told already, in a form of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Written;
+
 /// What is known of a request apart from what it asks for.
 #[derive(Clone)]
 pub(crate) struct Call {
@@ -63,19 +67,26 @@ pub(crate) async fn edge(path: Option<MatchedPath>, mut request: Request, next: 
             } else {
                 tracing::warn!(target: "enfold_server", request_id, %method, path, status, took_us, "failed: {error}");
             }
-            let answer = ErrorAnswer { error: ErrorBody::of(&error), request_id: request_id.clone() };
-            let (mut parts, _) = response.into_parts();
-            let (mut written, body) = Json(answer).into_response().into_parts();
-            parts.headers.extend(std::mem::take(&mut written.headers));
-            response = Response::from_parts(parts, body);
+            if response.extensions_mut().remove::<Written>().is_none() {
+                response = as_json(response, &error, &request_id);
+            }
         }
     }
     // Answers hold values, and whoever stands between shall keep none.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+fn as_json(response: Response, error: &Error, request_id: &str) -> Response {
+    let answer = ErrorAnswer { error: ErrorBody::of(error), request_id: request_id.to_owned() };
+    let (mut parts, _) = response.into_parts();
+    let (mut written, body) = Json(answer).into_response().into_parts();
+    parts.headers.extend(std::mem::take(&mut written.headers));
+    Response::from_parts(parts, body)
 }
 
 /// Gives up on what takes too long. Sealing and opening change nothing, so nothing is left half-done.

@@ -21,9 +21,12 @@ pub(crate) async fn alive() -> Json<Health> {
 }
 
 pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Health>) {
-    let known = shared.service_keys.are_known();
-    match shared.enfold.epochs().await {
-        Ok(_) if known => (StatusCode::OK, Json(Health { status: "ok" })),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "unready" })),
+    match is_ready(&shared).await {
+        true => (StatusCode::OK, Json(Health { status: "ok" })),
+        false => (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "unready" })),
     }
+}
+
+pub(crate) async fn is_ready(shared: &Shared) -> bool {
+    shared.service_keys.are_known() && shared.enfold.epochs().await.is_ok()
 }

@@ -149,7 +149,7 @@ orders! {
     retry(session, job) => ops::retry(session, job);
 }
 
-async fn steer(session: &Session, job: JobId, steering: Steering) -> Result<()> {
+pub(crate) async fn steer(session: &Session, job: JobId, steering: Steering) -> Result<()> {
     match ops::steer(session, job, steering).await? {
         None => Ok(()),
         Some(now) => {
@@ -222,12 +222,12 @@ impl JobInfo {
     }
 }
 
-pub(super) fn job_id(text: &str) -> Result<JobId> {
+pub(crate) fn job_id(text: &str) -> Result<JobId> {
     text.parse().map(JobId).map_err(|_| Error::new(Code::Usage, "a job is named by a number"))
 }
 
 /// In our words, and in those of who calls a pending job queued.
-pub(super) fn words(state: JobState) -> (&'static str, &'static str) {
+pub(crate) fn words(state: JobState) -> (&'static str, &'static str) {
     match state {
         JobState::Pending => ("pending", "QUEUED"),
         JobState::Running => ("running", "RUNNING"),
@@ -239,7 +239,7 @@ pub(super) fn words(state: JobState) -> (&'static str, &'static str) {
     }
 }
 
-fn goal(goal: Goal) -> &'static str {
+pub(crate) fn goal(goal: Goal) -> &'static str {
     match goal {
         Goal::Protect => "protect",
         Goal::Unprotect => "unprotect",

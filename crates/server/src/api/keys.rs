@@ -91,19 +91,19 @@ pub(crate) struct Schedule {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct RingSchedule {
-    ring: String,
+pub(crate) struct RingSchedule {
+    pub(crate) ring: String,
     /// Whether workers rotate by themselves.
-    enabled: bool,
+    pub(crate) enabled: bool,
     /// How old a data key becomes; missing where the policy has no cadence.
     #[serde(skip_serializing_if = "Option::is_none")]
-    period_days: Option<i64>,
+    pub(crate) period_days: Option<i64>,
     /// When the first is due.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next_rotation: Option<String>,
+    pub(crate) next_rotation: Option<String>,
     /// How many are due now, and how many of those for longer than a tenth of the period.
-    due: usize,
-    overdue: usize,
+    pub(crate) due: usize,
+    pub(crate) overdue: usize,
 }
 
 pub(crate) type ScheduleAnswer = Data<Schedule>;
@@ -112,7 +112,7 @@ pub(crate) async fn schedule(State(shared): State<Arc<Shared>>) -> Result<Schedu
     Ok(Data { data: Schedule { rings: schedules(&shared.enfold).await? } })
 }
 
-pub(super) async fn schedules(enfold: &Enfold) -> Result<Vec<RingSchedule>> {
+pub(crate) async fn schedules(enfold: &Enfold) -> Result<Vec<RingSchedule>> {
     let now_ms = Timestamp::now().as_millisecond();
     let scheduled = enfold.schedule().await?;
     let of_ring = |name: &String| match scheduled.iter().find(|ring| ring.ring == *name) {
@@ -290,7 +290,7 @@ fn ring(policy: &Policy, named: Option<String>) -> Result<String> {
 }
 
 /// RFC 3339, in UTC.
-pub(super) fn time(ms: i64) -> Option<String> {
+pub(crate) fn time(ms: i64) -> Option<String> {
     let at = Timestamp::from_millisecond(ms).ok().filter(|_| ms > 0)?;
     Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }

@@ -10,11 +10,11 @@ mod edge;
 mod error;
 mod health;
 mod index;
-mod jobs;
-mod keys;
+pub(crate) mod jobs;
+pub(crate) mod keys;
 mod outcome;
-mod reencrypt;
-mod status;
+pub(crate) mod reencrypt;
+pub(crate) mod status;
 mod values;
 
 use std::sync::Arc;
@@ -26,9 +26,12 @@ use axum::routing::{MethodRouter, get, post};
 use enfold::access::Permission;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-pub(crate) use self::error::{ErrorAnswer, Failure};
+pub(crate) use self::body::Sought;
+pub(crate) use self::edge::{Call, Written, to_its_end, unknown};
+pub(crate) use self::error::{ErrorAnswer, ErrorBody, Failure};
+pub(crate) use self::health::is_ready;
 pub(crate) use self::status::LastLook;
-use crate::{Shared, identity};
+use crate::{Shared, console, identity};
 
 /// What everything but health lies under.
 pub const BASE: &str = "/api/v1/encryption";
@@ -249,10 +252,11 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         }
     }
     // These two are for the routes that are there already.
-    let guarded = guarded.fallback(edge::unknown).method_not_allowed_fallback(edge::not_allowed);
+    let guarded = guarded.fallback(unknown).method_not_allowed_fallback(edge::not_allowed);
     let guarded = guarded.layer(from_fn_with_state(Arc::clone(shared), identity::admit));
     open.method_not_allowed_fallback(edge::not_allowed)
         .merge(guarded)
+        .merge(console::router(shared))
         .layer(from_fn_with_state(shared.limits.timeout, edge::in_time))
         .layer(from_fn(edge::edge))
         .with_state(Arc::clone(shared))

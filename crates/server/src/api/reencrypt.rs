@@ -58,6 +58,13 @@ pub(crate) struct ReencryptAsked {
     reason: Option<String>,
 }
 
+impl ReencryptAsked {
+    /// Whatever is under a former data key of the ring.
+    pub(crate) fn of_ring(ring: &str, reason: String) -> Self {
+        Self { ring: Some(ring.to_owned()), reason: Some(reason), ..Self::default() }
+    }
+}
+
 pub(crate) type ReencryptAnswer = Data<ReencryptDone>;
 
 #[derive(Serialize, JsonSchema)]
@@ -69,16 +76,16 @@ pub(crate) struct ReencryptDone {
     #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<i64>,
     /// A job a table. One that did the same and was waiting or running already is taken for it.
-    jobs: Vec<AskedJob>,
+    pub(crate) jobs: Vec<AskedJob>,
     /// What there is to do, table by table.
     plan: Vec<TablePlan>,
     /// Workers that are alive: without one, jobs wait.
-    workers: usize,
+    pub(crate) workers: usize,
 }
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct AskedJob {
+pub(crate) struct AskedJob {
     job_id: i64,
     table: String,
     /// As it is now: see `GET /api/v1/encryption/jobs/{id}`.
@@ -109,7 +116,12 @@ pub(crate) async fn request(
     Ok(to_its_end(async move { planned(&session, &enfold, asked, by).await }).await?)
 }
 
-async fn planned(session: &Session, enfold: &Enfold, asked: ReencryptAsked, by: String) -> Result<ReencryptAnswer> {
+pub(crate) async fn planned(
+    session: &Session,
+    enfold: &Enfold,
+    asked: ReencryptAsked,
+    by: String,
+) -> Result<ReencryptAnswer> {
     let wanted = wanted(session, enfold, &asked, by).await?;
     let plan = ops::plan_reencryption(session, &wanted).await?;
     let workers = session.db.store().workers(ops::ALIVE).await?.len();

@@ -51,38 +51,38 @@ struct Kms {
 #[derive(Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct KeyHealth {
-    ring: String,
+    pub(crate) ring: String,
     /// The root key's URI.
-    key_id: String,
+    pub(crate) key_id: String,
     /// Missing where its service does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     enabled: Option<bool>,
     /// `Enabled`, `Disabled`, `PendingDeletion` or `Unavailable`; missing where its service does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    key_state: Option<&'static str>,
+    pub(crate) key_state: Option<&'static str>,
     /// Whether its service makes new versions by itself; missing where it does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rotation_enabled: Option<bool>,
-    health_checks: HealthChecks,
+    pub(crate) rotation_enabled: Option<bool>,
+    pub(crate) health_checks: HealthChecks,
     /// What is to be settled, a sentence each.
-    concerns: Vec<String>,
+    pub(crate) concerns: Vec<String>,
 }
 
 /// What was tried just now. Missing is what cannot be told.
 #[derive(Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct HealthChecks {
+pub(crate) struct HealthChecks {
     #[serde(skip_serializing_if = "Option::is_none")]
-    key_exists: Option<bool>,
+    pub(crate) key_exists: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    key_enabled: Option<bool>,
+    pub(crate) key_enabled: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rotation_configured: Option<bool>,
+    pub(crate) rotation_configured: Option<bool>,
     /// Missing where the service draws no keys: Enfold draws its own, so it is no fault where it may not be done.
     #[serde(skip_serializing_if = "Option::is_none")]
-    can_generate_data_key: Option<bool>,
+    pub(crate) can_generate_data_key: Option<bool>,
     /// A throw-away key was wrapped and unwrapped again.
-    can_encrypt_decrypt: bool,
+    pub(crate) can_encrypt_decrypt: bool,
 }
 
 pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Result<StatusAnswer, Failure> {
@@ -121,7 +121,7 @@ pub(crate) async fn self_test(State(shared): State<Arc<Shared>>) -> SelfTestAnsw
 }
 
 impl LastLook {
-    async fn get(&self, shared: &Shared) -> Result<Arc<Vec<KeyHealth>>> {
+    pub(crate) async fn get(&self, shared: &Shared) -> Result<Arc<Vec<KeyHealth>>> {
         // One look at a time: the others wait for it.
         let mut last = self.0.lock().await;
         if let Some((_, found)) = last.as_ref().filter(|(at, _)| at.elapsed() < GOOD_FOR) {

@@ -1,11 +1,12 @@
-//! Fetches what an issuer publishes: the document of OpenID Connect Discovery, and its keys.
+//! Fetches what an issuer publishes, the document of OpenID Connect Discovery and its keys, and takes codes for ID tokens to it.
 
 use std::time::Duration;
 
 use enfold::policy::IssuerPolicy;
 use enfold::{Code, Error, Result, tls};
-use reqwest::Client;
+use reqwest::header::CONTENT_TYPE;
 use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 
 /// For one document, the connection included.
@@ -13,7 +14,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// Much more than such a document has.
 const LONGEST: usize = 1 << 20;
 
-pub(super) struct Fetcher {
+pub(crate) struct Fetcher {
     client: Client,
     issuer: String,
     /// Where the policy says that the keys are; found out from the issuer where it does not.
@@ -41,19 +42,43 @@ impl Fetcher {
         if let Some(url) = &self.keys {
             return self.get(url).await;
         }
+        let about = self.about().await?;
+        self.get(self.place(&about, "jwks_uri")?).await
+    }
+
+    /// What the issuer says of itself.
+    pub(crate) async fn about(&self) -> Result<Value> {
         let about =
             self.get(&format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'))).await?;
         // OpenID Connect Discovery 1.0, section 4.3: whoever answers for another issuer is not the one that was asked.
         if about["issuer"].as_str() != Some(&self.issuer) {
             return Err(self.failed("it says to be another issuer than the policy names"));
         }
-        let url = about["jwks_uri"].as_str().filter(|url| enfold::policy::is_safe_url(url));
-        self.get(url.ok_or_else(|| self.failed("it names no place of its keys that can be trusted"))?).await
+        Ok(about)
+    }
+
+    /// A URL out of what the issuer says of itself.
+    pub(crate) fn place<'a>(&self, about: &'a Value, name: &str) -> Result<&'a str> {
+        let url = about[name].as_str().filter(|url| enfold::policy::is_safe_url(url));
+        url.ok_or_else(|| self.failed(&format!("its `{name}` is no place that can be trusted")))
     }
 
     async fn get(&self, url: &str) -> Result<Value> {
+        self.answer(self.client.get(url)).await
+    }
+
+    /// Posts a form, with the client's name and secret where it has one (RFC 6749, section 2.3.1).
+    pub(crate) async fn post(&self, url: &str, form: String, client: Option<(&str, &str)>) -> Result<Value> {
+        let mut request = self.client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form);
+        if let Some((name, secret)) = client {
+            request = request.basic_auth(encoded(name), Some(encoded(secret)));
+        }
+        self.answer(request).await
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Value> {
         let unreached = |_| self.failed("it could not be reached, or hung up");
-        let mut response = self.client.get(url).send().await.map_err(unreached)?;
+        let mut response = request.send().await.map_err(unreached)?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(self.failed(&format!("it answered with HTTP status {}", response.status().as_u16())));
         }
@@ -68,6 +93,11 @@ impl Fetcher {
     }
 
     fn failed(&self, why: &str) -> Error {
-        Error::new(Code::IssuerUnavailable, format!("cannot fetch the keys of issuer `{}`", self.issuer)).cause(why)
+        Error::new(Code::IssuerUnavailable, format!("cannot get from issuer `{}` what it has to say", self.issuer))
+            .cause(why)
     }
+}
+
+fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

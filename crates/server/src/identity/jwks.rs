@@ -31,7 +31,7 @@ pub(crate) struct VerifyingKey {
 }
 
 pub(crate) struct Keys {
-    fetcher: Fetcher,
+    pub(crate) fetcher: Fetcher,
     held: Mutex<Held>,
     /// One fetch at a time.
     fetching: tokio::sync::Mutex<()>,

@@ -21,7 +21,7 @@ use enfold::{Code, Error, Result};
 
 pub(crate) use self::rates::Rates;
 pub(crate) use self::service_keys::ServiceKeys;
-pub(crate) use self::tokens::Issuer;
+pub(crate) use self::tokens::{Issuer, person};
 use crate::Shared;
 use crate::api::Failure;
 

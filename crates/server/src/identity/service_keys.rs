@@ -7,7 +7,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use enfold::access::{AccessList, ShownKey};
+use enfold::access::{AccessList, ServiceKey, ShownKey};
 use enfold::error::Retry;
 use enfold::{Code, Enfold, Error, Result};
 use jiff::Timestamp;
@@ -36,17 +36,17 @@ impl ServiceKeys {
 
     /// Whoever holds the key that is shown.
     pub(crate) fn caller(&self, shown: &ShownKey<'_>) -> Result<Caller> {
-        let seen = self.seen();
-        if let Some(error) = &seen.refused {
-            return Err(error.clone());
-        }
-        if seen.at.elapsed() > MAX_UNSEEN {
-            return Err(Error::new(Code::StateUnseen, "nobody knows which service keys are good now")
-                .cause("the catalog has not answered for half a minute"));
-        }
+        let list = self.good()?;
+        let holder = list.holder(shown, Timestamp::now().as_millisecond()).ok_or_else(unauthenticated)?;
+        Ok(caller(holder))
+    }
+
+    /// Whoever holds the key of this id, for somebody who has shown it before.
+    pub(crate) fn caller_by_id(&self, id: &str) -> Result<Caller> {
+        let list = self.good()?;
         let now_ms = Timestamp::now().as_millisecond();
-        let holder = seen.list.holder(shown, now_ms).ok_or_else(unauthenticated)?;
-        Ok(Caller::new(format!("service-key:{}", holder.name), holder.grants.clone()))
+        let holder = list.keys.get(id).filter(|key| key.lets_in(now_ms)).ok_or_else(unauthenticated)?;
+        Ok(caller(holder))
     }
 
     /// Whether it is known who is let in.
@@ -72,8 +72,25 @@ impl ServiceKeys {
         Ok(())
     }
 
+    /// The list, if it may be gone by.
+    fn good(&self) -> Result<Arc<AccessList>> {
+        let seen = self.seen();
+        if let Some(error) = &seen.refused {
+            return Err(error.clone());
+        }
+        if seen.at.elapsed() > MAX_UNSEEN {
+            return Err(Error::new(Code::StateUnseen, "nobody knows which service keys are good now")
+                .cause("the catalog has not answered for half a minute"));
+        }
+        Ok(Arc::clone(&seen.list))
+    }
+
     fn seen(&self) -> RwLockReadGuard<'_, Seen> {
         // Nothing under this lock panics half-way through a change.
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn caller(holder: &ServiceKey) -> Caller {
+    Caller::new(format!("service-key:{}", holder.name), holder.grants.clone())
 }

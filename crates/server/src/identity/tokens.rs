@@ -30,25 +30,40 @@ pub(crate) struct Issuer {
 
 /// Whose token it is, if it is good.
 pub(crate) async fn caller(issuers: &[Issuer], token: &str) -> Result<Caller> {
-    if token.len() > LONGEST {
-        return Err(refused("it is too long for a token"));
-    }
-    let header = decode_header(token).map_err(|_| refused("it is neither a service key nor a signed token"))?;
-    check_header(&header)?;
+    let header = header(token)?;
     // Not believed yet: it only says whose key is to be tried.
     let unverified: Value = dangerous::insecure_decode_claims(token).map_err(|_| refused("its claims are not JSON"))?;
     let said = unverified["iss"].as_str().unwrap_or_default();
     let issuer = issuers.iter().find(|issuer| issuer.policy.url == said);
     let issuer = issuer.ok_or_else(|| refused("no issuer of the policy made it"))?;
-    let keys = issuer.keys.find(header.kid.as_deref()).await?;
-    let mut fault = refused("none of its issuer's keys has its id");
-    for key in keys.iter().filter(|key| issuer.policy.algorithms.contains(&key.algorithm)) {
-        match verified(issuer, key, token, Timestamp::now().as_second()) {
-            Ok(claims) => return issuer.caller(&claims),
-            Err(error) => fault = error,
-        }
+    issuer.caller(&issuer.claims(token, &header, &issuer.policy.audience).await?)
+}
+
+/// Who signed in, by the ID token that the issuer gave this client for this sign-in (OpenID Connect Core 1.0, section 3.1.3.7).
+pub(crate) async fn person(issuer: &Issuer, token: &str, client_id: &str, nonce: &str) -> Result<Caller> {
+    let header = header(token)?;
+    let claims = issuer.claims(token, &header, &[client_id.to_owned()]).await?;
+    let is_shared = claims["aud"].as_array().is_some_and(|audiences| audiences.len() > 1);
+    let is_ours = match claims["azp"].as_str() {
+        Some(authorized) => authorized == client_id,
+        None => claims["azp"].is_null() && !is_shared,
+    };
+    if !is_ours {
+        return Err(refused("it was made for another client"));
     }
-    Err(fault)
+    if claims["nonce"].as_str() != Some(nonce) {
+        return Err(refused("it was made for another sign-in"));
+    }
+    issuer.caller(&claims)
+}
+
+fn header(token: &str) -> Result<Header> {
+    if token.len() > LONGEST {
+        return Err(refused("it is too long for a token"));
+    }
+    let header = decode_header(token).map_err(|_| refused("it is neither a service key nor a signed token"))?;
+    check_header(&header)?;
+    Ok(header)
 }
 
 /// What would have to be understood to be obeyed is refused (RFC 7515, section 4.1.11), and so is a token that says to be of
@@ -66,12 +81,11 @@ fn check_header(header: &Header) -> Result<()> {
 }
 
 /// The claims, if the key signed them for us and they hold now.
-fn verified(issuer: &Issuer, key: &VerifyingKey, token: &str, now: i64) -> Result<Value> {
-    let policy = &issuer.policy;
+fn verified(policy: &IssuerPolicy, audience: &[String], key: &VerifyingKey, token: &str, now: i64) -> Result<Value> {
     let mut rules = Validation::new(of_jwt(key.algorithm));
     rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     rules.set_issuer(&[&policy.url]);
-    rules.set_audience(&policy.audience);
+    rules.set_audience(audience);
     rules.validate_nbf = true;
     rules.leeway = policy.leeway.as_secs();
     let claims: Value = decode(token, &key.key, &rules).map_err(|error| refused(why(&error)))?.claims;
@@ -89,6 +103,19 @@ impl Issuer {
     /// Nobody is asked yet: an issuer that is down keeps no service from starting.
     pub(crate) fn new(name: &str, policy: &IssuerPolicy) -> Result<Self> {
         Ok(Self { name: name.to_owned(), policy: policy.clone(), keys: Keys::new(policy)? })
+    }
+
+    /// What a token says, if one of the issuer's keys signed it for this audience, and it holds now.
+    async fn claims(&self, token: &str, header: &Header, audience: &[String]) -> Result<Value> {
+        let keys = self.keys.find(header.kid.as_deref()).await?;
+        let mut fault = refused("none of its issuer's keys has its id");
+        for key in keys.iter().filter(|key| self.policy.algorithms.contains(&key.algorithm)) {
+            match verified(&self.policy, audience, key, token, Timestamp::now().as_second()) {
+                Ok(claims) => return Ok(claims),
+                Err(error) => fault = error,
+            }
+        }
+        Err(fault)
     }
 
     fn caller(&self, claims: &Value) -> Result<Caller> {

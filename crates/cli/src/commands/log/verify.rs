@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use enfold::events::{Finding, Report, SignedCheckpoint, Verifier, What};
+use enfold::events::{Report, SignedCheckpoint, Verifier};
 use enfold::policy::parse_operator_key;
 use enfold::{Code, Error, Result};
 
@@ -88,7 +88,7 @@ fn write(report: &Report, trusted: usize, out: &mut String) {
         None => line("No checkpoint: nothing vouches for the end of a chain.".to_owned()),
     }
     for finding in &report.findings {
-        line(format!("WRONG  {}", says(finding)));
+        line(format!("WRONG  {}", finding.says()));
     }
     if report.is_whole() {
         line("Every chain holds together.".to_owned());
@@ -97,29 +97,4 @@ fn write(report: &Report, trusted: usize, out: &mut String) {
 
 fn entries(n: u64) -> String {
     if n == 1 { "1 entry".to_owned() } else { format!("{} entries", count(n)) }
-}
-
-fn says(finding: &Finding) -> String {
-    let number = finding.number.unwrap_or_default();
-    let at = finding.line.map(|line| format!(" (line {line})")).unwrap_or_default();
-    let of = finding.writer.map(|writer| format!(" of writer {writer}")).unwrap_or_default();
-    match finding.what {
-        What::NotAnEntry => format!("line {} is no entry", finding.line.unwrap_or_default()),
-        What::Changed => format!("entry {number}{of} was changed{at}"),
-        What::Removed { until } if until == number + 1 => format!("entry {number}{of} is missing"),
-        What::Removed { until } => format!("entries {number} to {}{of} are missing", until - 1),
-        What::Moved { expected } => format!("entry {number}{of} stands where entry {expected} belongs{at}"),
-        What::Inserted => format!("a second entry {number}{of} was put in{at}"),
-        What::CutOff { signed } => {
-            format!("entries {number} to {signed}{of} were cut off: a checkpoint vouches for them")
-        }
-        What::Rewritten { signed } => {
-            format!("entries {number} to {signed}{of} are others than were signed, from one of them on")
-        }
-        What::CheckpointNotSigned => {
-            format!("checkpoint {number} is signed by no key that is trusted, or was changed{at}")
-        }
-        What::CheckpointRemoved => format!("checkpoint {number} is missing"),
-        What::CheckpointForked => format!("checkpoint {number} is not the one that the others know{at}"),
-    }
 }

@@ -11,12 +11,20 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// In lower case.
     pub(crate) headers: String,
+    head: String,
     pub(crate) body: String,
 }
 
 impl Answer {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
+    }
+
+    /// What the first header of this name says.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let mut named = self.head.lines().filter_map(|line| line.split_once(": "));
+        let found = named.find(|(header, _)| header.eq_ignore_ascii_case(name));
+        found.unwrap_or_else(|| panic!("no {name}: {}", self.head)).1
     }
 
     pub(crate) fn code(&self) -> String {
@@ -28,7 +36,7 @@ impl Answer {
         stream.read_to_string(&mut text).expect("an answer is text");
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        Self { status, headers: head.to_lowercase(), body: body.to_owned() }
+        Self { status, headers: head.to_lowercase(), head: head.to_owned(), body: body.to_owned() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `enfold serve`, over HTTP.
 
 mod access;
+mod console;
 mod http;
 mod jobs;
 mod limits;

@@ -21,6 +21,8 @@ pub(in crate::policy) struct RawService {
     pub limits: RawServiceLimits,
     /// Issuers of tokens whose holders are let in, by the names that events give them.
     pub issuers: BTreeMap<String, RawIssuer>,
+    /// The console: who is let in by a browser.
+    pub console: RawConsole,
 }
 
 impl Default for RawService {
@@ -30,6 +32,45 @@ impl Default for RawService {
             tls: RawServiceTls::default(),
             limits: RawServiceLimits::default(),
             issuers: BTreeMap::new(),
+            console: RawConsole::default(),
+        }
+    }
+}
+
+/// The console, which people sign in to at an issuer of `service.issuers` (OpenID Connect, authorization code with PKCE). Without an
+/// issuer nobody signs in to it, except in development with a service key.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::policy) struct RawConsole {
+    /// Where people sign in: the name of one of `service.issuers`, whose rules say what they may do by the claims of their ID token.
+    pub issuer: Option<String>,
+    /// What the issuer knows the console by.
+    pub client_id: Option<String>,
+    /// File with the client's secret. Nobody but its owner may have any right to it. None: the client is a public one.
+    #[schemars(extend("format" = "path"))]
+    pub client_secret_file: Option<String>,
+    /// Where browsers reach the service: `https://enfold.example.com`. The issuer sends them back to `/console/signed-in` there.
+    pub url: Option<String>,
+    /// What the issuer is asked for. `openid` is among it.
+    pub scopes: Vec<String>,
+    /// How long a session lasts in which nobody does anything.
+    #[schemars(extend("x-minimum" = "1m", "x-maximum" = "1d"))]
+    pub idle: DurationText,
+    /// How long it lasts altogether: what the issuer takes away from somebody is in force when they sign in again.
+    #[schemars(extend("x-minimum" = "1m", "x-maximum" = "1d"))]
+    pub session: DurationText,
+}
+
+impl Default for RawConsole {
+    fn default() -> Self {
+        Self {
+            issuer: None,
+            client_id: None,
+            client_secret_file: None,
+            url: None,
+            scopes: vec!["openid".to_owned()],
+            idle: DurationText::from("30m"),
+            session: DurationText::from("8h"),
         }
     }
 }

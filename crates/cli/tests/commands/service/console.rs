@@ -1,0 +1,242 @@
+//! The console, in a real browser.
+
+use std::path::PathBuf;
+
+use enfold_server::console::PAGES;
+use enfold_testkit::browser::Browser;
+
+use super::access::until;
+use super::http::{request, send};
+use super::{Service, service_key};
+use crate::harness::Sandbox;
+
+/// A service over a database with a table of users, converted, whose log is signed; and a job that waits for a worker.
+fn started() -> (Sandbox, Service) {
+    let sandbox = Sandbox::empty();
+    sandbox.sql(
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT, phone TEXT);
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO users (email, phone) SELECT 'user' || i || '@example.com', '+49 30 ' || i FROM n;",
+    );
+    let policy = crate::harness::policy("sqlite:app.db")
+        + "[rings.main.rotation]\ncadence = \"90d\"\n\
+           [tables.users.columns.email]\nid = \"users.email\"\nring = \"main\"\n\
+           [tables.users.columns.phone]\nid = \"users.phone\"\nring = \"main\"\n\
+           [events]\ncatalog = true\n";
+    sandbox.write("enfold.toml", policy);
+    sandbox.ok(&["apply", "--yes"]);
+    let service = Service::start(&sandbox, &[]);
+    (sandbox, service)
+}
+
+fn sign_in(browser: &Browser, service: &Service, key: &str) {
+    browser.open(&format!("http://{}/console/sign-in", service.address));
+    browser.type_into("#key", key);
+    browser.click("main button");
+    browser.until("h1", |title| title == "Overview");
+}
+
+/// Pictures of pages, for whoever wants to look at them: in the folder that `ENFOLD_TEST_PICTURES` names.
+fn picture(browser: &Browser, name: &str) {
+    if let Some(folder) = std::env::var_os("ENFOLD_TEST_PICTURES") {
+        for scheme in ["light", "dark"] {
+            browser.prefer(scheme);
+            browser.picture(&PathBuf::from(&folder).join(format!("{name}-{scheme}.png")));
+        }
+    }
+}
+
+#[test]
+fn operators_see_everything_and_rotate_and_steer() {
+    let (sandbox, service) = started();
+    let browser = Browser::start();
+    let page = |path: &str| browser.open(&format!("http://{}{path}", service.address));
+    page("/console/keys");
+    assert_eq!(browser.place(), "/console/sign-in?next=%2Fconsole%2Fkeys");
+    picture(&browser, "sign-in");
+    browser.type_into("#key", &service.key);
+    browser.click("main button");
+    browser.until("h1", |title| title == "Keys");
+    picture(&browser, "keys");
+
+    // Rotates, for a reason that the log will have.
+    let version = browser.text("tbody td.number");
+    browser.type_into("#reason", "a key was seen in a ticket");
+    browser.click("form[action='/console/keys/rotate'] button");
+    let said = browser.until(".notice", |text| !text.is_empty());
+    assert!(said.contains("rotated"), "{said}");
+    assert_eq!(version, "1");
+    assert!(browser.text("table").contains("retired"), "{}", browser.text("table"));
+
+    // Has workers re-encrypt; there is none.
+    browser.type_into("#why", "leave the former key");
+    browser.click("form[action='/console/keys/re-encrypt'] button");
+    browser.until("h1", |title| title == "Jobs");
+    assert!(browser.text("main").contains("No worker is alive"), "{}", browser.text("main"));
+    picture(&browser, "jobs");
+    browser.click("tbody a");
+    browser.until("h1", |title| title.starts_with("reencrypt users"));
+    browser.click("form[action$='/pause'] button");
+    browser.until(".pill", |state| state == "paused");
+    browser.type_into("#rate", "150");
+    browser.click("form[action$='/rate'] button");
+    browser.until(".notice", |text| text.contains("150 rows a second"));
+    browser.click("form[action$='/resume'] button");
+    browser.until(".notice", |text| text == "It goes on.");
+
+    // A worker comes, and the page says so by itself.
+    browser.run("document.body.dataset.loaded = 'once'");
+    sandbox.ok(&["worker", "--until-idle"]);
+    browser.until(".pill", |state| state == "completed");
+    browser.until(".big", |text| text.contains("100 %"));
+    assert_eq!(browser.run("return document.body.dataset.loaded"), "once", "the page was not loaded again for it");
+    picture(&browser, "job");
+
+    // Who did it, and why.
+    browser.follow("Log");
+    browser.until("h1", |title| title == "Log");
+    browser.type_into("input[name=kind]", "key-rotated");
+    browser.click(".filters button");
+    browser.until("tbody", |text| text.contains("a key was seen in a ticket") && text.contains("service-key:development"));
+    picture(&browser, "log");
+    browser.click("form[action='/console/log/verify'] button");
+    browser.until(".notice", |text| text.contains("Every chain holds together"));
+
+    browser.follow("Health");
+    browser.until("h1", |title| title == "Health");
+    browser.click("form[action='/console/health/self-test'] button");
+    browser.until(".notice", |text| text.starts_with("Every ring sealed and opened"));
+    picture(&browser, "health");
+    browser.follow("Overview");
+    browser.until("h1", |title| title == "Overview");
+    picture(&browser, "overview");
+
+    page("/console/nothing");
+    assert!(browser.text("main").contains("unknown-endpoint"));
+    picture(&browser, "error");
+    browser.click(".who button");
+    browser.until("h1", |title| title == "Sign in");
+    page("/console/keys");
+    assert_eq!(browser.title(), "Sign in · Enfold");
+    let refused = browser.run("return window.performance.getEntriesByType('resource').map(r => r.name).join(' ')");
+    let refused = refused.as_str().expect("names").to_owned();
+    assert!(refused.split_whitespace().all(|name| name.contains(&service.address)), "loaded from elsewhere: {refused}");
+}
+
+#[test]
+fn pages_are_usable_without_a_mouse_and_without_the_script() {
+    let (_sandbox, service) = started();
+    let browser = Browser::start();
+    sign_in(&browser, &service, &service.key);
+    // The first stop leads past the navigation.
+    browser.press('\u{e004}');
+    assert_eq!(browser.run("return document.activeElement.textContent"), "Skip to the page");
+    browser.press('\u{e007}');
+    assert_eq!(browser.run("return document.activeElement.id"), "main");
+    for path in ["/console", "/console/keys", "/console/jobs", "/console/log", "/console/health"] {
+        browser.open(&format!("http://{}{path}", service.address));
+        let nameless = browser.run(
+            "const named = e => e.getAttribute('aria-label') || e.textContent.trim() || (e.labels && e.labels.length) || e.type === 'hidden';
+             const all = [...document.querySelectorAll('a, button, input, select, svg[role=img], progress')];
+             const tables = [...document.querySelectorAll('table')].filter(t => !t.caption || !t.querySelector('th[scope]'));
+             return all.filter(e => !named(e)).concat(tables).map(e => e.outerHTML.slice(0, 120)).join('\\n')",
+        );
+        assert_eq!(nameless, "", "{path}");
+        assert_eq!(browser.run("return document.querySelectorAll('h1').length"), 1, "{path}");
+        let inline = browser.run("return document.querySelectorAll('[style], [onclick], style, script:not([src])').length");
+        assert_eq!(inline, 0, "{path}");
+    }
+}
+
+/// As a browser with this cookie would ask.
+fn ask(service: &Service, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> super::Answer {
+    send(&service.address, &request(method, path, headers, body))
+}
+
+/// Signs in without a browser: the cookie, and the token that the session's forms carry.
+fn session(service: &Service, key: &str) -> (String, String) {
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let answer = ask(service, "POST", "/console/sign-in", &form, &format!("key={key}"));
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    let cookie = answer.header("set-cookie").split(';').next().expect("a cookie").to_owned();
+    let page = ask(service, "GET", "/console", &[("Cookie", &cookie)], "").body;
+    let (_, rest) = page.split_once("name=\"form_token\" value=\"").expect("a form");
+    (cookie, rest.split('"').next().expect("a token").to_owned())
+}
+
+#[test]
+fn every_page_shows_every_role_what_is_for_it_and_nothing_else() {
+    let (sandbox, service) = started();
+    let roles = ["app", "reader", "jobs", "admin", "security", "audit"];
+    let keys: Vec<(&str, String)> =
+        roles.iter().map(|role| (*role, service_key(&sandbox, role, &["--role", role, "--days", "1"]).1)).collect();
+    let last = format!("Bearer {}", keys[5].1);
+    let known = || ask(&service, "GET", "/api/v1/encryption/status", &[("Authorization", &last)], "").status != 401;
+    until("the service keys are known", known);
+    for (role, key) in keys {
+        let of = enfold::access::Role::ALL.into_iter().find(|known| known.word() == role).expect("a role");
+        if role == "reader" {
+            let form = [("Content-Type", "application/x-www-form-urlencoded")];
+            assert_eq!(ask(&service, "POST", "/console/sign-in", &form, &format!("key={key}")).status, 403);
+            continue;
+        }
+        let (cookie, token) = session(&service, &key);
+        let overview = ask(&service, "GET", "/console", &[("Cookie", &cookie)], "").body;
+        for page in PAGES.iter().filter(|page| page.path != "/console/sign-out") {
+            let may = page.needs.is_empty() || page.needs.iter().any(|needed| of.permissions().contains(needed));
+            let path = page.path.replace("{id}", "7000").replace("{order}", "pause");
+            let read = ask(&service, "GET", &path, &[("Cookie", &cookie)], "").status;
+            let sent = ask(&service, "POST", &path, &[("Cookie", &cookie)], &format!("form_token={token}")).status;
+            match may {
+                // The other of the two is not allowed, or there is no such job, ring or reason.
+                true => assert!(![401, 403].contains(&read) && ![401, 403].contains(&sent), "{role} {path}: {read} {sent}"),
+                false => assert_eq!((read, sent), (403, 403), "{role} {path}"),
+            }
+            if !may && !page.path.contains('{') {
+                assert!(!overview.contains(&format!("href=\"{path}\"")), "{role} is shown the way to {path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_else_can_have_somebodys_browser_send_a_form() {
+    let (_sandbox, service) = started();
+    let (cookie, token) = session(&service, &service.key);
+    let body = format!("ring=main&reason=mine&form_token={token}");
+    let rotate = |headers: &[(&str, &str)], body: &str| ask(&service, "POST", "/console/keys/rotate", headers, body);
+    let of = ("Cookie", cookie.as_str());
+    // Without the session, without its token, with another one, and from another site.
+    assert_eq!(rotate(&[], &body).status, 401);
+    assert_eq!(rotate(&[of], "ring=main&reason=mine").status, 403);
+    assert_eq!(rotate(&[of], "ring=main&reason=mine&form_token=x").status, 403);
+    let (_, another) = session(&service, &service.key);
+    assert_eq!(rotate(&[of], &format!("ring=main&reason=mine&form_token={another}")).status, 403);
+    assert_eq!(rotate(&[of, ("Origin", "https://evil.example")], &body).status, 403);
+    assert_eq!(rotate(&[of, ("Sec-Fetch-Site", "cross-site")], &body).status, 403);
+    assert_eq!(rotate(&[of, ("Origin", "http://test")], &body).status, 303);
+    // The session's cookie is for the browser alone, and the service key is in none.
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let answer = ask(&service, "POST", "/console/sign-in", &form, &format!("key={}", service.key));
+    let cookie = answer.header("set-cookie");
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+    assert!(!cookie.contains(&service.key));
+    // A session is nobody's credential at the API, nor a service key one for pages.
+    let keys = "/api/v1/encryption/keys";
+    assert_eq!(ask(&service, "GET", keys, &[of], "").status, 401);
+    let bearer = format!("Bearer {}", service.key);
+    assert_eq!(ask(&service, "GET", "/console/keys", &[("Authorization", &bearer)], "").status, 303);
+}
+
+#[test]
+fn a_session_ends_with_the_service_key_that_opened_it() {
+    let (sandbox, service) = started();
+    let (id, key) = service_key(&sandbox, "short", &["--role", "admin", "--days", "1"]);
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let signs_in = || ask(&service, "POST", "/console/sign-in", &form, &format!("key={key}")).status == 303;
+    until("the service key is known", signs_in);
+    let (cookie, _) = session(&service, &key);
+    sandbox.ok(&["service-keys", "revoke", &id]);
+    let is_over = || ask(&service, "GET", "/console/keys", &[("Cookie", &cookie)], "").status == 303;
+    until("the session is over", is_over);
+}

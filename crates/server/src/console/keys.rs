@@ -1,0 +1,211 @@
+//! Data keys: versions, ages, when they are due, and rotating them.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use enfold::catalog::{KeyStatus, Purpose};
+use enfold::policy::Scope;
+use enfold::{CallContext, Code, DataKeyRecord, Enfold, Error, KeyId, OwnedPart, Result, Rotated, Whose};
+use serde::Deserialize;
+
+use super::chart::Ages;
+use super::guard::{Cookie, Fields, see_other};
+use super::session::Notice;
+use super::view::{Chrome, Html, ago};
+use crate::Shared;
+use crate::api::keys::time;
+use crate::api::reencrypt::{ReencryptAsked, planned};
+use crate::api::{Call, Failure, Sought, to_its_end};
+use crate::identity::Caller;
+
+const PAGE: u32 = 100;
+
+#[derive(Deserialize)]
+pub(super) struct Which {
+    ring: Option<String>,
+    after: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "keys.html")]
+pub(super) struct KeysPage {
+    chrome: Chrome,
+    rings: Vec<String>,
+    ring: String,
+    by_tenant: bool,
+    /// Whether this process can sign, so that it can rotate.
+    can_rotate: bool,
+    schedule: Option<ScheduleView>,
+    keys: Vec<KeyView>,
+    ages: Option<Ages>,
+    next: Option<String>,
+}
+
+struct ScheduleView {
+    enabled: bool,
+    days: i64,
+    next: String,
+    due: usize,
+    overdue: usize,
+}
+
+struct KeyView {
+    id: String,
+    purpose: &'static str,
+    scope: String,
+    version: u32,
+    status: &'static str,
+    created: String,
+    age: String,
+    wrapped_by: Vec<String>,
+    customer: Option<String>,
+    refused: Option<&'static str>,
+}
+
+impl KeyView {
+    fn of(key: &DataKeyRecord) -> Self {
+        Self {
+            id: key.id.to_string(),
+            purpose: key.purpose.as_str(),
+            scope: key.scope.clone(),
+            version: key.version,
+            status: key.status.as_str(),
+            created: time(key.created_ms).unwrap_or_default(),
+            age: ago(key.created_ms),
+            wrapped_by: key.wraps.iter().map(|wrap| wrap.root.clone()).collect(),
+            customer: key.customer.clone(),
+            refused: key.refused.as_ref().map(|error| error.code().word()),
+        }
+    }
+}
+
+pub(super) async fn page(
+    State(shared): State<Arc<Shared>>,
+    Extension(chrome): Extension<Chrome>,
+    Sought(which): Sought<Which>,
+) -> Result<Html<KeysPage>, Failure> {
+    let enfold = &shared.enfold;
+    let rings: Vec<String> = enfold.policy().rings.keys().cloned().collect();
+    let ring = which.ring.or_else(|| rings.first().cloned()).unwrap_or_default();
+    let after = which.after.map(|id| id.parse::<KeyId>()).transpose();
+    let after = after.map_err(|_| Error::new(Code::Usage, "`after` is no id of a data key"))?;
+    let mut found = enfold.data_keys(&ring, after, PAGE + 1).await?;
+    let more = found.len() > PAGE as usize;
+    found.truncate(PAGE as usize);
+    let next = found.last().filter(|_| more).map(|key| key.id.to_string());
+    let scheduled = enfold.schedule().await?.into_iter().find(|scheduled| scheduled.ring == ring);
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let ages = scheduled.as_ref().map(|scheduled| {
+        let sealing = found.iter().filter(|key| key.status == KeyStatus::Active && key.purpose == Purpose::Seal);
+        Ages::of(sealing.map(|key| now_ms - key.created_ms), scheduled.cadence_ms)
+    });
+    let schedule = scheduled.map(|scheduled| ScheduleView {
+        enabled: scheduled.enabled,
+        days: scheduled.cadence_ms / 86_400_000,
+        next: scheduled.keys.first().and_then(|key| time(key.due_ms)).unwrap_or_else(|| "–".to_owned()),
+        due: scheduled.due(now_ms).len(),
+        overdue: scheduled.overdue(now_ms).len(),
+    });
+    Ok(Html(KeysPage {
+        by_tenant: is_by_tenant(enfold, &ring),
+        can_rotate: enfold.has_operator_key(),
+        keys: found.iter().map(KeyView::of).collect(),
+        chrome,
+        rings,
+        ring,
+        schedule,
+        ages,
+        next,
+    }))
+}
+
+pub(super) async fn rotate(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Extension(call): Extension<Call>,
+    Extension(fields): Extension<Fields>,
+    Extension(Cookie(cookie)): Extension<Cookie>,
+) -> Result<Response, Failure> {
+    let ring = fields.required("ring", "the ring")?.to_owned();
+    let reason = fields.required("reason", "a reason, for the log,")?.to_owned();
+    // Text, whatever type the tenant has in the tables: an organisation's id in digits is a number where its column holds numbers.
+    let tenants: Vec<String> = fields.get("tenants").map(names).unwrap_or_default();
+    if is_by_tenant(&shared.enfold, &ring) && tenants.is_empty() && fields.get("everybody").is_none() {
+        return Err(Failure(
+            Error::new(Code::Usage, "it is not said whose data keys are meant")
+                .hint("name tenants, or say that every tenant's are meant")
+                .hint("nothing was changed"),
+        ));
+    }
+    let tenants = tenants.iter().map(|name| part(name, fields.get("kind"))).collect::<Result<Vec<_>>>()?;
+    let context = call.context(&caller, Some(reason));
+    let rotated = to_its_end(rotated(shared.enfold.clone(), ring.clone(), tenants, context)).await?;
+    let text = match rotated.as_slice() {
+        [] => "There is no data key yet that could be rotated.".to_owned(),
+        [one] => format!(
+            "Version {} seals in every process within a second; version {} opens.",
+            one.version, one.previous_version
+        ),
+        many => {
+            format!("{} data keys were rotated: the new versions seal in every process within a second.", many.len())
+        }
+    };
+    shared.sessions.say(&cookie, Notice { is_error: false, text });
+    Ok(see_other(&of_ring(&ring)))
+}
+
+/// Has workers bring values of the ring under the data keys that seal now.
+pub(super) async fn reencrypt(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Extension(call): Extension<Call>,
+    Extension(fields): Extension<Fields>,
+    Extension(Cookie(cookie)): Extension<Cookie>,
+) -> Result<Response, Failure> {
+    let ring = fields.required("ring", "the ring")?.to_owned();
+    let reason = fields.required("reason", "a reason, for the log,")?.to_owned();
+    let session = shared.session(&call.context(&caller, Some(reason.clone()))).await?;
+    let asked = ReencryptAsked::of_ring(&ring, reason);
+    let (enfold, by) = (shared.enfold.clone(), caller.actor.clone());
+    let asked = to_its_end(async move { planned(&session, &enfold, asked, by).await }).await?.data;
+    let text = match (asked.jobs.len(), asked.workers) {
+        (0, _) => "No value of the ring is under a former data key.".to_owned(),
+        (jobs, 0) => format!("{jobs} jobs wait for a worker, and none is alive: start `enfold worker`."),
+        (jobs, workers) => format!("{jobs} jobs wait or run; workers that are alive: {workers}."),
+    };
+    shared.sessions.say(&cookie, Notice { is_error: false, text });
+    Ok(see_other(if asked.jobs.is_empty() { "/console/keys" } else { "/console/jobs" }))
+}
+
+async fn rotated(enfold: Enfold, ring: String, tenants: Vec<OwnedPart>, context: CallContext) -> Result<Vec<Rotated>> {
+    let tenants: Vec<_> = tenants.iter().map(OwnedPart::as_part).collect();
+    let whose = if tenants.is_empty() { Whose::Everybody } else { Whose::Tenants(&tenants) };
+    enfold.operator()?.rotate_many(&ring, whose, &context).await
+}
+
+fn is_by_tenant(enfold: &Enfold, ring: &str) -> bool {
+    enfold.policy().rings.get(ring).is_some_and(|ring| ring.scope == Scope::Tenant)
+}
+
+fn names(text: &str) -> Vec<String> {
+    text.split([',', '\n']).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+fn part(name: &str, kind: Option<&str>) -> Result<OwnedPart> {
+    let part = match kind {
+        Some("number") => name.parse().ok().map(OwnedPart::Int),
+        Some("uuid") => enfold::access::uuid_part(name),
+        _ => Some(OwnedPart::Text(name.to_owned())),
+    };
+    part.ok_or_else(|| {
+        Error::new(Code::Usage, "a tenant is not of the kind that was chosen").hint("nothing was changed")
+    })
+}
+
+fn of_ring(ring: &str) -> String {
+    let ring: String = url::form_urlencoded::byte_serialize(ring.as_bytes()).collect();
+    format!("/console/keys?ring={ring}")
+}
