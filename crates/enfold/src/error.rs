@@ -97,7 +97,7 @@ codes! {
     /// The ring's state is older than one already seen or pinned.
     StateRolledBack = "state-rolled-back", Operator, exit 1, http 500, Never;
     /// The operators' signing key is needed and is not here.
-    OperatorKeyMissing = "operator-key-missing", Operator, exit 2, http 500, Never;
+    OperatorKeyMissing = "operator-key-missing", Operator, exit 2, http 409, Never;
     /// The key that signs the log's checkpoints is needed and is not here.
     LogKeyMissing = "log-key-missing", Operator, exit 2, http 500, Never;
     /// The log of events is not what was written or signed.
@@ -182,6 +182,10 @@ codes! {
     IssuerUnavailable = "issuer-unavailable", Provider, exit 5, http 503, Later;
     /// The caller is known and may not do that, or not there.
     PermissionDenied = "permission-denied", Caller, exit 1, http 403, Never;
+    /// A request has the `Idempotency-Key` of another one.
+    IdempotencyKeyReused = "idempotency-key-reused", Caller, exit 2, http 422, Never;
+    /// The request of this `Idempotency-Key` is being done.
+    RequestRunning = "request-running", Caller, exit 5, http 409, Later;
     /// The service has nothing at this path.
     UnknownEndpoint = "unknown-endpoint", Caller, exit 2, http 404, Never;
     /// What is at this path does not take this method.

@@ -107,7 +107,7 @@ pub use operator::{Operator, SignedCustomers};
 pub use oversight::{Behind, ReadColumn, ReaderHealth, RingEpoch};
 pub use root_keys::{RootProof, RootRecord};
 pub use root_schedule::{RootDue, RootRotated};
-pub use rotation::{Rotated, Whose};
+pub use rotation::{Rotated, RotationPlan, Whose};
 pub use schedule::{Due, FormerKey, RingGrace, RingSchedule};
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 

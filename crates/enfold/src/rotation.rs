@@ -1,5 +1,7 @@
 //! Rotation: new data-key versions seal from now on, the ones before open as they did.
 
+mod planned;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use crate::keyring::{KeyRing, Leaving, ScopeId, View};
 use crate::operator::{Operator, with_status};
 use crate::policy::Scope;
 use crate::{Code, Error, Result};
+
+pub use self::planned::RotationPlan;
 
 /// New data keys that are made at once.
 const AT_ONCE: usize = 16;

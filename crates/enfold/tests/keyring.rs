@@ -243,6 +243,9 @@ cut_off! {
     fn certificate(&self, ring: &str, subject: &str) -> Option<String>;
     fn access_list(&self) -> Option<enfold::catalog::SignedAccess>;
     fn publish_access_list(&self, list: &enfold::catalog::SignedAccess, expected: Option<u64>) -> bool;
+    fn begin_request(&self, request: &enfold::catalog::NamedRequest, holding: enfold::catalog::Holding) -> enfold::catalog::Begun;
+    fn intend_request(&self, id: &[u8; 32], intent: &str) -> ();
+    fn end_request(&self, id: &[u8; 32], answer: Option<&str>) -> ();
     fn append_log(&self, entries: &[enfold::events::Entry]) -> ();
     fn log_heads(&self) -> Vec<(enfold::events::WriterId, u64)>;
     fn log_of(&self, writer: enfold::events::WriterId, after: u64, limit: u32) -> Vec<(u64, String)>;

@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::api::{ENDPOINTS, Endpoint, ErrorAnswer};
+use crate::api::{ENDPOINTS, Endpoint, ErrorAnswer, LONGEST_KEY};
 
 /// OpenAPI 3.1, whose schemas are JSON Schema.
 pub fn document() -> Value {
@@ -59,8 +59,9 @@ fn operation(endpoint: &Endpoint, asked: &mut SchemaGenerator, given: &mut Schem
     );
     let query = endpoint.takes.filter(|_| endpoint.method == Method::GET);
     let query = query.map_or(Vec::new(), |takes| parameters(&takes(asked), asked));
-    if in_path.is_some() || !query.is_empty() {
-        operation["parameters"] = in_path.into_iter().chain(query).collect();
+    let in_header = endpoint.once.then(idempotency_key);
+    if in_path.is_some() || in_header.is_some() || !query.is_empty() {
+        operation["parameters"] = in_path.into_iter().chain(in_header).chain(query).collect();
     }
     if let Some(takes) = endpoint.takes.filter(|_| endpoint.method != Method::GET) {
         operation["requestBody"] = json!({ "required": true, "content": content(&takes(asked)) });
@@ -70,6 +71,16 @@ fn operation(endpoint: &Endpoint, asked: &mut SchemaGenerator, given: &mut Schem
         "default": { "$ref": "#/components/responses/Error" },
     });
     operation
+}
+
+fn idempotency_key() -> Value {
+    json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": false,
+        "description": "Has a request that is repeated done once.",
+        "schema": { "type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[!#-+\\--\\[\\]-~]+$" },
+    })
 }
 
 /// The fields of a type as what may stand behind `?`.
@@ -118,7 +129,12 @@ pub fn page() -> String {
 fn section(endpoint: &Endpoint, document: &Value, page: &mut String) {
     page.push_str(&format!("\n## `{} {}`\n\n{}\n", endpoint.method, endpoint.path, endpoint.says));
     let operation = &document["paths"][endpoint.path][endpoint.method.as_str().to_lowercase()];
-    if let Some(parameters) = operation["parameters"].as_array() {
+    if endpoint.once {
+        page.push_str("\nIs done once under an `Idempotency-Key`.\n");
+    }
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let parameters: Vec<&Value> = parameters.filter(|parameter| parameter["in"] != "header").collect();
+    if !parameters.is_empty() {
         page.push_str("\nTakes, in its path and behind `?`\n\n| field | type | |\n|---|---|---|\n");
         for parameter in parameters {
             let (name, schema) = (parameter["name"].as_str().unwrap_or_default(), &parameter["schema"]);
@@ -203,6 +219,12 @@ beginning.
   result, of the same form, and the others are done.
 - `X-Request-Id` of the request, if it is of 1 to 128 letters, digits, `-`, `_`, `.` and `:`, or a drawn one, comes back with the
   answer, and stands in the log of events and in the service's own log.
+- `Idempotency-Key` has a request that changes something done once: asked again by the same caller with the same key and the very
+  same method, path and body, within a day, it is answered as before (with `Idempotency-Replayed: true`) and not done again, by
+  whichever process of the service. Another request with the key is 422 `idempotency-key-reused`, and one that is being done 409
+  `request-running`. What failed is not kept: the same request tries again, and rotates nothing that was rotated already. A key is 1
+  to 255 letters, digits and signs. Endpoints without it change nothing, or nothing more when they are repeated; there it is not
+  looked at.
 - A value that is a text is a string, and one of bytes is `{\"base64\": \"…\"}`.
 - A tenant, and a part of a row's key, is a string, a whole number or `{\"uuid\": \"…\"}`: what it is in the table, because values
   are bound to its type as well.

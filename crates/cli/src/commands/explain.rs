@@ -78,6 +78,8 @@ pages![
     "unauthenticated",
     "issuer-unavailable",
     "permission-denied",
+    "idempotency-key-reused",
+    "request-running",
     "unknown-endpoint",
     "method-not-allowed",
     "request-too-large",

@@ -6,8 +6,8 @@ use std::time::Duration;
 use enfold_core::KeyId;
 
 use super::{
-    Acknowledgement, Application, Catalog, CustomerLayer, DataKeyRow, EventQuery, Inserted, KeyStatus, KeyUse,
-    MemoryCatalog, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
+    Acknowledgement, Application, Begun, Catalog, CustomerLayer, DataKeyRow, EventQuery, Holding, Inserted, KeyStatus,
+    KeyUse, MemoryCatalog, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
 };
 use crate::Code;
 use crate::events::{CallContext, Entry, Event, EventKind, SignedCheckpoint, SubjectTag, WriterId, chained};
@@ -62,6 +62,8 @@ conformance! {
     the_last_word_of_a_process_counts_as_long_as_it_holds
     the_first_certificate_of_a_destruction_stays
     an_access_list_is_replaced_only_by_one_who_saw_it
+    a_named_request_is_begun_by_one_and_answered_ever_after
+    a_named_request_that_nobody_holds_is_begun_again_with_what_it_was_about_to_do
     a_data_key_can_lose_every_wrap
     events_come_back_newest_first
     events_are_found_by_what_they_say
@@ -415,6 +417,48 @@ async fn the_last_word_of_a_process_counts_as_long_as_it_holds(catalog: Tried) {
     assert!(catalog.acknowledgements("none").await.unwrap().is_empty());
 }
 
+const HOLDING: Holding = Holding { held: Duration::from_secs(60), kept: Duration::from_secs(3_600) };
+
+async fn a_named_request_is_begun_by_one_and_answered_ever_after(catalog: Tried) {
+    let request = NamedRequest::new("ops", "yearly", &[b"rotate"]);
+    let begun = futures_util::future::join_all((0..8).map(|_| catalog.begin_request(&request, HOLDING))).await;
+    let begun: Vec<Begun> = begun.into_iter().map(Result::unwrap).collect();
+    assert_eq!(begun.iter().filter(|one| **one == Begun::ToDo { intent: None }).count(), 1, "{begun:?}");
+    let running = |one: &&Begun| matches!(one, Begun::Running(left) if *left <= HOLDING.held);
+    assert_eq!(begun.iter().filter(running).count(), 7, "{begun:?}");
+    let other = NamedRequest::new("ops", "yearly", &[b"cancel"]);
+    assert_eq!(catalog.begin_request(&other, HOLDING).await.unwrap(), Begun::Another);
+    let others = NamedRequest::new("somebody else", "yearly", &[b"rotate"]);
+    assert_eq!(catalog.begin_request(&others, HOLDING).await.unwrap(), Begun::ToDo { intent: None });
+
+    catalog.end_request(&request.id, Some("done")).await.unwrap();
+    catalog.end_request(&request.id, Some("done twice")).await.unwrap();
+    catalog.end_request(&request.id, None).await.unwrap();
+    catalog.intend_request(&request.id, "too late").await.unwrap();
+    let answered = Begun::Answered("done".to_owned());
+    assert_eq!(catalog.begin_request(&request, HOLDING).await.unwrap(), answered, "the first answer stays");
+    assert_eq!(catalog.begin_request(&other, HOLDING).await.unwrap(), Begun::Another);
+}
+
+async fn a_named_request_that_nobody_holds_is_begun_again_with_what_it_was_about_to_do(catalog: Tried) {
+    let request = NamedRequest::new("ops", "yearly", &[b"rotate"]);
+    let died = Holding { held: Duration::ZERO, ..HOLDING };
+    assert_eq!(catalog.begin_request(&request, died).await.unwrap(), Begun::ToDo { intent: None });
+    catalog.intend_request(&request.id, "from version 1").await.unwrap();
+    let intent = Some("from version 1".to_owned());
+    assert_eq!(catalog.begin_request(&request, HOLDING).await.unwrap(), Begun::ToDo { intent: intent.clone() });
+    assert!(matches!(catalog.begin_request(&request, HOLDING).await.unwrap(), Begun::Running(_)));
+    catalog.end_request(&request.id, None).await.unwrap();
+    assert_eq!(catalog.begin_request(&request, HOLDING).await.unwrap(), Begun::ToDo { intent });
+
+    let forgotten = NamedRequest::new("ops", "daily", &[b"rotate"]);
+    let short = Holding { kept: Duration::ZERO, ..HOLDING };
+    catalog.begin_request(&forgotten, short).await.unwrap();
+    catalog.intend_request(&forgotten.id, "from version 1").await.unwrap();
+    let anew = catalog.begin_request(&forgotten, HOLDING).await.unwrap();
+    assert_eq!(anew, Begun::ToDo { intent: None }, "its time is over");
+}
+
 async fn an_access_list_is_replaced_only_by_one_who_saw_it(catalog: Tried) {
     let list = |epoch: u64, by: u8| SignedAccess { epoch, document: vec![by, 0, 255], signature: vec![by; 64] };
     assert_eq!(catalog.access_list().await.unwrap(), None);
@@ -603,6 +647,8 @@ async fn on_the_earlier_schema(catalog: &dyn Catalog) {
     assert_eq!(catalog.access_list().await.unwrap(), None, "nobody was ever let in");
     let list = SignedAccess { epoch: 1, document: Vec::new(), signature: Vec::new() };
     assert_eq!(catalog.publish_access_list(&list, None).await.unwrap_err().code(), Code::CatalogVersion);
+    let begun = catalog.begin_request(&NamedRequest::new("a", "n", &[]), HOLDING).await;
+    assert_eq!(begun.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.swap_wraps("ring", &[swap(1, 1)], None).await.unwrap(), [true]);
     catalog.swap_wraps("ring", &[Swap { key: key(1, "ring", 1), expected: vec![1; 32] }], None).await.unwrap();
     assert!(catalog.key("ring", id(2)).await.unwrap().is_none(), "nothing was written");

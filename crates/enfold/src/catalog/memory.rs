@@ -10,8 +10,8 @@ use enfold_core::KeyId;
 
 use super::model::USES;
 use super::{
-    Acknowledgement, Application, Catalog, DataKeyRow, EventQuery, Inserted, KeyUse, Purpose, RootAbout, RootKey,
-    SignedAccess, SignedState, Swap, outdated, restored,
+    Acknowledgement, Application, Begun, Catalog, DataKeyRow, EventQuery, Holding, Inserted, KeyUse, NamedRequest,
+    Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, outdated, restored,
 };
 use crate::Result;
 use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
@@ -37,6 +37,17 @@ struct Tables {
     /// By ring and subject.
     certificates: BTreeMap<(String, String), String>,
     access: Option<SignedAccess>,
+    /// By id.
+    requests: BTreeMap<[u8; 32], Kept>,
+}
+
+/// A request that its caller named.
+struct Kept {
+    content: [u8; 32],
+    held: Instant,
+    kept: Instant,
+    intent: Option<String>,
+    answer: Option<String>,
 }
 
 impl MemoryCatalog {
@@ -230,6 +241,38 @@ impl Catalog for MemoryCatalog {
             tables.access = Some(list.clone());
         }
         Ok(is_expected)
+    }
+
+    async fn begin_request(&self, request: &NamedRequest, holding: Holding) -> Result<Begun> {
+        let now = Instant::now();
+        let requests = &mut self.tables().requests;
+        requests.retain(|_, kept| kept.kept > now);
+        let new = || Kept { content: request.content, held: now, kept: now + holding.kept, intent: None, answer: None };
+        let known = requests.entry(request.id).or_insert_with(new);
+        Ok(match &known.answer {
+            _ if known.content != request.content => Begun::Another,
+            Some(answer) => Begun::Answered(answer.clone()),
+            None if known.held > now => Begun::Running(known.held - now),
+            None => {
+                known.held = now + holding.held;
+                Begun::ToDo { intent: known.intent.clone() }
+            }
+        })
+    }
+
+    async fn intend_request(&self, id: &[u8; 32], intent: &str) -> Result<()> {
+        if let Some(known) = self.tables().requests.get_mut(id).filter(|known| known.answer.is_none()) {
+            known.intent = Some(intent.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn end_request(&self, id: &[u8; 32], answer: Option<&str>) -> Result<()> {
+        if let Some(known) = self.tables().requests.get_mut(id).filter(|known| known.answer.is_none()) {
+            known.answer = answer.map(str::to_owned);
+            known.held = Instant::now();
+        }
+        Ok(())
     }
 
     async fn append_log(&self, entries: &[Entry]) -> Result<()> {

@@ -9,6 +9,7 @@ mod memory;
 mod model;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod requests;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -33,6 +34,7 @@ pub use model::{
 };
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresCatalog;
+pub use requests::{Begun, Holding, NamedRequest};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteCatalog;
 
@@ -129,6 +131,16 @@ pub trait Catalog: Send + Sync {
     /// another by now, and nothing was written. `CatalogVersion` where the schema has no room for it.
     async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool>;
 
+    /// Begins a request that its caller named, if nobody is at it and it has no answer. Of several who begin at once, one is to do
+    /// it. One that was kept for its time is forgotten. `CatalogVersion` where the schema has no room for it.
+    async fn begin_request(&self, request: &NamedRequest, holding: Holding) -> Result<Begun>;
+
+    /// Says what a request that was begun is about to do, so that whoever has to begin it again does not do it twice.
+    async fn intend_request(&self, id: &[u8; 32], intent: &str) -> Result<()>;
+
+    /// Ends a request with its answer, the first of which stays; with none, lets it go, so that it may be begun again.
+    async fn end_request(&self, id: &[u8; 32], answer: Option<&str>) -> Result<()>;
+
     /// Appends entries of the log, each once: one that is there already stays as it is. A schema of before there were chains takes
     /// them as lines.
     async fn append_log(&self, entries: &[Entry]) -> Result<()>;
@@ -210,6 +222,14 @@ fn too_old_for_chains() -> Error {
 fn too_old_for_access() -> Error {
     Error::new(Code::CatalogVersion, "the catalog cannot hold service keys")
         .cause("its schema is of before version 7, with which those came")
+        .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
+}
+
+/// The schema has no room for requests that are done once.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn too_old_for_requests() -> Error {
+    Error::new(Code::CatalogVersion, "the catalog cannot hold which requests were done")
+        .cause("its schema is of before version 8, with which that came")
         .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
 }
 

@@ -9,6 +9,7 @@ mod certificates;
 mod epochs;
 mod keys;
 mod log;
+mod requests;
 mod roots;
 
 use std::sync::atomic::AtomicBool;
@@ -24,8 +25,8 @@ use self::keys::{
 use super::model::USES;
 use super::words::parse_mode;
 use super::{
-    Acknowledgement, Application, Catalog, DataKeyRow, EventQuery, Inserted, KeyUse, Purpose, RootAbout, RootKey,
-    SignedAccess, SignedState, Swap,
+    Acknowledgement, Application, Begun, Catalog, DataKeyRow, EventQuery, Holding, Inserted, KeyUse, NamedRequest,
+    Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap,
 };
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, Link, failure};
@@ -41,6 +42,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "certificates", sql: include_str!("sql/postgres_5.sql") },
     Migration { version: 6, name: "chains of events", sql: include_str!("sql/postgres_6.sql") },
     Migration { version: 7, name: "access list", sql: include_str!("sql/postgres_7.sql") },
+    Migration { version: 8, name: "named requests", sql: include_str!("sql/postgres_8.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -342,6 +344,18 @@ impl Catalog for PostgresCatalog {
 
     async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool> {
         self.with(access::WRITING, async |c| access::publish(c, list, expected).await).await
+    }
+
+    async fn begin_request(&self, request: &NamedRequest, holding: Holding) -> Result<Begun> {
+        self.with(requests::DOING, async |c| requests::begin(c, request, holding).await).await
+    }
+
+    async fn intend_request(&self, id: &[u8; 32], intent: &str) -> Result<()> {
+        self.with(requests::DOING, async |c| requests::intend(c, id, intent).await).await
+    }
+
+    async fn end_request(&self, id: &[u8; 32], answer: Option<&str>) -> Result<()> {
+        self.with(requests::DOING, async |c| requests::end(c, id, answer).await).await
     }
 
     async fn append_log(&self, entries: &[Entry]) -> Result<()> {

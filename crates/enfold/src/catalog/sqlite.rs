@@ -4,6 +4,7 @@ mod access;
 mod acknowledgements;
 mod certificates;
 mod log;
+mod requests;
 mod roots;
 mod wraps;
 
@@ -17,8 +18,9 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use super::model::USES;
 use super::words::parse_mode;
 use super::{
-    Acknowledgement, Application, Catalog, CustomerLayer, DataKeyRow, EventQuery, Inserted, KeyStatus, KeyUse, Purpose,
-    RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap, outdated, too_old_for_customers,
+    Acknowledgement, Application, Begun, Catalog, CustomerLayer, DataKeyRow, EventQuery, Holding, Inserted, KeyStatus,
+    KeyUse, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap, outdated,
+    too_old_for_customers,
 };
 use crate::Result;
 use crate::db::blocking;
@@ -35,6 +37,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "certificates", sql: include_str!("sql/sqlite_5.sql") },
     Migration { version: 6, name: "chains of events", sql: include_str!("sql/sqlite_6.sql") },
     Migration { version: 7, name: "access list", sql: include_str!("sql/sqlite_7.sql") },
+    Migration { version: 8, name: "named requests", sql: include_str!("sql/sqlite_8.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -320,6 +323,21 @@ impl Catalog for SqliteCatalog {
     async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool> {
         let list = list.clone();
         self.with(move |c| access::publish(c, &list, expected)).await
+    }
+
+    async fn begin_request(&self, request: &NamedRequest, holding: Holding) -> Result<Begun> {
+        let request = *request;
+        self.with(move |c| requests::begin(c, &request, holding)).await
+    }
+
+    async fn intend_request(&self, id: &[u8; 32], intent: &str) -> Result<()> {
+        let (id, intent) = (*id, intent.to_owned());
+        self.with(move |c| requests::intend(c, &id, &intent)).await
+    }
+
+    async fn end_request(&self, id: &[u8; 32], answer: Option<&str>) -> Result<()> {
+        let (id, answer) = (*id, answer.map(str::to_owned));
+        self.with(move |c| requests::end(c, &id, answer.as_deref())).await
     }
 
     async fn append_log(&self, entries: &[Entry]) -> Result<()> {

@@ -178,6 +178,12 @@ pub(super) fn catalog() -> Vec<Need> {
         // What processes said that are long gone.
         Need { duties: WORKS, privileges: &["DELETE"], object: Object::Own(&["acknowledgements"]) },
         Need { duties: WORKS, privileges: &["INSERT", "UPDATE"], object: Object::Own(&["ring_states", "access_list"]) },
+        // Requests to the service that change something.
+        Need {
+            duties: WORKS,
+            privileges: &["SELECT", "INSERT", "UPDATE", "DELETE"],
+            object: Object::Own(&["named_requests"]),
+        },
         Need { duties: WORKS, privileges: &["UPDATE"], object: Object::OwnColumns("data_keys", CHANGED) },
         // What is known of a root key, and its former id where its record was deleted.
         Need { duties: WORKS, privileges: &["UPDATE"], object: Object::Own(&["root_keys"]) },

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use enfold::{Code, Error, Result};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::JsonSchema;
@@ -29,14 +31,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Asked<T> {
                     .hint("send the header `Content-Type: application/json`"),
             ));
         }
-        let body = Limited::new(request.into_body(), shared.limits.max_body);
-        let body = body.collect().await.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-            Some(_) => Error::new(Code::RequestTooLarge, "the body is too large")
-                .cause(format!("it may have {} bytes", shared.limits.max_body))
-                .hint("send fewer items at once"),
-            None => Error::new(Code::Usage, "the body broke off"),
-        })?;
-        serde_json::from_slice(&body.to_bytes()).map(Self).map_err(|error| {
+        let body = read(request.into_body(), shared.limits.max_body).await?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
             let what = match error.classify() {
                 serde_json::error::Category::Data => "is not what this endpoint takes",
                 _ => "is not JSON",
@@ -48,6 +44,18 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Asked<T> {
             )
         })
     }
+}
+
+/// A whole body, if it has no more than so many bytes.
+pub(super) async fn read(body: Body, most: usize) -> Result<Bytes> {
+    let collected = Limited::new(body, most).collect().await;
+    let collected = collected.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => Error::new(Code::RequestTooLarge, "the body is too large")
+            .cause(format!("it may have {most} bytes"))
+            .hint("send fewer items at once"),
+        None => Error::new(Code::Usage, "the body broke off"),
+    })?;
+    Ok(collected.to_bytes())
 }
 
 /// What the part of a path behind `?` says.

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::Failure;
 use super::body::{Asked, Data, Sought};
 use super::datum::PlacePart;
-use super::edge::Call;
+use super::edge::{Call, to_its_end};
+use super::once::Once;
 use crate::Shared;
 use crate::identity::Caller;
 
@@ -198,6 +199,7 @@ pub(crate) async fn rotate(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Arc<Caller>>,
     Extension(call): Extension<Call>,
+    once: Option<Extension<Once>>,
     Asked(asked): Asked<RotateAsked>,
 ) -> Result<RotateAnswer, Failure> {
     let ring = ring(shared.enfold.policy(), asked.ring)?;
@@ -210,7 +212,10 @@ pub(crate) async fn rotate(
         ));
     }
     let context = call.context(&caller, Some(asked.reason));
-    let rotated = super::edge::to_its_end(rotated(shared.enfold.clone(), ring.clone(), tenants, context)).await?;
+    let rotated = {
+        let (enfold, ring) = (shared.enfold.clone(), ring.clone());
+        to_its_end(async move { rotated(&enfold, &ring, &tenants, once.as_deref(), &context).await }).await?
+    };
     let rotation = rotated.first().map(|key| Rotation {
         previous_version: key.previous_version,
         new_version: key.version,
@@ -220,11 +225,20 @@ pub(crate) async fn rotate(
     Ok(Data { data: RotateDone { success: true, ring, rotation, keys: rotated.iter().map(RotatedKey::of).collect() } })
 }
 
-async fn rotated(enfold: Enfold, ring: String, tenants: Vec<OwnedPart>, context: CallContext) -> Result<Vec<Rotated>> {
+/// What a request that can be repeated is about to do is kept before it is done: from which versions it rotates.
+async fn rotated(
+    enfold: &Enfold,
+    ring: &str,
+    tenants: &[OwnedPart],
+    once: Option<&Once>,
+    context: &CallContext,
+) -> Result<Vec<Rotated>> {
     let operator = enfold.operator()?;
     let tenants: Vec<_> = tenants.iter().map(OwnedPart::as_part).collect();
     let whose = if tenants.is_empty() { Whose::Everybody } else { Whose::Tenants(&tenants) };
-    operator.rotate_many(&ring, whose, &context).await
+    let Some(once) = once else { return operator.rotate_many(ring, whose, context).await };
+    let plan = once.intent(|| operator.plan_rotation(ring, whose)).await?;
+    operator.rotate_planned(&plan, context).await
 }
 
 /// What was taken in.
@@ -240,7 +254,7 @@ pub(crate) type RefreshAnswer = Data<Refreshed>;
 pub(crate) async fn refresh(State(shared): State<Arc<Shared>>) -> Result<RefreshAnswer, Failure> {
     let enfold = shared.enfold.clone();
     let everywhere = enfold.has_operator_key();
-    super::edge::to_its_end(async move {
+    to_its_end(async move {
         enfold.refresh().await?;
         for ring in enfold.policy().rings.keys().filter(|_| everywhere) {
             enfold.operator()?.refresh(ring).await?;

@@ -2,7 +2,7 @@
 //!
 //! The table is the one source: the router, the permission that each endpoint needs, the OpenAPI document and the test that calls
 //! every endpoint with every role are made from it. Around an endpoint stand, from the outside: the request's id and the form of
-//! errors ([`edge`]), its time limit, who asks, and the permission.
+//! errors ([`edge`]), its time limit, who asks, the permission, and, where it changes something, whether that was done already ([`once`]).
 
 mod body;
 mod datum;
@@ -12,6 +12,7 @@ mod health;
 mod index;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+mod once;
 mod outcome;
 pub(crate) mod reencrypt;
 pub(crate) mod status;
@@ -30,6 +31,7 @@ pub(crate) use self::body::Sought;
 pub(crate) use self::edge::{Call, Written, to_its_end, unknown};
 pub(crate) use self::error::{ErrorAnswer, ErrorBody, Failure};
 pub(crate) use self::health::is_ready;
+pub(crate) use self::once::LONGEST_KEY;
 pub(crate) use self::status::LastLook;
 use crate::{Shared, console, identity};
 
@@ -44,6 +46,8 @@ pub struct Endpoint {
     pub needs: Option<Permission>,
     /// One line, and more where there is more to say.
     pub says: &'static str,
+    /// Whether a request with an `Idempotency-Key` is done once ([`once`]): those that change something more when they are repeated.
+    pub once: bool,
     pub(crate) takes: Option<fn(&mut SchemaGenerator) -> Schema>,
     pub(crate) gives: fn(&mut SchemaGenerator) -> Schema,
     route: fn() -> MethodRouter<Arc<Shared>>,
@@ -58,6 +62,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         says: "Seal values. What each item gives back is what its column is to hold.\n\nWhile a column is in mode `legacy` that is \
                the value itself, and `keyId` is missing: an application calls this for every value that it writes, and needs no \
                change when the column is converted.",
+        once: false,
         takes: Some(schema::<values::EncryptRequest>),
         gives: schema::<values::EncryptAnswer>,
         route: || post(values::encrypt),
@@ -67,6 +72,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/decrypt",
         needs: Some(Permission::Decrypt),
         says: "Open values. What does not open is an error of its item, and never handed back in its place.",
+        once: false,
         takes: Some(schema::<values::DecryptRequest>),
         gives: schema::<values::DecryptAnswer>,
         route: || post(values::decrypt),
@@ -78,6 +84,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         says: "Compute values of blind indexes: what is stored beside a value, and what a lookup compares with.\n\nA lookup finds rows \
                whose column holds one of `lookup`; open what it found and compare, where an index is truncated. An index across \
                tenants is for nobody who is held to some of them.",
+        once: false,
         takes: Some(schema::<index::IndexAsked>),
         gives: schema::<index::IndexAnswer>,
         route: || post(index::index),
@@ -87,6 +94,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/keys",
         needs: Some(Permission::Admin),
         says: "List data keys of a ring, a page at a time.",
+        once: false,
         takes: Some(schema::<keys::KeysAsked>),
         gives: schema::<keys::KeysAnswer>,
         route: || get(keys::list),
@@ -96,6 +104,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/keys/rotate",
         needs: Some(Permission::Admin),
         says: "Say when data keys are due to be rotated.",
+        once: false,
         takes: None,
         gives: schema::<keys::ScheduleAnswer>,
         route: || get(keys::schedule),
@@ -106,6 +115,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         needs: Some(Permission::Admin),
         says: "Rotate data keys: new versions seal in every process within a second, the former ones open.\n\nSigns a new state, so it \
                takes the operators' key: a service that has it not answers `operator-key-missing`. Each request rotates anew.",
+        once: true,
         takes: Some(schema::<keys::RotateAsked>),
         gives: schema::<keys::RotateAnswer>,
         route: || post(keys::rotate),
@@ -115,6 +125,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/keys/refresh",
         needs: Some(Permission::Admin),
         says: "Have processes take in what the catalog says of keys now.",
+        once: false,
         takes: None,
         gives: schema::<keys::RefreshAnswer>,
         route: || post(keys::refresh),
@@ -124,6 +135,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/re-encrypt",
         needs: Some(Permission::Admin),
         says: "Have workers bring values under the data keys that seal now, or with `dryRun` say what there is to do.\n\nA job a table; asked again while it waits or runs, it is the same job.",
+        once: true,
         takes: Some(schema::<reencrypt::ReencryptAsked>),
         gives: schema::<reencrypt::ReencryptAnswer>,
         route: || post(reencrypt::request),
@@ -133,6 +145,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/re-encrypt",
         needs: Some(Permission::Jobs),
         says: "Show how far a job is.",
+        once: false,
         takes: Some(schema::<reencrypt::JobSought>),
         gives: schema::<jobs::JobAnswer>,
         route: || get(reencrypt::state),
@@ -142,6 +155,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/jobs",
         needs: Some(Permission::Jobs),
         says: "List jobs that wait or run.",
+        once: false,
         takes: Some(schema::<jobs::JobsAsked>),
         gives: schema::<jobs::JobsAnswer>,
         route: || get(jobs::list),
@@ -151,6 +165,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/jobs/{id}",
         needs: Some(Permission::Jobs),
         says: "Show a job, with the rows that could not be converted.",
+        once: false,
         takes: None,
         gives: schema::<jobs::JobAnswer>,
         route: || get(jobs::show),
@@ -160,6 +175,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/jobs/{id}/pause",
         needs: Some(Permission::Jobs),
         says: "Pause a job: workers let go of it after the batch at hand.",
+        once: true,
         takes: None,
         gives: schema::<jobs::JobAnswer>,
         route: || post(jobs::pause),
@@ -169,6 +185,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/jobs/{id}/resume",
         needs: Some(Permission::Jobs),
         says: "Have a paused job go on.",
+        once: true,
         takes: None,
         gives: schema::<jobs::JobAnswer>,
         route: || post(jobs::resume),
@@ -178,6 +195,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/jobs/{id}/cancel",
         needs: Some(Permission::Jobs),
         says: "Cancel a job. What it has committed stays.",
+        once: true,
         takes: None,
         gives: schema::<jobs::JobAnswer>,
         route: || post(jobs::cancel),
@@ -187,6 +205,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/jobs/{id}/retry",
         needs: Some(Permission::Jobs),
         says: "Try again what failed.",
+        once: true,
         takes: None,
         gives: schema::<jobs::JobAnswer>,
         route: || post(jobs::retry),
@@ -196,6 +215,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/jobs/{id}/rate",
         needs: Some(Permission::Jobs),
         says: "Limit how many rows a second a job writes, also while it runs.",
+        once: true,
         takes: Some(schema::<jobs::RateAsked>),
         gives: schema::<jobs::JobAnswer>,
         route: || post(jobs::rate),
@@ -206,6 +226,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         needs: Some(Permission::Read),
         says: "Say how root keys are, by five checks each, and when data keys are rotated.\n\nThe checks ask every key service; what was \
                found is told again for ten seconds.",
+        once: false,
         takes: None,
         gives: schema::<status::StatusAnswer>,
         route: || get(status::status),
@@ -215,6 +236,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/api/v1/encryption/self-test",
         needs: Some(Permission::Admin),
         says: "Seal and open a throw-away value through every ring.",
+        once: false,
         takes: None,
         gives: schema::<status::SelfTestAnswer>,
         route: || post(status::self_test),
@@ -224,6 +246,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/healthz",
         needs: None,
         says: "Whether the process runs.",
+        once: false,
         takes: None,
         gives: schema::<health::Health>,
         route: || get(health::alive),
@@ -233,6 +256,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/readyz",
         needs: None,
         says: "Whether it can do its work: the state of every ring was seen a moment ago.",
+        once: false,
         takes: None,
         gives: schema::<health::Health>,
         route: || get(health::ready),
@@ -247,6 +271,10 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         match endpoint.needs {
             None => open = open.route(endpoint.path, route),
             Some(needed) => {
+                let route = match endpoint.once {
+                    true => route.layer(from_fn_with_state(Arc::clone(shared), once::once)),
+                    false => route,
+                };
                 guarded = guarded.route(endpoint.path, route.layer(from_fn_with_state(needed, identity::permit)));
             }
         }

@@ -5,6 +5,7 @@ mod console;
 mod http;
 mod jobs;
 mod limits;
+mod once;
 mod operators;
 mod postgres;
 mod start;
