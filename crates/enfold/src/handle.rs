@@ -12,6 +12,7 @@ use crate::column::{Column, Index, Seat, Seats};
 use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink, SpillingSink};
 use crate::keyring::{CustomerKey, Customers, KeyRing, Repaired, Roots, Trusted, roots::Provider};
 use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
+use crate::metrics::Operations;
 use crate::operator::Operator;
 use crate::policy::{ColumnPolicy, Environment, EventPolicy, IndexPolicy, Policy, TablePolicy};
 use crate::readers::{self, FormatReader};
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) registered: Registered,
     /// Of other products' formats, by the policy's names.
     pub(crate) readers: BTreeMap<String, Arc<FormatReader>>,
+    pub(crate) operations: Operations,
     columns: Seats,
     values: Seats,
     pub(crate) shared: Option<Arc<SharedCache>>,
@@ -121,7 +123,8 @@ impl Enfold {
     /// A value of the policy that lives in no column: always an envelope.
     pub fn value(&self, name: &str) -> Result<Column> {
         let value = self.0.policy.values.get(name).ok_or_else(|| unknown(name))?;
-        let make = || Ok(Seat::of_value(name, value, Arc::clone(self.ring(&value.ring)?)));
+        let make =
+            || Ok(Seat::of_value(name, value, Arc::clone(self.ring(&value.ring)?), self.0.operations.of_class(None)));
         let seat = self.0.values.get(name, make)?;
         Ok(Column::new(self.clone(), seat, BTreeMap::new()))
     }
@@ -189,7 +192,8 @@ impl Enfold {
     pub(crate) fn seat(&self, name: &str, table: &TablePolicy, column: &ColumnPolicy) -> Result<Seat> {
         let ring = Arc::clone(self.ring(&column.ring)?);
         let reads = column.reads.iter().filter_map(|reader| self.0.readers.get(reader).cloned()).collect();
-        Ok(Seat::of_column(name, table, column, ring, reads))
+        let work = self.0.operations.of_class(column.class.as_deref());
+        Ok(Seat::of_column(name, table, column, ring, reads, work))
     }
 
     fn spec(&self, owner: &str, name: &str, index: &IndexPolicy) -> IndexSpec {
@@ -296,6 +300,7 @@ impl Builder {
         let watch = self.watch;
         let inner = Inner {
             readers: readers::all(&self.policy, &registry)?,
+            operations: Operations::of(&self.policy),
             policy: self.policy,
             catalog,
             events,

@@ -102,13 +102,14 @@ pub use keyring::{
     Concern, ConcernAbout, CustomerWraps, Leaving, Repaired, RewrapOptions, RewrapPlan, Rewrapped, RingWraps,
     RootCalls, RootHealth, RootWraps, ScopeId, SelfTest, Tried,
 };
+pub use log::LogStanding;
 pub use metrics::Metrics;
 pub use operator::{Operator, SignedCustomers};
 pub use oversight::{Behind, ReadColumn, ReaderHealth, RingEpoch};
 pub use root_keys::{RootProof, RootRecord};
 pub use root_schedule::{RootDue, RootRotated};
 pub use rotation::{Rotated, RotationPlan, Whose};
-pub use schedule::{Due, FormerKey, RingGrace, RingSchedule};
+pub use schedule::{Due, FormerKey, RingGrace, RingSchedule, SealingKeys};
 pub use shared_cache::{OnDisk, SharedCacheFigures, SharedCacheHealth};
 
 /// An error of the envelope as one of ours. `doing`: what was being done to what.

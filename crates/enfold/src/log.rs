@@ -24,6 +24,17 @@ pub(crate) struct Signed {
     broken: BTreeMap<WriterId, u64>,
 }
 
+/// How the log of the catalog stands to what vouches for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStanding {
+    /// Entries that follow the last checkpoint.
+    pub unsigned: u64,
+    /// Chains that do not hold together behind what is signed, and the chain of checkpoints where it does not.
+    pub broken: u64,
+    /// When the last checkpoint was signed, in milliseconds since 1970.
+    pub signed_ms: Option<i64>,
+}
+
 impl Enfold {
     /// What stands in the log for whom a call to a ring is about: put it into [`crate::CallContext::subject`], and look for it later.
     /// `subject` is the application's word for them, such as the id of a user.
@@ -97,6 +108,33 @@ impl Enfold {
     pub async fn verify_log(&self, anchors: Vec<SignedCheckpoint>) -> Result<Report> {
         let trusted = self.policy().events.log_keys.clone();
         Verifier { trusted, partial: false, anchors }.verify(async |take| self.export_log(take).await).await
+    }
+
+    /// Looks at what was added to the log of the catalog since the last checkpoint; for all that is before it see
+    /// [`Self::verify_log`]. `None` where the policy names no key that vouches for it.
+    pub async fn log_standing(&self) -> Result<Option<LogStanding>> {
+        let events = &self.policy().events;
+        let mut trusted = events.log_keys.clone();
+        if let Some(path) = &events.signing_key_file {
+            trusted.push(LogKey::load(path)?.public_key());
+        }
+        if trusted.is_empty() {
+            return Ok(None);
+        }
+        let mut signed = self.0.signed.lock().await;
+        match signed.catch_up(&*self.0.catalog, &trusted).await {
+            Err(error) if error.code() == Code::LogTampered => {
+                return Ok(Some(LogStanding { broken: 1, ..LogStanding::default() }));
+            }
+            other => other?,
+        }
+        let further = self.further(&mut signed).await?;
+        let signed_to = |writer: &WriterId| signed.heads.get(writer).map_or(0, |head| head.seq);
+        Ok(Some(LogStanding {
+            unsigned: further.iter().map(|(writer, head)| head.seq - signed_to(writer)).sum(),
+            broken: signed.broken.len() as u64,
+            signed_ms: signed.last.as_ref().and_then(SignedCheckpoint::read).map(|read| read.at_ms),
+        }))
     }
 
     fn log_keys(&self, signer: &dyn Signer) -> Vec<[u8; 32]> {

@@ -1,8 +1,8 @@
 //! What a process did so far, as data: [`Enfold::metrics`](crate::Enfold::metrics). Whoever exports it names the figures
-//! as its readers want them; `docs/reference/metrics.md` is made from the comments here.
+//! as its readers want them; `docs/reference/figures.md` is made from the comments here.
 //!
 //! Counts begin with the process's [`Enfold`](crate::Enfold), and only go up. Nothing here can hold a key, a value or a
-//! tenant: the texts are URIs of root keys, the policy's names of rings, and words of closed sets.
+//! tenant: the texts are URIs of root keys, the policy's names of rings and classes, and words of closed sets.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,12 +14,21 @@ use serde::{Serialize, Serializer};
 use crate::kms::{Figures, LATENCY_BOUNDS_MS, Standing};
 use crate::shared_cache::SharedCacheFigures;
 
+mod operations;
+
+pub use operations::DURATION_BOUNDS_US;
+pub(crate) use operations::{Operations, Series, Work};
+
 /// Everything that is counted.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Metrics {
     /// Milliseconds: the inclusive upper bounds of all `latency` figures, each of which has one count more than there are
     /// bounds, for calls that took longer.
     pub latency_bounds_ms: [u64; LATENCY_BOUNDS_MS.len()],
+    /// Microseconds: the inclusive upper bounds of all `durations`, each of which has one count more.
+    pub duration_bounds_us: [u64; DURATION_BOUNDS_US.len()],
+    /// Sealing and opening, for each class of the policy's columns.
+    pub operations: Vec<OperationMetrics>,
     /// A root key of the policy each, in the order of their URIs.
     pub root_keys: Vec<RootKeyMetrics>,
     /// A ring of the policy each, in the order of their names.
@@ -28,6 +37,30 @@ pub struct Metrics {
     pub shared_cache: Option<SharedCacheMetrics>,
     /// Events that were lost and not yet written down as lost.
     pub lost_events: u64,
+    /// Events that were lost, all of them together.
+    pub lost_events_in_all: u64,
+    /// Events that wait to be written.
+    pub waiting_events: u64,
+}
+
+/// What was done with values of one class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct OperationMetrics {
+    /// `seal` or `open`.
+    pub operation: &'static str,
+    /// As the policy says it of the column; empty for columns of none, and for values that live in no column.
+    pub class: String,
+    /// Values that were done.
+    pub succeeded: u64,
+    /// Values that were not, by the word of the error's code.
+    pub failed: BTreeMap<&'static str, u64>,
+    /// Seconds: how long all calls took together, a batch being one call. Of single values that need no look at the catalog or
+    /// at a key service one in 16 is timed, and counts for 16.
+    #[schemars(with = "f64")]
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub time: Duration,
+    /// Calls by how long they took: `duration_bounds_us` are the upper bounds, and the last count has none.
+    pub durations: [u64; DURATION_BOUNDS_US.len() + 1],
 }
 
 /// What was asked of a root key's service.
@@ -35,6 +68,8 @@ pub struct Metrics {
 pub struct RootKeyMetrics {
     /// Its URI, without the way there.
     pub root: String,
+    /// What kind of key service it is in: `aws-kms`, `gcp-kms`, `azure-kv`, `vault`, `pkcs11`, `local` or `memory`.
+    pub provider: &'static str,
     /// By the word of the operation (`wrap`, `unwrap`, `generate`, `describe`, …); those that were never called are absent.
     pub operations: BTreeMap<&'static str, Figures>,
     /// Requests that were sent again because the failure before might pass.
@@ -152,6 +187,11 @@ struct Apart(Counter);
 impl Spread {
     pub(crate) fn one(&self) {
         self.0[part()].0.one();
+    }
+
+    /// As [`Self::one`], and says whether it is the last of `n` that were counted in this thread's part.
+    fn one_in(&self, n: u64) -> bool {
+        self.0[part()].0.0.fetch_add(1, Ordering::Relaxed) % n == n - 1
     }
 
     fn read(&self) -> u64 {

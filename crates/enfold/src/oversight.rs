@@ -198,10 +198,14 @@ impl Enfold {
     pub fn metrics(&self) -> Metrics {
         Metrics {
             latency_bounds_ms: crate::kms::LATENCY_BOUNDS_MS,
+            duration_bounds_us: crate::metrics::DURATION_BOUNDS_US,
+            operations: self.0.operations.read(),
             root_keys: self.0.registry.metrics(),
             rings: self.0.rings.values().map(|ring| ring.metrics()).collect(),
             shared_cache: self.0.shared.as_ref().map(|shared| shared.metrics()),
             lost_events: self.lost_events(),
+            lost_events_in_all: self.0.events.lost_in_all(),
+            waiting_events: self.0.events.waiting() as u64,
         }
     }
 

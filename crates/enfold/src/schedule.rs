@@ -38,6 +38,16 @@ pub struct RingSchedule {
     pub keys: Vec<Due>,
 }
 
+/// The data keys that seal in a ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealingKeys {
+    /// The policy's name of the ring.
+    pub ring: String,
+    pub data_keys: usize,
+    /// When the oldest of them was made, in milliseconds since 1970.
+    pub oldest_ms: Option<i64>,
+}
+
 impl RingSchedule {
     /// Those that are due at this moment, in milliseconds since 1970.
     pub fn due(&self, now_ms: i64) -> &[Due] {
@@ -105,6 +115,17 @@ impl Enfold {
             keys.sort_by(|a, b| (a.due_ms, &a.scope, a.version).cmp(&(b.due_ms, &b.scope, b.version)));
             let enabled = rotation.enabled && rotation.cadence.is_some();
             rings.push(RingGrace { ring: name.clone(), keys, enabled, window: rotation.window });
+        }
+        Ok(rings)
+    }
+
+    /// Every ring, with how many data keys seal there and since when. No key service is asked.
+    pub async fn sealing_keys(&self) -> Result<Vec<SealingKeys>> {
+        let mut rings = Vec::with_capacity(self.0.rings.len());
+        for (name, ring) in &self.0.rings {
+            let made = ring.sealing_versions().await?;
+            let oldest_ms = made.values().map(|(_, made)| *made).min();
+            rings.push(SealingKeys { ring: name.clone(), data_keys: made.len(), oldest_ms });
         }
         Ok(rings)
     }

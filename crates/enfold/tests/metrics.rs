@@ -70,6 +70,31 @@ async fn sealing_looks_up_the_scope_and_then_the_key() {
 }
 
 #[tokio::test]
+async fn values_are_counted_by_what_was_done_and_by_class_and_calls_by_how_long_they_took() {
+    let world = World::new();
+    let (_, _, stored) = opened(&world).await;
+    let text = common::POLICY.replace("id = \"users.email\"\n", "id = \"users.email\"\nclass = \"email\"\n");
+    let process = world.builder_for(world.policy(&text)).build().await.unwrap();
+    let (email, acme) = (process.column("users.email").unwrap(), Place::tenant(Part::Text("acme")));
+    open(&email, acme, &stored).await.unwrap();
+    let counted = |operation: &str| {
+        let all = process.metrics().operations;
+        all.into_iter().find(|series| series.operation == operation && !series.class.is_empty()).expect("a class")
+    };
+    assert_eq!((counted("open").class.as_str(), counted("open").succeeded, counted("seal").succeeded), ("email", 1, 0));
+    for _ in 0..20 {
+        open(&email, acme, &stored).await.unwrap();
+    }
+    open(&email, Place::tenant(Part::Text("other")), &stored).await.unwrap_err();
+    seal(&email, acme, "grace@example.com").await.unwrap();
+    let (opened, sealed) = (counted("open"), counted("seal"));
+    assert_eq!((opened.succeeded, opened.failed), (21, BTreeMap::from([("open-failed", 1)])));
+    // The first, one that stands for sixteen of the twenty, and the one that failed.
+    assert_eq!((opened.durations.iter().sum::<u64>(), sealed.durations.iter().sum::<u64>()), (18, 1));
+    assert_eq!(sealed.succeeded, 1);
+}
+
+#[tokio::test]
 async fn an_outage_shows_as_failures_stale_answers_and_a_service_that_is_left_alone() {
     let world = World::new();
     let text = common::POLICY.replace(

@@ -16,6 +16,7 @@ mod warm;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use enfold_core::index::IndexSpec;
 use enfold_core::readers::{Beside, Foreign};
@@ -26,6 +27,7 @@ use crate::error::Retry;
 use crate::events::{CallContext, Event, EventKind};
 use crate::handle::Enfold;
 use crate::keyring::{Found, View};
+use crate::metrics::Series;
 use crate::policy::{Detail, Mode};
 use crate::{Code, Error, Result};
 
@@ -163,9 +165,8 @@ impl Column {
         value: &[u8],
     ) -> Result<Vec<u8>> {
         let request = SealRequest { place: *place, form, payload, value };
-        if let Some(sealed) = seal::again(self, context, &request) {
-            self.enfold.0.events.before_answer().await?;
-            return Ok(sealed);
+        if let Some((sealed, began)) = seal::again(self, context, &request) {
+            return self.answer(&self.seat.work.seal, began, sealed).await;
         }
         only(self.seal_many(context, &[request]).await)
     }
@@ -180,17 +181,19 @@ impl Column {
         stored: &[u8],
     ) -> Result<OpenedValue> {
         let request = OpenRequest { place: *place, form, stored, beside: &[] };
-        if let Some(opened) = open::again(self, context, &request) {
-            self.enfold.0.events.before_answer().await?;
-            return Ok(opened);
+        if let Some((opened, began)) = open::again(self, context, &request) {
+            return self.answer(&self.seat.work.open, began, opened).await;
         }
         only(self.open_many(context, &[request]).await)
     }
 
     /// As [`Self::seal`], many at once: a result for each, in order.
     pub async fn seal_many(&self, context: &CallContext, requests: &[SealRequest<'_>]) -> Vec<Result<Vec<u8>>> {
+        let began = Instant::now();
         let results = seal::seal_many(self, context, requests).await;
-        report(&self.enfold, &self.seat, context, requests.len(), results).await
+        let results = report(&self.enfold, &self.seat, context, requests.len(), results).await;
+        self.seat.work.seal.batch(&results, began.elapsed());
+        results
     }
 
     /// What [`Self::seal_many`] makes of values in mode `legacy`, whatever the mode is: for a job that takes a column back to the
@@ -201,14 +204,20 @@ impl Column {
         reader: &str,
         requests: &[SealRequest<'_>],
     ) -> Vec<Result<Vec<u8>>> {
+        let began = Instant::now();
         let results = before::write_back(self, context, reader, requests).await;
-        report(&self.enfold, &self.seat, context, requests.len(), results).await
+        let results = report(&self.enfold, &self.seat, context, requests.len(), results).await;
+        self.seat.work.seal.batch(&results, began.elapsed());
+        results
     }
 
     /// As [`Self::open`], many at once: a result for each, in order.
     pub async fn open_many(&self, context: &CallContext, requests: &[OpenRequest<'_>]) -> Vec<Result<OpenedValue>> {
+        let began = Instant::now();
         let results = open::open_many(self, context, requests).await;
-        report(&self.enfold, &self.seat, context, requests.len(), results).await
+        let results = report(&self.enfold, &self.seat, context, requests.len(), results).await;
+        self.seat.work.open.batch(&results, began.elapsed());
+        results
     }
 
     /// What is stored in the column of the blind index `name` beside this value. See [`Index::to_store`].
@@ -249,6 +258,13 @@ impl Column {
         let view = self.seat.ring.view().await?;
         let mode = self.seat.mode(&view.state)?;
         Ok((view, mode))
+    }
+
+    /// Gives out what took the short way, once its event is written where the policy wants that.
+    async fn answer<T>(&self, series: &Series, began: Duration, value: T) -> Result<T> {
+        let answer = self.enfold.0.events.before_answer().await.map(|()| value);
+        series.short(&answer, || self.enfold.0.clock.now().saturating_sub(began));
+        answer
     }
 
     /// As [`Self::done`], for a single value.

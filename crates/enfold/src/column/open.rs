@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use enfold_core::readers::fits;
 use enfold_core::stored::{self, Stored};
@@ -21,8 +22,12 @@ use crate::{Code, Error, Result, core_error};
 /// Values of other products that are opened before others get their turn.
 const FOREIGN_AT_ONCE: usize = 16;
 
-/// Opens one value under a data key that opened another of the same column a moment ago.
-pub(super) fn again(column: &Column, context: &CallContext, request: &OpenRequest<'_>) -> Option<OpenedValue> {
+/// Opens one value under a data key that opened another of the same column a moment ago; with when it began, as in `seal.rs`.
+pub(super) fn again(
+    column: &Column,
+    context: &CallContext,
+    request: &OpenRequest<'_>,
+) -> Option<(OpenedValue, Duration)> {
     let seat = &*column.seat;
     check_context(&column.enfold, seat, context).ok()?;
     seat.check(&request.place).ok()?;
@@ -34,7 +39,7 @@ pub(super) fn again(column: &Column, context: &CallContext, request: &OpenReques
     let opened = found.key.opener().ok()?.open(&envelope, &binding).ok()?;
     column.done_one(&found, context);
     let source = Source::Envelope { key: found.key.id() };
-    Some(OpenedValue { value: opened.plaintext, payload: opened.payload, source })
+    Some((OpenedValue { value: opened.plaintext, payload: opened.payload, source }, found.at))
 }
 
 /// `Err` is for what concerns all values alike.

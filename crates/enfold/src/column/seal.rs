@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use enfold_core::{Binding, DataKey, OwnedPart, Part, SealItem, record, stored};
 use futures_util::stream::{self, StreamExt};
@@ -18,8 +19,9 @@ use crate::{Code, Error, Result, core_error};
 /// Groups of a batch whose data keys are made at once.
 const AT_ONCE: usize = 16;
 
-/// Seals one value under a data key that sealed another of the same column and tenant a moment ago.
-pub(super) fn again(column: &Column, context: &CallContext, request: &SealRequest<'_>) -> Option<Vec<u8>> {
+/// Seals one value under a data key that sealed another of the same column and tenant a moment ago; with when it began, by
+/// the clock of the process's keys.
+pub(super) fn again(column: &Column, context: &CallContext, request: &SealRequest<'_>) -> Option<(Vec<u8>, Duration)> {
     let seat = &*column.seat;
     check_context(&column.enfold, seat, context).ok()?;
     seat.check(&request.place).ok()?;
@@ -36,7 +38,7 @@ pub(super) fn again(column: &Column, context: &CallContext, request: &SealReques
     };
     let stored = stored::encode(request.form, sealed.ok()?);
     column.done_one(&found, context);
-    Some(stored)
+    Some((stored, found.at))
 }
 
 /// `Err` is for what concerns all values alike.

@@ -8,6 +8,7 @@ use enfold_core::{Binding, KeyId, Padding};
 use super::Place;
 use crate::events::{Counter, EventKind, Origin};
 use crate::keyring::{KeyRing, Near};
+use crate::metrics::Work;
 use crate::policy::{ColumnPolicy, Lookalikes, Mode, Salt, Scope, TablePolicy, ValuePolicy};
 use crate::readers::{FormatReader, Reads};
 use crate::state::RingState;
@@ -34,6 +35,8 @@ pub(crate) struct Seat {
     /// A value that lives in no column was never stored in the clear, so it has no mode to pass through.
     always_sealed: bool,
     pub(super) near: Near,
+    /// What was done with values of its class.
+    pub(super) work: Arc<Work>,
     /// The binding's part that all values of the column share.
     column: Binding,
     origin: Arc<Origin>,
@@ -74,6 +77,7 @@ impl Seat {
         column: &ColumnPolicy,
         ring: Arc<KeyRing>,
         reads: Reads,
+        work: Arc<Work>,
     ) -> Self {
         Self {
             name: name.to_owned(),
@@ -90,12 +94,13 @@ impl Seat {
             lookalikes: column.lookalikes,
             writes: reads.iter().find(|reader| column.writes.as_deref() == Some(reader.name())).cloned(),
             reads,
+            work,
             min_mode: column.min_mode,
             always_sealed: false,
         }
     }
 
-    pub(crate) fn of_value(name: &str, value: &ValuePolicy, ring: Arc<KeyRing>) -> Self {
+    pub(crate) fn of_value(name: &str, value: &ValuePolicy, ring: Arc<KeyRing>, work: Arc<Work>) -> Self {
         Self {
             name: name.to_owned(),
             id: value.id.clone(),
@@ -111,6 +116,7 @@ impl Seat {
             lookalikes: Lookalikes::Refuse,
             reads: Reads::new(),
             writes: None,
+            work,
             min_mode: Mode::Kms,
             always_sealed: true,
         }

@@ -25,6 +25,8 @@ pub struct Events {
     /// Whether nobody has an answer before its event is written: what waits is bounded by the calls that wait, then.
     before_answer: bool,
     lost: AtomicU64,
+    /// All that ever were.
+    lost_in_all: AtomicU64,
     /// How many of [`Queue::taken_in`] are with every sink.
     written: AtomicU64,
     wake: tokio::sync::Notify,
@@ -75,6 +77,7 @@ impl Events {
             queue: Mutex::default(),
             before_answer,
             lost: AtomicU64::new(0),
+            lost_in_all: AtomicU64::new(0),
             written: AtomicU64::new(0),
             wake: tokio::sync::Notify::new(),
             writing: tokio::sync::Mutex::default(),
@@ -128,7 +131,9 @@ impl Events {
     fn queue(&self, what: Waiting, count: impl FnOnce() -> u64) {
         let mut queue = self.lock();
         if queue.waiting.len() >= CAPACITY && !self.before_answer {
-            self.lost.fetch_add(count().max(1), Ordering::Relaxed);
+            let lost = count().max(1);
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+            self.lost_in_all.fetch_add(lost, Ordering::Relaxed);
             return;
         }
         queue.push(what);
@@ -217,6 +222,16 @@ impl Events {
     /// How many were lost and not yet written down as lost.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// How many were lost since there is this queue.
+    pub(crate) fn lost_in_all(&self) -> u64 {
+        self.lost_in_all.load(Ordering::Relaxed)
+    }
+
+    /// How many wait to be handed to the sinks; a batch that is with them does not.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
     }
 
     /// Turns the count of lost events into an event, once there is room for it.

@@ -41,7 +41,7 @@ pub struct Figures {
 }
 
 /// Milliseconds, inclusive.
-pub const LATENCY_BOUNDS_MS: [u64; 8] = [1, 5, 10, 50, 100, 500, 1000, 5000];
+pub const LATENCY_BOUNDS_MS: [u64; 9] = [1, 5, 10, 30, 50, 100, 500, 1000, 5000];
 
 impl Meter {
     pub fn new(inner: Arc<dyn KeyManagementService>) -> Self {
@@ -70,8 +70,7 @@ impl Meter {
             *figures.failed.entry(code.word()).or_default() += 1;
         }
         figures.time += took;
-        let bound = LATENCY_BOUNDS_MS.iter().position(|bound| took.as_millis() <= u128::from(*bound));
-        figures.latency[bound.unwrap_or(LATENCY_BOUNDS_MS.len())] += 1;
+        figures.latency[LATENCY_BOUNDS_MS.partition_point(|bound| took > Duration::from_millis(*bound))] += 1;
     }
 
     fn log(&self, operation: Operation, took: Duration, failures: &[Code], requests: usize) {

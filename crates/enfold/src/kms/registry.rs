@@ -126,6 +126,7 @@ impl Root {
     fn metrics(&self, uri: &KeyUri) -> RootKeyMetrics {
         RootKeyMetrics {
             root: uri.to_string(),
+            provider: uri.provider(),
             operations: self.meter.all(),
             retries: self.retry.retries(),
             given_up: self.retry.given_up(),

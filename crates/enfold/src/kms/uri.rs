@@ -60,6 +60,19 @@ impl KeyUri {
         &self.root
     }
 
+    /// What kind of key service it is in, by the word that its URI begins with.
+    pub fn provider(&self) -> &'static str {
+        match &self.root {
+            RootKey::Aws(_) => "aws-kms",
+            RootKey::Google(_) => "gcp-kms",
+            RootKey::Azure(_) => "azure-kv",
+            RootKey::Vault(_) => "vault",
+            RootKey::Pkcs11(_) => "pkcs11",
+            RootKey::Local(_) => "local",
+            RootKey::Memory(_) => "memory",
+        }
+    }
+
     /// Whether what other programs keep to name a root key (its URI; of AWS its ARN, id or alias) is this one.
     pub fn is_named(&self, name: &str) -> bool {
         let by_name = matches!(&self.root, RootKey::Aws(key) if key.is_named(name));

@@ -8,17 +8,17 @@ use super::*;
 
 /// What the page says before the table.
 const HEAD: &str = "\
-# Metrics
+# Figures of the library
 
 <!-- Made from the comments in crates/enfold/src/metrics.rs: change them, then run
      `ENFOLD_BLESS=1 cargo test -p enfold metrics::`. -->
 
 `Enfold::metrics()` gives what a process did so far as plain data that serialises with serde: to be exported under the names
-of whoever reads it. Taking it asks nobody.
+of whoever reads it. Taking it asks nobody. `enfold serve` and workers expose it to Prometheus: see [metrics](metrics.md).
 
 - Counts begin with the process's `Enfold` and only go up; `state`, `asked_again_in_seconds`, `entries` and `lost_events`
   say how it is now.
-- Nothing in it can hold a key, a value or a tenant. The only names are URIs of root keys, names of rings in the policy,
+- Nothing in it can hold a key, a value or a tenant. The only names are URIs of root keys, names of rings and classes in the policy,
   operations and [error codes](../errors/).
 - `requests` of a root key's service are what AWS charges for; `calls` are batches. The figures of a service stand below
   retries and limits, so each try counts.
@@ -39,7 +39,7 @@ of whoever reads it. Taking it asks nobody.
 |---|---|---|
 ";
 
-/// The page `docs/reference/metrics.md`.
+/// The page `docs/reference/figures.md`.
 fn page() -> String {
     let mut settings = SchemaSettings::draft2020_12().for_serialize();
     settings.inline_subschemas = true;
@@ -78,14 +78,14 @@ fn rows(page: &mut String, schema: &Value, path: &str) {
 
 #[test]
 fn the_reference_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/metrics.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/figures.md");
     if std::env::var_os("ENFOLD_BLESS").is_some() {
         std::fs::write(&path, page()).unwrap();
     }
     let stands = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         stands == page(),
-        "docs/reference/metrics.md is stale: run `ENFOLD_BLESS=1 cargo test -p enfold metrics::`"
+        "docs/reference/figures.md is stale: run `ENFOLD_BLESS=1 cargo test -p enfold metrics::`"
     );
 }
 
