@@ -11,6 +11,8 @@ packages=(build-essential curl openssl postgresql-15 pgbouncer redis-server sqli
 # PKCS#11: a token, the tool of the guide, and what the second token is built with.
 packages+=(softhsm2 opensc pkg-config libssl-dev libsqlite3-dev libclang1-14 libclang-common-14-dev)
 # The module's source is compiled by CMake; Perl writes its assembly, and Go checks and seals its boundary.
+# promtool, which tests the alerts and what the service exposes.
+packages+=(prometheus)
 [ "${1:-}" != fips ] || packages+=(cmake golang-go perl)
 # The browser that the console is tested in.
 packages+=(chromium chromium-driver)
@@ -27,7 +29,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     # The package would start a cluster of its own; the tests start theirs.
     $sudo mkdir -p /etc/postgresql-common
     [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
-    # Nor is a Redis of the machine's own wanted; RUNLEVEL=1 has the packages start nothing where they ask for it.
+    # Nor is a Redis or a Prometheus of the machine's own wanted; RUNLEVEL=1 has the packages start nothing where they ask for it.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 

@@ -8,6 +8,7 @@ pub mod api;
 mod connections;
 pub mod console;
 mod identity;
+pub mod metrics;
 pub mod openapi;
 mod tls;
 
@@ -23,6 +24,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use self::identity::{Issuer, Rates, ServiceKeys};
+use self::metrics::{Exporter, Listening};
 use self::tls::Tls;
 
 /// A service that is bound to its address and answers nobody yet.
@@ -30,6 +32,8 @@ pub struct Service {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     shared: Arc<Shared>,
+    /// Where figures are told without credentials, if the policy says so.
+    figures: Option<Listening>,
 }
 
 /// What all requests share.
@@ -43,6 +47,7 @@ pub(crate) struct Shared {
     /// The console as a client of an issuer, where people sign in there.
     pub(crate) client: Option<console::Client>,
     pub(crate) last_look: api::LastLook,
+    pub(crate) exporter: Arc<Exporter>,
     database: OnceCell<Arc<dyn Database>>,
 }
 
@@ -78,11 +83,11 @@ impl Service {
     /// # Errors
     /// `Usage` where the address cannot be bound; what [`Enfold::access_list`] says where that is not as the operators signed it.
     pub async fn bind(enfold: Enfold, address: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(address).await.map_err(|e| {
-            Error::new(Code::Usage, format!("cannot listen on `{address}`"))
-                .cause(e.kind().to_string())
-                .hint("another program may have the port: name another with `--listen`")
-        })?;
+        let listener = bind(address).await?;
+        let figures = match enfold.policy().metrics.listen {
+            Some(address) => Some(Listening::on(address).await?),
+            None => None,
+        };
         let service_keys = ServiceKeys::read(&enfold).await?;
         let policy = &enfold.policy().service;
         let limits = policy.limits;
@@ -92,15 +97,20 @@ impl Service {
         let rates = Rates::new(limits.requests_per_second);
         let sessions = console::Sessions::new(&policy.console);
         let client = policy.console.sign_in.as_ref().map(console::Client::new).transpose()?;
-        let shared = Shared { enfold, service_keys, issuers, limits, rates, sessions, client, last_look, database };
-        Ok(Self { listener, tls, shared: Arc::new(shared) })
+        let exporter = Arc::new(Exporter::new(enfold.clone(), None));
+        let shared =
+            Shared { enfold, service_keys, issuers, limits, rates, sessions, client, last_look, exporter, database };
+        Ok(Self { listener, tls, shared: Arc::new(shared), figures })
     }
 
     /// Where it listens, with the port that the system chose where none was named.
     pub fn address(&self) -> Result<SocketAddr> {
-        self.listener
-            .local_addr()
-            .map_err(|e| Error::new(Code::Internal, "a bound socket has no address").cause(e.kind().to_string()))
+        address(&self.listener)
+    }
+
+    /// Where figures are told without credentials.
+    pub fn figures_address(&self) -> Result<Option<SocketAddr>> {
+        self.figures.as_ref().map(Listening::address).transpose()
     }
 
     /// Answers requests until `stop` is done; then takes no more, and finishes those that it took.
@@ -116,7 +126,27 @@ impl Service {
                 tls.renew().await;
             }
         });
+        let exporter = Arc::clone(&self.shared.exporter);
+        let telling = tokio::spawn(async move {
+            if let Some(figures) = self.figures {
+                figures.run(exporter, std::future::pending()).await;
+            }
+        });
         connections::serve(self.listener, self.tls, router, &self.shared.limits, stop).await;
-        looking.iter().chain([&renewing]).for_each(JoinHandle::abort);
+        looking.iter().chain([&renewing, &telling]).for_each(JoinHandle::abort);
     }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| {
+        Error::new(Code::Usage, format!("cannot listen on `{address}`"))
+            .cause(e.kind().to_string())
+            .hint("another program may have the port: name another with `--listen`")
+    })
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr> {
+    listener
+        .local_addr()
+        .map_err(|e| Error::new(Code::Internal, "a bound socket has no address").cause(e.kind().to_string()))
 }

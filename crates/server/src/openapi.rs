@@ -106,8 +106,10 @@ fn operation_id(endpoint: &Endpoint) -> String {
     id
 }
 
+/// JSON, unless the schema says what it is of.
 fn content(schema: &Schema) -> Value {
-    json!({ "application/json": { "schema": schema } })
+    let media = schema.get("contentMediaType").and_then(Value::as_str).unwrap_or("application/json");
+    json!({ media: { "schema": schema } })
 }
 
 /// The page `docs/reference/api.md`, from the same document.
@@ -144,9 +146,13 @@ fn section(endpoint: &Endpoint, document: &Value, page: &mut String) {
     }
     let bodies = [("Takes", &operation["requestBody"]), ("Gives", &operation["responses"]["200"])];
     for (title, body) in bodies.into_iter().filter(|(_, body)| !body.is_null()) {
+        let Some(schema) = body["content"]["application/json"].get("schema") else {
+            page.push_str(&format!("\n{title} text.\n"));
+            continue;
+        };
         page.push_str(&format!("\n{title}\n\n| field | type | |\n|---|---|---|\n"));
         let mut shown = Vec::new();
-        fields("", &body["content"]["application/json"]["schema"], document, &mut shown, page);
+        fields("", schema, document, &mut shown, page);
     }
 }
 

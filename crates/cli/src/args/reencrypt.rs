@@ -1,5 +1,7 @@
 //! What may be typed after `keys rotate`, `keys disable`, `keys enable`, `keys set-minimum`, `reencrypt`, `jobs` and `worker`.
 
+use std::net::SocketAddr;
+
 use clap::{Args, Subcommand};
 
 #[derive(Args, Debug)]
@@ -217,4 +219,7 @@ pub(crate) struct Worker {
     /// End when no job is left to work on, instead of waiting for the next.
     #[arg(long)]
     pub(crate) until_idle: bool,
+    /// Tell figures for Prometheus at this address, to whoever reaches it. Port 0 lets the system choose one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<SocketAddr>,
 }

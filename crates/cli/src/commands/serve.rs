@@ -67,10 +67,12 @@ async fn serve(
     let service = Service::bind(enfold.clone(), address).await?;
     let scheme = if enfold.policy().service.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", service.address()?);
+    let metrics = service.figures_address()?.map(|address| format!("http://{address}/metrics"));
     let stop = stop::asked(|line| context.screen.say(line))?;
     let document = json!({
         "url": url,
         "development": development,
+        "metrics": metrics,
         "policy": enfold.policy().path,
         "service_key_file": key.as_ref().map(|(path, _)| path),
     });
@@ -87,6 +89,7 @@ async fn serve(
             ));
         }
         out.push_str(&format!("Listening on {url}\n"));
+        metrics.iter().for_each(|url| out.push_str(&format!("Figures are at {url}, for whoever reaches it\n")));
     })?;
     service.run(stop).await;
     Ok(())

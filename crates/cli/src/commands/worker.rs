@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use enfold::Result;
-use enfold_jobs::ops::{self, WorkOptions};
+use enfold::{Enfold, Result};
+use enfold_jobs::ops::{self, Session, WorkOptions};
+use tokio::task::JoinHandle;
 
 use super::Context;
 use crate::args::Worker;
@@ -12,7 +13,8 @@ use crate::words::some;
 
 pub(crate) async fn run(context: &Context<'_>, args: &Worker) -> Result<()> {
     context
-        .with_session(async |session| {
+        .with_session_and_keys(async |session, enfold| {
+            let told = tell(context, args, session, enfold).await?;
             let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
             let options = WorkOptions {
                 name: format!("{host}:{}", std::process::id()),
@@ -22,7 +24,9 @@ pub(crate) async fn run(context: &Context<'_>, args: &Worker) -> Result<()> {
             };
             context.screen.say(&format!("Worker {} is ready.", options.name));
             let onlooker = Onlooker::new(context.screen);
-            let report = ops::work(session, &options, &onlooker).await?;
+            let worked = ops::work(session, &options, &onlooker).await;
+            told.iter().for_each(JoinHandle::abort);
+            let report = worked?;
             drop(onlooker);
             context.screen.result(&report, |out| {
                 for (job, state) in &report.ended {
@@ -36,4 +40,31 @@ pub(crate) async fn run(context: &Context<'_>, args: &Worker) -> Result<()> {
             })
         })
         .await
+}
+
+/// Tells figures for Prometheus while the worker works.
+#[cfg(feature = "serve")]
+async fn tell(
+    context: &Context<'_>,
+    args: &Worker,
+    session: &Session,
+    enfold: &Enfold,
+) -> Result<Option<JoinHandle<()>>> {
+    use std::sync::Arc;
+
+    use enfold_server::metrics::{Exporter, Listening};
+
+    let Some(address) = args.metrics else { return Ok(None) };
+    let listening = Listening::on(address).await?;
+    context.screen.say(&format!("Figures are at http://{}/metrics.", listening.address()?));
+    let exporter = Arc::new(Exporter::new(enfold.clone(), Some(Arc::clone(&session.db))));
+    Ok(Some(tokio::spawn(listening.run(exporter, std::future::pending()))))
+}
+
+#[cfg(not(feature = "serve"))]
+async fn tell(_: &Context<'_>, args: &Worker, _: &Session, _: &Enfold) -> Result<Option<JoinHandle<()>>> {
+    match args.metrics {
+        None => Ok(None),
+        Some(_) => Err(enfold::Error::new(enfold::Code::Usage, "this program was built without the service")),
+    }
 }

@@ -10,6 +10,7 @@ pub mod edit;
 mod key_services;
 mod key_table;
 mod members;
+mod metrics;
 mod model;
 mod prune;
 mod raw;
@@ -34,6 +35,7 @@ use std::path::Path;
 use crate::{Code, Error, Result};
 
 pub use draft::{ColumnDraft, IndexDraft, PolicyDraft, RingDraft};
+pub use metrics::MetricsPolicy;
 pub use model::*;
 pub use prune::{PrunePolicy, TimeUnit};
 pub use rotation::{RootRotationPolicy, RotationPolicy, Window};

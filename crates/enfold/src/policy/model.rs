@@ -14,6 +14,7 @@ use enfold_core::readers::{Companion, Format};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::metrics::MetricsPolicy;
 use super::prune::PrunePolicy;
 use super::raw::RawJobs;
 use super::rotation::RotationPolicy;
@@ -157,6 +158,7 @@ pub struct Policy {
     pub prune: BTreeMap<String, PrunePolicy>,
     pub jobs: JobPolicy,
     pub service: ServicePolicy,
+    pub metrics: MetricsPolicy,
 }
 
 impl Policy {

@@ -5,6 +5,7 @@
 //! exists, that an id is used once) is `resolve.rs`'s to say.
 
 mod key_services;
+mod metrics;
 mod readers;
 mod service;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::key_services::{
     RawAws, RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
 };
+pub(super) use self::metrics::RawMetrics;
 pub(super) use self::readers::{
     Derive, RawKeyTable, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding,
 };
@@ -70,6 +72,8 @@ pub(super) struct RawPolicy {
     pub jobs: RawJobs,
     /// The service that `enfold serve` runs.
     pub service: RawService,
+    /// Figures for Prometheus, of `enfold serve` and of `enfold worker --metrics`.
+    pub metrics: RawMetrics,
 }
 
 /// The database whose columns are protected.

@@ -140,6 +140,7 @@ impl Resolver<'_> {
         let tables = columns::tables(self, raw.tables, &readers, scheme);
         let prune = super::prune::resolve(self, raw.prune, &tables, scheme);
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
+        let metrics = super::metrics::resolve(self, &raw.metrics);
         let service = service::resolve(self, raw.service, &tables, &values);
         Some(Policy {
             path: path.to_owned(),
@@ -162,6 +163,7 @@ impl Resolver<'_> {
             prune,
             jobs: jobs(&raw.jobs),
             service,
+            metrics,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The edge: what comes first to every request, and last to every answer.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -14,6 +15,7 @@ use futures_util::FutureExt;
 
 use super::error::ErrorBody;
 use super::{ErrorAnswer, Failure};
+use crate::Shared;
 use crate::connections::Peer;
 use crate::identity::Caller;
 
@@ -47,7 +49,12 @@ impl Call {
 
 /// Gives the request an id, keeps a panic from being more than one request's, writes errors in their form, and says in the log
 /// how it went.
-pub(crate) async fn edge(path: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn edge(
+    State(shared): State<Arc<Shared>>,
+    path: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let request_id = request_id(&request);
     let peer = request.extensions().get::<Peer>().copied();
@@ -57,8 +64,10 @@ pub(crate) async fn edge(path: Option<MatchedPath>, mut request: Request, next: 
     let mut response = answered.unwrap_or_else(|_| {
         Failure(Error::new(Code::Internal, "the request ran into a fault of the service")).into_response()
     });
-    let path = path.as_ref().map_or("unknown", MatchedPath::as_str);
-    let (status, took_us) = (response.status().as_u16(), started.elapsed().as_micros());
+    let (path, took) = (path.as_ref().map(MatchedPath::as_str), started.elapsed());
+    let (status, took_us) = (response.status().as_u16(), took.as_micros());
+    shared.exporter.requests.answered(&method, path, status, took);
+    let path = path.unwrap_or("unknown");
     match response.extensions_mut().remove::<Error>() {
         None => tracing::debug!(target: "enfold_server", request_id, %method, path, status, took_us, "answered"),
         Some(error) => {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Method;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
 use enfold::access::Permission;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -31,9 +31,10 @@ pub(crate) use self::body::Sought;
 pub(crate) use self::edge::{Call, Written, to_its_end, unknown};
 pub(crate) use self::error::{ErrorAnswer, ErrorBody, Failure};
 pub(crate) use self::health::is_ready;
+pub(crate) use self::jobs::{goal, words as states};
 pub(crate) use self::once::LONGEST_KEY;
 pub(crate) use self::status::LastLook;
-use crate::{Shared, console, identity};
+use crate::{Shared, console, identity, metrics};
 
 /// What everything but health lies under.
 pub const BASE: &str = "/api/v1/encryption";
@@ -243,6 +244,15 @@ pub const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         method: Method::GET,
+        path: "/metrics",
+        needs: Some(Permission::Read),
+        says: "Tell the figures of this process and of its database, as Prometheus reads them.",
+        takes: None,
+        gives: schema::<metrics::Exposed>,
+        route: || get(metrics::metrics),
+    },
+    Endpoint {
+        method: Method::GET,
         path: "/healthz",
         needs: None,
         says: "Whether the process runs.",
@@ -286,7 +296,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .merge(guarded)
         .merge(console::router(shared))
         .layer(from_fn_with_state(shared.limits.timeout, edge::in_time))
-        .layer(from_fn(edge::edge))
+        .layer(from_fn_with_state(Arc::clone(shared), edge::edge))
         .with_state(Arc::clone(shared))
 }
 

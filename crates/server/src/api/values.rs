@@ -297,13 +297,19 @@ async fn each<T: Work>(
                 places.push(at);
                 items.push(placed);
             }
-            Err(error) => outcomes[at] = Some(Err(error)),
+            Err(error) => {
+                shared.exporter.requests.refused(T::NEEDS, error.code());
+                outcomes[at] = Some(Err(error));
+            }
         }
     }
     for (name, (at, placed)) in by_column {
         let done = match column(shared, name) {
             Ok(column) => T::work(&column, context, &placed).await,
-            Err(error) => at.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => {
+                at.iter().for_each(|_| shared.exporter.requests.refused(T::NEEDS, error.code()));
+                at.iter().map(|_| Err(error.clone())).collect()
+            }
         };
         at.into_iter().zip(done).for_each(|(at, done)| outcomes[at] = Some(done));
     }

@@ -6,6 +6,7 @@ mod http;
 mod jobs;
 mod limits;
 mod once;
+mod metrics;
 mod operators;
 mod postgres;
 mod start;
@@ -13,6 +14,7 @@ mod tenants;
 mod tls;
 mod tokens;
 mod values;
+mod watching;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout};

@@ -663,3 +663,22 @@ fn a_kubernetes_service_account_has_its_token_where_pods_have_it() {
     let (mount, role) = ("kubernetes".to_owned(), "orders".to_owned());
     assert_eq!(policy.key_services.vault["v:8200"].sign_in, VaultSignIn::Kubernetes { mount, role, file });
 }
+
+#[test]
+fn figures_have_a_prefix_that_names_may_begin_with_and_an_address() {
+    let with = |metrics: &str| {
+        let text = format!(
+            "environment = \"development\"\n[database]\nurl = \"sqlite:a.db\"\n[rings.a]\nid = \"a\"\nroots = [\"local:a.key\"]\n\
+             scope = \"ring\"\n[metrics]\n{metrics}"
+        );
+        policy::parse(&text, Path::new("enfold.toml"), &Variables::default())
+    };
+    assert_eq!(with("prefix = \"gl\"").unwrap().metrics.prefix, "gl");
+    for prefix in ["", "_a", "a_", "1a", "A", "a-b", "a b", "é"] {
+        let error = with(&format!("prefix = \"{prefix}\"")).unwrap_err().to_string();
+        assert!(error.contains("metrics.prefix: not the beginning of a name"), "{prefix}: {error}");
+    }
+    let error = with("listen = \"everywhere\"").unwrap_err().to_string();
+    assert!(error.contains("metrics.listen: not an address and a port"), "{error}");
+    assert!(with("coverage_every = \"1s\"").is_err());
+}
