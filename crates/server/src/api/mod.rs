@@ -247,6 +247,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/metrics",
         needs: Some(Permission::Read),
         says: "Tell the figures of this process and of its database, as Prometheus reads them.",
+        once: false,
         takes: None,
         gives: schema::<metrics::Exposed>,
         route: || get(metrics::metrics),

@@ -9,8 +9,9 @@ use super::view::count;
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 120.0;
 const HOUR_MS: i64 = 3_600_000;
-/// Bars of a timeline.
+/// Bars of a timeline: a day of hours at least.
 const MOST_BARS: i64 = 48;
+const FEWEST_BARS: i64 = 24;
 /// A key's age is drawn in tenths of the cadence; the last bar is for all that are older.
 const TENTHS: usize = 11;
 
@@ -57,10 +58,11 @@ impl Timeline {
     pub(super) fn of(moments: impl Iterator<Item = i64> + Clone) -> Option<Self> {
         let (first, last) = (moments.clone().min()?, moments.clone().max()?);
         // Whole hours, as many of them to a bar as it takes.
-        let hours = (last / HOUR_MS - first / HOUR_MS + 1).max(1);
-        let step = hours.div_euclid(MOST_BARS) + 1;
-        let start = first / HOUR_MS;
+        let hours = (last / HOUR_MS - first / HOUR_MS + 1).max(FEWEST_BARS);
+        let step = (hours + MOST_BARS - 1) / MOST_BARS;
         let bars = (hours + step - 1) / step;
+        // The last bar is the one of the last event.
+        let start = last / HOUR_MS + 1 - bars * step;
         let mut counted = vec![0_u64; usize::try_from(bars).unwrap_or(1)];
         for at in moments.clone() {
             let bar = usize::try_from((at / HOUR_MS - start) / step).unwrap_or_default();
@@ -72,13 +74,17 @@ impl Timeline {
             let at = jiff::Timestamp::from_millisecond(hour * HOUR_MS).unwrap_or_default();
             at.strftime("%Y-%m-%d %H:%M").to_string()
         };
-        let says =
-            format!("{} events, from {} to {}", count(moments.count() as u64), label(start), label(start + hours));
+        let says = format!(
+            "{} events, from {} to {}",
+            count(moments.count() as u64),
+            label(start),
+            label(start + bars * step)
+        );
         let bars = counted.into_iter().zip(0_i64..).map(|(number, at)| {
             let from = label(start + at * step);
             (number, "bar", format!("{}: {} from {from}, {step} h", count(number), plural(number)))
         });
-        Some(Self(Bars::of(says, bars.collect(), label(start), label(start + hours))))
+        Some(Self(Bars::of(says, bars.collect(), label(start), label(start + bars * step))))
     }
 }
 
@@ -122,7 +128,8 @@ mod tests {
     fn every_event_is_in_one_bar() {
         let at = |hour: i64| 1_700_000_000_000 / HOUR_MS * HOUR_MS + hour * HOUR_MS + 1;
         let Timeline(bars) = Timeline::of([at(0), at(0), at(1), at(3)].into_iter()).unwrap();
-        assert_eq!(numbers(&bars), ["2", "1", "0", "1"]);
+        assert_eq!(bars.bars.len(), 24);
+        assert_eq!(numbers(&bars)[20..], ["2", "1", "0", "1"]);
         let Timeline(bars) = Timeline::of((0..1_000).map(at)).unwrap();
         assert!(bars.bars.len() <= 48, "{}", bars.bars.len());
         let counted: u64 = numbers(&bars).iter().map(|number| number.parse::<u64>().unwrap()).sum();

@@ -97,7 +97,8 @@ fn operators_see_everything_and_rotate_and_steer() {
     browser.until("h1", |title| title == "Log");
     browser.type_into("input[name=kind]", "key-rotated");
     browser.click(".filters button");
-    browser.until("tbody", |text| text.contains("a key was seen in a ticket") && text.contains("service-key:development"));
+    browser
+        .until("tbody", |text| text.contains("a key was seen in a ticket") && text.contains("service-key:development"));
     picture(&browser, "log");
     browser.click("form[action='/console/log/verify'] button");
     browser.until(".notice", |text| text.contains("Every chain holds together"));
@@ -143,7 +144,8 @@ fn pages_are_usable_without_a_mouse_and_without_the_script() {
         );
         assert_eq!(nameless, "", "{path}");
         assert_eq!(browser.run("return document.querySelectorAll('h1').length"), 1, "{path}");
-        let inline = browser.run("return document.querySelectorAll('[style], [onclick], style, script:not([src])').length");
+        let inline =
+            browser.run("return document.querySelectorAll('[style], [onclick], style, script:not([src])').length");
         assert_eq!(inline, 0, "{path}");
     }
 }
@@ -169,7 +171,7 @@ fn every_page_shows_every_role_what_is_for_it_and_nothing_else() {
     let (sandbox, service) = started();
     let roles = ["app", "reader", "jobs", "admin", "security", "audit"];
     let keys: Vec<(&str, String)> =
-        roles.iter().map(|role| (*role, service_key(&sandbox, role, &["--role", role, "--days", "1"]).1)).collect();
+        roles.iter().map(|role| (*role, service_key(&sandbox, role, &["--role", role]).1)).collect();
     let last = format!("Bearer {}", keys[5].1);
     let known = || ask(&service, "GET", "/api/v1/encryption/status", &[("Authorization", &last)], "").status != 401;
     until("the service keys are known", known);
@@ -189,7 +191,9 @@ fn every_page_shows_every_role_what_is_for_it_and_nothing_else() {
             let sent = ask(&service, "POST", &path, &[("Cookie", &cookie)], &format!("form_token={token}")).status;
             match may {
                 // The other of the two is not allowed, or there is no such job, ring or reason.
-                true => assert!(![401, 403].contains(&read) && ![401, 403].contains(&sent), "{role} {path}: {read} {sent}"),
+                true => {
+                    assert!(![401, 403].contains(&read) && ![401, 403].contains(&sent), "{role} {path}: {read} {sent}")
+                }
                 false => assert_eq!((read, sent), (403, 403), "{role} {path}"),
             }
             if !may && !page.path.contains('{') {
@@ -231,12 +235,12 @@ fn nobody_else_can_have_somebodys_browser_send_a_form() {
 #[test]
 fn a_session_ends_with_the_service_key_that_opened_it() {
     let (sandbox, service) = started();
-    let (id, key) = service_key(&sandbox, "short", &["--role", "admin", "--days", "1"]);
+    let (id, key) = service_key(&sandbox, "short", &["--role", "admin"]);
     let form = [("Content-Type", "application/x-www-form-urlencoded")];
     let signs_in = || ask(&service, "POST", "/console/sign-in", &form, &format!("key={key}")).status == 303;
     until("the service key is known", signs_in);
     let (cookie, _) = session(&service, &key);
-    sandbox.ok(&["service-keys", "revoke", &id]);
+    sandbox.ok(&["service-keys", "revoke", &id, "--yes"]);
     let is_over = || ask(&service, "GET", "/console/keys", &[("Cookie", &cookie)], "").status == 303;
     until("the session is over", is_over);
 }
