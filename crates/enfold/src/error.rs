@@ -55,6 +55,14 @@ macro_rules! codes {
 
             /// May the caller try again?
             pub const fn retry(self) -> Retry { match self { $( Code::$name => Retry::$retry, )* } }
+
+            /// Is it that who asked may not, of the service or of a key service?
+            pub const fn is_denial(self) -> bool {
+                matches!(
+                    self,
+                    Code::PermissionDenied | Code::Unauthenticated | Code::KmsAccessDenied | Code::CustomerKeyRefused
+                )
+            }
         }
     };
 }

@@ -126,7 +126,7 @@ impl Operator {
 
     async fn set_disabled(&self, ring: &str, ids: &[KeyId], disabled: bool, context: &CallContext) -> Result<()> {
         let ring = self.enfold.ring(ring)?;
-        self.change_keys(ring, ids, |view, rows| {
+        let changed = self.change_keys(ring, ids, |view, rows| {
             let mut state = view.state.clone();
             for id in ids {
                 if disabled {
@@ -138,11 +138,10 @@ impl Operator {
             let changed = rows.iter().map(|row| with_status(view, row, state.status(row)?));
             let changed = changed.collect::<Result<_>>()?;
             Ok((state, changed))
-        })
-        .await?;
+        });
         let kind = if disabled { EventKind::KeyDisabled } else { EventKind::KeyEnabled };
-        for id in ids {
-            ring.events.emit(Event::new(kind, 1).ring(ring.id()).key(*id).context(context));
+        for row in changed.await? {
+            ring.events.emit(Event::new(kind, 1).ring(ring.id()).data_key(&row).context(context));
         }
         Ok(())
     }
@@ -169,16 +168,17 @@ impl Operator {
     }
 
     pub(crate) async fn change(&self, ring: &Arc<KeyRing>, change: impl Fn(&View) -> Result<RingState>) -> Result<()> {
-        self.change_keys(ring, &[], |view, _| Ok((change(view)?, Vec::new()))).await
+        self.change_keys(ring, &[], |view, _| Ok((change(view)?, Vec::new()))).await.map(drop)
     }
 
-    /// As [`Self::change`], with the rows of data keys, which are read again whenever somebody else was quicker.
+    /// As [`Self::change`], with the rows of data keys, which are read again whenever somebody else was quicker. They come back
+    /// as they were before.
     pub(crate) async fn change_keys(
         &self,
         ring: &Arc<KeyRing>,
         ids: &[KeyId],
         change: impl Fn(&View, &[DataKeyRow]) -> Result<Changed>,
-    ) -> Result<()> {
+    ) -> Result<Vec<DataKeyRow>> {
         let next =
             |view: &View, rows: &[DataKeyRow]| Ok(Some(change(view, rows)?).filter(|(state, _)| *state != view.state));
         self.publish(ring, ids, next).await
@@ -190,7 +190,7 @@ impl Operator {
         ring: &Arc<KeyRing>,
         ids: &[KeyId],
         next: impl Fn(&View, &[DataKeyRow]) -> Result<Option<Changed>>,
-    ) -> Result<()> {
+    ) -> Result<Vec<DataKeyRow>> {
         for _ in 0..TRIES {
             ring.look().await?;
             let view = ring.view().await?;
@@ -204,11 +204,11 @@ impl Operator {
                     format!("there is no data key `{id}` in ring `{}`", ring.name),
                 ));
             }
-            let Some((mut state, swaps)) = next(&view, &rows)? else { return Ok(()) };
+            let Some((mut state, swaps)) = next(&view, &rows)? else { return Ok(rows) };
             state.epoch = view.state.epoch + 1;
             let signed = self.key.sign(&state)?;
             if ring.catalog.publish(&signed, Some(view.state.epoch), &swaps).await? {
-                return ring.look().await;
+                return ring.look().await.map(|()| rows);
             }
         }
         Err(Error::new(Code::Busy, format!("others keep publishing states of ring `{}`", ring.name))

@@ -164,21 +164,36 @@ impl Enfold {
     }
 
     /// Seals and opens a throw-away value through every ring; one result for each, in the order of their names. It is done
-    /// with a data key that the ring has, as an application would, or with one that is wrapped, unwrapped and forgotten.
-    pub async fn self_test(&self) -> Vec<(String, Result<SelfTest>)> {
+    /// with a data key that the ring has, as an application would, or with one that is wrapped, unwrapped and forgotten. The log
+    /// says how it went.
+    pub async fn self_test(&self, context: &CallContext) -> Vec<(String, Result<SelfTest>)> {
         let mut tested = Vec::with_capacity(self.0.rings.len());
         for (name, ring) in &self.0.rings {
-            tested.push((name.clone(), ring.self_test().await));
+            let outcome = ring.self_test().await;
+            let event = Event::new(EventKind::HealthCheck, 1).detail(format!("self-test of ring `{name}`"));
+            self.say_tried(ring, event, outcome.as_ref().err(), context);
+            tested.push((name.clone(), outcome));
         }
         tested
     }
 
+    fn say_tried(&self, ring: &KeyRing, event: Event, failed: Option<&Error>, context: &CallContext) {
+        let event = failed.into_iter().fold(event, Event::because);
+        self.0.events.emit(event.ring(ring.id()).context(context));
+    }
+
     /// Asks every root key of every ring what state it is in, when it is rotated and what this process may do with it, and
-    /// has it wrap and unwrap a throw-away key: for `doctor`. [`RootHealth::concerns`] has what is to be settled.
-    pub async fn root_keys(&self) -> Result<Vec<RootHealth>> {
+    /// has it wrap and unwrap a throw-away key: for `doctor`. [`RootHealth::concerns`] has what is to be settled. The log says how it
+    /// went.
+    pub async fn root_keys(&self, context: &CallContext) -> Result<Vec<RootHealth>> {
         let mut found = Vec::new();
         for ring in self.0.rings.values() {
-            found.extend(ring.root_health().await?);
+            let health = ring.root_health().await?;
+            for root in &health {
+                let event = Event::new(EventKind::HealthCheck, 1).detail(format!("root key `{}`", root.root));
+                self.say_tried(ring, event, root.tried.error(), context);
+            }
+            found.extend(health);
         }
         Ok(found)
     }
@@ -219,10 +234,9 @@ impl Enfold {
         Some(self.0.shared.as_ref()?.health().await)
     }
 
-    /// Says in the log of events that rows were deleted by a rule of the policy: how many, and which, in words that hold no
-    /// value.
-    pub fn log_pruned(&self, rows: u64, says: &str, context: &CallContext) {
-        self.0.events.emit(Event::new(EventKind::RowsPruned, rows).detail(says).context(context));
+    /// Has the log of events say what a job did. An event's words hold no value.
+    pub fn log(&self, event: Event) {
+        self.0.events.emit(event);
     }
 
     /// Events that were lost and not yet written down as lost.

@@ -103,7 +103,7 @@ impl Operator {
         let ring = self.enfold.ring(ring)?;
         ring.look().await?;
         if matches!(whose, Whose::Everybody) && ring.has_key_in_every_record() {
-            return Ok(vec![self.renew_records(ring, context).await?]);
+            return told(ring, 1, context, async || Ok(vec![self.renew_records(ring, context).await?])).await;
         }
         let scopes = self.enfold.scopes_of(ring, whose).await?;
         self.rotate_scopes(ring, &scopes, context).await
@@ -117,7 +117,7 @@ impl Operator {
         let root = ring.catalog.restore_root(ring.roots.first()?.uri(), id).await?;
         // Processes take ids in with a new state; who meets one before looks it up.
         self.refresh(&ring.name).await?;
-        ring.events.emit(Event::new(EventKind::KeyRotated, 1).ring(ring.id()).key(id).context(context));
+        ring.events.emit(Event::new(EventKind::KeyRotated, 1).ring(ring.id()).key(id, None).context(context));
         let version = u32::try_from(root.ids().len()).unwrap_or(u32::MAX);
         Ok(Rotated {
             scope: ScopeId::record(),
@@ -161,6 +161,16 @@ impl Operator {
         made_ms: Option<i64>,
         context: &CallContext,
     ) -> Result<Vec<Rotated>> {
+        told(ring, scopes.len(), context, async || self.rotate_them(ring, scopes, made_ms, context).await).await
+    }
+
+    async fn rotate_them(
+        &self,
+        ring: &Arc<KeyRing>,
+        scopes: &[(ScopeId, u32)],
+        made_ms: Option<i64>,
+        context: &CallContext,
+    ) -> Result<Vec<Rotated>> {
         let view = ring.view().await?;
         let view = &*view;
         let make: Vec<_> = scopes.iter().map(|(scope, from)| ring.next_version(view, scope, *from, made_ms)).collect();
@@ -188,12 +198,17 @@ impl Operator {
             Ok((state, retired))
         })
         .await?;
+        let say = |kind, row: &DataKeyRow| {
+            ring.events.emit(Event::new(kind, 1).ring(ring.id()).data_key(row).context(context));
+        };
         let rotated = rows.iter().zip(scopes).map(|(row, (scope, _))| {
-            ring.events.emit(Event::new(EventKind::KeyRotated, 1).ring(ring.id()).key(row.id).context(context));
+            let former = former.get(&row.scope);
+            say(EventKind::KeyRotated, row);
+            former.into_iter().for_each(|former| say(EventKind::KeyRetired, former));
             Rotated {
                 scope: scope.clone(),
                 previous_version: row.version - 1,
-                previous_key: former.get(&row.scope).map(|row| row.id),
+                previous_key: former.map(|row| row.id),
                 version: row.version,
                 key: row.id,
                 at_ms: ring.unix_ms(),
@@ -201,6 +216,25 @@ impl Operator {
         });
         Ok(rotated.collect())
     }
+}
+
+/// Says in the log that a rotation of so many scopes begins, and where it fails, why.
+async fn told<T>(
+    ring: &KeyRing,
+    scopes: usize,
+    context: &CallContext,
+    rotate: impl AsyncFnOnce() -> Result<T>,
+) -> Result<T> {
+    if scopes == 0 {
+        return rotate().await;
+    }
+    let say = |kind| Event::new(kind, scopes as u64).ring(ring.id()).context(context);
+    ring.events.emit(say(EventKind::RotationStarted));
+    let rotated = rotate().await;
+    if let Err(error) = &rotated {
+        ring.events.emit(say(EventKind::RotationFailed).because(error));
+    }
+    rotated
 }
 
 impl KeyRing {
@@ -248,7 +282,7 @@ impl KeyRing {
         }
         match self.store(&row).await? {
             Inserted::Made => {
-                self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).key(row.id));
+                self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).data_key(&row));
                 Ok(row)
             }
             Inserted::Exists(row) => {

@@ -232,7 +232,7 @@ async fn a_customers_root_key_that_refuses_is_not_signed() {
     assert_eq!(error.code(), Code::KmsAccessDenied);
     assert!(error.hints().any(|hint| hint == "nothing was changed"), "{error:?}");
     assert_eq!(scene.epoch().await, epoch);
-    let found = enfold.root_keys().await.unwrap();
+    let found = enfold.root_keys(&enfold::CallContext::default()).await.unwrap();
     let of_acme: Vec<_> = found.iter().filter(|root| root.tenant.is_some()).collect();
     assert_eq!((of_acme.len(), of_acme[0].root.as_str()), (1, "memory:acme"));
     assert!(matches!(&of_acme[0].tried, Tried::NotWrapped(error) if error.code() == Code::KmsAccessDenied));

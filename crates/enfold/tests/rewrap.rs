@@ -211,7 +211,7 @@ async fn a_disabled_root_key_is_not_called_and_can_be_taken_back() {
     let email = fresh.column("users.email").unwrap();
     assert_eq!(code(open(&email, place("late"), &lonely).await), Code::KmsKeyDisabled);
     seal(&email, place("another"), "x").await.unwrap();
-    fresh.root_keys().await.unwrap();
+    fresh.root_keys(&enfold::CallContext::default()).await.unwrap();
     assert_eq!(scene.world.kms.calls(), calls, "it was not called");
     fresh.operator().unwrap().set_root_state(OLD, RootState::Active, &who()).await.unwrap();
     scene.world.next_look();

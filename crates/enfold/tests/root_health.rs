@@ -293,7 +293,7 @@ async fn a_root_key_is_slow_when_it_is_so_three_times() {
         let policy = world.policy(&common::POLICY.replacen("[tables.users]", policy, 1));
         let enfold = world.builder_for(policy).provider(kms.clone()).prepare().build().await.unwrap();
         *kms.takes.lock().unwrap() = takes.clone();
-        let found = enfold.root_keys().await.unwrap();
+        let found = enfold.root_keys(&enfold::CallContext::default()).await.unwrap();
         let root = found.iter().find(|root| root.ring == "slow").unwrap();
         let about: Vec<ConcernAbout> = root.concerns(true).into_iter().map(|concern| concern.about).collect();
         assert_eq!(about.contains(&ConcernAbout::Latency), slow, "{takes:?}");
@@ -306,7 +306,7 @@ async fn every_ring_seals_and_opens_with_a_key_of_its_own_or_one_that_is_forgott
     let operators = world.operators().await;
     set_mode(&operators, "users.email", Mode::Kms).await;
     let before = world.catalog.keys("ring-main", None, 100).await.unwrap().len();
-    let tested = operators.self_test().await;
+    let tested = operators.self_test(&enfold::CallContext::default()).await;
     assert_eq!(tested.len(), 5);
     assert!(tested.iter().all(|(_, done)| done.as_ref().is_ok_and(|done| done.data_key.is_none())));
     assert_eq!(world.catalog.keys("ring-main", None, 100).await.unwrap().len(), before, "nothing is stored");
@@ -314,7 +314,7 @@ async fn every_ring_seals_and_opens_with_a_key_of_its_own_or_one_that_is_forgott
     let place = Place::tenant(Part::Text("acme"));
     seal(&operators.column("users.email").unwrap(), place, "ada@example.com").await.unwrap();
     let process = world.application().await.unwrap();
-    let tested = process.self_test().await;
+    let tested = process.self_test(&enfold::CallContext::default()).await;
     let of = |ring: &str| &tested.iter().find(|(name, _)| name == ring).unwrap().1;
     assert!(of("main").as_ref().unwrap().data_key.is_some(), "a tenant's key does for the ring");
     assert!(of("wide").as_ref().unwrap().data_key.is_none());
@@ -322,7 +322,12 @@ async fn every_ring_seals_and_opens_with_a_key_of_its_own_or_one_that_is_forgott
     world.kms.set_state(MemoryState::Denied);
     let fresh = world.application().await;
     let codes: Vec<Code> = match fresh {
-        Ok(fresh) => fresh.self_test().await.into_iter().map(|(_, done)| done.unwrap_err().code()).collect(),
+        Ok(fresh) => fresh
+            .self_test(&enfold::CallContext::default())
+            .await
+            .into_iter()
+            .map(|(_, done)| done.unwrap_err().code())
+            .collect(),
         Err(error) => vec![error.code()],
     };
     assert!(!codes.is_empty() && codes.iter().all(|code| *code == Code::KmsAccessDenied), "{codes:?}");

@@ -239,7 +239,7 @@ async fn every_root_key_is_tried_and_says_what_state_it_is_in() {
     let enfold = two.process("").await;
     let calls = two.rows().await.len();
     two.second.set_state(MemoryState::Disabled);
-    let found = enfold.root_keys().await.unwrap();
+    let found = enfold.root_keys(&enfold::CallContext::default()).await.unwrap();
     let of_main: Vec<_> = found.iter().filter(|root| root.ring == "main").collect();
     assert_eq!(of_main.iter().map(|root| root.root.as_str()).collect::<Vec<_>>(), ["memory:root", "memory:second"]);
     assert!(matches!(of_main[0].tried, Tried::Both { .. }));

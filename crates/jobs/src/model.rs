@@ -32,6 +32,20 @@ pub enum Goal {
     Prune,
 }
 
+impl Goal {
+    /// As commands, the service and the log say it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Protect => "protect",
+            Self::Unprotect => "unprotect",
+            Self::Index => "index",
+            Self::Verify => "verify",
+            Self::Reencrypt => "reencrypt",
+            Self::Prune => "prune",
+        }
+    }
+}
+
 /// How a stored value is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -13,6 +13,9 @@ use serde::Serialize;
 use super::{Context, customers};
 use crate::words::some;
 
+/// Why keys are used here, for the log of events.
+const REASON: &str = "self-test";
+
 #[derive(Serialize)]
 struct Check {
     name: String,
@@ -97,7 +100,7 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                 Ok(rings) => rings.iter().for_each(|ring| note(&format!("state of ring {}", ring.ring), Ok(pin(ring)))),
                 Err(error) => note("states", Err(error)),
             }
-            match enfold.root_keys().await {
+            match enfold.root_keys(&context.call(Some(REASON))).await {
                 Ok(roots) => {
                     // Who signs the rings' states keeps the root keys too, or shares a machine with who does.
                     let operator = enfold.operator().is_ok();
@@ -118,7 +121,7 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                 Ok(rings) => customers::signed(&rings).into_iter().for_each(|(name, found)| note(&name, Ok(found))),
                 Err(error) => note("customers", Err(error)),
             }
-            for (ring, outcome) in enfold.self_test().await {
+            for (ring, outcome) in enfold.self_test(&context.call(Some(REASON))).await {
                 note(&format!("self-test of ring {ring}"), outcome.map(|done| self_test(&done)));
             }
             match enfold.check_catalog().await {
@@ -306,8 +309,7 @@ async fn round_trip(enfold: &Enfold, name: &str) -> Result<String> {
         ));
     }
     let place = Place { tenant: None, row: &row };
-    let call =
-        CallContext { actor: Some("enfold doctor".into()), reason: Some("self-test".into()), ..CallContext::default() };
+    let call = CallContext::new("enfold doctor", REASON);
     let sealed = column.for_conversion().seal(&call, &place, Form::Text, PayloadType::Text, b"self-test").await?;
     let opened = column.open(&call, &place, Form::Text, &sealed).await?;
     if opened.value.as_slice() != b"self-test" {

@@ -493,7 +493,7 @@ async fn a_data_key_can_lose_every_wrap(catalog: Tried) {
 async fn uses_of_a_key_are_summed_by_who_did_it_where(catalog: Tried) {
     let (key, other) = (KeyId::from_bytes([1; 16]), KeyId::from_bytes([2; 16]));
     let event = |kind, key, actor: &str, count, at_ms| {
-        let mut event = Event::new(kind, count).ring("r").column("users.email").key(key);
+        let mut event = Event::new(kind, count).ring("r").column("users.email").key(key, Some(1));
         (event.actor, event.at_ms) = (Some(actor.to_owned()), at_ms);
         event
     };
@@ -521,7 +521,7 @@ async fn uses_of_a_key_are_summed_by_who_did_it_where(catalog: Tried) {
 }
 
 fn sealed(count: u64) -> Event {
-    Event::new(EventKind::Seal, count).ring("ring").column("a.\"b\".c").key(id(1))
+    Event::new(EventKind::Seal, count).ring("ring").column("a.\"b\".c").key(id(1), Some(1))
 }
 
 async fn events_come_back_newest_first(catalog: Tried) {
@@ -537,7 +537,7 @@ async fn events_are_found_by_what_they_say(catalog: Tried) {
     let at = |at_ms, event: Event| Event { at_ms, ..event };
     let entries = chained([
         at(10, sealed(1)),
-        at(20, Event::new(EventKind::Open, 2).column("users.email").key(id(2)).context(&ann)),
+        at(20, Event::new(EventKind::Open, 2).column("users.email").key(id(2), Some(1)).context(&ann)),
         at(30, Event::new(EventKind::Open, 3).column("users.email").context(&CallContext::new("bob", "it's \"odd\""))),
     ]);
     catalog.append_log(&entries).await.unwrap();

@@ -11,7 +11,7 @@ use enfold_core::index::IndexSpec;
 
 use super::{Place, Seat, check_context};
 use crate::catalog::Purpose;
-use crate::events::CallContext;
+use crate::events::{CallContext, EventKind};
 use crate::handle::Enfold;
 use crate::keyring::{ScopeId, View, index_id};
 use crate::{Code, Error, Result, core_error};
@@ -94,7 +94,7 @@ impl Index {
         requests: &[IndexRequest<'_>],
     ) -> Vec<Result<Vec<Vec<u8>>>> {
         let results = self.try_many(context, which, requests).await;
-        super::report(&self.enfold, &self.seat, context, requests.len(), results).await
+        super::report(&self.enfold, &self.seat, context, EventKind::Refused, requests.len(), results).await
     }
 
     async fn try_many(

@@ -191,7 +191,7 @@ impl Column {
     pub async fn seal_many(&self, context: &CallContext, requests: &[SealRequest<'_>]) -> Vec<Result<Vec<u8>>> {
         let began = Instant::now();
         let results = seal::seal_many(self, context, requests).await;
-        let results = report(&self.enfold, &self.seat, context, requests.len(), results).await;
+        let results = report(&self.enfold, &self.seat, context, EventKind::SealFailed, requests.len(), results).await;
         self.seat.work.seal.batch(&results, began.elapsed());
         results
     }
@@ -206,7 +206,7 @@ impl Column {
     ) -> Vec<Result<Vec<u8>>> {
         let began = Instant::now();
         let results = before::write_back(self, context, reader, requests).await;
-        let results = report(&self.enfold, &self.seat, context, requests.len(), results).await;
+        let results = report(&self.enfold, &self.seat, context, EventKind::SealFailed, requests.len(), results).await;
         self.seat.work.seal.batch(&results, began.elapsed());
         results
     }
@@ -215,7 +215,7 @@ impl Column {
     pub async fn open_many(&self, context: &CallContext, requests: &[OpenRequest<'_>]) -> Vec<Result<OpenedValue>> {
         let began = Instant::now();
         let results = open::open_many(self, context, requests).await;
-        let results = report(&self.enfold, &self.seat, context, requests.len(), results).await;
+        let results = report(&self.enfold, &self.seat, context, EventKind::OpenFailed, requests.len(), results).await;
         self.seat.work.open.batch(&results, began.elapsed());
         results
     }
@@ -288,10 +288,12 @@ impl Column {
         }
     }
 
-    fn done(&self, kind: EventKind, count: usize, key: Option<KeyId>, context: &CallContext) {
+    /// `key`: the data key with its version, or a root key.
+    fn done(&self, kind: EventKind, count: usize, key: Option<(KeyId, Option<u32>)>, context: &CallContext) {
         if count > 0 && self.enfold.0.events.is_heard() {
             let event = || {
-                let event = key.into_iter().fold(Event::new(kind, count as u64), Event::key);
+                let event = Event::new(kind, count as u64);
+                let event = key.into_iter().fold(event, |event, (id, version)| event.key(id, version));
                 event.ring(self.seat.ring.id()).column(&self.seat.name).context(context)
             };
             match self.detail(kind, context) {
@@ -303,26 +305,29 @@ impl Column {
     }
 }
 
-/// Reports what was refused of a batch: one event for each way, whatever the batch's size. Where the policy wants events written
-/// before there is an answer and they cannot be, nobody has one.
+/// Reports what failed of a batch: one event for each way, whatever the batch's size. What may pass by itself, such as a key service
+/// that is away, is summed by the minute. Where the policy wants events written before there is an answer and they cannot be,
+/// nobody has one.
 async fn report<T>(
     enfold: &Enfold,
     seat: &Seat,
     context: &CallContext,
+    kind: EventKind,
     asked: usize,
     results: Result<Vec<Result<T>>>,
 ) -> Vec<Result<T>> {
     let results = results.unwrap_or_else(|error| (0..asked).map(|_| Err(error.clone())).collect());
-    let mut refused: BTreeMap<&'static str, (&Error, u64)> = BTreeMap::new();
+    let mut failed: BTreeMap<&'static str, (&Error, u64)> = BTreeMap::new();
     for error in results.iter().filter_map(|r| r.as_ref().err()) {
-        if error.code().retry() == Retry::Never {
-            refused.entry(error.code().word()).or_insert((error, 0)).1 += 1;
-        }
+        failed.entry(error.code().word()).or_insert((error, 0)).1 += 1;
     }
-    for (error, count) in refused.into_values() {
-        let mut event = Event::refused(error).ring(seat.ring.id()).column(&seat.name).context(context);
+    for (error, count) in failed.into_values() {
+        let mut event = Event::failed(kind, error).ring(seat.ring.id()).column(&seat.name).context(context);
         event.count = count;
-        enfold.0.events.emit(event);
+        match error.code().retry() {
+            Retry::Never => enfold.0.events.emit(event),
+            _ => enfold.0.events.sum(event),
+        }
     }
     match enfold.0.events.before_answer().await {
         Ok(()) => results,

@@ -159,7 +159,7 @@ impl Batch<'_> {
         results.extend(stream::iter(open).buffered(BATCHES_AT_ONCE).collect::<Vec<_>>().await.into_iter().flatten());
         for (id, items) in by_root {
             let opened = self.open_by_root(id, &items).await;
-            self.collect(&mut results, id, &items, opened);
+            collect(&mut results, id, &items, opened);
         }
         results
     }
@@ -175,7 +175,7 @@ impl Batch<'_> {
         let mut results = Vec::new();
         for (id, items) in groups {
             let opened = self.open_by_key(*id, items).await;
-            self.collect(&mut results, *id, items, opened);
+            collect(&mut results, *id, items, opened);
         }
         results
     }
@@ -186,6 +186,8 @@ impl Batch<'_> {
         let batch =
             items.iter().map(|(at, envelope)| OpenItem { envelope: *envelope, binding: self.bindings.get(*at) });
         let opened = key.opener()?.open_many(&batch.collect::<Vec<_>>());
+        let count = opened.iter().filter(|r| r.is_ok()).count();
+        self.column.done(EventKind::Open, count, Some((id, Some(key.version()))), self.context);
         Ok(opened.into_iter().map(|r| r.map_err(|e| self.failed(e))).collect())
     }
 
@@ -195,7 +197,7 @@ impl Batch<'_> {
             return Ok(found.key);
         }
         let key = seat.ring.by_id(&self.view, id).await?;
-        let counter = seat.counter(EventKind::Open, id);
+        let counter = seat.counter(EventKind::Open, &key);
         seat.ring.keep_opening(&seat.near, Way { view: &self.view, mode: self.mode, key: &key, counter });
         Ok(key)
     }
@@ -216,23 +218,10 @@ impl Batch<'_> {
         let open = |((at, envelope), key): (&(usize, Envelope<'_>), Result<crate::kms::KeyMaterial>)| {
             record::open_with(&data_key(key?), envelope, self.bindings.get(*at)).map_err(|e| self.failed(e))
         };
-        Ok(items.iter().zip(keys).map(open).collect())
-    }
-
-    fn collect(
-        &self,
-        results: &mut Results,
-        key: KeyId,
-        items: &[(usize, Envelope<'_>)],
-        opened: Result<Vec<Result<Opened>>>,
-    ) {
-        let opened = opened.unwrap_or_else(|error| items.iter().map(|_| Err(error.clone())).collect());
+        let opened = items.iter().zip(keys).map(open).collect::<Vec<_>>();
         let count = opened.iter().filter(|r| r.is_ok()).count();
-        self.column.done(EventKind::Open, count, Some(key), self.context);
-        for ((at, _), opened) in items.iter().zip(opened) {
-            let source = Source::Envelope { key };
-            results.push((*at, opened.map(|o| OpenedValue { value: o.plaintext, payload: o.payload, source })));
-        }
+        self.column.done(EventKind::Open, count, Some((id, None)), self.context);
+        Ok(opened)
     }
 
     /// Values of other products, by the column's readers.
@@ -291,6 +280,15 @@ impl Batch<'_> {
 
     fn failed(&self, error: enfold_core::Error) -> Error {
         core_error(error, format!("cannot open a value of `{}`", self.column.seat.name))
+    }
+}
+
+/// Puts what came of the values under one key in their places.
+fn collect(results: &mut Results, key: KeyId, items: &[(usize, Envelope<'_>)], opened: Result<Vec<Result<Opened>>>) {
+    let opened = opened.unwrap_or_else(|error| items.iter().map(|_| Err(error.clone())).collect());
+    for ((at, _), opened) in items.iter().zip(opened) {
+        let source = Source::Envelope { key };
+        results.push((*at, opened.map(|o| OpenedValue { value: o.plaintext, payload: o.payload, source })));
     }
 }
 

@@ -161,7 +161,7 @@ impl<'a> Batch<'a> {
             key.sealer(self.column.seat.salt)?.seal_many(&batch)
         };
         let count = sealed.iter().filter(|r| r.is_ok()).count();
-        self.column.done(EventKind::Seal, count, Some(key.id()), self.context);
+        self.column.done(EventKind::Seal, count, Some((key.id(), Some(key.version()))), self.context);
         Ok(sealed.into_iter().map(|r| r.map_err(|e| self.failed(e))).collect())
     }
 
@@ -185,7 +185,7 @@ impl<'a> Batch<'a> {
             }
         };
         let key = ring.current(&self.view, Purpose::Seal, &scope).await?;
-        let counter = seat.counter(EventKind::Seal, key.id());
+        let counter = seat.counter(EventKind::Seal, &key);
         let way = Way { view: &self.view, mode: self.mode, key: &key, counter };
         ring.keep_sealing(&seat.near, by, &scope, way);
         Ok(key)
@@ -208,7 +208,7 @@ impl<'a> Batch<'a> {
         };
         let sealed = items.iter().zip(&keys).zip(wrapped).map(seal).collect::<Vec<_>>();
         let count = sealed.iter().filter(|r| r.is_ok()).count();
-        self.column.done(EventKind::Seal, count, Some(id), self.context);
+        self.column.done(EventKind::Seal, count, Some((id, None)), self.context);
         Ok(sealed)
     }
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use enfold_core::{Binding, KeyId, Padding};
+use enfold_core::{Binding, Padding};
 
 use super::Place;
 use crate::events::{Counter, EventKind, Origin};
-use crate::keyring::{KeyRing, Near};
+use crate::keyring::{KeyRing, LiveKey, Near};
 use crate::metrics::Work;
 use crate::policy::{ColumnPolicy, Lookalikes, Mode, Salt, Scope, TablePolicy, ValuePolicy};
 use crate::readers::{FormatReader, Reads};
@@ -198,8 +198,8 @@ impl Seat {
     }
 
     /// Counts values of this column under one data key.
-    pub(super) fn counter(&self, kind: EventKind, key: KeyId) -> Counter {
-        Counter::new(kind, &self.origin, key)
+    pub(super) fn counter(&self, kind: EventKind, key: &LiveKey) -> Counter {
+        Counter::new(kind, &self.origin, key.id(), key.version())
     }
 
     fn incomplete(&self, why: &str) -> Error {

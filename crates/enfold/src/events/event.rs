@@ -1,80 +1,14 @@
 //! What an event says.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{EventKind, Outcome};
+use crate::catalog::DataKeyRow;
 use crate::{Code, Error, Result};
 
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EventKind {
-    /// Values were sealed.
-    Seal,
-    /// Values were opened.
-    Open,
-    /// A data key was made and stored.
-    KeyMade,
-    /// A data key was unwrapped: a key service was asked.
-    KeyUsed,
-    /// A new version of a data key seals from now on.
-    KeyRotated,
-    /// A data key was disabled: it neither seals nor opens.
-    KeyDisabled,
-    /// It was enabled again.
-    KeyEnabled,
-    /// Data keys were given other wraps; `count` says how many.
-    KeysRewrapped,
-    /// A root key was registered, rotated, retired, disabled, taken back or restored; `detail` says which and what.
-    RootKey,
-    /// The rules of a blind index were signed, or a generation of it was begun, took over or was given up; `detail` says which
-    /// and what.
-    Index,
-    /// Rows were deleted by a rule of the policy; `count` says how many, `detail` which.
-    RowsPruned,
-    /// Values under versions below one do not open any more; `detail` says which scope and version.
-    MinimumSet,
-    /// Data keys are to be destroyed, and do nothing meanwhile; `detail` says whose.
-    DestructionAnnounced,
-    /// That was taken back.
-    DestructionCancelled,
-    /// They were destroyed.
-    KeysDestroyed,
-    /// A writer's chain does not hold together in the catalog; `detail` says whose, and where.
-    LogBroken,
-    /// Something was refused; `code` says why.
-    Refused,
-    /// Events were lost because sinks could not keep up; `count` says how many.
-    Lost,
-}
-
-impl EventKind {
-    /// The word that stands in the log.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Seal => "seal",
-            Self::Open => "open",
-            Self::KeyMade => "key-made",
-            Self::KeyUsed => "key-used",
-            Self::KeyRotated => "key-rotated",
-            Self::KeyDisabled => "key-disabled",
-            Self::KeyEnabled => "key-enabled",
-            Self::KeysRewrapped => "keys-rewrapped",
-            Self::RootKey => "root-key",
-            Self::Index => "index",
-            Self::RowsPruned => "rows-pruned",
-            Self::MinimumSet => "minimum-set",
-            Self::DestructionAnnounced => "destruction-announced",
-            Self::DestructionCancelled => "destruction-cancelled",
-            Self::KeysDestroyed => "keys-destroyed",
-            Self::LogBroken => "log-broken",
-            Self::Refused => "refused",
-            Self::Lost => "lost",
-        }
-    }
-}
-
 /// Whom a call is about, as the log has them: a keyed hash of the ring's, which [`crate::Enfold::subject_tag`] makes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct SubjectTag(String);
 
@@ -111,37 +45,52 @@ impl CallContext {
 }
 
 /// One line of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
-    /// Milliseconds since 1970; of the first value, where it stands for several.
+    /// When: milliseconds since 1970; of the first value, where it stands for several.
     pub at_ms: i64,
+    /// What happened.
+    #[schemars(with = "String")]
     pub kind: EventKind,
+    /// How it went: `success`, `failure` or `denied`. Events of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Outcome>,
     /// The ring's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<String>,
     /// The column as the policy spells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// The data key's id, where one is concerned.
+    /// The id of the data key that is concerned, in hex; of the root key, for values whose own data key that wraps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// How many values (or lost events) this line stands for.
+    /// The data key's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_version: Option<u32>,
+    /// The job's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// How many values (or keys, rows, look-ups, lost events) this line stands for.
     pub count: u64,
-    /// The error's code, where something was refused.
+    /// The error's [code](../errors/), where something was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// The error's line or what was done, which holds no value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// Who did it: of the service's callers who they proved to be, of a library's calls what the program says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+    /// Why, in the caller's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The request, as the caller or the service named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Where it came from: an address, a service, a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Whom it is about, where the caller said so.
+    /// Whom it is about, as a keyed hash, where the caller said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectTag>,
 }
@@ -152,9 +101,12 @@ impl Event {
         Self {
             at_ms: jiff::Timestamp::now().as_millisecond(),
             kind,
+            result: Some(kind.outcome()),
             ring: None,
             column: None,
             key: None,
+            key_version: None,
+            job: None,
             count,
             code: None,
             detail: None,
@@ -168,10 +120,26 @@ impl Event {
 
     /// A refusal, in the words of the error.
     pub fn refused(error: &Error) -> Self {
-        let mut event = Self::new(EventKind::Refused, 1);
-        event.code = Some(error.code().word().to_owned());
-        event.detail = Some(error.to_string());
-        event
+        Self::failed(EventKind::Refused, error)
+    }
+
+    /// A failure of this kind, in the words of the error: `denied`, where it is that who asked may not.
+    pub fn failed(kind: EventKind, error: &Error) -> Self {
+        let kind = if error.code().is_denial() { EventKind::Denied } else { kind };
+        Self::new(kind, 1).because(error)
+    }
+
+    /// Where what was tried did not go well: why.
+    #[must_use]
+    pub fn because(mut self, error: &Error) -> Self {
+        let denied = error.code().is_denial();
+        self.result = Some(if denied { Outcome::Denied } else { Outcome::Failure });
+        self.code = Some(error.code().word().to_owned());
+        self.detail = Some(match self.detail {
+            Some(what) => format!("{what}: {error}"),
+            None => error.to_string(),
+        });
+        self
     }
 
     #[must_use]
@@ -193,9 +161,21 @@ impl Event {
         self
     }
 
+    /// `version`: none of a root key.
     #[must_use]
-    pub fn key(mut self, key: enfold_core::KeyId) -> Self {
-        self.key = Some(key.to_string());
+    pub fn key(mut self, key: enfold_core::KeyId, version: Option<u32>) -> Self {
+        (self.key, self.key_version) = (Some(key.to_string()), version);
+        self
+    }
+
+    #[must_use]
+    pub fn data_key(self, row: &DataKeyRow) -> Self {
+        self.key(row.id, Some(row.version))
+    }
+
+    #[must_use]
+    pub fn job(mut self, job: impl Into<String>) -> Self {
+        self.job = Some(job.into());
         self
     }
 
@@ -218,38 +198,5 @@ impl Event {
     pub fn from_json(json: &str) -> Result<Self> {
         serde_json::from_str(json)
             .map_err(|_| Error::new(Code::LogTampered, "the log holds a line that is not one of its events"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The catalog writes and reads the one, lines of JSON are the other.
-    #[test]
-    fn the_word_of_a_kind_is_the_one_that_it_is_read_by() {
-        use EventKind::*;
-        for kind in [
-            Seal,
-            Open,
-            KeyMade,
-            KeyUsed,
-            KeyRotated,
-            KeyDisabled,
-            KeyEnabled,
-            KeysRewrapped,
-            RootKey,
-            Index,
-            RowsPruned,
-            MinimumSet,
-            DestructionAnnounced,
-            DestructionCancelled,
-            KeysDestroyed,
-            LogBroken,
-            Refused,
-            Lost,
-        ] {
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
-        }
     }
 }

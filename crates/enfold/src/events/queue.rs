@@ -99,7 +99,9 @@ impl Events {
     /// Takes an event over without waiting. Where nobody listens it is gone at once, but a refusal is in the program's log
     /// in every case.
     pub fn emit(&self, event: Event) {
-        if event.kind == EventKind::Refused {
+        debug_assert_eq!(EventKind::stray(&event), None, "{} is given a field that its kind has not", event.kind);
+        if matches!(event.kind, EventKind::Refused | EventKind::Denied | EventKind::SealFailed | EventKind::OpenFailed)
+        {
             let (code, detail) = (event.code.as_deref(), event.detail.as_deref());
             tracing::warn!(target: "enfold::events", ring = event.ring, column = event.column, code, detail, "refused");
         }
@@ -358,7 +360,7 @@ mod tests {
 
     fn counter() -> Counter {
         let origin = Arc::new(Origin { ring: "ring-1".into(), column: "users.email".into() });
-        Counter::new(EventKind::Open, &origin, enfold_core::KeyId::from_bytes([7; 16]))
+        Counter::new(EventKind::Open, &origin, enfold_core::KeyId::from_bytes([7; 16]), 1)
     }
 
     #[test]

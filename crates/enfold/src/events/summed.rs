@@ -9,7 +9,7 @@ const MINUTE_MS: i64 = 60_000;
 /// Sums at once. More callers and data keys than that are written before their minute is over.
 const MOST: usize = 4096;
 
-/// One event for each kind, ring, column, data key, actor and source of a minute.
+/// One event for each kind, ring, column, data key, actor, source and code of a minute.
 #[derive(Default)]
 pub(super) struct Summed(Mutex<Sums>);
 
@@ -28,6 +28,7 @@ struct Same {
     key: Option<String>,
     actor: Option<String>,
     source: Option<String>,
+    code: Option<String>,
 }
 
 impl Summed {
@@ -43,6 +44,7 @@ impl Summed {
             key: event.key.clone(),
             actor: event.actor.clone(),
             source: event.source.clone(),
+            code: event.code.clone(),
         };
         let count = event.count;
         sums.events.entry(same).and_modify(|sum| sum.count += count).or_insert(event);

@@ -27,6 +27,7 @@ pub(super) struct Tally {
     kind: EventKind,
     origin: Arc<Origin>,
     key: KeyId,
+    version: u32,
     context: CallContext,
     /// When its first value came, by the caller's clock.
     began: Duration,
@@ -39,18 +40,20 @@ pub(crate) struct Counter {
     kind: EventKind,
     origin: Arc<Origin>,
     key: KeyId,
+    version: u32,
     last: Mutex<Option<Arc<Tally>>>,
 }
 
 impl Counter {
-    pub(crate) fn new(kind: EventKind, origin: &Arc<Origin>, key: KeyId) -> Self {
-        Self { kind, origin: Arc::clone(origin), key, last: Mutex::default() }
+    /// Of a data key in this version.
+    pub(crate) fn new(kind: EventKind, origin: &Arc<Origin>, key: KeyId, version: u32) -> Self {
+        Self { kind, origin: Arc::clone(origin), key, version, last: Mutex::default() }
     }
 
     /// One value as an event of its own.
     pub(crate) fn to_event(&self, context: &CallContext) -> Event {
         let event = Event::new(self.kind, 1);
-        event.ring(&self.origin.ring).column(&self.origin.column).key(self.key).context(context)
+        event.ring(&self.origin.ring).column(&self.origin.column).key(self.key, Some(self.version)).context(context)
     }
 
     pub(crate) fn kind(&self) -> EventKind {
@@ -64,7 +67,8 @@ impl Counter {
             return None;
         }
         let (origin, context) = (Arc::clone(&self.origin), context.clone());
-        let tally = Tally { kind: self.kind, origin, key: self.key, context, began: now, count: AtomicU64::new(1) };
+        let (kind, key, version, count) = (self.kind, self.key, self.version, AtomicU64::new(1));
+        let tally = Tally { kind, origin, key, version, context, began: now, count };
         Some(Arc::clone(last.insert(Arc::new(tally))))
     }
 }
@@ -93,7 +97,11 @@ impl Tally {
     /// Ends it and says it as an event.
     pub(super) fn to_event(&self, at_ms: i64) -> Event {
         let event = Event { at_ms, ..Event::new(self.kind, self.close()) };
-        event.ring(&self.origin.ring).column(&self.origin.column).key(self.key).context(&self.context)
+        event
+            .ring(&self.origin.ring)
+            .column(&self.origin.column)
+            .key(self.key, Some(self.version))
+            .context(&self.context)
     }
 }
 
@@ -103,7 +111,7 @@ mod tests {
 
     fn counter() -> Counter {
         let origin = Arc::new(Origin { ring: "ring-1".into(), column: "users.email".into() });
-        Counter::new(EventKind::Seal, &origin, KeyId::from_bytes([7; 16]))
+        Counter::new(EventKind::Seal, &origin, KeyId::from_bytes([7; 16]), 2)
     }
 
     #[test]
@@ -117,7 +125,7 @@ mod tests {
         assert_eq!((event.at_ms, event.kind, event.count), (42, EventKind::Seal, 4));
         assert_eq!((event.ring.as_deref(), event.column.as_deref()), (Some("ring-1"), Some("users.email")));
         assert_eq!((event.actor.as_deref(), event.reason.as_deref()), (Some("ann"), Some("support")));
-        assert_eq!(event.key.as_deref(), Some("07".repeat(16).as_str()));
+        assert_eq!((event.key, event.key_version), (Some("07".repeat(16)), Some(2)));
     }
 
     #[test]

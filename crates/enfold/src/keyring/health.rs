@@ -50,6 +50,16 @@ pub enum Tried {
     NotUnwrapped(Error),
 }
 
+impl Tried {
+    /// Why it did not do both.
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Both { .. } => None,
+            Self::NotWrapped(error) | Self::NotUnwrapped(error) => Some(error),
+        }
+    }
+}
+
 impl RootHealth {
     /// Whether the root key is there; `None` where that cannot be told.
     pub fn exists(&self) -> Option<bool> {
@@ -63,10 +73,8 @@ impl RootHealth {
 
     /// The refusal by which a customer withdrew its root key; `None` where nobody did, or where it is no customer's.
     pub fn withdrawn(&self) -> Option<&Error> {
-        let (Some(_), Tried::NotWrapped(error) | Tried::NotUnwrapped(error)) = (&self.tenant, &self.tried) else {
-            return None;
-        };
-        Some(error).filter(|error| is_withdrawal(error.code()))
+        self.tenant.as_ref()?;
+        self.tried.error().filter(|error| is_withdrawal(error.code()))
     }
 }
 

@@ -67,6 +67,10 @@ impl LiveKey {
         self.row.id
     }
 
+    pub(crate) fn version(&self) -> u32 {
+        self.row.version
+    }
+
     /// Whether what was true of this key when it was fetched is true under the state as it is now. Where it was found right by
     /// a newer state than the caller has at hand, that one counts: the older does not know of a version that was announced since.
     /// A row that is refused as it was fetched may be another by now: a customer's root key was replaced, for one.

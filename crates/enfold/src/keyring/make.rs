@@ -42,7 +42,7 @@ impl KeyRing {
         let (row, key) = self.draft(view, purpose, scope, version).await?;
         match self.store(&row).await? {
             Inserted::Made => {
-                self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).key(row.id));
+                self.events.emit(Event::new(EventKind::KeyMade, 1).ring(self.id()).data_key(&row));
                 let id = row.id;
                 let entries = self.entries_for(view, &row).await;
                 self.to_shared(entries.as_ref(), &row, &self.context(&row)?, &key).await;

@@ -142,7 +142,7 @@ impl KeyRing {
         for ((at, row), key) in asked.into_iter().zip(keys) {
             match key {
                 Ok(key) => {
-                    self.events.emit(Event::new(EventKind::KeyUsed, 1).ring(self.id()).key(row.row.id));
+                    self.events.emit(Event::new(EventKind::KeyUsed, 1).ring(self.id()).data_key(&row.row));
                     made.push((at, row, key));
                 }
                 Err(error) => results[at] = Some(Err(error)),

@@ -172,6 +172,7 @@ impl Operator {
             Ok((state, swaps))
         })
         .await
+        .map(drop)
     }
 
     /// The rows, without a wrap.
@@ -213,6 +214,7 @@ impl Operator {
             Ok(Some((view.state.clone(), swaps.collect::<Result<_>>()?)))
         })
         .await
+        .map(drop)
     }
 
     fn tell(&self, ring: &KeyRing, subject: &Subject, kind: EventKind, context: &CallContext) {

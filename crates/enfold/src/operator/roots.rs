@@ -55,7 +55,7 @@ impl Operator {
     /// keys.
     pub async fn refresh(&self, ring: &str) -> Result<()> {
         let ring = self.enfold.ring(ring)?;
-        self.publish(ring, &[], |view, _| Ok(Some((view.state.clone(), Vec::new())))).await
+        self.publish(ring, &[], |view, _| Ok(Some((view.state.clone(), Vec::new())))).await.map(drop)
     }
 }
 

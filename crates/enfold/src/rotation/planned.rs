@@ -74,7 +74,7 @@ impl Operator {
         let Some(id) = made else { return self.renew_records(ring, context).await };
         // Whoever was interrupted may not have come to it.
         self.refresh(&ring.name).await?;
-        note(ring, *id, context);
+        note(ring, *id, None, context);
         Ok(Rotated {
             scope: ScopeId::record(),
             previous_version: from,
@@ -110,7 +110,7 @@ async fn rotated_before(
     let made = row(from + 1).await?.ok_or_else(|| rotated_meanwhile(scope.as_str()))?;
     view.rows.verify(&made)?;
     let previous_key = row(from).await?.map(|row| row.id);
-    note(ring, made.id, context);
+    note(ring, made.id, Some(made.version), context);
     Ok(Rotated {
         previous_version: from,
         previous_key,
@@ -122,7 +122,7 @@ async fn rotated_before(
 }
 
 /// The event of whoever was interrupted may be lost: better it is there twice than not at all.
-fn note(ring: &KeyRing, key: enfold_core::KeyId, context: &CallContext) {
-    let event = Event::new(EventKind::KeyRotated, 1).ring(ring.id()).key(key).context(context);
+fn note(ring: &KeyRing, key: enfold_core::KeyId, version: Option<u32>, context: &CallContext) {
+    let event = Event::new(EventKind::KeyRotated, 1).ring(ring.id()).key(key, version).context(context);
     ring.events.emit(event.detail("asked for again, and found done"));
 }

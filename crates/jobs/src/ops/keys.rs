@@ -2,6 +2,7 @@
 //! operations know no key service and no catalog; [`super::session`] puts the real ones behind this.
 
 use async_trait::async_trait;
+use enfold::events::Event;
 use enfold::policy::Mode;
 use enfold::{Enfold, Result};
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,9 @@ pub trait Keys: Send + Sync {
     /// hand, and says in which rings something was. Any number of processes may try.
     async fn rotate_due(&self, now_ms: i64) -> Result<Vec<String>>;
 
-    /// Says in the log of events that rows were deleted: how many, and which, in words that hold no value.
-    fn log_pruned(&self, rows: u64, says: &str);
+    /// Says in the log of events what was done, in words that hold no value.
+    fn log(&self, event: Event);
+
     /// The open policy itself, for what is done to keys and not with them; none where keys are of another making.
     fn enfold(&self) -> Option<&Enfold> {
         None

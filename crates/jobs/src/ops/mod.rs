@@ -12,6 +12,7 @@ pub mod enforce;
 pub mod estimate;
 mod foreign;
 pub mod keys;
+mod log;
 pub mod needs;
 pub mod observer;
 pub mod plan;

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use enfold::Error;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Goal, Progress};
+use super::keys::Keys;
+use crate::model::{Goal, JobState, Progress};
+use crate::store::JobRecord;
 use crate::sweep::Watch;
 
 /// One step of an operation, as it begins and as it ends.
@@ -57,6 +60,7 @@ impl Observer for Silent {}
 
 /// An observer as a sweep of one table sees it.
 pub(super) struct TableWatch<'a> {
+    pub(super) keys: &'a dyn Keys,
     pub(super) observer: &'a dyn Observer,
     pub(super) table: &'a str,
     pub(super) goal: Goal,
@@ -64,8 +68,8 @@ pub(super) struct TableWatch<'a> {
 }
 
 impl<'a> TableWatch<'a> {
-    pub(super) fn new(observer: &'a dyn Observer, table: &'a str, goal: Goal) -> Self {
-        Self { observer, table, goal, wrote: AtomicU64::new(0) }
+    pub(super) fn new(keys: &'a dyn Keys, observer: &'a dyn Observer, table: &'a str, goal: Goal) -> Self {
+        Self { keys, observer, table, goal, wrote: AtomicU64::new(0) }
     }
 
     /// Rows that the sweeps which it looked on wrote.
@@ -86,6 +90,10 @@ impl Watch for TableWatch<'_> {
 
     fn wrote(&self, rows: u64) {
         self.wrote.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    fn moved(&self, job: &JobRecord, to: JobState, error: Option<&Error>) {
+        super::log::moved(self.keys, job, to, error);
     }
 
     fn stop_requested(&self) -> bool {

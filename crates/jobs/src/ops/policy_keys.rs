@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use enfold::events::Event;
 use enfold::policy::Mode;
 use enfold::{
     Beside, CallContext, Code, Column, Enfold, Error, Form, IndexRequest, KeyId, Leaving, OpenRequest, PayloadType,
@@ -91,8 +92,8 @@ impl Keys for PolicyKeys {
         Some(&self.enfold)
     }
 
-    fn log_pruned(&self, rows: u64, says: &str) {
-        self.enfold.log_pruned(rows, says, &self.context);
+    fn log(&self, event: Event) {
+        self.enfold.log(event.context(&self.context));
     }
 
     async fn rotate_due_roots(&self, now_ms: i64, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Vec<String>> {

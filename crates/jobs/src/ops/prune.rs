@@ -2,6 +2,7 @@
 //! pressure, and gone on with after a kill. What it means is fixed when it is asked for, by the database's clock, so that no
 //! row goes that was not shown.
 
+use enfold::events::{Event, EventKind};
 use enfold::policy::PrunePolicy;
 use enfold::{Code, Error, Leaving, Result};
 use serde::{Deserialize, Serialize};
@@ -252,7 +253,7 @@ pub(super) fn log(session: &Session, job: JobId, target: &Target, rows: u64) {
     let Some(prune) = target.prune.as_ref().filter(|_| rows > 0) else { return };
     let (table, column, before) = (&target.policy_table, &prune.column, before(prune));
     let says = format!("rule `{}`: rows of `{table}` with `{column}` before {before}, by job {}", prune.rule, job.0);
-    session.keys.log_pruned(rows, &says);
+    session.keys.log(Event::new(EventKind::RowsPruned, rows).detail(says).job(job.0.to_string()));
 }
 
 /// RFC 3339.

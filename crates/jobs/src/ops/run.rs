@@ -163,7 +163,7 @@ impl Run<'_> {
     /// Runs a job to its end with this process's workers.
     pub(super) async fn sweep(&self, job: JobId, goal: Goal) -> Result<SweepReport> {
         let store = self.session.db.store();
-        let watch = TableWatch::new(self.observer, &self.target.policy_table, goal);
+        let watch = TableWatch::new(&*self.session.keys, self.observer, &self.target.policy_table, goal);
         let workers = self.pace.workers.max(1);
         let options: Vec<SweepOptions> = (0..workers).map(|n| self.options(n, workers, goal)).collect();
         let codec = self.session.keys.codec();

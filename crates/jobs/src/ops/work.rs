@@ -360,6 +360,16 @@ impl Watch for Turn<'_> {
         self.wrote.fetch_add(rows, Ordering::Relaxed);
     }
 
+    fn moved(&self, job: &JobRecord, to: JobState, error: Option<&Error>) {
+        let served = self.worker.served.lock().is_ok_and(|served| served.contains_key(&job.id));
+        let may_pass = error.is_some_and(|error| error.code().retry() != Retry::Never);
+        // What a job waits for, such as a key service that is out, makes no new beginning of each turn.
+        let begins_again = served && to == JobState::Running;
+        if !may_pass && !begins_again {
+            super::log::moved(&*self.worker.session.keys, job, to, error);
+        }
+    }
+
     fn stop_requested(&self) -> bool {
         self.began.elapsed() >= TURN || self.worker.observer.stop_requested()
     }

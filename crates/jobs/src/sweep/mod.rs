@@ -12,12 +12,12 @@ mod worker;
 
 use std::time::Duration;
 
-use enfold::Result;
+use enfold::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
 use crate::model::{JobId, JobState, Progress};
-use crate::store::Store;
+use crate::store::{JobRecord, Store};
 
 /// How one worker goes about it. What an operator may change while a job runs is in [`crate::store::Control`] instead.
 #[derive(Clone, Debug)]
@@ -68,6 +68,9 @@ pub trait Watch: Send + Sync {
 
     /// So many rows more were written by this worker.
     fn wrote(&self, _rows: u64) {}
+
+    /// This worker had the job, which was as it says, change its state; `error` is what it failed at, where it did.
+    fn moved(&self, _job: &JobRecord, _to: JobState, _error: Option<&Error>) {}
 
     /// Asked between batches: true ends the sweep with what is committed.
     fn stop_requested(&self) -> bool {
@@ -120,8 +123,10 @@ pub async fn sweep(
     watch: &dyn Watch,
 ) -> Result<SweepReport> {
     let record = store.job(job).await?;
-    if options.takes_up.contains(&record.state) {
-        store.transition(job, options.takes_up, JobState::Running, None).await?;
+    if options.takes_up.contains(&record.state)
+        && store.transition(job, options.takes_up, JobState::Running, None).await?
+    {
+        watch.moved(&record, JobState::Running, None);
     }
     let mut worker = worker::Worker::new(store, codec, &record, options, watch);
     let ended = worker.run().await;
@@ -129,7 +134,9 @@ pub async fn sweep(
     if let Err(error) = &ended {
         // Best effort: when the store cannot be reached, the job stays `running` and its leases run out.
         let line = error.to_string();
-        store.transition(job, &[JobState::Running], JobState::Failed, Some(&line)).await.ok();
+        if let Ok(true) = store.transition(job, &[JobState::Running], JobState::Failed, Some(&line)).await {
+            watch.moved(&record, JobState::Failed, Some(error));
+        }
     }
     let (end, remaining) = ended?;
     let record = store.job(job).await?;

@@ -182,6 +182,9 @@ impl<'a> Worker<'a> {
             }
         };
         let ours = self.store.finish(self.job, record.pass, state).await?;
+        if ours {
+            self.watch.moved(&record, state, None);
+        }
         Ok(ours.then_some((SweepEnd::Finished, remaining)))
     }
 

@@ -202,7 +202,7 @@ impl JobInfo {
             job_id: job.id.0,
             status,
             state,
-            goal: goal(job.goal),
+            goal: job.goal.word(),
             table: job.target.policy_table.clone(),
             columns: job.target.columns.iter().map(|column| column.name.clone()).collect(),
             progress: JobProgress {
@@ -240,12 +240,5 @@ pub(crate) fn words(state: JobState) -> (&'static str, &'static str) {
 }
 
 pub(crate) fn goal(goal: Goal) -> &'static str {
-    match goal {
-        Goal::Protect => "protect",
-        Goal::Unprotect => "unprotect",
-        Goal::Index => "index",
-        Goal::Verify => "verify",
-        Goal::Reencrypt => "reencrypt",
-        Goal::Prune => "prune",
-    }
+    goal.word()
 }

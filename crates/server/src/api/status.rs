@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::extract::State;
 use enfold::kms::{KeyUri, RootKey, RootKeyState};
-use enfold::{Result, RootHealth, SelfTest, Tried};
+use enfold::{CallContext, Result, RootHealth, SelfTest, Tried};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
 use super::Failure;
 use super::body::Data;
+use super::edge::Call;
 use super::keys::{RingSchedule, schedules};
 use super::outcome::{ItemResult, Results};
 use crate::Shared;
+use crate::identity::Caller;
 
 /// Each look asks every key service several times: whoever asks more often is told what was found a moment ago.
 const GOOD_FOR: Duration = Duration::from_secs(10);
@@ -85,9 +88,13 @@ pub(crate) struct HealthChecks {
     pub(crate) can_encrypt_decrypt: bool,
 }
 
-pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Result<StatusAnswer, Failure> {
+pub(crate) async fn status(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Extension(call): Extension<Call>,
+) -> Result<StatusAnswer, Failure> {
     let policy = shared.enfold.policy();
-    let root_keys = shared.last_look.get(&shared).await?;
+    let root_keys = shared.last_look.get(&shared, &call.context(&caller, None)).await?;
     let first = policy.rings.iter().next().and_then(|(name, ring)| Some((name, ring.roots.first()?)));
     let is_first =
         |health: &&KeyHealth| first.is_some_and(|(ring, root)| health.ring == *ring && health.key_id == *root);
@@ -113,21 +120,25 @@ pub(crate) struct Tested {
     passed: bool,
 }
 
-pub(crate) async fn self_test(State(shared): State<Arc<Shared>>) -> SelfTestAnswer {
+pub(crate) async fn self_test(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Extension(call): Extension<Call>,
+) -> SelfTestAnswer {
     let tested = |SelfTest { data_key, .. }| Tested { key_id: data_key.map(|id| id.to_string()), passed: true };
-    let rings = shared.enfold.self_test().await;
+    let rings = shared.enfold.self_test(&call.context(&caller, None)).await;
     let items = rings.into_iter().map(|(ring, outcome)| ItemResult::of(Some(ring), Some(outcome.map(tested))));
     Data { data: Results { items: items.collect() } }
 }
 
 impl LastLook {
-    pub(crate) async fn get(&self, shared: &Shared) -> Result<Arc<Vec<KeyHealth>>> {
+    pub(crate) async fn get(&self, shared: &Shared, context: &CallContext) -> Result<Arc<Vec<KeyHealth>>> {
         // One look at a time: the others wait for it.
         let mut last = self.0.lock().await;
         if let Some((_, found)) = last.as_ref().filter(|(at, _)| at.elapsed() < GOOD_FOR) {
             return Ok(Arc::clone(found));
         }
-        let found = shared.enfold.root_keys().await?;
+        let found = shared.enfold.root_keys(context).await?;
         let operator = shared.enfold.has_operator_key();
         let found: Arc<Vec<KeyHealth>> = Arc::new(found.iter().map(|health| KeyHealth::of(health, operator)).collect());
         *last = Some((Instant::now(), Arc::clone(&found)));

@@ -12,6 +12,7 @@ use super::guard::{Cookie, see_other};
 use super::session::Notice;
 use super::view::{Chrome, Html};
 use crate::Shared;
+use crate::api::Call;
 use crate::api::Failure;
 use crate::api::status::KeyHealth;
 use crate::identity::Caller;
@@ -28,9 +29,10 @@ pub(super) struct HealthPage {
 pub(super) async fn page(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Arc<Caller>>,
+    Extension(call): Extension<Call>,
     Extension(chrome): Extension<Chrome>,
 ) -> Result<Html<HealthPage>, Failure> {
-    let roots = shared.last_look.get(&shared).await?.to_vec();
+    let roots = shared.last_look.get(&shared, &call.context(&caller, None)).await?.to_vec();
     let can_test = caller.has(enfold::access::Permission::Admin);
     let is_ready = crate::api::is_ready(&shared).await;
     Ok(Html(HealthPage { chrome, roots, is_ready, can_test }))
@@ -39,9 +41,11 @@ pub(super) async fn page(
 /// Seals and opens a throw-away value through every ring.
 pub(super) async fn self_test(
     State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Extension(call): Extension<Call>,
     Extension(Cookie(cookie)): Extension<Cookie>,
 ) -> Response {
-    let tested = shared.enfold.self_test().await;
+    let tested = shared.enfold.self_test(&call.context(&caller, None)).await;
     let failed: Vec<String> = tested
         .iter()
         .filter_map(|(ring, outcome)| {

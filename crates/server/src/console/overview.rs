@@ -51,7 +51,7 @@ pub(super) async fn page(
 ) -> Result<Html<OverviewPage>, Failure> {
     let (mut health, mut rotation, mut jobs, mut chain) = (None, None, None, None);
     if caller.has(Permission::Read) {
-        health = Some(HealthPart::of(&shared.last_look.get(&shared).await?));
+        health = Some(HealthPart::of(&shared.last_look.get(&shared, &call.context(&caller, None)).await?));
         rotation = Some(schedules(&shared.enfold).await?);
     }
     if caller.has(Permission::Jobs) {

@@ -1,6 +1,7 @@
 //! In, enforced, and out again.
 
 use enfold::Code;
+use enfold::events::EventKind;
 use enfold::policy::Mode;
 
 use super::super::{Applied, ApplyOptions, Pace, PlanOptions, Selection, Silent, StepState, apply, enforce, plan};
@@ -17,6 +18,11 @@ async fn an_applied_plan_leaves_no_plaintext_in_the_file_and_a_rollback_brings_e
     assert!(!plan.is_refused() && plan.has_changes());
     let report = apply(&fixture.session, &plan, &ApplyOptions::default(), &Silent).await.unwrap();
     assert_eq!((report.tables[0].outcome, report.tables[0].rows_changed > 0), (Applied::Protected, true));
+    let logged = fixture.logged();
+    let of = |kind| logged.iter().filter(move |event| event.kind == kind).map(|event| event.job.clone().unwrap());
+    let begun: Vec<_> = of(EventKind::JobStarted).collect();
+    assert_eq!(begun, of(EventKind::JobCompleted).collect::<Vec<_>>());
+    assert!(logged.iter().any(|event| event.detail.as_deref() == Some("protect `users`") && event.count == 300));
     assert_eq!(fixture.count("email NOT LIKE 'enf1:%' OR note NOT LIKE 'enf1:%'"), 0);
     assert_eq!(fixture.count("email IS NOT NULL AND email_eq IS NULL"), 0);
     assert_eq!(fixture.count("email IS NULL"), 300 / 7);

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use enfold::Result;
+use enfold::events::Event;
 use enfold::policy::{self, Lookalikes, Mode, Variables};
 use rusqlite::Connection;
 
@@ -54,8 +55,8 @@ const SCHEMA: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, org INTEGER NO
 struct TestKeys {
     modes: Mutex<BTreeMap<String, Mode>>,
     readers: Mutex<Vec<Reader>>,
-    /// Rows that the log of events was told of.
-    pruned: Mutex<u64>,
+    /// What the log of events was told.
+    log: Mutex<Vec<Event>>,
     codec: ColumnCodec,
 }
 
@@ -66,7 +67,7 @@ impl TestKeys {
             (name.to_owned(), Protected { cells, lookalikes: Lookalikes::Refuse })
         };
         let codec = ColumnCodec::new([("users.email", "c1"), ("users.note", "c2")].map(protected).into());
-        Self { modes: Mutex::default(), readers: Mutex::default(), pruned: Mutex::default(), codec }
+        Self { modes: Mutex::default(), readers: Mutex::default(), log: Mutex::default(), codec }
     }
 }
 
@@ -90,8 +91,8 @@ impl Keys for TestKeys {
         Ok(Vec::new())
     }
 
-    fn log_pruned(&self, rows: u64, _: &str) {
-        *self.pruned.lock().unwrap() += rows;
+    fn log(&self, event: Event) {
+        self.log.lock().unwrap().push(event);
     }
 
     async fn rotate_due_roots(&self, _: i64, _: &(dyn Fn() -> bool + Sync)) -> Result<Vec<String>> {
@@ -150,6 +151,11 @@ impl Fixture {
         let mut statement = self.app.prepare("SELECT id, org, email, note FROM users ORDER BY id").unwrap();
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).unwrap();
         rows.map(std::result::Result::unwrap).collect()
+    }
+
+    /// What the log of events was told.
+    fn logged(&self) -> Vec<Event> {
+        self.keys.log.lock().unwrap().clone()
     }
 
     fn mode(&self, column: &str) -> Mode {
