@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::destroy::{Destroy, VerifyCertificate};
 pub(crate) use self::index::{EndIndex, Index, RotateIndex, SignIndex};
-pub(crate) use self::log::{ExportLog, InitLog, Log, Opened, SignLog, VerifyLog};
+pub(crate) use self::log::{ExportLog, InitLog, Log, Opened, PruneLog, SignLog, VerifyLog};
 pub(crate) use self::prune::Prune;
 pub(crate) use self::reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, SetMinimum, Uses, Worker};
 pub(crate) use self::root_keys::{ImportKey, ListKeys, Register, Rewrap, RootStateArg, RotateRoot, SetRoot, ShowKey};

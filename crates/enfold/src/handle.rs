@@ -324,7 +324,7 @@ impl Builder {
         }
         if watch {
             watch::start(&enfold);
-            log::start(&enfold)?;
+            log::start(&enfold).await?;
         }
         enfold.say_ready();
         Ok(enfold)

@@ -1,25 +1,36 @@
 //! The log of events as a whole: what every writer of a catalog left there, what vouches for it, and taking it elsewhere.
 
+mod key;
+mod prune;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::catalog::Catalog;
 use crate::events::{
-    Checkpoint, Entry, Event, EventKind, Hash, Head, LogKey, Report, SignedCheckpoint, Signer, SubjectTag, Verifier,
-    WriterId,
+    Beginning, Checkpoint, Entry, Event, EventKind, Hash, Head, LogKey, Report, SignedCheckpoint, Signer, SubjectTag,
+    Verifier, WriterId, further,
 };
 use crate::handle::Inner;
 use crate::{Code, Enfold, Error, Result};
 
+use key::KmsLogKey;
+pub use prune::LogDue;
+
 /// Lines that are read at once.
 const PAGE: u32 = 1_000;
+/// How often a process that signs looks whether anything was kept long enough.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What a process that signs knows to be signed. It is built from checkpoints alone, so that it can be forgotten.
 #[derive(Default)]
 pub(crate) struct Signed {
+    /// The first checkpoint that was there: its number, and the hash of the one before it.
+    first: Option<(u64, Hash)>,
     last: Option<SignedCheckpoint>,
     heads: BTreeMap<WriterId, Head>,
+    beginning: Beginning,
     /// Chains that were found broken, and said to be.
     broken: BTreeMap<WriterId, u64>,
 }
@@ -107,7 +118,41 @@ impl Enfold {
     /// Verifies the log as it lies in the catalog. `anchors`: checkpoints that were kept elsewhere.
     pub async fn verify_log(&self, anchors: Vec<SignedCheckpoint>) -> Result<Report> {
         let trusted = self.policy().events.log_keys.clone();
-        Verifier { trusted, partial: false, anchors }.verify(async |take| self.export_log(take).await).await
+        let by = Verifier { trusted, partial: false, anchors };
+        let mut report = by.verify(async |take| self.export_log(take).await).await?;
+        // What is missing may have been taken out while it was read.
+        while !report.is_whole() {
+            let again = by.verify(async |take| self.export_log(take).await).await?;
+            if again.is_whole() || again.cut == report.cut {
+                return Ok(again);
+            }
+            report = again;
+        }
+        Ok(report)
+    }
+
+    /// The key with which the policy has this process sign the log; `None` where it names none.
+    ///
+    /// # Errors
+    /// `LogKeyMissing` if it is not there, or the policy believes none of its versions.
+    pub async fn log_signer(&self) -> Result<Option<Box<dyn Signer>>> {
+        let events = &self.policy().events;
+        if let Some(uri) = &events.signing_key {
+            let kms = Arc::clone(self.0.registry.get(uri)?);
+            return Ok(Some(Box::new(KmsLogKey::open(kms, &events.log_keys).await?)));
+        }
+        match &events.signing_key_file {
+            Some(path) => Ok(Some(Box::new(LogKey::load(path)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// The public key of the newest version of the key that the policy names as [`crate::policy::EventPolicy::signing_key`]; `None`
+    /// where it names none.
+    pub async fn log_key_in_service(&self) -> Result<Option<[u8; 32]>> {
+        let Some(uri) = &self.policy().events.signing_key else { return Ok(None) };
+        let kms = Arc::clone(self.0.registry.get(uri)?);
+        Ok(Some(KmsLogKey::open(kms, &[]).await?.public_key()))
     }
 
     /// Looks at what was added to the log of the catalog since the last checkpoint; for all that is before it see
@@ -143,11 +188,21 @@ impl Enfold {
         keys
     }
 
+    /// What a process with the key does each time.
+    async fn see_to_log(&self, key: &mut Option<Box<dyn Signer>>, prune: bool) -> Result<()> {
+        if key.is_none() {
+            *key = self.log_signer().await?;
+        }
+        let Some(key) = key else { return Ok(()) };
+        self.sign_log(&**key).await?;
+        if prune { self.prune_log_by_schedule(&**key).await } else { Ok(()) }
+    }
+
     /// How much further than signed each chain has come.
     async fn further(&self, signed: &mut Signed) -> Result<BTreeMap<WriterId, Head>> {
         let mut further = BTreeMap::new();
         for (writer, last) in self.0.catalog.log_heads().await? {
-            let from = signed.heads.get(&writer).copied().unwrap_or(Head { seq: 0, hash: Hash::NONE });
+            let from = signed.heads.get(&writer).copied().unwrap_or(Head::START);
             if from.seq >= last || signed.broken.contains_key(&writer) {
                 continue;
             }
@@ -175,33 +230,84 @@ async fn along(catalog: &dyn Catalog, writer: WriterId, from: Head) -> Result<(H
             return Ok((head, true));
         }
         for (_, line) in lines {
-            match Entry::parse(&line) {
-                Ok(entry) if (entry.writer, entry.seq, entry.previous) == (writer, head.seq + 1, head.hash) => {
-                    head = Head { seq: entry.seq, hash: entry.hash() };
-                }
-                _ => return Ok((head, false)),
+            match next(writer, head, &line) {
+                Some(next) => head = next,
+                None => return Ok((head, false)),
             }
         }
     }
 }
 
+/// Hands on the lines of a chain behind `from` and up to number `upto`. The last of them; `None` where they do not hold together.
+async fn follow(
+    catalog: &dyn Catalog,
+    writer: WriterId,
+    from: Head,
+    upto: u64,
+    take: &mut (dyn FnMut(&str) -> Result<()> + Send),
+) -> Result<Option<Head>> {
+    let mut head = from;
+    while head.seq < upto {
+        let lines = catalog.log_of(writer, head.seq, PAGE).await?;
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        for (_, line) in lines.into_iter().filter(|(number, _)| *number <= upto) {
+            let Some(next) = next(writer, head, &line) else { return Ok(None) };
+            take(&line)?;
+            head = next;
+        }
+    }
+    Ok(Some(head))
+}
+
+/// The head of a chain with this line behind it, if that is where it belongs.
+fn next(writer: WriterId, head: Head, line: &str) -> Option<Head> {
+    let entry = Entry::parse(line).ok()?;
+    let fits = (entry.writer, entry.seq, entry.previous) == (writer, head.seq + 1, head.hash);
+    fits.then(|| Head { seq: entry.seq, hash: entry.hash() })
+}
+
 impl Signed {
     /// Reads the checkpoints that others signed since.
     async fn catch_up(&mut self, catalog: &dyn Catalog, trusted: &[[u8; 32]]) -> Result<()> {
+        let caught_up = self.walk(catalog, trusted, |_, _| {}).await;
+        if caught_up.is_err() {
+            // What was taken out of the log meanwhile is not missed when it is read from its beginning.
+            *self = Self { broken: std::mem::take(&mut self.broken), ..Self::default() };
+        }
+        caught_up
+    }
+
+    async fn walk(
+        &mut self,
+        catalog: &dyn Catalog,
+        trusted: &[[u8; 32]],
+        mut each: impl FnMut(&SignedCheckpoint, &Checkpoint),
+    ) -> Result<()> {
         loop {
             let after = self.last.as_ref().map_or(0, |last| last.number);
             let checkpoints = catalog.checkpoints(after, PAGE).await?;
             if checkpoints.is_empty() {
-                return Ok(());
+                break;
             }
             for signed in checkpoints {
-                let previous = self.last.as_ref().map_or(Hash::NONE, SignedCheckpoint::hash);
-                let number = self.last.as_ref().map_or(0, |last| last.number) + 1;
-                let follows = |read: &Checkpoint| read.number == number && read.previous == previous;
-                let read = signed.verify(trusted).filter(follows).ok_or_else(|| unbelieved(number))?;
-                self.heads.extend(read.heads);
+                let read = signed.verify(trusted).ok_or_else(|| unbelieved(signed.number))?;
+                let follows = self.last.as_ref().map(|last| (last.number + 1, last.hash()));
+                let (number, previous) = *self.first.get_or_insert((read.number, read.previous));
+                if (read.number, read.previous) != follows.unwrap_or((number, previous)) {
+                    return Err(unbelieved(follows.map_or(1, |(number, _)| number)));
+                }
+                each(&signed, &read);
+                self.beginning.take(&read);
+                read.cut.iter().for_each(|cut| further(&mut self.heads, &cut.chains));
+                further(&mut self.heads, &read.heads);
                 self.last = Some(signed);
             }
+        }
+        match self.first {
+            Some((number, previous)) if !self.beginning.may_begin(number, previous) => Err(unbelieved(1)),
+            _ => Ok(()),
         }
     }
 }
@@ -213,11 +319,14 @@ fn unbelieved(number: u64) -> Error {
         .hint("`enfold log verify` says what else is wrong with the log")
 }
 
-/// Begins to sign where the policy names a key for it. Ends with the last handle.
-pub(crate) fn start(enfold: &Enfold) -> Result<()> {
+/// Begins to sign where the policy names a key for it. Ends with the last handle. A key in a file must be there; a key service may
+/// be away, and is asked again.
+pub(crate) async fn start(enfold: &Enfold) -> Result<()> {
     let events = &enfold.policy().events;
-    let Some(path) = &events.signing_key_file else { return Ok(()) };
-    let key = LogKey::load(path)?;
+    let key = if events.signing_key.is_some() { None } else { enfold.log_signer().await? };
+    if key.is_none() && events.signing_key.is_none() {
+        return Ok(());
+    }
     let every = events.checkpoint_every;
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(sign_until_gone(Arc::downgrade(&enfold.0), key, every));
@@ -225,12 +334,16 @@ pub(crate) fn start(enfold: &Enfold) -> Result<()> {
     Ok(())
 }
 
-async fn sign_until_gone(inner: Weak<Inner>, key: LogKey, every: Duration) {
+async fn sign_until_gone(inner: Weak<Inner>, mut key: Option<Box<dyn Signer>>, every: Duration) {
+    let mut pruned: Option<Instant> = None;
     loop {
         tokio::time::sleep(every).await;
         let Some(inner) = inner.upgrade() else { return };
-        if let Err(error) = Enfold(inner).sign_log(&key).await {
+        let is_due = pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY);
+        if let Err(error) = Enfold(inner).see_to_log(&mut key, is_due).await {
             tracing::warn!(target: "enfold::events", code = error.code().word(), "cannot sign the log: {error}");
+        } else if is_due {
+            pruned = Some(Instant::now());
         }
     }
 }

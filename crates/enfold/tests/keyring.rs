@@ -253,6 +253,8 @@ cut_off! {
     fn checkpoints(&self, after: u64, limit: u32) -> Vec<enfold::events::SignedCheckpoint>;
     fn last_checkpoint(&self) -> Option<enfold::events::SignedCheckpoint>;
     fn add_checkpoint(&self, checkpoint: &enfold::events::SignedCheckpoint) -> bool;
+    fn remove_log(&self, writer: enfold::events::WriterId, upto: u64, limit: u32) -> u64;
+    fn remove_checkpoints(&self, upto: u64, limit: u32) -> u64;
     fn events(&self, query: &enfold::catalog::EventQuery) -> Vec<enfold::events::Event>;
     fn uses(&self, keys: &[enfold::KeyId], since_ms: i64) -> Vec<enfold::catalog::KeyUse>;
 }

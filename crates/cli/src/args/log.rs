@@ -16,6 +16,8 @@ pub(crate) enum Log {
     Verify(VerifyLog),
     /// Say who opened what.
     Opened(Opened),
+    /// Archive and remove what was kept for as long as the policy says (`events.keep`), leaving a signed proof.
+    Prune(PruneLog),
 }
 
 #[derive(Args, Debug)]
@@ -30,6 +32,22 @@ pub(crate) struct SignLog {
     /// The file of the key; the policy's `events.signing_key_file` unless given.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PruneLog {
+    /// The file of the key that signs the log; the policy's `events.signing_key_file` unless given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Why, for the log and the proof.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Say what would be removed, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Go on without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]

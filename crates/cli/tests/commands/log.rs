@@ -106,3 +106,34 @@ fn an_export_is_verified_where_there_is_no_policy() {
     assert!(said.contains("Every chain holds together.") && said.contains("vouched for"), "{said}");
     assert!(!Path::new(&elsewhere.path("enfold.toml")).exists());
 }
+
+#[test]
+fn what_was_kept_long_enough_goes_when_somebody_said_so_and_leaves_a_proof() {
+    let shop = signed();
+    let hide = [
+        COUNTS,
+        &[
+            (r"until \S+", "until [time]"),
+            (r"log-1-1-[0-9a-f]{16}", "log-1-1-[hash]"),
+            (r"\b[0-9a-f]{64}\b", "[sha256]"),
+        ],
+    ]
+    .concat();
+    let show = |args: &[&str], name: &str| shop.run(args).snapshot_hiding(name, &hide);
+    show(&["log", "prune", "--key-file", "enfold-log.key", "--yes"], "log_prune_nothing");
+    let policy = shop.read("enfold.toml").replace("[events]\n", "[events]\nkeep = \"0s\"\narchive = \"archive\"\n");
+    shop.write("enfold.toml", policy);
+    show(&["log", "prune", "--dry-run"], "log_prune_dry_run");
+    show(&["log", "prune", "--key-file", "enfold-log.key"], "log_prune_unconfirmed");
+    show(&["log", "prune", "--yes"], "log_prune_no_key");
+    shop.ok(&["log", "export", "--out", "before.jsonl"]);
+    show(&["log", "prune", "--key-file", "enfold-log.key", "--reason", "kept for long", "--yes"], "log_prune");
+    show(&["log", "verify"], "log_verify_pruned");
+    let archive = std::fs::read_dir(shop.path("archive")).expect("a folder").next().expect("a file").expect("a file");
+    let archive = archive.path();
+    shop.ok(&["log", "verify", archive.to_str().expect("text"), "--partial"]);
+    shop.ok(&["log", "export", "--out", "after.jsonl"]);
+    let archived = std::fs::read_to_string(archive).expect("lines");
+    shop.write("whole.jsonl", archived + &shop.read("after.jsonl"));
+    assert!(shop.ok(&["log", "verify", "whole.jsonl"]).stdout().contains("Every chain holds together."));
+}

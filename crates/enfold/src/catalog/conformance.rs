@@ -69,6 +69,7 @@ conformance! {
     events_are_found_by_what_they_say
     an_entry_of_the_log_is_there_once_and_as_it_was_written
     of_two_checkpoints_of_one_number_the_first_stays
+    what_is_removed_of_the_log_is_the_first_of_one_writer
     uses_of_a_key_are_summed_by_who_did_it_where
     migrating_again_changes_nothing
 }
@@ -578,6 +579,29 @@ async fn an_entry_of_the_log_is_there_once_and_as_it_was_written(catalog: Tried)
     assert_eq!(catalog.log_of(first[0].writer, 2, 2).await.unwrap(), lines(&first[2..4]));
     assert!(catalog.log_of(WriterId::from_bytes([0; 16]), 0, 9).await.unwrap().is_empty());
     assert!(catalog.unchained_log(0, 9).await.unwrap().is_empty());
+}
+
+async fn what_is_removed_of_the_log_is_the_first_of_one_writer(catalog: Tried) {
+    let (one, other) = (chained((1..=5).map(sealed)), chained((1..=2).map(sealed)));
+    catalog.append_log(&one).await.unwrap();
+    catalog.append_log(&other).await.unwrap();
+    let numbers = async |of: &Entry| {
+        let lines = catalog.log_of(of.writer, 0, 9).await.unwrap();
+        lines.into_iter().map(|(number, _)| number).collect::<Vec<_>>()
+    };
+    assert_eq!(catalog.remove_log(one[0].writer, 4, 3).await.unwrap(), 3);
+    assert_eq!(numbers(&one[0]).await, [4, 5]);
+    assert_eq!(catalog.remove_log(one[0].writer, 4, 3).await.unwrap(), 1);
+    assert_eq!(catalog.remove_log(one[0].writer, 4, 3).await.unwrap(), 0);
+    assert_eq!((numbers(&one[0]).await, numbers(&other[0]).await), (vec![5], vec![1, 2]));
+    assert_eq!(catalog.log_heads().await.unwrap().len(), 2);
+    for number in 1..=3 {
+        let checkpoint = SignedCheckpoint { number, document: "a".into(), signature: "00".into() };
+        assert!(catalog.add_checkpoint(&checkpoint).await.unwrap());
+    }
+    assert_eq!(catalog.remove_checkpoints(2, 1).await.unwrap(), 1);
+    assert_eq!(catalog.remove_checkpoints(2, 9).await.unwrap(), 1);
+    assert_eq!(catalog.checkpoints(0, 9).await.unwrap().len(), 1);
 }
 
 async fn of_two_checkpoints_of_one_number_the_first_stays(catalog: Tried) {

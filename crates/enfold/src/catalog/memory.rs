@@ -321,6 +321,24 @@ impl Catalog for MemoryCatalog {
         }
     }
 
+    async fn remove_log(&self, writer: WriterId, upto: u64, limit: u32) -> Result<u64> {
+        let mut tables = self.tables();
+        let goes = |seq: &u64| *seq <= upto;
+        let of = tables.places.range((writer, 0)..=(writer, u64::MAX)).map(|(_, seq)| *seq);
+        let gone: BTreeSet<u64> = of.filter(goes).take(limit as usize).collect();
+        tables.places.retain(|(of, seq)| *of != writer || !gone.contains(seq));
+        tables.log.retain(|entry| entry.writer != writer || !gone.contains(&entry.seq));
+        Ok(gone.len() as u64)
+    }
+
+    async fn remove_checkpoints(&self, upto: u64, limit: u32) -> Result<u64> {
+        let mut tables = self.tables();
+        let gone: Vec<u64> =
+            tables.checkpoints.range(..=upto).take(limit as usize).map(|(number, _)| *number).collect();
+        gone.iter().for_each(|number| _ = tables.checkpoints.remove(number));
+        Ok(gone.len() as u64)
+    }
+
     async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
         let tables = self.tables();
         let found = tables.log.iter().rev().map(|entry| &entry.event).filter(|event| query.takes(event));

@@ -163,6 +163,12 @@ pub trait Catalog: Send + Sync {
     /// Adds a checkpoint, unless there is one of its number: then false.
     async fn add_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<bool>;
 
+    /// Removes entries of a writer up to number `upto`, in their order, at most `limit` at once. How many it removed.
+    async fn remove_log(&self, writer: WriterId, upto: u64, limit: u32) -> Result<u64>;
+
+    /// Removes checkpoints up to number `upto`, in their order, at most `limit` at once. How many it removed.
+    async fn remove_checkpoints(&self, upto: u64, limit: u32) -> Result<u64>;
+
     /// The newest of the events that are looked for, newest first.
     async fn events(&self, query: &EventQuery) -> Result<Vec<Event>>;
 

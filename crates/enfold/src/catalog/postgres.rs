@@ -386,6 +386,14 @@ impl Catalog for PostgresCatalog {
         self.with(log::APPENDING, async |c| log::add_checkpoint(c, checkpoint).await).await
     }
 
+    async fn remove_log(&self, writer: WriterId, upto: u64, limit: u32) -> Result<u64> {
+        self.with(log::REMOVING, async |c| log::remove(c, writer, upto, limit).await).await
+    }
+
+    async fn remove_checkpoints(&self, upto: u64, limit: u32) -> Result<u64> {
+        self.with(log::REMOVING, async |c| log::remove_checkpoints(c, upto, limit).await).await
+    }
+
     async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
         self.with(log::READING, async |c| log::find(c, query).await).await
     }

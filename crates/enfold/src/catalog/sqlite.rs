@@ -370,6 +370,14 @@ impl Catalog for SqliteCatalog {
         self.with(move |c| log::add_checkpoint(c, &checkpoint)).await
     }
 
+    async fn remove_log(&self, writer: WriterId, upto: u64, limit: u32) -> Result<u64> {
+        self.with(move |c| log::remove(c, writer, upto, limit)).await
+    }
+
+    async fn remove_checkpoints(&self, upto: u64, limit: u32) -> Result<u64> {
+        self.with(move |c| log::remove_checkpoints(c, upto, limit)).await
+    }
+
     async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
         let query = query.clone();
         self.with(move |c| log::find(c, &query)).await

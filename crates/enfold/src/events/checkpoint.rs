@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Hash, WriterId};
+use super::cut::Cut;
 use crate::hex::{from_hex, hex};
 use crate::policy::{format_operator_key, parse_operator_key};
 use crate::signing_key::{Purpose, SigningKey};
@@ -31,6 +32,11 @@ pub struct Head {
     pub hash: Hash,
 }
 
+impl Head {
+    /// Before the first entry.
+    pub const START: Self = Self { seq: 0, hash: Hash::NONE };
+}
+
 /// What is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +52,9 @@ pub struct Checkpoint {
     pub key: String,
     /// Chains that have come further since the checkpoint before.
     pub heads: BTreeMap<WriterId, Head>,
+    /// What is taken out of the log with this checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
 }
 
 /// A checkpoint as it is stored, and its signature.
@@ -112,6 +121,7 @@ impl Checkpoint {
             at_ms: jiff::Timestamp::now().as_millisecond(),
             key: format_operator_key(key),
             heads,
+            cut: None,
         }
     }
 

@@ -138,6 +138,8 @@ kinds! {
     Refused "refused" Failure REFUSAL [];
     /// A writer's chain does not hold together in the catalog; `detail` says whose, and where.
     LogBroken "log-broken" Failure NONE [];
+    /// What was kept for as long as the policy says was taken out of the log; `count` says how many entries, `detail` until when.
+    LogCut "log-cut" Success NONE [];
     /// Events were lost because sinks could not keep up; `count` says how many.
     Lost "lost" Failure NONE [];
 }

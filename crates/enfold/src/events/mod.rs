@@ -13,6 +13,7 @@
 mod catalog;
 mod chain;
 mod checkpoint;
+mod cut;
 mod event;
 mod jsonl;
 mod kind;
@@ -32,6 +33,8 @@ pub use catalog::CatalogSink;
 pub(crate) use chain::chained;
 pub use chain::{Entry, Hash, WriterId};
 pub use checkpoint::{Checkpoint, Head, LogKey, SignedCheckpoint, Signer};
+pub use cut::{Archive, Cut, Last};
+pub(crate) use cut::{Beginning, further};
 pub use event::{CallContext, Event, SubjectTag};
 pub use jsonl::JsonLinesSink;
 pub use kind::{EventKind, Outcome};

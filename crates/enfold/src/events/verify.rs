@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::chain::{Entry, Hash, WriterId};
-use super::checkpoint::{Checkpoint, SignedCheckpoint};
+use super::checkpoint::{Checkpoint, Head, SignedCheckpoint};
+use super::cut::{Beginning, Cut};
 use super::event::Event;
 use crate::Result;
 
@@ -35,6 +36,9 @@ pub struct Report {
     pub checkpoints: u64,
     /// Milliseconds since 1970: when the last checkpoint was signed.
     pub signed_until_ms: Option<i64>,
+    /// The last that was taken out of the log because its time was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
     /// The first thing that is wrong with each chain, and with the checkpoints.
     pub findings: Vec<Finding>,
 }
@@ -173,16 +177,23 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Whether they follow each other, and what they vouch for.
-    fn settle(mut self) -> (Heads, Report) {
+    fn settle(mut self) -> (Heads, Beginning, Report) {
+        let mut beginning = Beginning::default();
+        self.found.values().for_each(|(_, checkpoint)| beginning.take(checkpoint));
         let mut heads = Heads::new();
+        for (writer, head) in &beginning.chains {
+            heads.entry(*writer).or_default().insert(head.seq, head.hash);
+        }
         let mut before: Option<(u64, Hash)> = None;
         for (number, (hash, checkpoint)) in &self.found {
             let expected = before.map_or(1, |(number, _)| number + 1);
-            if *number > expected && !self.by.partial {
-                self.report.find(What::CheckpointRemoved, None, Some(expected), None);
+            if *number > expected && !beginning.may_lack(number - 1) && !self.by.partial {
+                let missing = beginning.checkpoint.map_or(expected, |last| expected.max(last.number + 1));
+                self.report.find(What::CheckpointRemoved, None, Some(missing), None);
             }
             let previous = before.map_or(Hash::NONE, |(_, hash)| hash);
-            if *number == expected && checkpoint.previous != previous {
+            let follows = *number != expected || checkpoint.previous == previous;
+            if !follows || !beginning.agrees_with(*number, *hash, checkpoint.previous) {
                 self.report.find(What::CheckpointForked, None, Some(*number), None);
             }
             before = Some((*number, *hash));
@@ -191,13 +202,15 @@ impl<'a> Checkpoints<'a> {
                 heads.entry(*writer).or_default().insert(head.seq, head.hash);
             }
         }
-        (heads, self.report)
+        self.report.cut.clone_from(&beginning.last_cut);
+        (heads, beginning, self.report)
     }
 }
 
 /// The second reading: along each chain until it breaks.
 struct Walk {
     heads: Heads,
+    beginning: Beginning,
     report: Report,
     read: u64,
     chains: BTreeMap<WriterId, Chain>,
@@ -205,6 +218,8 @@ struct Walk {
 
 #[derive(Clone, Copy)]
 struct Chain {
+    /// The number of its first entry, as far as it is there.
+    first: u64,
     next: u64,
     head: Hash,
     /// The last number that a checkpoint vouches for.
@@ -213,7 +228,21 @@ struct Chain {
 }
 
 impl Chain {
-    const START: Self = Self { next: 1, head: Hash::NONE, signed: 0, broken: false };
+    /// Before the entry of number `first`; `begins`: up to where the beginning may be missing.
+    fn before(first: u64, previous: Hash, begins: Option<Head>) -> Self {
+        let after = |seq, head| Self { first: seq + 1, next: seq + 1, head, signed: seq, broken: false };
+        match begins {
+            Some(begins) if first > begins.seq => after(begins.seq, begins.hash),
+            // In the middle of what is being taken out.
+            Some(_) if first > 1 => after(first - 1, previous),
+            _ => after(0, Hash::NONE),
+        }
+    }
+
+    /// How many of its entries a checkpoint vouches for.
+    fn vouched_for(&self) -> u64 {
+        self.signed + 1 - self.first
+    }
 
     /// Goes on to an entry; false where it is not the next one, or not what was signed.
     fn go_on(&mut self, seq: u64, previous: Hash, hash: Hash, signed: Option<Hash>) -> bool {
@@ -229,8 +258,8 @@ impl Chain {
 }
 
 impl Walk {
-    fn new((heads, report): (Heads, Report)) -> Self {
-        Self { heads, report, read: 0, chains: BTreeMap::new() }
+    fn new((heads, beginning, report): (Heads, Beginning, Report)) -> Self {
+        Self { heads, beginning, report, read: 0, chains: BTreeMap::new() }
     }
 
     fn take(&mut self, line: &str) {
@@ -246,7 +275,8 @@ impl Walk {
         };
         self.report.entries += 1;
         let signed = self.heads.get(&entry.writer).and_then(|heads| heads.get(&entry.seq)).copied();
-        let chain = self.chains.entry(entry.writer).or_insert(Chain::START);
+        let begins = || Chain::before(entry.seq, entry.previous, self.beginning.of(entry.writer));
+        let chain = self.chains.entry(entry.writer).or_insert_with(begins);
         if !chain.broken {
             chain.broken = !chain.go_on(entry.seq, entry.previous, entry.hash(), signed);
         }
@@ -260,19 +290,20 @@ impl Walk {
         self.report.writers = self.chains.len() as u64;
         let none = BTreeMap::new();
         for (writer, chain) in &self.chains {
-            self.report.signed += chain.signed;
+            self.report.signed += chain.vouched_for();
             let heads = self.heads.get(writer).unwrap_or(&none);
             if let Some(items) = collected.0.get(writer) {
-                let (what, number, line) = diagnose(items, heads);
+                let (what, number, line) = diagnose(items, heads, self.beginning.of(*writer));
                 self.report.find(what, Some(*writer), Some(number), line);
             } else if let Some((signed, _)) = heads.range(chain.next..).last() {
                 self.report.find(What::CutOff { signed: *signed }, Some(*writer), Some(chain.next), None);
             }
         }
         for (writer, heads) in &self.heads {
-            if let Some((signed, _)) = heads.last_key_value().filter(|_| !partial && !self.chains.contains_key(writer))
-            {
-                self.report.find(What::CutOff { signed: *signed }, Some(*writer), Some(1), None);
+            let from = self.beginning.of(*writer).map_or(1, |last| last.seq + 1);
+            let is_missed = |signed: u64| signed >= from && !partial && !self.chains.contains_key(writer);
+            if let Some((signed, _)) = heads.last_key_value().filter(|(signed, _)| is_missed(**signed)) {
+                self.report.find(What::CutOff { signed: *signed }, Some(*writer), Some(from), None);
             }
         }
         self.report
@@ -313,8 +344,9 @@ impl Collected {
 }
 
 /// What was done to a chain that breaks, to which entry, and where that stands.
-fn diagnose(items: &[Item], heads: &BTreeMap<u64, Hash>) -> (What, u64, Option<u64>) {
-    let mut chain = Chain::START;
+fn diagnose(items: &[Item], heads: &BTreeMap<u64, Hash>, begins: Option<Head>) -> (What, u64, Option<u64>) {
+    let Some(first) = items.first() else { return (What::NotAnEntry, 1, None) };
+    let mut chain = Chain::before(first.seq, first.previous, begins);
     let signed = |seq: u64| heads.get(&seq).copied();
     let breaks = items.iter().position(|item| !chain.go_on(item.seq, item.previous, item.hash, signed(item.seq)));
     let Some(at) = breaks else { return (What::NotAnEntry, chain.next, None) };

@@ -4,6 +4,7 @@
 //! blanket implementations below turn that into the public traits. A side ability is there exactly when the provider
 //! that is held has it.
 
+use std::collections::BTreeMap;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use super::material::{KeyMaterial, WrappedKey};
 use super::service::{
     Abilities, ControlKey, DecryptRequest, DecryptValues, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey,
     KeyDescription, KeyManagementService, KeyManagementServiceExt, Permission, RewrapKeys, RewrapRequest, RotateKey,
-    UnwrapRequest, WrapRequest,
+    SignBytes, UnwrapRequest, WrapRequest,
 };
 use super::uri::KeyUri;
 use crate::error::{Code, Result};
@@ -57,6 +58,11 @@ pub(super) struct EnableRequest;
 pub(super) struct ScheduleDeletionRequest(Duration);
 #[derive(Clone, Copy)]
 pub(super) struct CancelDeletionRequest;
+
+#[derive(Clone, Copy)]
+struct PublicKeysRequest;
+#[derive(Clone, Copy)]
+struct SignRequest<'a>(u32, &'a [u8]);
 
 /// A question for rights, which are those of a context.
 #[derive(Clone, Copy)]
@@ -189,6 +195,24 @@ impl Request for CancelDeletionRequest {
     }
 }
 
+impl Request for PublicKeysRequest {
+    type Answer = BTreeMap<u32, [u8; 32]>;
+    const OPERATION: Operation = Operation::Describe;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, Self::Answer> {
+        one_by_one(kms, requests, kms.abilities().signer, |key, _| key.public_keys())
+    }
+}
+
+impl Request for SignRequest<'_> {
+    type Answer = Vec<u8>;
+    const OPERATION: Operation = Operation::Sign;
+
+    fn send<'a>(kms: &'a dyn KeyManagementService, requests: &'a [Self]) -> Answers<'a, Vec<u8>> {
+        one_by_one(kms, requests, kms.abilities().signer, |key, request| key.sign(request.0, request.1))
+    }
+}
+
 /// For operations that take one thing at a time.
 fn one_by_one<'a, R: Request, A: ?Sized + Sync>(
     kms: &'a dyn KeyManagementService,
@@ -231,6 +255,7 @@ impl<A: Around> KeyManagementService for A {
             rotator: has.rotator.map(|_| self as _),
             controller: has.controller.map(|_| self as _),
             decryptor: has.decryptor.map(|_| self as _),
+            signer: has.signer.map(|_| self as _),
         }
     }
 }
@@ -268,6 +293,17 @@ impl<A: Around> RewrapKeys for A {
 impl<A: Around> DecryptValues for A {
     async fn decrypt(&self, requests: &[DecryptRequest<'_>]) -> Vec<Result<Zeroizing<Vec<u8>>>> {
         self.around(requests).await
+    }
+}
+
+#[async_trait]
+impl<A: Around> SignBytes for A {
+    async fn public_keys(&self) -> Result<BTreeMap<u32, [u8; 32]>> {
+        alone(self, PublicKeysRequest).await
+    }
+
+    async fn sign(&self, version: u32, bytes: &[u8]) -> Result<Vec<u8>> {
+        alone(self, SignRequest(version, bytes)).await
     }
 }
 

@@ -24,10 +24,11 @@ pub enum Operation {
     CancelDeletion,
     /// Of what another program encrypted.
     Decrypt,
+    Sign,
 }
 
 impl Operation {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Wrap,
         Self::Unwrap,
         Self::Generate,
@@ -40,6 +41,7 @@ impl Operation {
         Self::ScheduleDeletion,
         Self::CancelDeletion,
         Self::Decrypt,
+        Self::Sign,
     ];
 
     pub const fn word(self) -> &'static str {
@@ -56,6 +58,7 @@ impl Operation {
             Self::ScheduleDeletion => "schedule-deletion",
             Self::CancelDeletion => "cancel-deletion",
             Self::Decrypt => "decrypt",
+            Self::Sign => "sign",
         }
     }
 }
@@ -148,6 +151,7 @@ pub(crate) fn failed(code: Code, operation: Operation, uri: &KeyUri) -> Error {
         Operation::ScheduleDeletion => "schedule the deletion of",
         Operation::CancelDeletion => "cancel the deletion of",
         Operation::Decrypt => "decrypt a value under",
+        Operation::Sign => "sign with",
     };
     Error::new(code, format!("cannot {what} `{uri}`"))
 }

@@ -193,6 +193,7 @@ impl MemoryCalls {
             Operation::Generate => self.generate += 1,
             Operation::Describe => self.describe += 1,
             Operation::Rewrap => self.rewrap += 1,
+            Operation::Sign => {}
             Operation::Rotate | Operation::ScheduleRotation => self.rotate += 1,
             Operation::Disable | Operation::Enable | Operation::ScheduleDeletion | Operation::CancelDeletion => {
                 self.control += 1;
@@ -223,6 +224,7 @@ impl KeyManagementService for MemoryKms {
             rotator: Some(self),
             controller: Some(self),
             decryptor: None,
+            signer: None,
         }
     }
 }

@@ -99,7 +99,7 @@ pub use secret::SecretSource;
 pub use service::{
     Abilities, ControlKey, DecryptRequest, DecryptValues, DescribeKey, GenerateDataKey, GenerateRequest, GeneratedKey,
     Held, KeyDescription, KeyManagementService, KeyManagementServiceExt, KeyVersions, NeededBy, Permission, RewrapKeys,
-    RewrapRequest, RootKeyState, RotateKey, RotationPlan, UnwrapRequest, WrapRequest,
+    RewrapRequest, RootKeyState, RotateKey, RotationPlan, SignBytes, UnwrapRequest, WrapRequest,
 };
 pub use uri::{AwsKeyUri, AzureKeyUri, GoogleKeyUri, KeyUri, PinSource, Pkcs11KeyUri, RootKey, VaultKeyUri};
 #[cfg(feature = "vault")]

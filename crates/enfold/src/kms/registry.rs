@@ -68,7 +68,7 @@ impl Registry {
         }
     }
 
-    /// The root keys of every ring of `policy`, its customers' among them, and those of its readers.
+    /// The root keys of every ring of `policy`, its customers' among them, those of its readers, and the key that signs its log.
     pub fn policy(policy: &Policy) -> Result<RegistryBuilder> {
         let base = policy.path.parent().unwrap_or(Path::new(""));
         let mut builder = Self::builder(policy.environment, base).services(policy.key_services.clone());
@@ -80,7 +80,7 @@ impl Registry {
         for root in policy.readers.values().filter_map(|reader| reader.roots.as_ref()).flat_map(|roots| &roots.uris) {
             builder = builder.root(root.clone(), false);
         }
-        Ok(builder)
+        Ok(policy.events.signing_key.iter().fold(builder, |builder, key| builder.root(key.clone(), false)))
     }
 
     /// The provider of a root key that the policy names.

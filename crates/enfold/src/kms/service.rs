@@ -45,6 +45,17 @@ pub struct Abilities<'a> {
     pub rotator: Option<&'a dyn RotateKey>,
     pub controller: Option<&'a dyn ControlKey>,
     pub decryptor: Option<&'a dyn DecryptValues>,
+    pub signer: Option<&'a dyn SignBytes>,
+}
+
+/// Signs with Ed25519 (RFC 8032, the bytes themselves and no digest of them) under a key that is there for that and wraps nothing.
+#[async_trait]
+pub trait SignBytes: Send + Sync {
+    /// The public keys of its versions.
+    async fn public_keys(&self) -> Result<BTreeMap<u32, [u8; 32]>>;
+
+    /// The 64 bytes of a signature by this version.
+    async fn sign(&self, version: u32, bytes: &[u8]) -> Result<Vec<u8>>;
 }
 
 /// Decrypts what other programs encrypted under the root key, by the service's own call: for readers of their values. What

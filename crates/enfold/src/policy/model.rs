@@ -290,7 +290,13 @@ pub struct EventPolicy {
     pub before_answer: bool,
     /// Takes what the catalog cannot take while it is away, in files of at most so many bytes.
     pub spill: Option<(PathBuf, u64)>,
+    /// How long they are kept in the catalog at least.
+    pub keep: Duration,
+    /// A folder for what is removed after that.
+    pub archive: Option<PathBuf>,
     pub signing_key_file: Option<PathBuf>,
+    /// The key inside a key service that signs instead.
+    pub signing_key: Option<KeyUri>,
     pub checkpoint_every: Duration,
     /// Public keys whose checkpoints are believed.
     pub log_keys: Vec<[u8; 32]>,

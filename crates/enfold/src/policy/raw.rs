@@ -182,10 +182,21 @@ pub(super) struct RawEvents {
     /// The size that a process's file in `spill` may have.
     #[schemars(range(min = 1))]
     pub spill_mib: u64,
+    /// How long events are kept in the catalog at least. What was signed and is older is removed by `enfold log prune`, and after that
+    /// by who signs the log.
+    #[schemars(extend("format" = "duration"))]
+    pub keep: DurationText,
+    /// A folder in which what is removed is left first, as files that `enfold log verify` reads.
+    #[schemars(extend("format" = "path"))]
+    pub archive: Option<String>,
     /// File of the key that signs the log's checkpoints; `enfold log init` makes it. A process that has it signs for all of the
     /// catalog's writers, so most need none.
     #[schemars(extend("format" = "path"))]
     pub signing_key_file: Option<String>,
+    /// The key that signs them where a key service keeps it: `vault://HOST/transit/NAME`, of the type `ed25519`. `enfold log init` has the
+    /// policy believe it.
+    #[schemars(extend("format" = "uri"))]
+    pub signing_key: Option<String>,
     /// How often a process with that key signs how far the log has come.
     #[schemars(extend("format" = "duration"))]
     pub checkpoint_every: DurationText,
@@ -204,7 +215,10 @@ impl Default for RawEvents {
             before_answer: false,
             spill: None,
             spill_mib: 1024,
+            keep: DurationText::from("7y"),
+            archive: None,
             signing_key_file: None,
+            signing_key: None,
             checkpoint_every: DurationText::from("1m"),
             log_keys: Vec::new(),
         }

@@ -31,7 +31,7 @@ Everything Enfold is told stands in one TOML file, `enfold.toml`: the policy. A 
   that begins with a section's name and means no setting is an error, and so is one that could mean two. An empty
   variable counts as not set.
 - Relative paths start at the folder of the policy file.
-- Durations are numbers with units: `500ms`, `30s`, `5m`, `1h30m`, `90d`, `2w`.
+- Durations are numbers with units: `500ms`, `30s`, `5m`, `1h30m`, `90d`, `2w`, `7y`.
 - Words in capitals below (`RING`, `TABLE`) are names that you choose.
 ";
 

@@ -134,7 +134,8 @@ impl Resolver<'_> {
         let scheme = database.as_ref().map(DatabaseUrl::scheme);
         let readers = readers::resolve(self, raw.readers, environment, scheme);
         let foreign = readers.values().flatten().filter_map(|reader| reader.roots.as_ref());
-        let foreign = foreign.flat_map(|roots| roots.uris.iter().cloned()).collect();
+        let events = self.events(raw.events);
+        let foreign = foreign.flat_map(|roots| roots.uris.iter().cloned()).chain(events.signing_key.clone()).collect();
         let key_services = key_services::resolve(self, raw.key_services, &rings, foreign);
         let shared_cache = shared_cache::resolve(self, raw.shared_cache, environment, &rings);
         let tables = columns::tables(self, raw.tables, &readers, scheme);
@@ -153,7 +154,7 @@ impl Resolver<'_> {
                 require_reason: raw.context.require_reason,
             },
             log: log(&raw.log),
-            events: self.events(raw.events),
+            events,
             key_services,
             shared_cache,
             rings,
@@ -219,10 +220,27 @@ impl Resolver<'_> {
             jobs: raw.jobs,
             before_answer: raw.before_answer,
             spill: raw.spill.map(|folder| (at(folder), raw.spill_mib.saturating_mul(1 << 20))),
+            keep: duration(&raw.keep),
+            archive: raw.archive.map(at),
+            signing_key: raw.signing_key.and_then(|text| self.signing_key(&text, raw.signing_key_file.is_some())),
             signing_key_file: raw.signing_key_file.map(at),
             checkpoint_every: every,
             log_keys,
         }
+    }
+
+    /// Of the key services only transit engines sign for the log: see [`crate::kms::SignBytes`].
+    fn signing_key(&mut self, text: &str, in_a_file_too: bool) -> Option<KeyUri> {
+        let path = keys(&["events", "signing_key"]);
+        if in_a_file_too {
+            self.report(&path, "one key signs the log: leave out this, or `events.signing_key_file`");
+        }
+        match text.parse::<KeyUri>() {
+            Ok(uri) if matches!(uri.root(), RootKey::Vault(_)) => return Some(uri),
+            Ok(_) => self.report(&path, "of this key service no key signs with Ed25519 here: a transit key does (`vault://…`), or a file (`events.signing_key_file`)"),
+            Err(error) => self.report(&path, error.to_string()),
+        }
+        None
     }
 
     fn rings(&mut self, raw: BTreeMap<String, RawRing>, environment: Environment) -> BTreeMap<String, RingPolicy> {

@@ -9,13 +9,23 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use enfold_core::index::Normaliser;
 
 /// Units of a duration, longest spelling first where one is a prefix of another, each with its milliseconds.
-const UNITS: &[(&str, u64)] =
-    &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+const UNITS: &[(&str, u64)] = &[
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+    ("w", 604_800_000),
+    ("y", 31_557_600_000),
+];
+
+/// Milliseconds of a year, as it is written where nothing is left over.
+const YEAR: u128 = 31_557_600_000;
 
 /// The prefix of an operators' public key in the policy.
 const OPERATOR_KEY_PREFIX: &str = "ed25519:";
 
-/// Reads `500ms`, `30s`, `5m`, `1h30m`, `90d`.
+/// Reads `500ms`, `30s`, `5m`, `1h30m`, `90d`, `7y`; a year has 365 days and a quarter.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a duration such as `500ms`, `30s`, `5m`, `1h30m` or `90d`";
     let mut rest = text.trim();
@@ -43,9 +53,12 @@ pub fn format_duration(duration: Duration) -> String {
     if millis == 0 {
         return "0s".into();
     }
+    if millis.is_multiple_of(YEAR) {
+        return format!("{}y", millis / YEAR);
+    }
     let mut out = String::new();
     // Weeks are read and never written: nobody reads `12w6d` at a glance.
-    for (unit, factor) in UNITS.iter().rev().filter(|(unit, _)| *unit != "w") {
+    for (unit, factor) in UNITS.iter().rev().filter(|(unit, _)| !["w", "y"].contains(unit)) {
         let count = millis / u128::from(*factor);
         if count > 0 {
             out.push_str(&format!("{count}{unit}"));
@@ -171,11 +184,11 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_written_alike() {
-        for text in ["0s", "1ms", "30s", "5m", "1h30m", "90d", "1d1h1m1s1ms"] {
+        for text in ["0s", "1ms", "30s", "5m", "1h30m", "90d", "1d1h1m1s1ms", "7y"] {
             assert_eq!(format_duration(parse_duration(text).unwrap()), text);
         }
         assert_eq!(parse_duration("2w").unwrap(), Duration::from_secs(14 * 86_400));
-        for text in ["", "5", "m", "5 m", "5y", "-5m", "1.5h", "99999999999999999999s", "18446744073709551615w"] {
+        for text in ["", "5", "m", "5 m", "5q", "-5m", "1.5h", "99999999999999999999s", "18446744073709551615w"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

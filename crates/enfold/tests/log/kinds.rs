@@ -40,12 +40,10 @@ async fn a_rotation_is_told_from_its_beginning_with_the_versions_of_its_data_key
     assert_eq!(kinds(&events), expected);
     let key = |event: &Event| (event.key.clone(), event.key_version);
     let (former, new) = (rotated.previous_key.unwrap().to_string(), rotated.key.to_string());
-    assert_eq!(events.iter().skip(2).map(key).collect::<Vec<_>>(), [
-        (Some(new.clone()), Some(2)),
-        (Some(former), Some(1)),
-        (Some(new.clone()), Some(2)),
-        (Some(new), Some(2))
-    ]);
+    assert_eq!(
+        events.iter().skip(2).map(key).collect::<Vec<_>>(),
+        [(Some(new.clone()), Some(2)), (Some(former), Some(1)), (Some(new.clone()), Some(2)), (Some(new), Some(2))]
+    );
     assert!(events.iter().all(|event| event.result == Some(Outcome::Success)));
 }
 

@@ -30,6 +30,10 @@ macro_rules! on_both {
     };
 }
 
+#[cfg(feature = "vault")]
+mod kms;
+mod prune;
+
 on_both! {
     a_log_that_nobody_touched_is_whole_and_signed
     what_somebody_did_to_the_log_is_named

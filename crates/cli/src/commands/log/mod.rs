@@ -1,6 +1,7 @@
 //! `enfold log`: what was done with keys and values, by whom, and whether that is still what was written down.
 
 mod opened;
+mod prune;
 mod verify;
 
 use std::fs::OpenOptions;
@@ -19,11 +20,14 @@ use crate::words::{count, some};
 
 pub(crate) async fn run(context: &Context<'_>, command: &Log) -> Result<()> {
     match command {
-        Log::Init(args) => init(context, args),
+        Log::Init(args) => init(context, args).await,
         Log::Verify(args) => verify::run(context, args).await,
         Log::Sign(args) => context.with_keys(context.policy()?, async |enfold| sign(context, args, enfold).await).await,
         Log::Export(args) => {
             context.with_keys(context.policy()?, async |enfold| export(context, args, enfold).await).await
+        }
+        Log::Prune(args) => {
+            context.with_keys(context.policy()?, async |enfold| prune::run(context, args, enfold).await).await
         }
         Log::Opened(args) => {
             context.with_keys(context.policy()?, async |enfold| opened::run(context, args, enfold).await).await
@@ -32,9 +36,18 @@ pub(crate) async fn run(context: &Context<'_>, command: &Log) -> Result<()> {
 }
 
 /// A process that has the key signs, and most should not have it: so the policy is not told where it is.
-fn init(context: &Context<'_>, args: &InitLog) -> Result<()> {
+async fn init(context: &Context<'_>, args: &InitLog) -> Result<()> {
     // Says what is wrong with the policy, before there is a key that nothing believes.
-    context.policy()?;
+    let policy = context.policy()?;
+    if let Some(uri) = policy.events.signing_key.clone() {
+        let newest = context.with_keys(policy, async |enfold| enfold.log_key_in_service().await).await?;
+        let public = newest.ok_or_else(|| Error::new(Code::Internal, "the policy lost its signing key"))?;
+        edit::add_log_key(&context.global.config, &public)?;
+        let public = format_operator_key(&public);
+        return context.screen.result(&json!({ "signing_key": uri.to_string(), "log_key": public }), |out| {
+            out.push_str(&format!("The policy believes what the newest version of `{uri}` signs: {public}\n"));
+        });
+    }
     let key = LogKey::init(&args.key_file)?;
     edit::add_log_key(&context.global.config, &key.public_key())?;
     let (file, public) = (args.key_file.display(), format_operator_key(&key.public_key()));
@@ -48,13 +61,8 @@ fn init(context: &Context<'_>, args: &InitLog) -> Result<()> {
 }
 
 async fn sign(context: &Context<'_>, args: &SignLog, enfold: &Enfold) -> Result<()> {
-    let file = args.key_file.as_deref().or(enfold.policy().events.signing_key_file.as_deref()).ok_or_else(|| {
-        Error::new(Code::LogKeyMissing, "nothing says which key signs the log")
-            .hint("name its file: `--key-file FILE`, or `events.signing_key_file` in enfold.toml")
-            .hint("`enfold log init` makes one")
-    })?;
-    let key = LogKey::load(file)?;
-    let signed = enfold.sign_log(&key).await?;
+    let key = signer(args.key_file.as_deref(), enfold).await?;
+    let signed = enfold.sign_log(&*key).await?;
     let about = signed.as_ref().and_then(SignedCheckpoint::read);
     let chains = about.map_or(0, |checkpoint| checkpoint.heads.len());
     context.screen.result(&json!({ "checkpoint": signed, "chains": chains }), |out| {
@@ -64,6 +72,18 @@ async fn sign(context: &Context<'_>, args: &SignLog, enfold: &Enfold) -> Result<
             }
             None => "Nothing was added since the last checkpoint.\n".to_owned(),
         });
+    })
+}
+
+/// The key that signs the log: in this file, or where the policy says.
+async fn signer(file: Option<&Path>, enfold: &Enfold) -> Result<Box<dyn Signer>> {
+    if let Some(file) = file {
+        return Ok(Box::new(LogKey::load(file)?));
+    }
+    enfold.log_signer().await?.ok_or_else(|| {
+        Error::new(Code::LogKeyMissing, "nothing says which key signs the log")
+            .hint("name its file: `--key-file FILE`, or `events.signing_key_file` in enfold.toml")
+            .hint("`enfold log init` makes one")
     })
 }
 

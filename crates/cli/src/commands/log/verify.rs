@@ -87,6 +87,11 @@ fn write(report: &Report, trusted: usize, out: &mut String) {
         None if trusted == 0 => line("No key is trusted here, so nothing vouches for the end of a chain.".to_owned()),
         None => line("No checkpoint: nothing vouches for the end of a chain.".to_owned()),
     }
+    if let Some(cut) = &report.cut {
+        let until = time(cut.until_ms).unwrap_or_default();
+        let lies = cut.archive.iter().map(|archive| format!(", to `{}`", archive.file)).collect::<String>();
+        line(format!("What was written until {until} was taken out, as was signed{lies}"));
+    }
     for finding in &report.findings {
         line(format!("WRONG  {}", finding.says()));
     }

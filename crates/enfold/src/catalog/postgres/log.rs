@@ -12,6 +12,7 @@ use crate::db::postgres::failure;
 use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
 
 pub(super) const APPENDING: &str = "cannot append events to the catalog";
+pub(super) const REMOVING: &str = "cannot remove events from the catalog";
 pub(super) const READING: &str = "cannot read the log of events from the catalog";
 
 /// `chains`: whether the schema was seen to have room for them. It never loses that again, and each batch is waited for.
@@ -120,6 +121,24 @@ pub(super) async fn add_checkpoint(c: &Client, new: &SignedCheckpoint) -> Result
     let at = signed(new.number)?;
     let values = [number(&at), text(&new.document), text(&new.signature)];
     Ok(c.execute_typed(sql, &values).await.map_err(|e| failure(APPENDING, &e))? == 1)
+}
+
+pub(super) async fn remove(c: &Client, writer: WriterId, upto: u64, limit: u32) -> Result<u64> {
+    must_have_chains(c).await?;
+    let sql = "DELETE FROM enfold.events WHERE writer = $1 AND seq IN \
+                   (SELECT seq FROM enfold.events WHERE writer = $1 AND seq <= $2 ORDER BY seq LIMIT $3)";
+    let (writer, upto, limit) = (writer.as_bytes().as_slice(), signed(upto)?, i64::from(limit));
+    let removed = c.execute_typed(sql, &[bytes(&writer), number(&upto), number(&limit)]).await;
+    removed.map_err(|e| failure(REMOVING, &e))
+}
+
+pub(super) async fn remove_checkpoints(c: &Client, upto: u64, limit: u32) -> Result<u64> {
+    must_have_chains(c).await?;
+    let sql = "DELETE FROM enfold.log_checkpoints WHERE number IN \
+                   (SELECT number FROM enfold.log_checkpoints WHERE number <= $1 ORDER BY number LIMIT $2)";
+    let (upto, limit) = (signed(upto)?, i64::from(limit));
+    let removed = c.execute_typed(sql, &[number(&upto), number(&limit)]).await;
+    removed.map_err(|e| failure(REMOVING, &e))
 }
 
 fn checkpoint(row: &Row) -> SignedCheckpoint {

@@ -9,6 +9,7 @@ use crate::db::sqlite::failure;
 use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
 
 const APPENDING: &str = "cannot append events to the catalog";
+const REMOVING: &str = "cannot remove events from the catalog";
 const READING: &str = "cannot read the log of events from the catalog";
 
 pub(super) fn append(c: &mut Connection, entries: &[Entry]) -> Result<()> {
@@ -105,6 +106,23 @@ pub(super) fn add_checkpoint(c: &Connection, new: &SignedCheckpoint) -> Result<b
                ON CONFLICT (number) DO NOTHING";
     let added = c.execute(sql, params![as_stored(new.number), new.document, new.signature]);
     Ok(added.map_err(|e| failure(APPENDING, &e))? == 1)
+}
+
+pub(super) fn remove(c: &Connection, writer: WriterId, upto: u64, limit: u32) -> Result<u64> {
+    let sql = "DELETE FROM enfold_events WHERE writer = ?1 AND seq IN
+                   (SELECT seq FROM enfold_events WHERE writer = ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3)";
+    removed(c, sql, params![writer.as_bytes(), as_stored(upto), limit])
+}
+
+pub(super) fn remove_checkpoints(c: &Connection, upto: u64, limit: u32) -> Result<u64> {
+    let sql = "DELETE FROM enfold_log_checkpoints WHERE number IN
+                   (SELECT number FROM enfold_log_checkpoints WHERE number <= ?1 ORDER BY number LIMIT ?2)";
+    removed(c, sql, params![as_stored(upto), limit])
+}
+
+fn removed(c: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<u64> {
+    must_have_chains(c)?;
+    c.execute(sql, values).map(|rows| rows as u64).map_err(|e| failure(REMOVING, &e))
 }
 
 fn several<T>(

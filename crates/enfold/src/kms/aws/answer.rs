@@ -198,6 +198,7 @@ fn action(operation: Operation) -> &'static str {
         Operation::Generate => "GenerateDataKey",
         Operation::Describe => "DescribeKey",
         Operation::Rewrap => "ReEncrypt",
+        Operation::Sign => "Sign",
         Operation::Rotate => "RotateKeyOnDemand",
         Operation::ScheduleRotation => "EnableKeyRotation",
         Operation::Disable => "DisableKey",

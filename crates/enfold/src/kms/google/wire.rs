@@ -248,6 +248,7 @@ fn right(operation: Operation) -> &'static str {
         Operation::Wrap | Operation::Generate => "`roles/cloudkms.cryptoKeyEncrypter`",
         Operation::Unwrap | Operation::Decrypt => "`roles/cloudkms.cryptoKeyDecrypter`",
         Operation::Describe => "`roles/cloudkms.viewer`",
+        Operation::Sign => "`roles/cloudkms.signer`",
         Operation::Rewrap => "`roles/cloudkms.cryptoKeyEncrypterDecrypter`",
         Operation::Rotate
         | Operation::ScheduleRotation

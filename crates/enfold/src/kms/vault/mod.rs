@@ -8,11 +8,12 @@
 //! the wrap a key may still be deleted, so the token should have `update` on `encrypt/KEY` and not `create`.
 //!
 //! Batches are calls of up to [`AT_MOST`] items with a result for each. What is wrapped is the server's own text,
-//! `vault:v1:…`. `session.rs` has the token, `login.rs` the ways to get one, `wire.rs` what is sent and answered.
+//! `vault:v1:…`. A key of the type `ed25519` signs and wraps nothing (`sign.rs`). `session.rs` has the token, `login.rs` the ways to get one, `wire.rs` what is sent and answered.
 
 mod login;
 mod rights;
 mod session;
+mod sign;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -322,6 +323,7 @@ impl KeyManagementService for VaultKms {
             // Transit keys cannot be disabled, and a deletion takes effect at once.
             controller: None,
             decryptor: Some(self),
+            signer: Some(self),
         }
     }
 }

@@ -241,6 +241,7 @@ fn right(operation: Operation) -> &'static str {
         Operation::Wrap => "`update` on `encrypt/KEY` and `read` on `keys/KEY` of the mount",
         Operation::Unwrap => "`update` on `decrypt/KEY` and `read` on `keys/KEY` of the mount",
         Operation::Decrypt => "`update` on `decrypt/KEY` of the mount",
+        Operation::Sign => "`update` on `sign/KEY` of the mount",
         Operation::Generate => "`update` on `datakey/plaintext/KEY` and `read` on `keys/KEY` of the mount",
         Operation::Describe => "`read` on `keys/KEY` of the mount",
         Operation::Rewrap => "`update` on `rewrap/KEY` and `read` on `keys/KEY` of the mount",

@@ -99,6 +99,7 @@ fn the_example_sets_every_key_of_the_reference() {
     // Local root keys in production are nothing to copy; the other levels are like the one shown. Comments show
     // what other ways to sign in take, and another page what readers of other formats do.
     let other_ways = [
+        ".events.signing_key",
         ".key_services.azure.client_secret_file",
         ".key_services.azure.client_certificate_file",
         ".key_services.vault.role",
