@@ -1,11 +1,12 @@
 //! What was kept long enough goes, with a proof, and what somebody else takes out shows all the same.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use enfold::events::{Cut, LogKey, Report, Signer, Verifier, What};
+use enfold::events::{Checkpoint, Cut, LogKey, Report, Signer, Verifier, What};
 use enfold::{Code, Enfold, LogDue};
 
-use super::common::{code, who};
+use super::common::{POLICY, code, who};
 use super::place::{self, Stored};
 use super::{key, process, trusting, verified, work};
 
@@ -14,6 +15,7 @@ on_both! {
     a_cut_by_somebody_else_shows_before_and_after_one_that_was_signed
     who_was_killed_in_between_left_a_whole_log_and_the_next_one_goes_on
     a_chain_that_does_not_hold_together_stays
+    who_signs_goes_on_by_the_keep_that_somebody_confirmed_and_by_no_other
     a_second_pruning_hangs_on_to_the_first_and_to_chains_that_rest
 }
 
@@ -148,6 +150,63 @@ async fn who_was_killed_in_between_left_a_whole_log_and_the_next_one_goes_on(pla
         let report = verified(&process).await;
         assert!(report.is_whole(), "{report:?}");
     }
+}
+
+/// Signs once a second, and looks after that whether anything is due.
+async fn signs_by_itself(place: &Stored, key: &LogKey, keep: &str) -> Enfold {
+    let more = "archive = \"archive\"\nsigning_key_file = \"log.key\"\ncheckpoint_every = \"1s\"";
+    let text = format!("{}\n[events]\ncatalog = true\n{}\n{more}\nkeep = \"{keep}\"", POLICY, trusting(key));
+    let builder = Enfold::builder(place.world.policy(&text)).catalog(Arc::clone(&place.world.catalog));
+    builder.provider(Arc::clone(&place.world.kms) as _).build().await.unwrap()
+}
+
+/// The last checkpoint, when there is one that is as it should be.
+async fn when(process: &Enfold, is: impl Fn(&Checkpoint) -> bool) -> Checkpoint {
+    loop {
+        let last = process.catalog().last_checkpoint().await.unwrap().unwrap().read().unwrap();
+        if is(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn who_signs_goes_on_by_the_keep_that_somebody_confirmed_and_by_no_other(place: Stored) {
+    let key = key(&place);
+    let process = signed(&place, &key).await;
+    let before = process.catalog().last_checkpoint().await.unwrap().unwrap().number;
+    // Nobody confirmed anything yet. It looks after it has signed for the first time, and then signs once more.
+    let unconfirmed = signs_by_itself(&place, &key, "0s").await;
+    for more in 1..=2 {
+        work(&process, 1).await;
+        let last = when(&process, |last| last.number >= before + more).await;
+        assert!(last.cut.is_none());
+    }
+    drop(unconfirmed);
+    // What is confirmed is to keep everything for seven years, and so nothing is due by it.
+    let confirmed = pruned(&process, &key).await;
+    assert_eq!(confirmed.keep_s, 7 * 31_557_600);
+    let other = signs_by_itself(&place, &key, "0s").await;
+    let before = process.catalog().last_checkpoint().await.unwrap().unwrap().number;
+    for more in 1..=2 {
+        work(&process, 1).await;
+        assert!(when(&process, |last| last.number >= before + more).await.cut.is_none());
+    }
+    drop(other);
+    let other = process_keeping(&place, &key).await;
+    let confirmed = other.prune_log(&key, &due(&other).await, &who()).await.unwrap();
+    assert_eq!(confirmed.keep_s, 0);
+    work(&process, 1).await;
+    let _signs = signs_by_itself(&place, &key, "0s").await;
+    let last = when(&process, |last| last.cut.as_ref().is_some_and(|cut| cut.by.as_deref() == Some("schedule"))).await;
+    assert_eq!(last.cut.unwrap().keep_s, 0);
+    let report = verified(&process).await;
+    assert!(report.is_whole(), "{report:?}");
+}
+
+/// A process whose policy keeps nothing.
+async fn process_keeping(place: &Stored, key: &LogKey) -> Enfold {
+    process(place, &format!("{}\narchive = \"archive\"\nkeep = \"0s\"", trusting(key))).await
 }
 
 async fn a_chain_that_does_not_hold_together_stays(place: Stored) {
