@@ -1,13 +1,16 @@
 // An OpenID provider for the tests, which gives out access tokens that are JWTs. Its keys are made at its start and gone with it.
 //
-//   node provider.mjs PORT
+//   node provider.mjs PORT [URL]
+//
+// With the URL of a service, people sign in to its console with the client `console`, under any name and password. Somebody has their name
+// as their role too.
 //
 // A client `NAME` with the secret `NAME-secret` gets the roles `NAME` in its tokens, and the organisation that is its name too. The
 // resource `urn:enfold:ALGORITHM` says how a token is signed; its audience is `enfold` in all cases but `urn:elsewhere`.
 import { generateKeyPairSync } from 'node:crypto';
 import Provider from 'oidc-provider';
 
-const [port] = process.argv.slice(2);
+const [port, service] = process.argv.slice(2);
 const issuer = `http://127.0.0.1:${port}`;
 
 const made = (alg, type, options) => {
@@ -30,13 +33,25 @@ const client = (name) => ({
   response_types: [],
 });
 
+const pages = {
+  client_id: 'console',
+  client_secret: 'console-secret',
+  redirect_uris: [`${service}/console/signed-in`],
+  grant_types: ['authorization_code'],
+  response_types: ['code'],
+};
+
 const provider = new Provider(issuer, {
   jwks: { keys },
-  clients: ['billing', 'acme', 'stranger'].map(client),
+  clients: [...['billing', 'acme', 'stranger'].map(client), ...(service ? [pages] : [])],
+  findAccount: (_, name) => ({ accountId: name, claims: () => ({ sub: name, roles: [name] }) }),
+  claims: { openid: ['sub', 'roles'] },
+  // What people may do stands in their ID token, as with most providers.
+  conformIdTokenClaims: false,
   enabledJWA: { idTokenSigningAlgValues: ['RS256', 'ES256', 'EdDSA', 'PS256'] },
   extraTokenClaims: (_, token) => ({ roles: [token.clientId, 'other'], access: { org: token.clientId } }),
   features: {
-    devInteractions: { enabled: false },
+    devInteractions: { enabled: Boolean(service) },
     clientCredentials: { enabled: true },
     resourceIndicators: {
       enabled: true,

@@ -101,7 +101,7 @@ impl Browser {
         loop {
             // A page in between has no such element, or one that is gone by the time it is read.
             let found = self.runtime.block_on(self.client.find(Locator::Css(css)));
-            let text = found.and_then(|element| self.runtime.block_on(element.text())).unwrap_or_default();
+            let text = found.ok().and_then(|element| self.runtime.block_on(element.text()).ok()).unwrap_or_default();
             if is(&text) {
                 return text;
             }

@@ -19,10 +19,20 @@ impl Oidc {
 
     /// On a port that another one had before: the same issuer, with other keys.
     pub fn start_on(port: u16) -> Self {
+        Self::started(port, None)
+    }
+
+    /// One at which people sign in to the console of the service at this URL.
+    pub fn start_for(service: &str) -> Self {
+        Self::started(free_port(), Some(service))
+    }
+
+    fn started(port: u16, service: Option<&str>) -> Self {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/oidc");
         let mut process = Command::new("node")
             .current_dir(folder)
             .args(["provider.mjs", &port.to_string()])
+            .args(service)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -193,6 +193,6 @@ fn newest_bin() -> PathBuf {
     Path::new("/usr/lib/postgresql").join(version.to_string()).join("bin")
 }
 
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }

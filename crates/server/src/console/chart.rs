@@ -74,17 +74,13 @@ impl Timeline {
             let at = jiff::Timestamp::from_millisecond(hour * HOUR_MS).unwrap_or_default();
             at.strftime("%Y-%m-%d %H:%M").to_string()
         };
-        let says = format!(
-            "{} events, from {} to {}",
-            count(moments.count() as u64),
-            label(start),
-            label(start + bars * step)
-        );
+        let end = label(start + bars * step);
+        let says = format!("{} events, from {} to {}", count(moments.count() as u64), label(start), end);
         let bars = counted.into_iter().zip(0_i64..).map(|(number, at)| {
             let from = label(start + at * step);
             (number, "bar", format!("{}: {} from {from}, {step} h", count(number), plural(number)))
         });
-        Some(Self(Bars::of(says, bars.collect(), label(start), label(start + bars * step))))
+        Some(Self(Bars::of(says, bars.collect(), label(start), end)))
     }
 }
 

@@ -53,7 +53,8 @@ impl JobView {
     pub(super) fn of(job: &JobRecord) -> Self {
         let progress = &job.progress;
         let is_open = matches!(job.state, JobState::Pending | JobState::Running | JobState::Paused);
-        let seconds = (jiff::Timestamp::now().as_millisecond() - job.created_ms).max(1_000) as u64 / 1_000;
+        let age_ms = jiff::Timestamp::now().as_millisecond() - job.created_ms;
+        let seconds = u64::try_from(age_ms / 1_000).unwrap_or_default().max(1);
         let percent = match progress.rows_total {
             0 if is_open => 0,
             0 => 100,

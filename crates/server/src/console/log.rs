@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use enfold::catalog::EventQuery;
-use enfold::events::{Event, SignedCheckpoint};
+use enfold::events::{Event, Finding, SignedCheckpoint};
 use enfold::{Code, Enfold, Error, Result};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -134,7 +134,7 @@ pub(super) async fn verify(
     let verified = tokio::task::spawn_blocking(move || here.block_on(enfold.verify_log(Vec::new())));
     let report =
         verified.await.unwrap_or_else(|_| Err(Error::new(Code::Internal, "verifying the log ran into a fault")))?;
-    let found: Vec<String> = report.findings.iter().take(FINDINGS).map(|finding| finding.says()).collect();
+    let found: Vec<String> = report.findings.iter().take(FINDINGS).map(Finding::says).collect();
     let entries = count(report.entries);
     let text = match report.findings.len() {
         0 => {

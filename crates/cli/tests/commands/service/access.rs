@@ -50,9 +50,13 @@ fn without_credentials_only_health_answers() {
     assert_eq!(bare("GET", "/healthz"), 200);
     assert_eq!(bare("GET", "/readyz"), 200);
     assert_eq!(bare("POST", "/healthz"), 405);
-    for path in ["/", "/api", "/metrics", ENCRYPT, "/api/v1/encryption/keys", "/healthz/../api"] {
+    for path in ["/api", "/metrics", ENCRYPT, "/api/v1/encryption/keys", "/healthz/../api"] {
         assert_eq!(bare("GET", path), 401, "{path}");
     }
+    // To where people sign in.
+    let sent_to = |path: &str| send(&service.address, &request("GET", path, &[], "")).header("location").to_owned();
+    assert_eq!(sent_to("/"), "/console");
+    assert_eq!(sent_to("/console"), "/console/sign-in?next=%2Fconsole");
     assert_eq!(service.ask("GET", "/nowhere", &service.key, "").code(), "unknown-endpoint");
     let wrong = service.ask("GET", ENCRYPT, &service.key, "");
     assert_eq!(wrong.code(), "method-not-allowed");

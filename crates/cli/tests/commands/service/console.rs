@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use enfold_server::console::PAGES;
 use enfold_testkit::browser::Browser;
+use enfold_testkit::oidc::Oidc;
+use enfold_testkit::postgres_private::free_port;
 
 use super::access::until;
 use super::http::{request, send};
@@ -192,7 +194,7 @@ fn every_page_shows_every_role_what_is_for_it_and_nothing_else() {
             match may {
                 // The other of the two is not allowed, or there is no such job, ring or reason.
                 true => {
-                    assert!(![401, 403].contains(&read) && ![401, 403].contains(&sent), "{role} {path}: {read} {sent}")
+                    assert!(![401, 403].contains(&read) && ![401, 403].contains(&sent), "{role} {path}: {read} {sent}");
                 }
                 false => assert_eq!((read, sent), (403, 403), "{role} {path}"),
             }
@@ -243,4 +245,57 @@ fn a_session_ends_with_the_service_key_that_opened_it() {
     sandbox.ok(&["service-keys", "revoke", &id, "--yes"]);
     let is_over = || ask(&service, "GET", "/console/keys", &[("Cookie", &cookie)], "").status == 303;
     until("the session is over", is_over);
+}
+
+#[test]
+fn people_sign_in_at_a_real_provider_and_see_what_their_claims_say() {
+    let sandbox = super::organisations();
+    let address = format!("127.0.0.1:{}", free_port());
+    let provider = Oidc::start_for(&format!("http://{address}"));
+    let secret = sandbox.path("console.secret");
+    enfold::private_file::put(&secret, "client secret", b"console-secret\n").expect("a private file");
+    let issuer = provider.issuer();
+    let more = format!(
+        "[service.issuers.login]\nurl = \"{issuer}\"\naudience = [\"enfold\"]\n\
+         [service.issuers.login.grants.ops]\nclaim = \"roles\"\nvalue = \"ann\"\nrole = \"admin\"\n\
+         [service.issuers.login.grants.audit]\nclaim = \"roles\"\nvalue = \"bob\"\nrole = \"audit\"\n\
+         [service.console]\nissuer = \"login\"\nclient_id = \"console\"\nclient_secret_file = \"console.secret\"\n\
+         url = \"http://{address}\"\n"
+    );
+    sandbox.write("enfold.toml", sandbox.read("enfold.toml") + &more);
+    let service = Service::start_on(&sandbox, &address, &[]);
+    for (name, heading, links) in [
+        ("ann", "Keys", "Overview Keys Jobs Log Health"),
+        ("bob", "That did not work", "Overview Log"),
+        ("eve", "That did not work", ""),
+    ] {
+        let browser = Browser::start();
+        browser.open(&format!("http://{address}/console/keys"));
+        browser.follow("Sign in with login");
+        browser.type_into("input[name=login]", name);
+        browser.type_into("input[name=password]", "any");
+        browser.click("button[type=submit]");
+        // The provider asks whether the console may know.
+        browser.until("button[type=submit]", |text| text == "Continue");
+        browser.click("button[type=submit]");
+        browser.until("h1", |title| title == heading);
+        let seen = browser.run("return [...document.querySelectorAll('nav a')].map(a => a.textContent).join(' ')");
+        assert_eq!(seen, links, "{name}");
+        if name != "eve" {
+            assert_eq!(browser.text(".who strong"), format!("login:{name}"));
+        }
+    }
+    // What comes back without having been begun in this browser lets nobody in.
+    let back = |headers: &[(&str, &str)], query: &str| {
+        ask(&service, "GET", &format!("/console/signed-in?{query}"), headers, "").status
+    };
+    assert_eq!(back(&[], "code=x&state=y"), 401);
+    assert_eq!(back(&[("Cookie", "enfold_sign_in=y")], "code=x&state=y"), 401);
+    let start = ask(&service, "GET", "/console/sign-in/start", &[], "");
+    let cookie = start.header("set-cookie").split(';').next().expect("a cookie").to_owned();
+    let state = cookie.split_once('=').expect("a value").1.to_owned();
+    assert!(start.header("location").contains("code_challenge_method=S256"));
+    assert_eq!(back(&[], &format!("code=x&state={state}")), 401, "another browser's");
+    assert_eq!(back(&[("Cookie", &cookie)], &format!("state={state}&error=access_denied")), 401);
+    assert_eq!(back(&[("Cookie", &cookie)], &format!("code=x&state={state}")), 401, "it ends once");
 }
