@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use enfold_jobs::recognise::Recognised;
+pub(crate) use enfold_jobs::shown::{count, time};
 
 /// A line of what a column's readers of other products' formats recognise; none where there is nothing to say.
 pub(crate) fn readers(column: &str, found: Option<&Recognised>, out: &mut String) {
@@ -13,19 +14,6 @@ pub(crate) fn readers(column: &str, found: Option<&Recognised>, out: &mut String
     let all = count(found.looked_at());
     // Writing to a String cannot fail.
     let _ = writeln!(out, "`{column}`: of {all} values looked at that are no envelopes, {}", parts.join(", "));
-}
-
-/// `1,234,567`.
-pub(crate) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
 }
 
 /// `1 row`, `2 rows`, for nouns with a plural in `s`.
@@ -63,12 +51,6 @@ pub(crate) fn about(seconds: u64) -> String {
         60..3600 => format!("about {} min {} s", seconds / 60, seconds % 60),
         _ => format!("about {} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
-}
-
-/// RFC 3339, to the second; none where an earlier version did not say.
-pub(crate) fn time(ms: i64) -> Option<String> {
-    let at = (ms > 0).then(|| jiff::Timestamp::from_millisecond(ms).ok())??;
-    Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 #[cfg(test)]

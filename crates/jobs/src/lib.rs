@@ -12,6 +12,7 @@ pub mod ops;
 pub mod postgres;
 pub mod prune;
 pub mod recognise;
+pub mod shown;
 #[cfg(test)]
 mod sim;
 #[cfg(feature = "sqlite")]

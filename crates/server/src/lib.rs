@@ -48,16 +48,14 @@ pub(crate) struct Shared {
     pub(crate) client: Option<console::Client>,
     pub(crate) last_look: api::LastLook,
     pub(crate) exporter: Arc<Exporter>,
-    database: OnceCell<Arc<dyn Database>>,
+    database: Arc<OnceCell<Arc<dyn Database>>>,
 }
 
 impl Shared {
     /// The policy's database and keys, for jobs. It is reached for when somebody first asks for one.
     pub(crate) async fn session(&self, context: &CallContext) -> Result<Session> {
-        let policy = self.enfold.policy();
-        let connect = || enfold_jobs::connect(&policy.database, Some(&policy.jobs));
-        let database = self.database.get_or_try_init(connect).await?;
-        Session::over(self.enfold.clone(), Arc::clone(database), context)
+        let database = reached(&self.enfold, &self.database).await?;
+        Session::over(self.enfold.clone(), database, context)
     }
 
     /// Whether browsers come over TLS, ours or that of a proxy in front.
@@ -93,11 +91,11 @@ impl Service {
         let limits = policy.limits;
         let tls = policy.tls.as_ref().map(Tls::new).transpose()?.map(Arc::new);
         let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
-        let (last_look, database) = (api::LastLook::default(), OnceCell::new());
+        let (last_look, database) = (api::LastLook::default(), Arc::<OnceCell<_>>::default());
         let rates = Rates::new(limits.requests_per_second);
         let sessions = console::Sessions::new(&policy.console);
         let client = policy.console.sign_in.as_ref().map(console::Client::new).transpose()?;
-        let exporter = Arc::new(Exporter::new(enfold.clone(), None));
+        let exporter = Arc::new(Exporter::sharing(enfold.clone(), Arc::clone(&database)));
         let shared =
             Shared { enfold, service_keys, issuers, limits, rates, sessions, client, last_look, exporter, database };
         Ok(Self { listener, tls, shared: Arc::new(shared), figures })
@@ -135,6 +133,13 @@ impl Service {
         connections::serve(self.listener, self.tls, router, &self.shared.limits, stop).await;
         looking.iter().chain([&renewing, &telling]).for_each(JoinHandle::abort);
     }
+}
+
+/// The policy's database, connected to when somebody first asks for it.
+pub(crate) async fn reached(enfold: &Enfold, database: &OnceCell<Arc<dyn Database>>) -> Result<Arc<dyn Database>> {
+    let policy = enfold.policy();
+    let connect = || enfold_jobs::connect(&policy.database, Some(&policy.jobs));
+    database.get_or_try_init(connect).await.cloned()
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {

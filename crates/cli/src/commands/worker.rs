@@ -57,7 +57,7 @@ async fn tell(
     let Some(address) = args.metrics else { return Ok(None) };
     let listening = Listening::on(address).await?;
     context.screen.say(&format!("Figures are at http://{}/metrics.", listening.address()?));
-    let exporter = Arc::new(Exporter::new(enfold.clone(), Some(Arc::clone(&session.db))));
+    let exporter = Arc::new(Exporter::new(enfold.clone(), Arc::clone(&session.db)));
     Ok(Some(tokio::spawn(listening.run(exporter, std::future::pending()))))
 }
 

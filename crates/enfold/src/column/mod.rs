@@ -189,11 +189,8 @@ impl Column {
 
     /// As [`Self::seal`], many at once: a result for each, in order.
     pub async fn seal_many(&self, context: &CallContext, requests: &[SealRequest<'_>]) -> Vec<Result<Vec<u8>>> {
-        let began = Instant::now();
-        let results = seal::seal_many(self, context, requests).await;
-        let results = report(&self.enfold, &self.seat, context, EventKind::SealFailed, requests.len(), results).await;
-        self.seat.work.seal.batch(&results, began.elapsed());
-        results
+        let sealing = seal::seal_many(self, context, requests);
+        self.batch(&self.seat.work.seal, EventKind::SealFailed, context, requests.len(), sealing).await
     }
 
     /// What [`Self::seal_many`] makes of values in mode `legacy`, whatever the mode is: for a job that takes a column back to the
@@ -204,20 +201,14 @@ impl Column {
         reader: &str,
         requests: &[SealRequest<'_>],
     ) -> Vec<Result<Vec<u8>>> {
-        let began = Instant::now();
-        let results = before::write_back(self, context, reader, requests).await;
-        let results = report(&self.enfold, &self.seat, context, EventKind::SealFailed, requests.len(), results).await;
-        self.seat.work.seal.batch(&results, began.elapsed());
-        results
+        let sealing = before::write_back(self, context, reader, requests);
+        self.batch(&self.seat.work.seal, EventKind::SealFailed, context, requests.len(), sealing).await
     }
 
     /// As [`Self::open`], many at once: a result for each, in order.
     pub async fn open_many(&self, context: &CallContext, requests: &[OpenRequest<'_>]) -> Vec<Result<OpenedValue>> {
-        let began = Instant::now();
-        let results = open::open_many(self, context, requests).await;
-        let results = report(&self.enfold, &self.seat, context, EventKind::OpenFailed, requests.len(), results).await;
-        self.seat.work.open.batch(&results, began.elapsed());
-        results
+        let opening = open::open_many(self, context, requests);
+        self.batch(&self.seat.work.open, EventKind::OpenFailed, context, requests.len(), opening).await
     }
 
     /// What is stored in the column of the blind index `name` beside this value. See [`Index::to_store`].
@@ -258,6 +249,21 @@ impl Column {
         let view = self.seat.ring.view().await?;
         let mode = self.seat.mode(&view.state)?;
         Ok((view, mode))
+    }
+
+    /// Does a batch of so many; reports what failed of it, and counts it all.
+    async fn batch<T>(
+        &self,
+        series: &Series,
+        failed: EventKind,
+        context: &CallContext,
+        asked: usize,
+        doing: impl Future<Output = Result<Vec<Result<T>>>>,
+    ) -> Vec<Result<T>> {
+        let began = Instant::now();
+        let results = report(&self.enfold, &self.seat, context, failed, asked, doing.await).await;
+        series.batch(&results, began.elapsed());
+        results
     }
 
     /// Gives out what took the short way, once its event is written where the policy wants that.

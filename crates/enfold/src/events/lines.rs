@@ -43,7 +43,7 @@ pub(super) fn of(batch: &[Entry]) -> String {
     batch.iter().fold(String::new(), |lines, entry| lines + entry.line() + "\n")
 }
 
-pub(super) fn failed(doing: &str, path: &Path, error: &std::io::Error) -> Error {
+pub(crate) fn failed(doing: &str, path: &Path, error: &std::io::Error) -> Error {
     let code = if error.kind() == ErrorKind::StorageFull { Code::DiskFull } else { Code::FileFailed };
     Error::new(code, format!("cannot {doing} `{}`", path.display())).cause(error.kind().to_string())
 }

@@ -38,6 +38,7 @@ pub(crate) use cut::{Beginning, further};
 pub use event::{CallContext, Event, SubjectTag};
 pub use jsonl::JsonLinesSink;
 pub use kind::{EventKind, Outcome};
+pub(crate) use lines::failed as lines_failed;
 pub use queue::{CAPACITY, Events};
 pub use spill::SpillingSink;
 pub(crate) use tally::{Counter, Origin};

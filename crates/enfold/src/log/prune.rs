@@ -18,6 +18,7 @@ use super::{PAGE, Signed, follow};
 use crate::catalog::Catalog;
 use crate::events::{
     Archive, CallContext, Checkpoint, Cut, Event, EventKind, Head, Last, SignedCheckpoint, Signer, WriterId, further,
+    lines_failed,
 };
 use crate::hex::hex;
 use crate::{Code, Enfold, Error, Result};
@@ -240,13 +241,7 @@ impl ArchiveFile {
 }
 
 fn unwritable(folder: &Path, name: &str, error: &std::io::Error) -> Error {
-    let code = match error.kind() {
-        std::io::ErrorKind::StorageFull => Code::DiskFull,
-        _ => Code::FileFailed,
-    };
-    Error::new(code, format!("cannot archive the log in `{}`", folder.join(name).display()))
-        .cause(error.kind().to_string())
-        .hint("nothing was removed")
+    lines_failed("archive the log in", &folder.join(name), error).hint("nothing was removed")
 }
 
 fn broken(writer: WriterId) -> Error {

@@ -32,6 +32,17 @@ pub enum Environment {
     Production,
 }
 
+impl Environment {
+    /// As the policy spells it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Staging => "staging",
+            Self::Production => "production",
+        }
+    }
+}
+
 /// What one data key covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

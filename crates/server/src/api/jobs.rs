@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::{Path, State};
 use enfold::{Code, Error, Result};
-use enfold_jobs::model::{Goal, JobId, JobState, RowError};
+use enfold_jobs::model::{JobId, JobState, RowError};
 use enfold_jobs::ops::{self, Session, Steering};
+use enfold_jobs::shown::time;
 use enfold_jobs::store::JobRecord;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::Failure;
 use super::body::{Asked, Data, Sought};
 use super::edge::{Call, to_its_end};
-use super::keys::time;
 use crate::Shared;
 use crate::identity::Caller;
 
@@ -237,8 +237,4 @@ pub(crate) fn words(state: JobState) -> (&'static str, &'static str) {
         JobState::Failed => ("failed", "FAILED"),
         JobState::Cancelled => ("cancelled", "CANCELLED"),
     }
-}
-
-pub(crate) fn goal(goal: Goal) -> &'static str {
-    goal.word()
 }

@@ -8,6 +8,7 @@ use axum::Extension;
 use axum::extract::State;
 use enfold::policy::{Policy, Scope};
 use enfold::{CallContext, Code, DataKeyRecord, Enfold, Error, KeyId, OwnedPart, Result, Rotated, Whose};
+use enfold_jobs::shown::time;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,15 +74,26 @@ pub(crate) async fn list(
     Sought(asked): Sought<KeysAsked>,
 ) -> Result<KeysAnswer, Failure> {
     let ring = ring(shared.enfold.policy(), asked.ring)?;
-    let after = asked.after.map(|id| id.parse::<KeyId>()).transpose();
-    let after = after.map_err(|_| Error::new(Code::Usage, "`after` is no id of a data key"))?;
     let limit = asked.limit.unwrap_or(PAGE).clamp(1, LARGEST_PAGE);
+    let (found, next) = page_of(&shared.enfold, &ring, asked.after.as_deref(), limit).await?;
+    Ok(Data { data: KeyPage { ring, keys: found.iter().map(KeyRecord::of).collect(), next } })
+}
+
+/// So many data keys of a ring, beginning after this one, and after which the next page begins, if there is one.
+pub(crate) async fn page_of(
+    enfold: &Enfold,
+    ring: &str,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<(Vec<DataKeyRecord>, Option<String>)> {
+    let after = after.map(str::parse::<KeyId>).transpose();
+    let after = after.map_err(|_| Error::new(Code::Usage, "`after` is no id of a data key"))?;
     // One more than is shown says whether there are more.
-    let mut found = shared.enfold.data_keys(&ring, after, limit + 1).await?;
+    let mut found = enfold.data_keys(ring, after, limit + 1).await?;
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next = found.last().filter(|_| more).map(|key| key.id.to_string());
-    Ok(Data { data: KeyPage { ring, keys: found.iter().map(KeyRecord::of).collect(), next } })
+    Ok((found, next))
 }
 
 /// What the schedule says of each ring.
@@ -114,7 +126,6 @@ pub(crate) async fn schedule(State(shared): State<Arc<Shared>>) -> Result<Schedu
 }
 
 pub(crate) async fn schedules(enfold: &Enfold) -> Result<Vec<RingSchedule>> {
-    let now_ms = Timestamp::now().as_millisecond();
     let scheduled = enfold.schedule().await?;
     let of_ring = |name: &String| match scheduled.iter().find(|ring| ring.ring == *name) {
         None => RingSchedule {
@@ -125,16 +136,22 @@ pub(crate) async fn schedules(enfold: &Enfold) -> Result<Vec<RingSchedule>> {
             due: 0,
             overdue: 0,
         },
-        Some(ring) => RingSchedule {
-            ring: name.clone(),
+        Some(ring) => RingSchedule::of(ring, Timestamp::now().as_millisecond()),
+    };
+    Ok(enfold.policy().rings.keys().map(of_ring).collect())
+}
+
+impl RingSchedule {
+    pub(crate) fn of(ring: &enfold::RingSchedule, now_ms: i64) -> Self {
+        Self {
+            ring: ring.ring.clone(),
             enabled: ring.enabled,
             period_days: Some(ring.cadence_ms / DAY_MS),
             next_rotation: ring.keys.first().and_then(|key| time(key.due_ms)),
             due: ring.due(now_ms).len(),
             overdue: ring.overdue(now_ms).len(),
-        },
-    };
-    Ok(enfold.policy().rings.keys().map(of_ring).collect())
+        }
+    }
 }
 
 /// A rotation.
@@ -204,8 +221,7 @@ pub(crate) async fn rotate(
 ) -> Result<RotateAnswer, Failure> {
     let ring = ring(shared.enfold.policy(), asked.ring)?;
     let tenants: Vec<OwnedPart> = asked.tenants.iter().map(PlacePart::owned).collect();
-    let by_tenant = shared.enfold.policy().rings.get(&ring).is_some_and(|ring| ring.scope == Scope::Tenant);
-    if by_tenant && tenants.is_empty() && !asked.all_tenants {
+    if is_by_tenant(&shared.enfold, &ring) && tenants.is_empty() && !asked.all_tenants {
         return Err(Failure(
             Error::new(Code::Usage, format!("cannot tell whose data keys of ring `{ring}` are meant"))
                 .hint("name `tenants`, or say `\"allTenants\": true`"),
@@ -226,7 +242,7 @@ pub(crate) async fn rotate(
 }
 
 /// What a request that can be repeated is about to do is kept before it is done: from which versions it rotates.
-async fn rotated(
+pub(crate) async fn rotated(
     enfold: &Enfold,
     ring: &str,
     tenants: &[OwnedPart],
@@ -239,6 +255,11 @@ async fn rotated(
     let Some(once) = once else { return operator.rotate_many(ring, whose, context).await };
     let plan = once.intent(|| operator.plan_rotation(ring, whose)).await?;
     operator.rotate_planned(&plan, context).await
+}
+
+/// Whether each tenant has data keys of its own in the ring.
+pub(crate) fn is_by_tenant(enfold: &Enfold, ring: &str) -> bool {
+    enfold.policy().rings.get(ring).is_some_and(|ring| ring.scope == Scope::Tenant)
 }
 
 /// What was taken in.
@@ -301,10 +322,4 @@ fn ring(policy: &Policy, named: Option<String>) -> Result<String> {
         (None, [only]) => Ok((*only).clone()),
         (None, _) => Err(Error::new(Code::Usage, "the policy has several rings").hint("say which: `ring`")),
     }
-}
-
-/// RFC 3339, in UTC.
-pub(crate) fn time(ms: i64) -> Option<String> {
-    let at = Timestamp::from_millisecond(ms).ok().filter(|_| ms > 0)?;
-    Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }

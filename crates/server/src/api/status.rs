@@ -48,7 +48,7 @@ struct Kms {
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
     /// The policy's.
-    environment: String,
+    environment: &'static str,
 }
 
 #[derive(Clone, Serialize, JsonSchema)]
@@ -101,7 +101,7 @@ pub(crate) async fn status(
     let kms = Kms {
         configured: first.is_some(),
         region: first.and_then(|(_, root)| region(root)),
-        environment: format!("{:?}", policy.environment).to_lowercase(),
+        environment: policy.environment.word(),
     };
     let key_health = root_keys.iter().find(is_first).cloned();
     let rotation = schedules(&shared.enfold).await?;

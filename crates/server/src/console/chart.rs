@@ -2,8 +2,7 @@
 //! dark, and can be read out.
 
 use askama::Template;
-
-use super::view::count;
+use enfold_jobs::shown::count;
 
 /// The drawing's own units.
 const WIDTH: f64 = 720.0;

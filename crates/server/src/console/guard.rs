@@ -56,7 +56,7 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
     let is_page = is_read && !is_part(request.headers());
     let signed_in = cookie.as_ref().and_then(|cookie| shared.sessions.find(&cookie.0, is_page));
     let (Some(cookie), Some(signed_in)) = (cookie, signed_in) else {
-        return if is_page { to_sign_in(request.uri()) } else { Failure(signed_out()).into_response() };
+        return nobody(is_page, request.uri());
     };
     let known = match &signed_in.holder {
         Holder::Person(caller) => Ok(Arc::clone(caller)),
@@ -67,7 +67,7 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
         Ok(caller) => caller,
         Err(error) if error.code() == Code::Unauthenticated => {
             shared.sessions.close(&cookie.0);
-            return if is_page { to_sign_in(request.uri()) } else { Failure(signed_out()).into_response() };
+            return nobody(is_page, request.uri());
         }
         Err(error) => return Failure(error).into_response(),
     };
@@ -203,11 +203,12 @@ fn foreign() -> Error {
         .hint("nothing was changed")
 }
 
-fn signed_out() -> Error {
-    Error::new(Code::Unauthenticated, "nobody is signed in any more").hint("sign in again: nothing was changed")
-}
-
-fn to_sign_in(from: &Uri) -> Response {
+/// For a page, the way to sign in; a form or a part of a page cannot be gone on with after it.
+fn nobody(is_page: bool, from: &Uri) -> Response {
+    if !is_page {
+        let error = Error::new(Code::Unauthenticated, "nobody is signed in any more");
+        return Failure(error.hint("sign in again: nothing was changed")).into_response();
+    }
     let from = from.path_and_query().map_or(HOME, |from| from.as_str());
     let next: String = url::form_urlencoded::byte_serialize(from.as_bytes()).collect();
     see_other(&format!("{SIGN_IN}?next={next}"))

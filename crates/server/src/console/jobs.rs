@@ -10,14 +10,15 @@ use axum::response::{IntoResponse, Response};
 use enfold::{Code, Error, Result};
 use enfold_jobs::model::{JobId, JobState, RowError};
 use enfold_jobs::ops::{self, Session, Steering};
+use enfold_jobs::shown::count;
 use enfold_jobs::store::JobRecord;
 use serde::Deserialize;
 
 use super::guard::{Cookie, Fields, is_part, see_other};
 use super::session::Notice;
-use super::view::{Chrome, Html, ago, count};
+use super::view::{Chrome, Html, ago};
 use crate::Shared;
-use crate::api::jobs::{goal, job_id, steer, words};
+use crate::api::jobs::{job_id, steer, words};
 use crate::api::{Call, Failure, Sought, to_its_end};
 use crate::identity::Caller;
 
@@ -62,7 +63,7 @@ impl JobView {
         };
         Self {
             id: job.id.0,
-            goal: goal(job.goal),
+            goal: job.goal.word(),
             table: job.target.policy_table.clone(),
             columns: job.target.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", "),
             state: words(job.state).0,
@@ -209,7 +210,7 @@ async fn obey(session: &Session, job: JobId, order: &str, rate: Option<u32>) -> 
             let rate = rate.filter(|rate| *rate > 0);
             session.db.store().set_control(job, None, Some(rate)).await?;
             Ok(match rate {
-                Some(rate) => format!("It writes {} rows a second at most.", count(rate)),
+                Some(rate) => format!("It writes {} rows a second at most.", count(rate.into())),
                 None => "Nothing limits how fast it is.".to_owned(),
             })
         }

@@ -6,9 +6,8 @@ use askama::Template;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use enfold::catalog::{KeyStatus, Purpose};
-use enfold::policy::Scope;
-use enfold::{CallContext, Code, DataKeyRecord, Enfold, Error, KeyId, OwnedPart, Result, Rotated, Whose};
+use enfold::{Code, DataKeyRecord, Error, OwnedPart, Result};
+use enfold_jobs::shown::time;
 use serde::Deserialize;
 
 use super::chart::Ages;
@@ -16,7 +15,7 @@ use super::guard::{Cookie, Fields, see_other};
 use super::session::Notice;
 use super::view::{Chrome, Html, ago};
 use crate::Shared;
-use crate::api::keys::time;
+use crate::api::keys::{RingSchedule, is_by_tenant, page_of, rotated};
 use crate::api::reencrypt::{ReencryptAsked, planned};
 use crate::api::{Call, Failure, Sought, to_its_end};
 use crate::identity::Caller;
@@ -38,18 +37,10 @@ pub(super) struct KeysPage {
     by_tenant: bool,
     /// Whether this process can sign, so that it can rotate.
     can_rotate: bool,
-    schedule: Option<ScheduleView>,
+    schedule: Option<RingSchedule>,
     keys: Vec<KeyView>,
     ages: Option<Ages>,
     next: Option<String>,
-}
-
-struct ScheduleView {
-    enabled: bool,
-    days: i64,
-    next: String,
-    due: usize,
-    overdue: usize,
 }
 
 struct KeyView {
@@ -90,25 +81,14 @@ pub(super) async fn page(
     let enfold = &shared.enfold;
     let rings: Vec<String> = enfold.policy().rings.keys().cloned().collect();
     let ring = which.ring.or_else(|| rings.first().cloned()).unwrap_or_default();
-    let after = which.after.map(|id| id.parse::<KeyId>()).transpose();
-    let after = after.map_err(|_| Error::new(Code::Usage, "`after` is no id of a data key"))?;
-    let mut found = enfold.data_keys(&ring, after, PAGE + 1).await?;
-    let more = found.len() > PAGE as usize;
-    found.truncate(PAGE as usize);
-    let next = found.last().filter(|_| more).map(|key| key.id.to_string());
+    let (found, next) = page_of(enfold, &ring, which.after.as_deref(), PAGE).await?;
     let scheduled = enfold.schedule().await?.into_iter().find(|scheduled| scheduled.ring == ring);
     let now_ms = jiff::Timestamp::now().as_millisecond();
-    let ages = scheduled.as_ref().map(|scheduled| {
-        let sealing = found.iter().filter(|key| key.status == KeyStatus::Active && key.purpose == Purpose::Seal);
-        Ages::of(sealing.map(|key| now_ms - key.created_ms), scheduled.cadence_ms)
+    let ages = scheduled.as_ref().map(|ring| {
+        // Of all that seal, and not of those of this page.
+        Ages::of(ring.keys.iter().map(|key| now_ms + ring.cadence_ms - key.due_ms), ring.cadence_ms)
     });
-    let schedule = scheduled.map(|scheduled| ScheduleView {
-        enabled: scheduled.enabled,
-        days: scheduled.cadence_ms / 86_400_000,
-        next: scheduled.keys.first().and_then(|key| time(key.due_ms)).unwrap_or_else(|| "–".to_owned()),
-        due: scheduled.due(now_ms).len(),
-        overdue: scheduled.overdue(now_ms).len(),
-    });
+    let schedule = scheduled.map(|scheduled| RingSchedule::of(&scheduled, now_ms));
     Ok(Html(KeysPage {
         by_tenant: is_by_tenant(enfold, &ring),
         can_rotate: enfold.has_operator_key(),
@@ -129,8 +109,7 @@ pub(super) async fn rotate(
     Extension(fields): Extension<Fields>,
     Extension(Cookie(cookie)): Extension<Cookie>,
 ) -> Result<Response, Failure> {
-    let ring = fields.required("ring", "the ring")?.to_owned();
-    let reason = fields.required("reason", "a reason, for the log,")?.to_owned();
+    let (ring, reason) = ring_and_reason(&fields)?;
     // Text, whatever type the tenant has in the tables: an organisation's id in digits is a number where its column holds numbers.
     let tenants: Vec<String> = fields.get("tenants").map(names).unwrap_or_default();
     if is_by_tenant(&shared.enfold, &ring) && tenants.is_empty() && fields.get("everybody").is_none() {
@@ -142,7 +121,10 @@ pub(super) async fn rotate(
     }
     let tenants = tenants.iter().map(|name| part(name, fields.get("kind"))).collect::<Result<Vec<_>>>()?;
     let context = call.context(&caller, Some(reason));
-    let rotated = to_its_end(rotated(shared.enfold.clone(), ring.clone(), tenants, context)).await?;
+    let rotated = {
+        let (enfold, ring) = (shared.enfold.clone(), ring.clone());
+        to_its_end(async move { rotated(&enfold, &ring, &tenants, None, &context).await }).await?
+    };
     let text = match rotated.as_slice() {
         [] => "There is no data key yet that could be rotated.".to_owned(),
         [one] => format!(
@@ -165,8 +147,7 @@ pub(super) async fn reencrypt(
     Extension(fields): Extension<Fields>,
     Extension(Cookie(cookie)): Extension<Cookie>,
 ) -> Result<Response, Failure> {
-    let ring = fields.required("ring", "the ring")?.to_owned();
-    let reason = fields.required("reason", "a reason, for the log,")?.to_owned();
+    let (ring, reason) = ring_and_reason(&fields)?;
     let session = shared.session(&call.context(&caller, Some(reason.clone()))).await?;
     let asked = ReencryptAsked::of_ring(&ring, reason);
     let (enfold, by) = (shared.enfold.clone(), caller.actor.clone());
@@ -180,14 +161,10 @@ pub(super) async fn reencrypt(
     Ok(see_other(if asked.jobs.is_empty() { "/console/keys" } else { "/console/jobs" }))
 }
 
-async fn rotated(enfold: Enfold, ring: String, tenants: Vec<OwnedPart>, context: CallContext) -> Result<Vec<Rotated>> {
-    let tenants: Vec<_> = tenants.iter().map(OwnedPart::as_part).collect();
-    let whose = if tenants.is_empty() { Whose::Everybody } else { Whose::Tenants(&tenants) };
-    enfold.operator()?.rotate_many(&ring, whose, &context).await
-}
-
-fn is_by_tenant(enfold: &Enfold, ring: &str) -> bool {
-    enfold.policy().rings.get(ring).is_some_and(|ring| ring.scope == Scope::Tenant)
+/// What both forms say: the ring that is meant, and why.
+fn ring_and_reason(fields: &Fields) -> Result<(String, String)> {
+    let (ring, reason) = (fields.required("ring", "the ring")?, fields.required("reason", "a reason, for the log,")?);
+    Ok((ring.to_owned(), reason.to_owned()))
 }
 
 fn names(text: &str) -> Vec<String> {

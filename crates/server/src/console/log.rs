@@ -9,6 +9,7 @@ use axum::response::Response;
 use enfold::catalog::EventQuery;
 use enfold::events::{Event, Finding, SignedCheckpoint};
 use enfold::{Code, Enfold, Error, Result};
+use enfold_jobs::shown::{count, time};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -16,9 +17,8 @@ use serde::Deserialize;
 use super::chart::Timeline;
 use super::guard::{Cookie, see_other};
 use super::session::Notice;
-use super::view::{Chrome, Html, ago, count};
+use super::view::{Chrome, Html, ago};
 use crate::Shared;
-use crate::api::keys::time;
 use crate::api::{Failure, Sought};
 
 /// Events that a page shows, and that its chart counts.

@@ -83,7 +83,8 @@ impl Sessions {
     pub(super) fn open(&self, holder: Holder) -> Result<String> {
         let (cookie, form_token) = (random()?, random()?);
         let now = Instant::now();
-        let mut open = self.held(now);
+        let mut open = lock(&self.open);
+        open.retain(|_, session| self.lasts(session, now));
         if open.len() >= MOST_SESSIONS {
             let idlest = open.iter().min_by_key(|(_, session)| session.seen).map(|(name, _)| *name);
             idlest.and_then(|name| open.remove(&name));
@@ -94,22 +95,26 @@ impl Sessions {
 
     /// Whose session it is. With `take_notice`, what is to be said once is told now and forgotten.
     pub(super) fn find(&self, cookie: &str, take_notice: bool) -> Option<SignedIn> {
-        let now = Instant::now();
-        let mut open = self.held(now);
-        let session = open.get_mut(&name(cookie))?;
+        let (name, now) = (name(cookie), Instant::now());
+        let mut open = lock(&self.open);
+        let session = open.get_mut(&name)?;
+        if !self.lasts(session, now) {
+            open.remove(&name);
+            return None;
+        }
         session.seen = now;
         let notice = if take_notice { session.notice.take() } else { None };
         Some(SignedIn { holder: session.holder.clone(), form_token: session.form_token.clone(), notice })
     }
 
     pub(super) fn say(&self, cookie: &str, notice: Notice) {
-        if let Some(session) = self.held(Instant::now()).get_mut(&name(cookie)) {
+        if let Some(session) = lock(&self.open).get_mut(&name(cookie)) {
             session.notice = Some(notice);
         }
     }
 
     pub(super) fn close(&self, cookie: &str) {
-        self.held(Instant::now()).remove(&name(cookie));
+        lock(&self.open).remove(&name(cookie));
     }
 
     /// Begins a sign-in at an issuer, and returns its state, nonce and verifier.
@@ -130,14 +135,10 @@ impl Sessions {
         lock(&self.begun).remove(state).filter(|begun| begun.at.elapsed() < SIGN_IN)
     }
 
-    /// Those that are not over at `now`.
-    fn held(&self, now: Instant) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
-        let mut open = lock(&self.open);
-        open.retain(|_, session| {
-            now.saturating_duration_since(session.seen) < self.idle
-                && now.saturating_duration_since(session.opened) < self.longest
-        });
-        open
+    /// Whether a session is not over at `now`.
+    fn lasts(&self, session: &Session, now: Instant) -> bool {
+        now.saturating_duration_since(session.seen) < self.idle
+            && now.saturating_duration_since(session.opened) < self.longest
     }
 }
 

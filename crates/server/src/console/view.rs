@@ -30,7 +30,7 @@ impl<T: Template> IntoResponse for Html<T> {
 /// The frame around a page.
 #[derive(Clone)]
 pub(super) struct Chrome {
-    pub(super) environment: String,
+    pub(super) environment: &'static str,
     pub(super) is_development: bool,
     pub(super) links: Vec<Link>,
     /// None on pages for everybody.
@@ -71,7 +71,7 @@ impl Chrome {
     pub(super) fn outside(shared: &Shared) -> Self {
         let environment = shared.enfold.policy().environment;
         Self {
-            environment: format!("{environment:?}").to_lowercase(),
+            environment: environment.word(),
             is_development: environment == Environment::Development,
             links: Vec::new(),
             who: None,
@@ -103,19 +103,6 @@ pub(super) fn error_page(chrome: Chrome, error: &Error) -> Html<ErrorPage> {
     Html(ErrorPage { chrome, error: ErrorBody::of(error) })
 }
 
-/// 1,234,567.
-pub(super) fn count(number: impl Into<u64>) -> String {
-    let digits = number.into().to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// How long ago that was, in one unit.
 pub(super) fn ago(ms: i64) -> String {
     let seconds = (jiff::Timestamp::now().as_millisecond() - ms).max(0) / 1_000;
@@ -124,17 +111,5 @@ pub(super) fn ago(ms: i64) -> String {
         60..3_600 => format!("{} min", seconds / 60),
         3_600..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        for (number, text) in [(0_u64, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(count(number), text);
-        }
     }
 }

@@ -16,6 +16,8 @@ use enfold_jobs::store::JobRecord;
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
+use crate::reached;
+
 /// How long a look is good for, if its figures are cheap.
 const EVERY: Duration = Duration::from_secs(15);
 /// How long whoever asks waits: less than Prometheus does.
@@ -78,11 +80,10 @@ pub(super) struct Found {
 }
 
 impl Looks {
-    /// `database`: the policy's, where it is connected already.
-    pub(super) fn new(enfold: Enfold, database: Option<Arc<dyn Database>>, policy: &MetricsPolicy) -> Self {
+    pub(super) fn new(enfold: Enfold, database: Arc<OnceCell<Arc<dyn Database>>>, policy: &MetricsPolicy) -> Self {
         Self {
             enfold,
-            database: Arc::new(OnceCell::new_with(database)),
+            database,
             jobs: Look::new("jobs", EVERY),
             keys: Look::new("keys", EVERY),
             coverage: Look::new("coverage", policy.coverage_every),
@@ -94,9 +95,9 @@ impl Looks {
         let with = || (self.enfold.clone(), Arc::clone(&self.database));
         let ((a, b), (c, d), enfold, same) = (with(), with(), self.enfold.clone(), self.enfold.clone());
         let (jobs, keys, coverage, log) = futures_util::join!(
-            self.jobs.look(|| async move { jobs(&*database(&a, &b).await?).await }),
+            self.jobs.look(|| async move { jobs(&*reached(&a, &b).await?).await }),
             self.keys.look(|| async move { keys(&enfold).await }),
-            self.coverage.look(|| async move { coverage(&c, &*database(&c, &d).await?).await }),
+            self.coverage.look(|| async move { coverage(&c, &*reached(&c, &d).await?).await }),
             self.log.look(|| async move { same.log_standing().await }),
         );
         Found { jobs, keys, coverage, log }
@@ -146,12 +147,6 @@ impl<T: Send + Sync + 'static> Look<T> {
     fn is_good(&self) -> bool {
         self.last().is_some_and(|seen| seen.at.elapsed() < self.every)
     }
-}
-
-async fn database(enfold: &Enfold, database: &OnceCell<Arc<dyn Database>>) -> Result<Arc<dyn Database>> {
-    let policy = enfold.policy();
-    let connect = || enfold_jobs::connect(&policy.database, Some(&policy.jobs));
-    database.get_or_try_init(connect).await.cloned()
 }
 
 async fn jobs(database: &dyn Database) -> Result<Jobs> {

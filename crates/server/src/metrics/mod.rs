@@ -27,13 +27,14 @@ use enfold_jobs::store::JobRecord;
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 
 use self::look::{Found, Look, Looks, Seen};
 pub(crate) use self::requests::Requests;
 pub use self::table::{Kind, METRICS, Metric, page};
 use self::text::{Sizes, Text};
 use crate::Shared;
-use crate::api::{goal, states};
+use crate::api::states;
 
 /// What is exposed of one process.
 pub struct Exporter {
@@ -64,8 +65,13 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 impl Exporter {
-    /// `database`: the policy's, where it is connected already.
-    pub fn new(enfold: Enfold, database: Option<Arc<dyn Database>>) -> Self {
+    /// `database`: the policy's.
+    pub fn new(enfold: Enfold, database: Arc<dyn Database>) -> Self {
+        Self::sharing(enfold, Arc::new(OnceCell::new_with(Some(database))))
+    }
+
+    /// Over the policy's database, as soon as somebody has connected to it.
+    pub(crate) fn sharing(enfold: Enfold, database: Arc<OnceCell<Arc<dyn Database>>>) -> Self {
         let looks = Looks::new(enfold.clone(), database, &enfold.policy().metrics);
         Self { enfold, requests: Requests::default(), looks }
     }
@@ -231,7 +237,7 @@ fn jobs(found: &Found, text: &mut Text<'_>) {
     let mut by_state: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
     let mut newest: BTreeMap<(&str, &str), &JobRecord> = BTreeMap::new();
     for job in jobs.iter().flat_map(|jobs| &jobs.records) {
-        let (goal, table) = (goal(job.goal), job.target.policy_table.as_str());
+        let (goal, table) = (job.goal.word(), job.target.policy_table.as_str());
         *by_state.entry((goal, table, states(job.state).0)).or_default() += 1;
         let known = newest.entry((goal, table)).or_insert(job);
         if job.id > known.id {
