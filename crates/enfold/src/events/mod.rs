@@ -1,8 +1,8 @@
 //! Events: what was done with keys and values, by whom, and what was refused.
 //!
 //! An [`Event`] never holds a value, a key or a tenant: names, ids, keyed hashes and counts only. Callers hand events to [`Events`],
-//! which keeps a bounded number and writes them to the [`Sink`]s in batches (`queue.rs`). When more come than can be written,
-//! the surplus is counted, and the count is itself written as an event: nothing is lost without a trace. Where the policy
+//! which keeps a bounded number and writes them to the [`Sink`]s in batches (`queue.rs`). When more come than can be written, callers
+//! wait for a moment; the surplus is counted, and the count is itself written as an event: nothing is lost without a trace. Where the policy
 //! says so, a caller waits until its event is on a disk. Values that come one at a time are counted (`tally.rs`), so that a
 //! caller pays for an event once a second and not for each; what the policy wants summed by the minute is kept until the minute is over
 //! (`summed.rs`).

@@ -1,7 +1,7 @@
 //! The queue between callers and sinks.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,6 +17,10 @@ pub const CAPACITY: usize = 8192;
 const BATCH: usize = 512;
 /// How long an event waits for company.
 const LINGER: Duration = Duration::from_millis(200);
+/// From how many on callers wait for room.
+const CROWDED: usize = CAPACITY / 2;
+/// And for how long at the most: a sink that hangs holds nobody up for longer.
+const FOR_ROOM: Duration = Duration::from_millis(250);
 
 /// The queue between callers and sinks. See the module's head.
 pub struct Events {
@@ -30,6 +34,12 @@ pub struct Events {
     /// How many of [`Queue::taken_in`] are with every sink.
     written: AtomicU64,
     wake: tokio::sync::Notify,
+    /// Whether more waits than ought to. Changed under the lock of `queue` alone.
+    crowded: AtomicBool,
+    /// Told when that is over.
+    room: tokio::sync::Notify,
+    /// Whether there is a background task whose last writing went well: then there will be room.
+    taking: AtomicBool,
     /// One writer at a time keeps the chain.
     writing: tokio::sync::Mutex<Writing>,
     summed: Summed,
@@ -80,13 +90,17 @@ impl Events {
             lost_in_all: AtomicU64::new(0),
             written: AtomicU64::new(0),
             wake: tokio::sync::Notify::new(),
+            crowded: AtomicBool::new(false),
+            room: tokio::sync::Notify::new(),
+            taking: AtomicBool::new(false),
             writing: tokio::sync::Mutex::default(),
             summed: Summed::default(),
         });
         if !events.sinks.is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(write_until_gone(Arc::downgrade(&events)));
+            events.taking.store(true, Ordering::Relaxed);
+            runtime.spawn(write_until_gone(Writer(Arc::downgrade(&events))));
         }
         events
     }
@@ -139,9 +153,10 @@ impl Events {
             return;
         }
         queue.push(what);
-        if queue.waiting.len() == 1 || queue.waiting.len() == BATCH {
+        if [1, BATCH, CROWDED].contains(&queue.waiting.len()) {
             self.wake.notify_one();
         }
+        self.crowded.store(queue.waiting.len() >= CROWDED, Ordering::Relaxed);
     }
 
     fn queue_all(&self, events: Vec<Event>) {
@@ -152,9 +167,13 @@ impl Events {
     }
 
     /// Where the policy wants events written before anybody has an answer, waits until those that were handed over so far are with
-    /// every sink. Callers that wait at once are written at once.
+    /// every sink. Callers that wait at once are written at once. Otherwise waits for room, if more events come than are written.
     pub(crate) async fn before_answer(&self) -> Result<()> {
         if !self.before_answer || !self.is_heard() {
+            // What times the wait belongs to a runtime; a caller without one goes on.
+            if self.is_crowded() && tokio::runtime::Handle::try_current().is_ok() {
+                tokio::time::timeout(FOR_ROOM, self.until_there_is_room()).await.ok();
+            }
             return Ok(());
         }
         let upto = self.lock().taken_in;
@@ -170,6 +189,28 @@ impl Events {
             })?;
         }
         Ok(())
+    }
+
+    async fn until_there_is_room(&self) {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            if !self.is_crowded() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// Whether more waits than ought to, and is being written.
+    fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed) && self.taking.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the background task's last writing went well.
+    fn take_or_not(&self, taking: bool) {
+        self.taking.store(taking, Ordering::Relaxed);
+        self.room.notify_waiters();
     }
 
     /// Writes what waits, to every sink, also what is still being summed. An error leaves it waiting.
@@ -206,11 +247,21 @@ impl Events {
             Some(chain) => writing.chain.insert(chain),
             None => writing.chain.insert(Chain::begin()?),
         };
-        let (waiting, upto) = self.lock().take(BATCH);
+        let (waiting, upto) = self.take();
         // Encoded and hashed with the lock given back: callers wait for it.
         writing.batch = waiting.into_iter().map(|waits| chain.add(waits.settle())).collect::<Result<_>>()?;
         (writing.upto, writing.sinks_done) = (upto, 0);
         Ok(!writing.batch.is_empty())
+    }
+
+    fn take(&self) -> (Vec<Waiting>, u64) {
+        let mut queue = self.lock();
+        let taken = queue.take(BATCH);
+        let crowded = queue.waiting.len() >= CROWDED;
+        if self.crowded.swap(crowded, Ordering::Relaxed) && !crowded {
+            self.room.notify_waiters();
+        }
+        taken
     }
 
     /// Hands a checkpoint to every sink.
@@ -278,18 +329,36 @@ impl Drop for Events {
     }
 }
 
-async fn write_until_gone(events: Weak<Events>) {
+/// The background task's side of the queue. When it ends, with its runtime or with the last handle, nobody waits for it any more.
+struct Writer(Weak<Events>);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(events) = self.0.upgrade() {
+            events.take_or_not(false);
+        }
+    }
+}
+
+async fn write_until_gone(writer: Writer) {
     let mut failures: u32 = 0;
     loop {
         {
-            let Some(events) = events.upgrade() else { return };
+            let Some(events) = writer.0.upgrade() else { return };
             // Wakes for an event, and now and then to see whether the handle is gone or a minute over.
             tokio::time::timeout(Duration::from_secs(1), events.wake.notified()).await.ok();
+            if failures == 0 && events.waiting() < BATCH {
+                tokio::time::timeout(LINGER, events.wake.notified()).await.ok();
+            }
         }
-        tokio::time::sleep(LINGER * (1 << failures.min(6))).await;
-        let Some(events) = events.upgrade() else { return };
+        if failures > 0 {
+            tokio::time::sleep(LINGER * (1 << failures.min(6))).await;
+        }
+        let Some(events) = writer.0.upgrade() else { return };
         events.queue_all(events.summed.over());
-        match events.write().await {
+        let written = events.write().await;
+        events.take_or_not(written.is_ok());
+        match written {
             Ok(()) => failures = 0,
             Err(error) => {
                 failures = failures.saturating_add(1);
@@ -302,8 +371,6 @@ async fn write_until_gone(events: Weak<Events>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use async_trait::async_trait;
 
     use super::super::Origin;
@@ -313,6 +380,7 @@ mod tests {
     struct Recorder {
         written: Mutex<Vec<Entry>>,
         broken: AtomicBool,
+        hangs: AtomicBool,
     }
 
     #[async_trait]
@@ -320,6 +388,9 @@ mod tests {
         async fn write(&self, batch: &[Entry]) -> Result<()> {
             if self.broken.load(Ordering::Relaxed) {
                 return Err(Error::new(Code::FileFailed, "the sink is broken"));
+            }
+            if self.hangs.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
             }
             self.written.lock().unwrap().extend_from_slice(batch);
             Ok(())
@@ -401,6 +472,62 @@ mod tests {
             tokio::time::advance(LINGER).await;
             tokio::task::yield_now().await;
         }
+    }
+
+    /// With a background task.
+    fn with_runtime() -> (Arc<Recorder>, Arc<Events>) {
+        let sink = Arc::new(Recorder::default());
+        let events = Events::start(vec![Arc::clone(&sink) as Arc<dyn Sink>], false);
+        (sink, events)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_wait_for_room_while_the_sinks_take_what_comes() {
+        let (sink, events) = with_runtime();
+        let caller = async || {
+            for _ in 0..CAPACITY {
+                events.emit(Event::new(EventKind::Open, 1));
+                events.before_answer().await.unwrap();
+            }
+        };
+        futures_util::future::join_all((0..4).map(|_| caller())).await;
+        events.flush().await.unwrap();
+        assert_eq!((sink.written.lock().unwrap().len(), events.lost_in_all()), (4 * CAPACITY, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sink_that_hangs_holds_a_caller_up_for_a_moment_and_one_that_fails_not_at_all() {
+        let (sink, events) = with_runtime();
+        let waited = async |events: &Events| {
+            let began = tokio::time::Instant::now();
+            events.before_answer().await.unwrap();
+            began.elapsed()
+        };
+        let fill = |events: &Events| (0..2 * CROWDED).for_each(|_| events.emit(Event::new(EventKind::Open, 1)));
+        sink.hangs.store(true, Ordering::Relaxed);
+        fill(&events);
+        assert!((FOR_ROOM..2 * FOR_ROOM).contains(&waited(&events).await));
+
+        let (sink, events) = with_runtime();
+        sink.broken.store(true, Ordering::Relaxed);
+        fill(&events);
+        waited(&events).await;
+        assert_eq!(waited(&events).await, Duration::ZERO, "it has failed by now");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_background_task_that_ended_with_its_runtime() {
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let first = runtime();
+        let (_, events) = first.block_on(async { with_runtime() });
+        drop(first);
+        runtime().block_on(async {
+            (0..CAPACITY).for_each(|_| events.emit(Event::new(EventKind::Open, 1)));
+            let began = tokio::time::Instant::now();
+            events.before_answer().await.unwrap();
+            assert_eq!(began.elapsed(), Duration::ZERO);
+        });
     }
 
     #[tokio::test]
