@@ -153,7 +153,7 @@ fn pages_are_usable_without_a_mouse_and_without_the_script() {
 }
 
 /// As a browser with this cookie would ask.
-fn ask(service: &Service, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> super::Answer {
+fn ask(service: &Service, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> super::http::Answer {
     send(&service.address, &request(method, path, headers, body))
 }
 

@@ -1,9 +1,7 @@
 //! Callers with tokens: of a real OpenID provider, and made by hand where none would make them.
 
-use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 
 use enfold_testkit::issuer::{Issuer, sign_by_secret, unsigned};
 use enfold_testkit::oidc::Oidc;
@@ -11,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::access::until;
 use super::http::{Answer, request, send};
+use super::published::Published;
 use super::{DECRYPT, ENCRYPT, Service, protected_organisations};
 use crate::harness::Sandbox;
 
@@ -90,39 +89,6 @@ fn tokens_of_a_real_provider_let_in_whoever_their_claims_say() {
     let actors = "SELECT count(*) FROM enfold_events WHERE event LIKE '%\"actor\":\"login:billing\"%'";
     let found: i64 = sandbox.database().query_row(actors, [], |row| row.get(0)).expect("a count");
     assert!(found > 0);
-}
-
-/// What an issuer publishes, and how often it was asked.
-struct Published {
-    url: String,
-    answers: Arc<Mutex<String>>,
-    asked: Arc<AtomicUsize>,
-}
-
-impl Published {
-    fn start(document: &Value) -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}/keys", socket.local_addr().expect("an address"));
-        let answers = Arc::new(Mutex::new(document.to_string()));
-        let asked = Arc::new(AtomicUsize::new(0));
-        let (document, count) = (Arc::clone(&answers), Arc::clone(&asked));
-        std::thread::spawn(move || {
-            for stream in socket.incoming() {
-                let mut stream = stream.expect("a connection");
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte).expect("a request");
-                    head.push(byte[0]);
-                }
-                count.fetch_add(1, Ordering::SeqCst);
-                let body = document.lock().expect("no test panics here").clone();
-                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-                stream.write_all((head + &body).as_bytes()).ok();
-            }
-        });
-        Self { url, answers, asked }
-    }
 }
 
 /// A service that believes the tokens of one key, which is published.
