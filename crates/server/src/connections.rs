@@ -1,7 +1,9 @@
-//! Connections: accepted up to a number, given up where their headers do not come, finished when the service stops.
+//! Connections: as many as there is [`room`] for, given up where their headers do not come, finished when the service stops.
 //!
 //! HTTP/1.1 only: whoever wants HTTP/2 has a proxy that speaks it, and its many streams a connection would be limits to keep of
 //! their own.
+
+mod room;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,8 +21,8 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
+use self::room::{Place, Room};
 use crate::tls::Tls;
 
 /// How long a client may take for the headers of a request, and keep a connection that it asks nothing on.
@@ -29,6 +31,8 @@ const HEADERS: Duration = Duration::from_secs(30);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Where no connection can be accepted because files are short, the next try waits as long.
 const SHORT_OF_FILES: Duration = Duration::from_millis(50);
+/// How long a client may take to read an answer that was handed over whole.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// The other side of the connection that a request came on.
 #[derive(Clone, Copy)]
@@ -42,20 +46,27 @@ pub(crate) async fn serve(
     limits: &ServiceLimits,
     stop: impl Future<Output = ()>,
 ) {
-    let room = Arc::new(Semaphore::new(limits.max_connections));
+    let room = Room::new(limits.max_connections);
+    let watched = tokio::spawn(give_up_unread(Arc::clone(&room)));
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
-    while let Some((slot, stream, peer)) = next(&listener, &room, stop.as_mut()).await {
+    while let Some((place, stream, peer)) = next(&listener, &room, stop.as_mut()).await {
         let (watcher, router) = (graceful.watcher(), router.clone());
         let acceptor = tls.as_ref().map(|tls| tls.acceptor());
+        let place = Arc::new(place);
         tokio::spawn(async move {
-            let _slot = slot;
-            let ended = match acceptor {
-                None => answer(stream, peer, router, watcher).await,
-                Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => answer(stream, peer, router, watcher).await,
-                    _ => Err("TLS did not come about"),
-                },
+            let answering = async {
+                match acceptor {
+                    None => answer(stream, peer, router, watcher, &place).await,
+                    Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => answer(stream, peer, router, watcher, &place).await,
+                        _ => Err("TLS did not come about"),
+                    },
+                }
+            };
+            let ended = tokio::select! {
+                ended = answering => ended,
+                () = place.given_up() => Err("it was idle, and others wanted its place"),
             };
             if let Err(why) = ended {
                 tracing::debug!(target: "enfold_server", %peer, "a connection ended early: {why}");
@@ -66,6 +77,14 @@ pub(crate) async fn serve(
     if tokio::time::timeout(limits.timeout, graceful.shutdown()).await.is_err() {
         tracing::warn!(target: "enfold_server", "stopped with requests that were not finished in their time");
     }
+    watched.abort();
+}
+
+async fn give_up_unread(room: Arc<Room>) {
+    loop {
+        tokio::time::sleep(UNREAD / 4).await;
+        room.give_up_older_than(UNREAD);
+    }
 }
 
 /// Answers the requests of one connection.
@@ -74,30 +93,28 @@ async fn answer(
     peer: SocketAddr,
     router: Router,
     watcher: Watcher,
+    place: &Arc<Place>,
 ) -> Result<(), &'static str> {
     let inner = TowerToHyperService::new(router);
+    let place = Arc::clone(place);
     let service = service_fn(move |request: Request<Incoming>| {
+        let answering = place.asked();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
-        inner.call(request)
+        let answered = inner.call(request);
+        async move { answered.await.map(|answer| answer.map(|body| answering.until_the_end_of(body))) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
     watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await.map_err(|error| ended(&error))
 }
 
-type Slot = tokio::sync::OwnedSemaphorePermit;
-
 /// The next connection; none when it is time to stop.
 async fn next(
     listener: &TcpListener,
-    room: &Arc<Semaphore>,
+    room: &Arc<Room>,
     mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
-) -> Option<(Slot, TcpStream, SocketAddr)> {
-    let slot = tokio::select! {
-        () = stop.as_mut() => return None,
-        slot = Arc::clone(room).acquire_owned() => slot.ok()?,
-    };
+) -> Option<(Place, TcpStream, SocketAddr)> {
     loop {
         let accepted = tokio::select! {
             () = stop.as_mut() => return None,
@@ -107,7 +124,10 @@ async fn next(
             Ok((stream, peer)) => {
                 // Answers are written whole: waiting for more to send with them only makes them late.
                 stream.set_nodelay(true).ok();
-                return Some((slot, stream, peer));
+                return tokio::select! {
+                    () = stop.as_mut() => None,
+                    place = room.place() => Some((place, stream, peer)),
+                };
             }
             Err(error) => {
                 tracing::warn!(target: "enfold_server", "cannot accept a connection: {}", error.kind());

@@ -1,6 +1,5 @@
 //! The OpenAPI document, made from the table of endpoints and the types of their bodies.
 
-use axum::http::Method;
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -57,13 +56,13 @@ fn operation(endpoint: &Endpoint, asked: &mut SchemaGenerator, given: &mut Schem
     let in_path = endpoint.path.contains("{id}").then(
         || json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "integer", "format": "int64" } }),
     );
-    let query = endpoint.takes.filter(|_| endpoint.method == Method::GET);
+    let query = endpoint.takes.filter(|_| !endpoint.takes_body());
     let query = query.map_or(Vec::new(), |takes| parameters(&takes(asked), asked));
     let in_header = endpoint.once.then(idempotency_key);
     if in_path.is_some() || in_header.is_some() || !query.is_empty() {
         operation["parameters"] = in_path.into_iter().chain(in_header).chain(query).collect();
     }
-    if let Some(takes) = endpoint.takes.filter(|_| endpoint.method != Method::GET) {
+    if let Some(takes) = endpoint.takes.filter(|_| endpoint.takes_body()) {
         operation["requestBody"] = json!({ "required": true, "content": content(&takes(asked)) });
     }
     operation["responses"] = json!({

@@ -64,6 +64,7 @@ async fn serve(
     made: bool,
 ) -> Result<()> {
     let key = if development { Some(development_key(enfold, &context.call(None)).await?) } else { None };
+    raise_limit_of_files();
     let service = Service::bind(enfold.clone(), address).await?;
     let scheme = if enfold.policy().service.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", service.address()?);
@@ -93,6 +94,14 @@ async fn serve(
     })?;
     service.run(stop).await;
     Ok(())
+}
+
+/// Each connection is a file, and systems begin with few for the sake of old programs: as many as they allow are asked for. Where
+/// that fails, or is not enough, the service says so when it is short of them.
+fn raise_limit_of_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit }).ok();
 }
 
 /// The policy, and whether it was made for this command.

@@ -54,6 +54,13 @@ pub struct Endpoint {
     route: fn() -> MethodRouter<Arc<Shared>>,
 }
 
+impl Endpoint {
+    /// Whether what it takes comes in the request's body, and not in its path.
+    pub fn takes_body(&self) -> bool {
+        self.takes.is_some() && self.method != Method::GET
+    }
+}
+
 /// All of them, in the order of the reference.
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint {

@@ -1,6 +1,7 @@
 //! `enfold serve`, over HTTP.
 
 mod access;
+mod attack;
 mod console;
 mod http;
 mod jobs;

@@ -103,7 +103,7 @@ pub(in crate::policy) struct RawServiceLimits {
     /// How long a request may take, from its first byte to the last of its answer.
     #[schemars(extend("x-minimum" = "100ms", "x-maximum" = "10m"))]
     pub timeout: DurationText,
-    /// Connections at a time. Who comes when there are as many waits until one ends.
+    /// Connections at a time. When there are as many, the one on which nothing was asked for longest makes room for whoever comes.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
     /// Requests of each caller a second, a second's worth of them at once, in each process of the service. None: no limit.
