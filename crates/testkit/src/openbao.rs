@@ -18,6 +18,9 @@ use crate::postgres_private::free_port;
 /// Of a development server.
 pub const ROOT_TOKEN: &str = "root";
 
+/// Where an audited server writes.
+const AUDIT: &str = "audit.log";
+
 /// A server, and where in it: in the root namespace, unless [`OpenBao::within`] says another.
 #[derive(Clone, Debug)]
 pub struct OpenBao {
@@ -100,8 +103,23 @@ pub struct Private {
 impl Private {
     /// Starts one that listens without TLS, and with it as often as asked to.
     pub async fn start(secured: &[Secured<'_>]) -> Self {
+        Self::configured(secured, &json!({})).await
+    }
+
+    /// Starts one without TLS that writes every request and every answer down, in a file of its folder, before it answers.
+    pub async fn audited() -> Self {
+        let device = json!({ "type": "file", "path": "main/", "options": { "file_path": AUDIT } });
+        Self::configured(&[], &json!({ "audit": [device] })).await
+    }
+
+    /// How large the file of an audited server is, in bytes.
+    pub fn audit_bytes(&self) -> u64 {
+        std::fs::metadata(self.folder.path().join(AUDIT)).expect("an audited server").len()
+    }
+
+    async fn configured(secured: &[Secured<'_>], more: &Value) -> Self {
         loop {
-            let mut server = Self::on_free_ports(secured);
+            let mut server = Self::on_free_ports(secured, more);
             match server.wait().await {
                 Ok(()) => return server,
                 // Somebody else took a port between our look and the server's.
@@ -111,7 +129,7 @@ impl Private {
         }
     }
 
-    fn on_free_ports(secured: &[Secured<'_>]) -> Self {
+    fn on_free_ports(secured: &[Secured<'_>], more: &Value) -> Self {
         let folder = TempDir::with_prefix("enfold-openbao-").expect("a temporary directory");
         let (port, ports): (u16, Vec<u16>) = (free_port(), secured.iter().map(|_| free_port()).collect());
         let listener = |(port, how): (&u16, &Secured<'_>)| {
@@ -124,10 +142,14 @@ impl Private {
             }})
         };
         let listeners: Vec<Value> = ports.iter().zip(secured).map(listener).collect();
-        let configuration = folder.path().join("listeners.json");
+        let mut configuration = more.clone();
         // An empty list is refused.
-        let listeners = if listeners.is_empty() { json!({}) } else { json!({ "listener": listeners }) };
-        std::fs::write(&configuration, listeners.to_string()).expect("it is written");
+        if !listeners.is_empty() {
+            configuration["listener"] = json!(listeners);
+        }
+        let written = configuration.to_string();
+        let configuration = folder.path().join("configuration.json");
+        std::fs::write(&configuration, written).expect("it is written");
         let log = File::create(folder.path().join("log")).expect("a file");
         let process = Command::new(program())
             .args(["server", "-dev", "-dev-no-store-token", &format!("-dev-root-token-id={ROOT_TOKEN}")])
