@@ -1,19 +1,36 @@
 //! Logs: text or JSON on standard error, with a level for each part. Values are never in them, because no event has one.
 
-use enfold::policy::{Level, LogPolicy};
+use enfold::policy::{Level, LogPolicy, TracePolicy};
 use enfold::{Code, Error, Result};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, registry};
 
-/// Sets logging up once for the process: what the policy says, then what the command line says on top.
-pub(crate) fn init(policy: &LogPolicy, overrides: &[String]) -> Result<()> {
+/// Sets logging up once for the process: what the policy says, then what the command line says on top. Traces with it: who listens
+/// to spans is decided once as well.
+pub(crate) fn init(policy: &LogPolicy, traces: &TracePolicy, overrides: &[String]) -> Result<()> {
     let mut policy = policy.clone();
     for text in overrides {
         add(&mut policy, text)?;
     }
     let filter = EnvFilter::builder().parse_lossy(policy.filter());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let outcome = if policy.json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if policy.json { lines.json().boxed() } else { lines.with_ansi(false).boxed() };
+    let outcome = registry().with(listeners(traces)?).with(lines.with_filter(filter)).try_init();
     outcome.map_err(|_| Error::new(Code::Internal, "logging was set up twice"))
+}
+
+#[cfg(feature = "otlp")]
+use crate::traces::listen as listeners;
+
+#[cfg(not(feature = "otlp"))]
+fn listeners(traces: &TracePolicy) -> Result<Option<tracing_subscriber::layer::Identity>> {
+    match traces.endpoint {
+        None => Ok(None),
+        Some(_) => {
+            Err(Error::new(Code::Usage, "this program was built without traces").hint("leave `traces.endpoint` out"))
+        }
+    }
 }
 
 /// `kms=debug` names a part; `debug` is for all of Enfold.

@@ -12,6 +12,8 @@ mod reference;
 mod screen;
 mod stop;
 mod table;
+#[cfg(feature = "otlp")]
+mod traces;
 mod words;
 
 use std::process::ExitCode;
@@ -52,5 +54,10 @@ fn run(cli: Cli, screen: &Screen) -> Result<()> {
         enfold::Error::new(enfold::Code::Internal, "the runtime could not start").cause(e.kind().to_string())
     })?;
     let context = Context { screen, global: &global, variables: variables() };
-    runtime.block_on(commands::run(&context, command))
+    runtime.block_on(async {
+        let ended = commands::run(&context, command).await;
+        #[cfg(feature = "otlp")]
+        traces::flush().await;
+        ended
+    })
 }

@@ -23,11 +23,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use crate::clock::Clock;
 use crate::error::Retry;
 use crate::forkmark::ForkMark;
 use crate::metrics::{CacheCounters, CacheMetrics};
 use crate::policy::CachePolicy;
+use crate::traces::span;
 use crate::{Error, Result};
 
 /// How long a failure answers for its key.
@@ -213,6 +216,19 @@ where
             Known::Miss(flight) => flight,
         };
         self.counters.misses.one();
+        self.wait(key, &flight, fetch).instrument(span!("data key", "cache")).await
+    }
+
+    /// Waits for whoever fetches the value of `key` now, or fetches it.
+    async fn wait<F>(
+        self: &Arc<Self>,
+        key: &K,
+        flight: &tokio::sync::Mutex<()>,
+        fetch: impl FnOnce() -> F,
+    ) -> Result<Arc<V>>
+    where
+        F: Future<Output = Result<Fetched<V>>> + Send + 'static,
+    {
         let _flight = flight.lock().await;
         // A second look: whoever flew first may have brought it.
         match self.look(key) {
@@ -266,7 +282,8 @@ where
         }
         if !missing.is_empty() {
             self.counters.fetches.add(missing.len() as u64);
-            let results = fetch(missing.clone()).await;
+            let fetch = fetch(missing.clone()).instrument(span!("data keys", "cache", values = missing.len()));
+            let results = fetch.await;
             self.settle_many(&missing, results);
             drop(flights);
             missing.iter().for_each(|key| self.drop_if_empty(key));

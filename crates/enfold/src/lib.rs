@@ -88,6 +88,7 @@ mod signing_key;
 pub mod state;
 #[cfg(any(feature = "postgres", feature = "http", feature = "redis"))]
 pub mod tls;
+pub mod traces;
 mod watch;
 
 pub use column::{Column, Index, IndexRequest, OpenRequest, OpenedValue, Place, SealRequest, Source};

@@ -34,7 +34,7 @@ pub(crate) mod worker;
 
 use std::path::Path;
 
-use enfold::policy::{DatabaseUrl, LogPolicy, Policy, Variables};
+use enfold::policy::{DatabaseUrl, LogPolicy, Policy, TracePolicy, Variables};
 use enfold::{CallContext, Code, Enfold, Error, Result};
 use enfold_jobs::ops::{Pace, Selection, Session};
 
@@ -53,13 +53,13 @@ impl Context<'_> {
     /// The policy of this run. Logging starts here, because the policy says how.
     pub(crate) fn policy(&self) -> Result<Policy> {
         let policy = enfold::policy::load(&self.global.config, &self.variables)?;
-        crate::logging::init(&policy.log, &self.global.log)?;
+        crate::logging::init(&policy.log, &policy.traces, &self.global.log)?;
         Ok(policy)
     }
 
     /// For commands that start before there is a policy.
     pub(crate) fn log_without_policy(&self) -> Result<()> {
-        crate::logging::init(&LogPolicy::default(), &self.global.log)
+        crate::logging::init(&LogPolicy::default(), &TracePolicy::default(), &self.global.log)
     }
 
     /// Does `work` with the keys of `policy`, and writes down every event that waits, whatever came of the work.

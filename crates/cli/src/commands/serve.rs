@@ -124,7 +124,7 @@ fn policy(context: &Context<'_>, args: &Serve) -> Result<(Policy, bool)> {
     let path = development_policy()?;
     // Nothing of the environment has a say in it: its database must be none of somebody's.
     let policy = enfold::policy::load(&path, &Variables::default())?;
-    crate::logging::init(&policy.log, &context.global.log)?;
+    crate::logging::init(&policy.log, &policy.traces, &context.global.log)?;
     Ok((policy, true))
 }
 

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use enfold_core::index::IndexSpec;
 use enfold_core::readers::{Beside, Foreign};
 use enfold_core::{Binding, Form, KeyId, Part, PayloadType};
+use tracing::{Instrument as _, Span};
 use zeroize::Zeroizing;
 
 use crate::error::Retry;
@@ -29,6 +30,7 @@ use crate::handle::Enfold;
 use crate::keyring::{Found, View};
 use crate::metrics::Series;
 use crate::policy::{Detail, Mode};
+use crate::traces::TARGET;
 use crate::{Code, Error, Result};
 
 pub use index::{Index, IndexRequest};
@@ -190,7 +192,9 @@ impl Column {
     /// As [`Self::seal`], many at once: a result for each, in order.
     pub async fn seal_many(&self, context: &CallContext, requests: &[SealRequest<'_>]) -> Vec<Result<Vec<u8>>> {
         let sealing = seal::seal_many(self, context, requests);
-        self.batch(&self.seat.work.seal, EventKind::SealFailed, context, requests.len(), sealing).await
+        self.batch(&self.seat.work.seal, EventKind::SealFailed, context, requests.len(), sealing)
+            .instrument(self.span("seal", requests.len()))
+            .await
     }
 
     /// What [`Self::seal_many`] makes of values in mode `legacy`, whatever the mode is: for a job that takes a column back to the
@@ -208,7 +212,9 @@ impl Column {
     /// As [`Self::open`], many at once: a result for each, in order.
     pub async fn open_many(&self, context: &CallContext, requests: &[OpenRequest<'_>]) -> Vec<Result<OpenedValue>> {
         let opening = open::open_many(self, context, requests);
-        self.batch(&self.seat.work.open, EventKind::OpenFailed, context, requests.len(), opening).await
+        self.batch(&self.seat.work.open, EventKind::OpenFailed, context, requests.len(), opening)
+            .instrument(self.span("open", requests.len()))
+            .await
     }
 
     /// What is stored in the column of the blind index `name` beside this value. See [`Index::to_store`].
@@ -241,6 +247,11 @@ impl Column {
                 .hint("indexes of several columns belong to their table: `enfold.index(table, name)`")
         })?;
         Ok(Index::shared(self.enfold.clone(), Arc::clone(&self.seat), spec.clone()))
+    }
+
+    fn span(&self, operation: &'static str, values: usize) -> Span {
+        let (ring, column) = (self.seat.ring.name.as_str(), self.seat.name.as_str());
+        tracing::info_span!(target: TARGET, "values", operation, ring, column, values)
     }
 
     /// What every call begins with: the caller said who it is, the state is known, and so is the mode.

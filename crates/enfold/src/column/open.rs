@@ -17,6 +17,7 @@ use crate::keyring::{BATCHES_AT_ONCE, LiveKey, View, Way};
 use crate::kms::{UnwrapRequest, WrappedKey};
 use crate::policy::{Lookalikes, Mode};
 use crate::readers::Fetched;
+use crate::traces::span;
 use crate::{Code, Error, Result, core_error};
 
 /// Values of other products that are opened before others get their turn.
@@ -185,7 +186,8 @@ impl Batch<'_> {
         key.spend(&self.column.seat.ring.policy.cache, items.len(), 0);
         let batch =
             items.iter().map(|(at, envelope)| OpenItem { envelope: *envelope, binding: self.bindings.get(*at) });
-        let opened = key.opener()?.open_many(&batch.collect::<Vec<_>>());
+        let (batch, opener) = (batch.collect::<Vec<_>>(), key.opener()?);
+        let opened = span!("open", "crypto", values = items.len()).in_scope(|| opener.open_many(&batch));
         let count = opened.iter().filter(|r| r.is_ok()).count();
         self.column.done(EventKind::Open, count, Some((id, Some(key.version()))), self.context);
         Ok(opened.into_iter().map(|r| r.map_err(|e| self.failed(e))).collect())

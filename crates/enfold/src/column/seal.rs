@@ -14,6 +14,7 @@ use crate::keyring::roots::material;
 use crate::keyring::{LiveKey, ScopeId, View, Way};
 use crate::kms::{EncryptionContext, WrapRequest};
 use crate::policy::{Mode, RecordWrap, Scope};
+use crate::traces::span;
 use crate::{Code, Error, Result, core_error};
 
 /// Groups of a batch whose data keys are made at once.
@@ -152,6 +153,7 @@ impl<'a> Batch<'a> {
         let key = self.key_for(tenant, items).await?;
         let bytes = items.iter().map(|at| self.requests[*at].value.len()).sum();
         key.spend(&ring.policy.cache, items.len(), bytes);
+        let crypto = span!("seal", "crypto", values = items.len()).entered();
         let sealed = if ring.policy.scope == Scope::Record {
             let sealer = key.record_sealer()?;
             let seal = |item: SealItem<'_>| sealer.seal(item.binding, item.payload, item.padding, item.plaintext);
@@ -160,6 +162,7 @@ impl<'a> Batch<'a> {
             let batch = items.iter().map(|at| self.item(*at)).collect::<Vec<_>>();
             key.sealer(self.column.seat.salt)?.seal_many(&batch)
         };
+        drop(crypto);
         let count = sealed.iter().filter(|r| r.is_ok()).count();
         self.column.done(EventKind::Seal, count, Some((key.id(), Some(key.version()))), self.context);
         Ok(sealed.into_iter().map(|r| r.map_err(|e| self.failed(e))).collect())

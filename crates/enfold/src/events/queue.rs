@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::chain::{Chain, Entry};
 use super::summed::Summed;
 use super::tally::{Counter, Tally};
 use super::{CallContext, Event, EventKind, SignedCheckpoint, Sink};
+use crate::traces::span;
 use crate::{Code, Error, Result};
 
 /// How many events may wait for the sinks.
@@ -180,6 +183,10 @@ impl Events {
         if self.written.load(Ordering::Acquire) >= upto {
             return Ok(());
         }
+        self.written_to(upto).instrument(span!("write events", "queue")).await
+    }
+
+    async fn written_to(&self, upto: u64) -> Result<()> {
         let mut writing = self.writing.lock().await;
         while self.written.load(Ordering::Acquire) < upto {
             self.write_batch(&mut writing).await.map_err(|error| {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tracing::Instrument as _;
 
 use enfold_core::{DataKey, KeyId};
 
@@ -9,6 +10,7 @@ use super::{KeyRing, LiveKey, ScopeId, View};
 use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose};
 use crate::events::{Event, EventKind};
 use crate::kms::KeyManagementService;
+use crate::traces::span;
 use crate::{Code, Error, Result};
 
 /// How often a data key that lost against a publication is stored again.
@@ -24,7 +26,12 @@ impl KeyRing {
         scope: &ScopeId,
     ) -> Result<KeyId> {
         let version = view.state.sealing_version(purpose, scope.as_str());
-        if let Some(row) = self.catalog.key_version(self.id(), purpose, scope.as_str(), version).await? {
+        if let Some(row) = self
+            .catalog
+            .key_version(self.id(), purpose, scope.as_str(), version)
+            .instrument(span!("catalog", "database"))
+            .await?
+        {
             // The row decides which key is fetched, so it is believed no more than any other.
             self.believe_now(view, &row).await?;
             return Ok(row.id);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use tracing::Instrument as _;
 
 use enfold_core::{DataKey, KeyId};
 use futures_util::future::join;
@@ -14,6 +15,7 @@ use crate::cache::Fetched;
 use crate::catalog::{DataKeyRow, KeyStatus, Purpose};
 use crate::events::{Event, EventKind};
 use crate::kms::EncryptionContext;
+use crate::traces::span;
 use crate::{Code, Error, Result};
 
 /// Data keys that are fetched in one question to the catalog and one request to a key service: what one call to a
@@ -80,7 +82,12 @@ impl KeyRing {
     ) -> Vec<Option<Result<Fetched<KeyId>>>> {
         let version = |scope: &ScopeId| view.state.sealing_version(Purpose::Seal, scope.as_str());
         let wanted: Vec<(String, u32)> = scopes.iter().map(|scope| (scope.to_string(), version(scope))).collect();
-        let rows = match self.catalog.key_versions(self.id(), Purpose::Seal, &wanted).await {
+        let rows = match self
+            .catalog
+            .key_versions(self.id(), Purpose::Seal, &wanted)
+            .instrument(span!("catalog", "database"))
+            .await
+        {
             Ok(rows) => rows,
             Err(error) => return scopes.iter().map(|_| Some(Err(error.clone()))).collect(),
         };
@@ -102,7 +109,7 @@ impl KeyRing {
         entries: Option<&Entries>,
         ids: &[KeyId],
     ) -> Vec<Result<Fetched<LiveKey>>> {
-        let found = match self.catalog.keys_named(self.id(), ids).await {
+        let found = match self.catalog.keys_named(self.id(), ids).instrument(span!("catalog", "database")).await {
             Ok(found) => found,
             Err(error) => return ids.iter().map(|_| Err(error.clone())).collect(),
         };

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use enfold_core::{KeyId, Part};
+use tracing::Instrument as _;
 
 use crate::cache::{Cache, Fetched};
 use crate::catalog::{Catalog, DataKeyRow, KeyStatus, Purpose};
@@ -42,6 +43,7 @@ use crate::kms::{EncryptionContext, TenantTag};
 use crate::metrics::RingMetrics;
 use crate::policy::RingPolicy;
 use crate::shared_cache::SharedCache;
+use crate::traces::span;
 use crate::{Code, Error, Result};
 
 pub use concerns::{Concern, ConcernAbout};
@@ -245,7 +247,8 @@ impl KeyRing {
     }
 
     async fn fetch(self: &Arc<Self>, view: &Arc<View>, id: KeyId) -> Result<Fetched<LiveKey>> {
-        let row = self.catalog.key(self.id(), id).await?.ok_or_else(|| self.not_found(id))?;
+        let row = self.catalog.key(self.id(), id).instrument(span!("catalog", "database")).await?;
+        let row = row.ok_or_else(|| self.not_found(id))?;
         let entries = self.entries_for(view, &row).await;
         let unanswered = || Err(Error::new(Code::Internal, "a data key that was to be unlocked had no answer"));
         self.unlock(view, entries.as_ref(), vec![Ok(row)]).await.pop().unwrap_or_else(unanswered)

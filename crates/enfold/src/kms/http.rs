@@ -24,6 +24,7 @@ use super::uri::KeyUri;
 use crate::error::{Code, Error, Result, Retry};
 use crate::policy::{MinTls, TlsIdentity};
 use crate::tls;
+use crate::traces;
 
 /// More than any answer that is asked for here, and little enough to hold.
 const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
@@ -135,6 +136,9 @@ impl Http {
             let mut value = value.map_err(|_| cannot())?;
             value.set_sensitive(true);
             request = request.header(HeaderName::from_static(name), value);
+        }
+        if let Some(parent) = traces::current() {
+            request = request.header("traceparent", parent.to_string());
         }
         match call.body {
             Some(Body::Json(body)) => request = request.header(CONTENT_TYPE, "application/json").body(body),
@@ -288,5 +292,26 @@ mod tests {
         let http = Http::new(options).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(http.client().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_call_carries_the_trace_that_it_belongs_to() {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let asked = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            String::from_utf8_lossy(&request[..read]).to_lowercase()
+        });
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        traces::pass_on(|| traces::Parent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        let http = Http::new(HttpOptions::default()).unwrap();
+        let call = Call { method: Method::GET, url: &url, headers: Vec::new(), body: None };
+        http.send(Operation::Wrap, &KeyUri::memory("a").unwrap(), call).await.unwrap();
+        let asked = asked.join().unwrap();
+        assert!(asked.contains(&format!("\r\ntraceparent: {parent}\r\n")), "{asked}");
     }
 }

@@ -4,10 +4,13 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::Instrument as _;
+
 use super::around::{Around, Request};
 use super::service::KeyManagementService;
 use crate::error::Result;
 use crate::metrics::Counter;
+use crate::traces::span;
 
 /// Lets requests through at a rate; each item of a batch counts. Whoever comes too early waits, in the order of arrival.
 pub struct Limit {
@@ -53,7 +56,7 @@ impl Around for Limit {
     async fn around<R: Request>(&self, requests: &[R]) -> Vec<Result<R::Answer>> {
         let wait = self.reserve(requests.len());
         if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(wait).instrument(span!("rate limit", "queue")).await;
             self.waits.one();
             self.waited_us.add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX));
         }

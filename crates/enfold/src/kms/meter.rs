@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use tracing::Instrument as _;
 
 use super::around::{Around, Request};
 use super::failure::Operation;
 use super::service::KeyManagementService;
 use crate::error::{Code, Result, Retry};
 use crate::metrics::seconds;
+use crate::traces::span;
 
 /// See the module's head.
 pub struct Meter {
@@ -97,9 +99,15 @@ impl Around for Meter {
 
     async fn around<R: Request>(&self, requests: &[R]) -> Vec<Result<R::Answer>> {
         let started = Instant::now();
-        let answers = R::send(&*self.inner, requests).await;
+        let (operation, provider) = (R::OPERATION.word(), self.inner.uri().provider());
+        let span = span!("key service", "kms", operation = operation, provider = provider, requests = requests.len(); failed, code);
+        let answers = R::send(&*self.inner, requests).instrument(span.clone()).await;
         let took = started.elapsed();
         let failures: Vec<Code> = answers.iter().filter_map(|a| a.as_ref().err()).map(crate::Error::code).collect();
+        if let Some(code) = failures.first() {
+            span.record("failed", failures.len());
+            span.record("code", code.word());
+        }
         self.count(R::OPERATION, took, &failures, requests.len());
         self.log(R::OPERATION, took, &failures, requests.len());
         answers

@@ -23,6 +23,7 @@ mod schema;
 mod service;
 mod shared_cache;
 mod source;
+mod traces;
 mod url;
 mod variables;
 mod words;
@@ -43,6 +44,7 @@ pub use service::{
     ClaimGrant, ConsolePolicy, ConsoleSignIn, IssuerPolicy, ServiceLimits, ServicePolicy, ServiceTls, TokenAlgorithm,
     is_safe_url,
 };
+pub use traces::TracePolicy;
 pub use url::{DatabaseUrl, Scheme};
 pub use variables::Variables;
 pub use words::{

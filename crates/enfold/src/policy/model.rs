@@ -19,6 +19,7 @@ use super::prune::PrunePolicy;
 use super::raw::RawJobs;
 use super::rotation::RotationPolicy;
 use super::service::ServicePolicy;
+use super::traces::TracePolicy;
 use super::url::DatabaseUrl;
 use crate::kms::{KeyUri, PassphraseSource};
 
@@ -170,6 +171,7 @@ pub struct Policy {
     pub jobs: JobPolicy,
     pub service: ServicePolicy,
     pub metrics: MetricsPolicy,
+    pub traces: TracePolicy,
 }
 
 impl Policy {

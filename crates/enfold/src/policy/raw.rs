@@ -8,6 +8,7 @@ mod key_services;
 mod metrics;
 mod readers;
 mod service;
+mod traces;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub(super) use self::readers::{
     Derive, RawKeyTable, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding,
 };
 pub(super) use self::service::{RawClaimGrant, RawConsole, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
+pub(super) use self::traces::RawTraces;
 use super::model::{
     Detail, Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice, Unauthenticated,
 };
@@ -74,6 +76,8 @@ pub(super) struct RawPolicy {
     pub service: RawService,
     /// Figures for Prometheus, of `enfold serve` and of `enfold worker --metrics`.
     pub metrics: RawMetrics,
+    /// Spans that say in which phase the time of a call goes, for a collector of OpenTelemetry.
+    pub traces: RawTraces,
 }
 
 /// The database whose columns are protected.

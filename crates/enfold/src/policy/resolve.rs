@@ -142,6 +142,7 @@ impl Resolver<'_> {
         let prune = super::prune::resolve(self, raw.prune, &tables, scheme);
         let values = raw.values.into_iter().filter_map(|(name, value)| self.value(name, value)).collect();
         let metrics = super::metrics::resolve(self, &raw.metrics);
+        let traces = super::traces::resolve(self, raw.traces);
         let service = service::resolve(self, raw.service, &tables, &values);
         Some(Policy {
             path: path.to_owned(),
@@ -165,6 +166,7 @@ impl Resolver<'_> {
             jobs: jobs(&raw.jobs),
             service,
             metrics,
+            traces,
         })
     }
 

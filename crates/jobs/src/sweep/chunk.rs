@@ -3,8 +3,10 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use enfold::traces::TARGET;
 use enfold::{Code, Result};
 use futures_util::future::join;
+use tracing::Instrument as _;
 
 use super::worker::Worker;
 use crate::codec::Verdict;
@@ -75,7 +77,9 @@ impl Worker<'_> {
                 Next::Halt(Halt::Done) => return self.finish_range().await,
                 Next::Halt(halt) => return Ok(halt),
             };
-            let (written, following) = join(self.commit(&batch), self.prepare_after(&batch)).await;
+            let (rows, table) = (batch.changes.len(), self.target.policy_table.as_str());
+            let writing = tracing::info_span!(target: TARGET, "write batch", table, rows);
+            let (written, following) = join(self.commit(&batch).instrument(writing), self.prepare_after(&batch)).await;
             let (written, took) = written?;
             if written.halved {
                 self.size.halve();
@@ -136,9 +140,11 @@ impl Worker<'_> {
             }
             limit = limit.min(u32::try_from(left).unwrap_or(u32::MAX));
         }
-        let read = self.store.read(&self.position()?.lease, &self.target, cursor, limit).await?;
+        let preparing = tracing::info_span!(target: TARGET, "read batch", table = self.target.policy_table);
+        let reading = tracing::info_span!(target: TARGET, parent: &preparing, "read rows", phase = "database");
+        let read = self.store.read(&self.position()?.lease, &self.target, cursor, limit).instrument(reading).await?;
         let rows_seen = read.rows.len() as u64;
-        let (changes, errors) = self.judge(&read.rows).await?;
+        let (changes, errors) = self.judge(&read.rows).instrument(preparing).await?;
         self.spend_rate(changes.len(), control.rate);
         Ok(Next::Batch(Prepared { start: cursor, next: read.next, rows_seen, changes, errors }))
     }
@@ -204,7 +210,8 @@ impl Worker<'_> {
         while let Some(part) = parts.pop() {
             let last = parts.is_empty();
             let with = if last { &checkpoint } else { &not_yet };
-            match self.store.write(lease, &self.target, part, with).await {
+            let writing = tracing::info_span!(target: TARGET, "write rows", phase = "database", rows = part.len());
+            match self.store.write(lease, &self.target, part, with).instrument(writing).await {
                 Ok(outcomes) => {
                     written.count(part, outcomes)?;
                     checkpointed |= last;

@@ -10,14 +10,17 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use enfold::error::Actor;
+use enfold::traces::TARGET;
 use enfold::{CallContext, Code, Error, KeyId, Result};
 use futures_util::FutureExt;
+use tracing::{Instrument as _, Span};
 
 use super::error::ErrorBody;
 use super::{ErrorAnswer, Failure};
 use crate::Shared;
 use crate::connections::Peer;
 use crate::identity::Caller;
+use crate::metrics::words;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// An id that a caller gives the request ends in logs and events.
@@ -59,13 +62,14 @@ pub(crate) async fn edge(
     let request_id = request_id(&request);
     let peer = request.extensions().get::<Peer>().copied();
     request.extensions_mut().insert(Call { request_id: request_id.clone(), peer });
-    let method = request.method().clone();
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let (method, span) = (request.method().clone(), span(&request, path.as_ref()));
+    let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
         Failure(Error::new(Code::Internal, "the request ran into a fault of the service")).into_response()
     });
     let (path, took) = (path.as_ref().map(MatchedPath::as_str), started.elapsed());
     let (status, took_us) = (response.status().as_u16(), took.as_micros());
+    span.record("status", status);
     shared.exporter.requests.answered(&method, path, status, took);
     let path = path.unwrap_or("unknown");
     match response.extensions_mut().remove::<Error>() {
@@ -96,6 +100,13 @@ fn as_json(response: Response, error: &Error, request_id: &str) -> Response {
     let (mut written, body) = Json(answer).into_response().into_parts();
     parts.headers.extend(std::mem::take(&mut written.headers));
     Response::from_parts(parts, body)
+}
+
+/// The span of a request, within that of whoever sent it (W3C Trace Context).
+fn span(request: &Request, path: Option<&MatchedPath>) -> Span {
+    let (method, path) = words(request.method(), path.map(MatchedPath::as_str));
+    let traceparent = request.headers().get("traceparent").and_then(|parent| parent.to_str().ok());
+    tracing::info_span!(target: TARGET, "request", method, path, traceparent, status = tracing::field::Empty)
 }
 
 /// Gives up on what takes too long. Sealing and opening change nothing, so nothing is left half-done.

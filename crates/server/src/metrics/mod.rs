@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 
 use self::look::{Found, Look, Looks, Seen};
-pub(crate) use self::requests::Requests;
+pub(crate) use self::requests::{Requests, words};
 pub use self::table::{Kind, METRICS, Metric, page};
 use self::text::{Sizes, Text};
 use crate::Shared;

@@ -36,9 +36,7 @@ pub(super) struct Times {
 impl Requests {
     /// Counts an answered request. `path` is the one that routes have, not the one that was asked for.
     pub(crate) fn answered(&self, method: &Method, path: Option<&str>, status: u16, took: Duration) {
-        let at_path = || ENDPOINTS.iter().filter(|endpoint| Some(endpoint.path) == path);
-        let known = at_path().next().map_or(UNKNOWN, |endpoint| endpoint.path);
-        let method = at_path().find(|endpoint| endpoint.method == *method).map_or(UNKNOWN, |e| e.method.as_str());
+        let (method, known) = words(method, path);
         let mut counted = self.lock();
         *counted.answers.entry((method, known, status)).or_default() += 1;
         let times = counted.times.entry(known).or_default();
@@ -56,6 +54,13 @@ impl Requests {
         // No code under this lock panics half-way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The words of a request's method and path: an endpoint's.
+pub(crate) fn words(method: &Method, path: Option<&str>) -> (&'static str, &'static str) {
+    let at_path = || ENDPOINTS.iter().filter(|endpoint| Some(endpoint.path) == path);
+    let known = at_path().next().map_or(UNKNOWN, |endpoint| endpoint.path);
+    (at_path().find(|endpoint| endpoint.method == *method).map_or(UNKNOWN, |e| e.method.as_str()), known)
 }
 
 #[cfg(test)]

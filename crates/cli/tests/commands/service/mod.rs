@@ -16,6 +16,7 @@ mod start;
 mod tenants;
 mod tls;
 mod tokens;
+mod traces;
 mod values;
 mod watching;
 

@@ -682,3 +682,22 @@ fn figures_have_a_prefix_that_names_may_begin_with_and_an_address() {
     assert!(error.contains("metrics.listen: not an address and a port"), "{error}");
     assert!(with("coverage_every = \"1s\"").is_err());
 }
+
+#[test]
+fn a_collector_of_traces_has_a_url_without_credentials() {
+    let with = |traces: &str| {
+        let text = format!(
+            "environment = \"development\"\n[database]\nurl = \"sqlite:a.db\"\n[rings.a]\nid = \"a\"\nroots = [\"local:a.key\"]\n\
+             scope = \"ring\"\n[traces]\n{traces}"
+        );
+        policy::parse(&text, Path::new("enfold.toml"), &Variables::default())
+    };
+    let good = with("endpoint = \"http://collector:4318/v1/traces\"\npercent = 5").unwrap().traces;
+    assert_eq!((good.endpoint.as_deref(), good.percent), (Some("http://collector:4318/v1/traces"), 5));
+    for endpoint in ["collector:4318", "grpc://collector:4317", "http://ann:word@collector:4318/v1/traces", "http://"] {
+        let error = with(&format!("endpoint = \"{endpoint}\"")).unwrap_err().to_string();
+        assert!(error.contains("traces.endpoint: not the URL of a collector"), "{endpoint}: {error}");
+        assert!(!error.contains("word"), "{error}");
+    }
+    assert!(with("percent = 101").is_err());
+}
