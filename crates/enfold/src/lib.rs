@@ -103,7 +103,7 @@ pub use keyring::{
     Concern, ConcernAbout, CustomerWraps, Leaving, Repaired, RewrapOptions, RewrapPlan, Rewrapped, RingWraps,
     RootCalls, RootHealth, RootWraps, ScopeId, SelfTest, Tried,
 };
-pub use log::{LogDue, LogStanding};
+pub use log::{LogDue, LogExport, LogStanding};
 pub use metrics::Metrics;
 pub use operator::{Operator, SignedCustomers};
 pub use oversight::{Behind, ReadColumn, ReaderHealth, RingEpoch};

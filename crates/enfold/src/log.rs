@@ -1,5 +1,6 @@
 //! The log of events as a whole: what every writer of a catalog left there, what vouches for it, and taking it elsewhere.
 
+mod export;
 mod key;
 mod prune;
 
@@ -15,6 +16,7 @@ use crate::events::{
 use crate::handle::Inner;
 use crate::{Code, Enfold, Error, Result};
 
+pub use export::LogExport;
 use key::KmsLogKey;
 pub use prune::LogDue;
 
@@ -83,36 +85,16 @@ impl Enfold {
     /// Every line of the log, in an order that comes back each time: those of before there were chains, each writer's
     /// entries, the checkpoints.
     pub async fn export_log(&self, take: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
-        let catalog = &self.0.catalog;
-        let mut after = 0;
-        loop {
-            let lines = catalog.unchained_log(after, PAGE).await?;
-            lines.iter().for_each(|(_, line)| take(line));
-            match lines.last() {
-                Some((place, _)) => after = *place,
-                None => break,
-            }
+        let mut export = self.log_export();
+        while let Some(lines) = export.next().await? {
+            lines.iter().for_each(|line| take(line));
         }
-        let mut writers = catalog.log_heads().await?;
-        writers.sort_unstable();
-        for (writer, last) in writers {
-            let mut after = 0;
-            // What was added meanwhile is not waited for, so that a busy log has an end.
-            while after < last {
-                let lines = catalog.log_of(writer, after, PAGE).await?;
-                lines.iter().filter(|(number, _)| *number <= last).for_each(|(_, line)| take(line));
-                after = lines.last().map_or(last, |(number, _)| *number);
-            }
-        }
-        let mut after = 0;
-        loop {
-            let checkpoints = catalog.checkpoints(after, PAGE).await?;
-            checkpoints.iter().for_each(|checkpoint| take(&checkpoint.to_line()));
-            match checkpoints.last() {
-                Some(checkpoint) => after = checkpoint.number,
-                None => return Ok(()),
-            }
-        }
+        Ok(())
+    }
+
+    /// As [`Self::export_log`], for whoever takes the lines in pieces.
+    pub fn log_export(&self) -> LogExport {
+        LogExport::new(Arc::clone(&self.0.catalog))
     }
 
     /// Verifies the log as it lies in the catalog. `anchors`: checkpoints that were kept elsewhere.

@@ -255,7 +255,7 @@ cut_off! {
     fn add_checkpoint(&self, checkpoint: &enfold::events::SignedCheckpoint) -> bool;
     fn remove_log(&self, writer: enfold::events::WriterId, upto: u64, limit: u32) -> u64;
     fn remove_checkpoints(&self, upto: u64, limit: u32) -> u64;
-    fn events(&self, query: &enfold::catalog::EventQuery) -> Vec<enfold::events::Event>;
+    fn event_page(&self, query: &enfold::catalog::EventQuery, page: enfold::catalog::EventPage) -> Vec<(i64, enfold::events::Event)>;
     fn uses(&self, keys: &[enfold::KeyId], since_ms: i64) -> Vec<enfold::catalog::KeyUse>;
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disabling::{Disablings, Guarded};
 use crate::generations::{GenerationChange, IndexPlace};
-use crate::model::{Census, ColumnNote, Storage, TableName, Target};
+use crate::model::{Census, ColumnNote, NotedColumn, Storage, TableName, Target};
 use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -378,6 +378,9 @@ pub trait Database: Send + Sync {
     /// Notes what was seen of columns where people look with the database's own tools. False, and nothing noted, where there
     /// is no place for it or this role may not write there.
     async fn note_columns(&self, notes: &[ColumnNote]) -> Result<bool>;
+
+    /// What was noted of columns, by whoever did. Nothing where there is no place for it. Nothing is counted for it.
+    async fn noted_columns(&self) -> Result<Vec<NotedColumn>>;
 
     /// The rows of this database, as the engine moves them.
     fn store(&self) -> &dyn Store;

@@ -223,6 +223,38 @@ pub struct Census {
     pub examples: Vec<String>,
 }
 
+/// What was noted of a column, as it comes back. A count, not a proof, and of the moment at which it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotedColumn {
+    pub table: String,
+    /// Empty where the database has none.
+    pub schema: String,
+    pub column: String,
+    /// Whether the table refuses plaintext in it now.
+    pub enforced: bool,
+    pub counted: Option<NotedCounts>,
+    pub verified: Option<NotedVerification>,
+}
+
+/// Of every row. Times are milliseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NotedCounts {
+    pub rows: u64,
+    pub nulls: u64,
+    pub plaintext: u64,
+    pub envelopes: u64,
+    pub lookalikes: u64,
+    pub at_ms: i64,
+}
+
+/// The last verification that ended, if nothing was taken back since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NotedVerification {
+    pub rows: u64,
+    pub failed: u64,
+    pub at_ms: i64,
+}
+
 /// What was seen of a column, to be noted for people who look with the database's own tools.
 #[derive(Clone, Debug)]
 pub struct ColumnNote {

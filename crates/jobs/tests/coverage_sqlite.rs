@@ -94,6 +94,12 @@ async fn coverage_says_what_was_counted_and_verified_and_what_is_enforced_at_thi
     fixture.enforce().await;
     let enforced = || fixture.coverage().into_iter().map(|line| line.contains("kms enforced")).collect::<Vec<_>>();
     assert_eq!(enforced(), [true, true]);
+    let read = fixture.session.db.noted_columns().await.unwrap();
+    assert_eq!((read[0].table.as_str(), read[0].column.as_str(), read[0].enforced), ("People", "email", true));
+    let (counted, verified) = (read[0].counted.unwrap(), read[0].verified.unwrap());
+    assert_eq!((counted.rows, counted.envelopes, counted.plaintext, counted.nulls), (91, 90, 1, 0));
+    assert_eq!((verified.rows, verified.failed), (91, 0));
+    assert!(0 < counted.at_ms && counted.at_ms <= verified.at_ms, "{read:?}");
     // Taken off behind our back, and nobody looked in between.
     let trigger = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'enfold_form_%phone_update'";
     let trigger: String = fixture.app.query_row(trigger, [], |row| row.get(0)).unwrap();

@@ -46,8 +46,9 @@ pub(crate) struct Shared {
     pub(crate) sessions: console::Sessions,
     /// The console as a client of an issuer, where people sign in there.
     pub(crate) client: Option<console::Client>,
-    pub(crate) last_look: api::LastLook,
     pub(crate) exporter: Arc<Exporter>,
+    pub(crate) latest_health: api::LatestHealth,
+    pub(crate) latest_sample: api::LatestSample,
     database: Arc<OnceCell<Arc<dyn Database>>>,
 }
 
@@ -91,13 +92,24 @@ impl Service {
         let limits = policy.limits;
         let tls = policy.tls.as_ref().map(Tls::new).transpose()?.map(Arc::new);
         let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
-        let (last_look, database) = (api::LastLook::default(), Arc::<OnceCell<_>>::default());
+        let database = Arc::<OnceCell<_>>::default();
         let rates = Rates::new(limits.requests_per_second);
         let sessions = console::Sessions::new(&policy.console);
         let client = policy.console.sign_in.as_ref().map(console::Client::new).transpose()?;
         let exporter = Arc::new(Exporter::sharing(enfold.clone(), Arc::clone(&database)));
-        let shared =
-            Shared { enfold, service_keys, issuers, limits, rates, sessions, client, last_look, exporter, database };
+        let shared = Shared {
+            enfold,
+            service_keys,
+            issuers,
+            limits,
+            rates,
+            sessions,
+            client,
+            exporter,
+            latest_health: api::LatestHealth::default(),
+            latest_sample: api::LatestSample::default(),
+            database,
+        };
         Ok(Self { listener, tls, shared: Arc::new(shared), figures })
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use enfold_core::KeyId;
 
 use super::{
-    Acknowledgement, Application, Begun, Catalog, CustomerLayer, DataKeyRow, EventQuery, Holding, Inserted, KeyStatus,
-    KeyUse, MemoryCatalog, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
+    Acknowledgement, Application, Begun, Catalog, CustomerLayer, DataKeyRow, EventPage, EventQuery, Holding, Inserted,
+    KeyStatus, KeyUse, MemoryCatalog, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
 };
 use crate::Code;
 use crate::events::{CallContext, Entry, Event, EventKind, SignedCheckpoint, SubjectTag, WriterId, chained};
@@ -71,6 +71,7 @@ conformance! {
     a_data_key_can_lose_every_wrap
     events_come_back_newest_first
     events_are_found_by_what_they_say
+    events_come_in_pages_in_either_order
     an_entry_of_the_log_is_there_once_and_as_it_was_written
     of_two_checkpoints_of_one_number_the_first_stays
     what_is_removed_of_the_log_is_the_first_of_one_writer

@@ -10,8 +10,8 @@ use enfold_core::KeyId;
 
 use super::model::USES;
 use super::{
-    Acknowledgement, Application, Begun, Catalog, DataKeyRow, EventQuery, Holding, Inserted, KeyUse, NamedRequest,
-    Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, outdated, restored,
+    Acknowledgement, Application, Begun, Catalog, DataKeyRow, EventPage, EventQuery, Holding, Inserted, KeyUse,
+    NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, outdated, restored,
 };
 use crate::Result;
 use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
@@ -339,10 +339,16 @@ impl Catalog for MemoryCatalog {
         Ok(gone.len() as u64)
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
+    async fn event_page(&self, query: &EventQuery, page: EventPage) -> Result<Vec<(i64, Event)>> {
         let tables = self.tables();
-        let found = tables.log.iter().rev().map(|entry| &entry.event).filter(|event| query.takes(event));
-        Ok(found.take(query.limit as usize).cloned().collect())
+        let placed = (1i64..).zip(&tables.log).map(|(place, entry)| (place, &entry.event));
+        let follows =
+            |place: i64| page.after.is_none_or(|after| (place > after) == page.oldest_first && place != after);
+        let mut found: Vec<_> = placed.filter(|(place, event)| follows(*place) && query.takes(event)).collect();
+        if !page.oldest_first {
+            found.reverse();
+        }
+        Ok(found.into_iter().take(query.limit as usize).map(|(place, event)| (place, event.clone())).collect())
     }
 
     async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>> {

@@ -29,8 +29,8 @@ use crate::{Code, Error, Result};
 
 pub use memory::MemoryCatalog;
 pub use model::{
-    Acknowledgement, Application, CustomerLayer, DataKeyRow, EventQuery, Inserted, KeyStatus, KeyUse, Purpose,
-    RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
+    Acknowledgement, Application, CustomerLayer, DataKeyRow, EventPage, EventQuery, Inserted, KeyStatus, KeyUse,
+    Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
 };
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresCatalog;
@@ -169,8 +169,14 @@ pub trait Catalog: Send + Sync {
     /// Removes checkpoints up to number `upto`, in their order, at most `limit` at once. How many it removed.
     async fn remove_checkpoints(&self, upto: u64, limit: u32) -> Result<u64>;
 
+    /// A page of the events that are looked for, each with its place: that in which the catalog took it in.
+    async fn event_page(&self, query: &EventQuery, page: EventPage) -> Result<Vec<(i64, Event)>>;
+
     /// The newest of the events that are looked for, newest first.
-    async fn events(&self, query: &EventQuery) -> Result<Vec<Event>>;
+    async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
+        let page = self.event_page(query, EventPage::default()).await?;
+        Ok(page.into_iter().map(|(_, event)| event).collect())
+    }
 
     /// What the events since `since_ms` say was sealed, opened and unwrapped under these data keys, summed by who did it where;
     /// most uses first.

@@ -249,6 +249,14 @@ pub struct EventQuery {
     pub limit: u32,
 }
 
+/// Which part is wanted of the events that are looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventPage {
+    pub oldest_first: bool,
+    /// The place of the last event of the page before.
+    pub after: Option<i64>,
+}
+
 impl EventQuery {
     pub fn newest(limit: u32) -> Self {
         Self { limit, ..Self::default() }

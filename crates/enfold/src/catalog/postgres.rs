@@ -25,8 +25,8 @@ use self::keys::{
 use super::model::USES;
 use super::words::parse_mode;
 use super::{
-    Acknowledgement, Application, Begun, Catalog, DataKeyRow, EventQuery, Holding, Inserted, KeyUse, NamedRequest,
-    Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap,
+    Acknowledgement, Application, Begun, Catalog, DataKeyRow, EventPage, EventQuery, Holding, Inserted, KeyUse,
+    NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap,
 };
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, Link, failure};
@@ -394,8 +394,8 @@ impl Catalog for PostgresCatalog {
         self.with(log::REMOVING, async |c| log::remove_checkpoints(c, upto, limit).await).await
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
-        self.with(log::READING, async |c| log::find(c, query).await).await
+    async fn event_page(&self, query: &EventQuery, page: EventPage) -> Result<Vec<(i64, Event)>> {
+        self.with(log::READING, async |c| log::find(c, query, page).await).await
     }
 
     async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>> {

@@ -18,8 +18,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use super::model::USES;
 use super::words::parse_mode;
 use super::{
-    Acknowledgement, Application, Begun, Catalog, CustomerLayer, DataKeyRow, EventQuery, Holding, Inserted, KeyStatus,
-    KeyUse, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap, outdated,
+    Acknowledgement, Application, Begun, Catalog, CustomerLayer, DataKeyRow, EventPage, EventQuery, Holding, Inserted,
+    KeyStatus, KeyUse, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap, outdated,
     too_old_for_customers,
 };
 use crate::Result;
@@ -378,9 +378,9 @@ impl Catalog for SqliteCatalog {
         self.with(move |c| log::remove_checkpoints(c, upto, limit)).await
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
+    async fn event_page(&self, query: &EventQuery, page: EventPage) -> Result<Vec<(i64, Event)>> {
         let query = query.clone();
-        self.with(move |c| log::find(c, &query)).await
+        self.with(move |c| log::find(c, &query, page)).await
     }
 
     async fn uses(&self, keys: &[KeyId], since_ms: i64) -> Result<Vec<KeyUse>> {

@@ -2,11 +2,12 @@
 
 use enfold::Result;
 use enfold::policy::Mode;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::steps::names;
 use super::{Param, Postgres, Purpose};
-use crate::model::{Census, ColumnNote};
+use crate::model::{Census, ColumnNote, NotedColumn, NotedCounts, NotedVerification};
 
 impl Postgres {
     /// False where the table is not there (an older program's job tables, or none) or this role may not write to it.
@@ -41,6 +42,41 @@ impl Postgres {
         }
         tx.commit().await?;
         Ok(true)
+    }
+
+    pub(super) async fn read_column_notes(&self) -> Result<Vec<NotedColumn>> {
+        let doing = self.doing("read what was noted of columns in");
+        let tx = self.begin(Purpose::Own).await?;
+        let there = tx.one(&doing, "SELECT to_regclass('enfold.coverage') IS NOT NULL", &[]).await?;
+        let rows = if there.get::<_, bool>(0) { tx.query(&doing, NOTED, &[]).await? } else { Vec::new() };
+        tx.commit().await?;
+        Ok(rows.iter().map(noted).collect())
+    }
+}
+
+const NOTED: &str = "SELECT table_schema, table_name, column_name, enforced, rows, nulls, plaintext, envelopes, lookalikes, \
+         (extract(epoch FROM counted_at) * 1000)::int8, verified_rows, verified_failed, \
+         (extract(epoch FROM verified_at) * 1000)::int8 \
+     FROM enfold.coverage ORDER BY 1, 2, 3";
+
+fn noted(row: &Row) -> NotedColumn {
+    let number = |at: usize| row.get::<_, Option<i64>>(at).unwrap_or_default().unsigned_abs();
+    let counts = |at_ms| NotedCounts {
+        rows: number(4),
+        nulls: number(5),
+        plaintext: number(6),
+        envelopes: number(7),
+        lookalikes: number(8),
+        at_ms,
+    };
+    let verified = |at_ms| NotedVerification { rows: number(10), failed: number(11), at_ms };
+    NotedColumn {
+        schema: row.get(0),
+        table: row.get(1),
+        column: row.get(2),
+        enforced: row.get::<_, Option<bool>>(3).unwrap_or_default(),
+        counted: row.get::<_, Option<i64>>(9).map(counts),
+        verified: row.get::<_, Option<i64>>(12).map(verified),
     }
 }
 

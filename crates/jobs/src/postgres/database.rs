@@ -11,7 +11,7 @@ use super::{Postgres, Purpose};
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::disabling::Disablings;
 use crate::generations::IndexPlace;
-use crate::model::{Census, ColumnNote, TableName, Target, TargetColumn};
+use crate::model::{Census, ColumnNote, NotedColumn, TableName, Target, TargetColumn};
 use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -86,6 +86,10 @@ impl Database for Postgres {
 
     async fn note_columns(&self, notes: &[ColumnNote]) -> Result<bool> {
         self.write_column_notes(notes).await
+    }
+
+    async fn noted_columns(&self) -> Result<Vec<NotedColumn>> {
+        self.read_column_notes().await
     }
 
     fn store(&self) -> &dyn Store {

@@ -2,11 +2,11 @@
 
 use enfold::Result;
 use enfold::policy::Mode;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, Row, TransactionBehavior, params};
 
 use super::error::Doing;
 use super::{schema, steps};
-use crate::model::{Census, ColumnNote};
+use crate::model::{Census, ColumnNote, NotedColumn, NotedCounts, NotedVerification};
 
 /// Who has no keys does not know the mode, and who did not count has no counts: what was known of either stays, with its time.
 const NOTE: &str = "INSERT INTO enfold_column_notes AS n (table_name, column_name, ring, mode, mode_seen_at, checks, \
@@ -45,4 +45,45 @@ pub(super) fn note(connection: &mut Connection, notes: &[ColumnNote]) -> Result<
     }
     transaction.commit().doing(what)?;
     Ok(true)
+}
+
+/// Nothing where the tables of jobs are not there, or of an older program.
+pub(super) fn noted(connection: &Connection) -> Result<Vec<NotedColumn>> {
+    if schema::version(connection)? < schema::WITH_COVERAGE {
+        return Ok(Vec::new());
+    }
+    let read =
+        || -> rusqlite::Result<Vec<NotedColumn>> { connection.prepare(NOTED)?.query_map([], noted_column)?.collect() };
+    read().doing(|| "read what was noted of columns".to_owned())
+}
+
+const NOTED: &str = "SELECT table_name, column_name, enforced, rows, nulls, plaintext, envelopes, lookalikes, \
+         unixepoch(counted_at) * 1000, verified_rows, verified_failed, unixepoch(verified_at) * 1000 \
+     FROM enfold_coverage ORDER BY 1, 2";
+
+fn noted_column(row: &Row<'_>) -> rusqlite::Result<NotedColumn> {
+    let number = |at: usize| row.get::<_, Option<i64>>(at).map(|number| number.unwrap_or_default().unsigned_abs());
+    let counted = match row.get::<_, Option<i64>>(8)? {
+        Some(at_ms) => Some(NotedCounts {
+            rows: number(3)?,
+            nulls: number(4)?,
+            plaintext: number(5)?,
+            envelopes: number(6)?,
+            lookalikes: number(7)?,
+            at_ms,
+        }),
+        None => None,
+    };
+    let verified = match row.get::<_, Option<i64>>(11)? {
+        Some(at_ms) => Some(NotedVerification { rows: number(9)?, failed: number(10)?, at_ms }),
+        None => None,
+    };
+    Ok(NotedColumn {
+        schema: String::new(),
+        table: row.get(0)?,
+        column: row.get(1)?,
+        enforced: row.get::<_, Option<bool>>(2)?.unwrap_or_default(),
+        counted,
+        verified,
+    })
 }

@@ -8,7 +8,7 @@ use super::{Sqlite, census, coverage, generations, inspect, prune, residue, step
 use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::disabling::Disablings;
 use crate::generations::IndexPlace;
-use crate::model::{Census, ColumnNote, TableName, Target};
+use crate::model::{Census, ColumnNote, NotedColumn, TableName, Target};
 use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -83,6 +83,10 @@ impl Database for Sqlite {
             Err(error) if matches!(error.code(), Code::Busy | Code::DatabaseDenied | Code::DiskFull) => Ok(false),
             noted => noted,
         }
+    }
+
+    async fn noted_columns(&self) -> Result<Vec<NotedColumn>> {
+        self.pool.read(|c| coverage::noted(c)).await
     }
 
     fn store(&self) -> &dyn Store {

@@ -62,6 +62,13 @@ async fn coverage_says_what_was_counted_and_verified_and_what_is_enforced_at_thi
         fixture.coverage().await[1],
         "people.email main kms enforced, counted 91: 90 sealed, 1 plain, 0 null, verified 91 less 0"
     );
+    let read = fixture.session.db.noted_columns().await.unwrap();
+    let email = read.iter().find(|noted| noted.column == "email").unwrap();
+    assert_eq!((email.schema.as_str(), email.table.as_str(), email.enforced), ("public", "people", true));
+    let (counted, verified) = (email.counted.unwrap(), email.verified.unwrap());
+    assert_eq!((counted.rows, counted.envelopes, counted.plaintext, counted.nulls), (91, 90, 1, 0));
+    assert_eq!((verified.rows, verified.failed), (91, 0));
+    assert!(counted.at_ms < verified.at_ms, "{email:?}");
     // Taken off behind our back, and nobody looked in between.
     fixture.run("ALTER TABLE people DROP CONSTRAINT enfold_form_email").await;
     fixture.run("ALTER TABLE people DROP CONSTRAINT enfold_empty_born").await;

@@ -4,7 +4,9 @@
 //! every endpoint with every role are made from it. Around an endpoint stand, from the outside: the request's id and the form of
 //! errors ([`edge`]), its time limit, who asks, the permission, and, where it changes something, whether that was done already ([`once`]).
 
+mod audit;
 mod body;
+mod coverage;
 mod datum;
 mod edge;
 mod error;
@@ -12,6 +14,7 @@ mod health;
 mod index;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+mod latest;
 mod once;
 mod outcome;
 pub(crate) mod reencrypt;
@@ -28,12 +31,13 @@ use enfold::access::Permission;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 pub(crate) use self::body::Sought;
+pub(crate) use self::coverage::LatestSample;
 pub(crate) use self::edge::{Call, Written, to_its_end, unknown};
 pub(crate) use self::error::{ErrorAnswer, ErrorBody, Failure};
 pub(crate) use self::health::is_ready;
 pub(crate) use self::jobs::words as states;
 pub(crate) use self::once::LONGEST_KEY;
-pub(crate) use self::status::LastLook;
+pub(crate) use self::status::LatestHealth;
 use crate::{Shared, console, identity, metrics};
 
 /// What everything but health lies under.
@@ -238,6 +242,39 @@ pub const ENDPOINTS: &[Endpoint] = &[
         takes: None,
         gives: schema::<status::StatusAnswer>,
         route: || get(status::status),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/coverage",
+        needs: Some(Permission::Read),
+        says: "Say what is protected, column by column, as it was counted last.\n\nNo row is looked at unless `count=now` asks for a sample. \
+               For nobody who is held to tenants, classes or columns.",
+        once: false,
+        takes: Some(schema::<coverage::CoverageAsked>),
+        gives: schema::<coverage::CoverageAnswer>,
+        route: || get(coverage::coverage),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/audit",
+        needs: Some(Permission::Audit),
+        says: "Look for events in the log, a page at a time.\n\nIt is what the catalog holds of the log (`events.catalog` of the policy); \
+               what processes have not written yet is not in it.",
+        once: false,
+        takes: Some(schema::<audit::AuditAsked>),
+        gives: schema::<audit::AuditAnswer>,
+        route: || get(audit::audit),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/audit/export",
+        needs: Some(Permission::Audit),
+        says: "Take the whole log elsewhere, as lines of JSON with their chains and the checkpoints: `enfold log verify FILE` takes it.\n\nA \
+               body that breaks off without its end is not the whole log.",
+        once: false,
+        takes: None,
+        gives: schema::<audit::Lines>,
+        route: || get(audit::export),
     },
     Endpoint {
         method: Method::POST,

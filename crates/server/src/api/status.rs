@@ -1,7 +1,7 @@
 //! How the service, its key services and its keys are: the five checks of a root key, and the next rotation.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -9,12 +9,12 @@ use enfold::kms::{KeyUri, RootKey, RootKeyState};
 use enfold::{CallContext, Result, RootHealth, SelfTest, Tried};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::Mutex;
 
 use super::Failure;
 use super::body::Data;
 use super::edge::Call;
 use super::keys::{RingSchedule, schedules};
+use super::latest::Latest;
 use super::outcome::{ItemResult, Results};
 use crate::Shared;
 use crate::identity::Caller;
@@ -22,9 +22,8 @@ use crate::identity::Caller;
 /// Each look asks every key service several times: whoever asks more often is told what was found a moment ago.
 const GOOD_FOR: Duration = Duration::from_secs(10);
 
-/// What was found last.
-#[derive(Default)]
-pub(crate) struct LastLook(Mutex<Option<(Instant, Arc<Vec<KeyHealth>>)>>);
+/// How root keys were when they were looked at last.
+pub(crate) type LatestHealth = Latest<Vec<KeyHealth>>;
 
 pub(crate) type StatusAnswer = Data<Status>;
 
@@ -94,7 +93,7 @@ pub(crate) async fn status(
     Extension(call): Extension<Call>,
 ) -> Result<StatusAnswer, Failure> {
     let policy = shared.enfold.policy();
-    let root_keys = shared.last_look.get(&shared, &call.context(&caller, None)).await?;
+    let root_keys = health(&shared, &call.context(&caller, None)).await?;
     let first = policy.rings.iter().next().and_then(|(name, ring)| Some((name, ring.roots.first()?)));
     let is_first =
         |health: &&KeyHealth| first.is_some_and(|(ring, root)| health.ring == *ring && health.key_id == *root);
@@ -131,19 +130,14 @@ pub(crate) async fn self_test(
     Data { data: Results { items: items.collect() } }
 }
 
-impl LastLook {
-    pub(crate) async fn get(&self, shared: &Shared, context: &CallContext) -> Result<Arc<Vec<KeyHealth>>> {
-        // One look at a time: the others wait for it.
-        let mut last = self.0.lock().await;
-        if let Some((_, found)) = last.as_ref().filter(|(at, _)| at.elapsed() < GOOD_FOR) {
-            return Ok(Arc::clone(found));
-        }
-        let found = shared.enfold.root_keys(context).await?;
+/// Of every root key of every ring, as it was a moment ago at most.
+pub(crate) async fn health(shared: &Shared, context: &CallContext) -> Result<Arc<Vec<KeyHealth>>> {
+    let look = async {
         let operator = shared.enfold.has_operator_key();
-        let found: Arc<Vec<KeyHealth>> = Arc::new(found.iter().map(|health| KeyHealth::of(health, operator)).collect());
-        *last = Some((Instant::now(), Arc::clone(&found)));
-        Ok(found)
-    }
+        let found = shared.enfold.root_keys(context).await?;
+        Ok(found.iter().map(|health| KeyHealth::of(health, operator)).collect())
+    };
+    shared.latest_health.get(GOOD_FOR, look).await
 }
 
 impl KeyHealth {

@@ -14,7 +14,7 @@ use super::view::{Chrome, Html};
 use crate::Shared;
 use crate::api::Call;
 use crate::api::Failure;
-use crate::api::status::KeyHealth;
+use crate::api::status::{self, KeyHealth};
 use crate::identity::Caller;
 
 #[derive(Template)]
@@ -32,7 +32,7 @@ pub(super) async fn page(
     Extension(call): Extension<Call>,
     Extension(chrome): Extension<Chrome>,
 ) -> Result<Html<HealthPage>, Failure> {
-    let roots = shared.last_look.get(&shared, &call.context(&caller, None)).await?.to_vec();
+    let roots = status::health(&shared, &call.context(&caller, None)).await?.to_vec();
     let can_test = caller.has(enfold::access::Permission::Admin);
     let is_ready = crate::api::is_ready(&shared).await;
     Ok(Html(HealthPage { chrome, roots, is_ready, can_test }))

@@ -15,7 +15,7 @@ use super::log::ChainView;
 use super::view::{Chrome, Html};
 use crate::Shared;
 use crate::api::keys::{RingSchedule, schedules};
-use crate::api::status::KeyHealth;
+use crate::api::status::{self, KeyHealth};
 use crate::api::{Call, Failure};
 use crate::identity::Caller;
 
@@ -51,7 +51,7 @@ pub(super) async fn page(
 ) -> Result<Html<OverviewPage>, Failure> {
     let (mut health, mut rotation, mut jobs, mut chain) = (None, None, None, None);
     if caller.has(Permission::Read) {
-        health = Some(HealthPart::of(&shared.last_look.get(&shared, &call.context(&caller, None)).await?));
+        health = Some(HealthPart::of(&status::health(&shared, &call.context(&caller, None)).await?));
         rotation = Some(schedules(&shared.enfold).await?);
     }
     if caller.has(Permission::Jobs) {

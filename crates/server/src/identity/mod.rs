@@ -44,6 +44,11 @@ impl Caller {
         self.grants.iter().any(|grant| grant.has(permission))
     }
 
+    /// Whether no tenant, class or column narrows it.
+    pub(crate) fn has_everywhere(&self, permission: Permission) -> bool {
+        self.grants.iter().any(|grant| grant.has(permission) && !grant.is_narrowed())
+    }
+
     /// The refusal is the same whatever is stored, or not, and by whomever.
     pub(crate) fn check(&self, permission: Permission, subject: &Subject<'_>) -> Result<()> {
         if self.grants.iter().any(|grant| grant.covers(permission, subject)) {

@@ -2,7 +2,9 @@
 
 mod access;
 mod attack;
+mod audit;
 mod console;
+mod coverage;
 mod http;
 mod jobs;
 mod limits;

@@ -44,6 +44,26 @@ pub(super) async fn events_come_back_newest_first(catalog: Tried) {
     assert_eq!(newest, [entries[2].event.clone(), entries[1].event.clone()]);
 }
 
+pub(super) async fn events_come_in_pages_in_either_order(catalog: Tried) {
+    let entries = chained((1..=5).map(sealed));
+    catalog.append_log(&entries).await.unwrap();
+    for oldest_first in [false, true] {
+        let mut page = EventPage { oldest_first, after: None };
+        let mut found = Vec::new();
+        loop {
+            let events = catalog.event_page(&EventQuery::newest(2), page).await.unwrap();
+            let Some((place, _)) = events.last() else { break };
+            page.after = Some(*place);
+            found.extend(events.into_iter().map(|(_, event)| event));
+        }
+        let mut expected: Vec<Event> = entries.iter().map(|entry| entry.event.clone()).collect();
+        if !oldest_first {
+            expected.reverse();
+        }
+        assert_eq!(found, expected);
+    }
+}
+
 pub(super) async fn events_are_found_by_what_they_say(catalog: Tried) {
     let ann = CallContext { subject: Some(SubjectTag::new("5".repeat(32))), ..CallContext::new("ann", "support") };
     let at = |at_ms, event: Event| Event { at_ms, ..event };

@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Row};
 
 use super::{bytes, number, out_of_range, signed, text};
 use crate::Result;
-use crate::catalog::{EventQuery, too_old_for_chains};
+use crate::catalog::{EventPage, EventQuery, too_old_for_chains};
 use crate::db::postgres::failure;
 use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
 
@@ -38,15 +38,18 @@ pub(super) async fn append(c: &Client, entries: &[Entry], chains: &AtomicBool) -
     Ok(())
 }
 
-pub(super) async fn find(c: &Client, query: &EventQuery) -> Result<Vec<Event>> {
+pub(super) async fn find(c: &Client, query: &EventQuery, page: EventPage) -> Result<Vec<(i64, Event)>> {
+    let (order, follows) = if page.oldest_first { ("ASC", ">") } else { ("DESC", "<") };
     // What is not asked about is NULL, and compares with nothing.
-    let sql = "SELECT event FROM (SELECT id, event, event::jsonb AS e FROM enfold.events \
-                                  WHERE at_ms >= $1 AND at_ms < $2 OFFSET 0) events \
+    let sql = format!(
+        "SELECT id, event FROM (SELECT id, event, event::jsonb AS e FROM enfold.events \
+                                  WHERE at_ms >= $1 AND at_ms < $2 AND ($9::bigint IS NULL OR id {follows} $9) OFFSET 0) events \
                WHERE ($3::text[] IS NULL OR e ->> 'kind' = ANY ($3)) \
                  AND ($4::text[] IS NULL OR e ->> 'key' = ANY ($4)) \
                  AND ($5::text[] IS NULL OR e ->> 'subject' = ANY ($5)) \
                  AND ($6::text IS NULL OR e ->> 'column' = $6) AND ($7::text IS NULL OR e ->> 'actor' = $7) \
-               ORDER BY id DESC LIMIT $8";
+               ORDER BY id {order} LIMIT $8"
+    );
     let (since, until) = (query.since_ms.unwrap_or(i64::MIN), query.until_ms.unwrap_or(i64::MAX));
     let limit = i64::from(query.limit);
     let values = [
@@ -58,9 +61,10 @@ pub(super) async fn find(c: &Client, query: &EventQuery) -> Result<Vec<Event>> {
         text(&query.column),
         text(&query.actor),
         number(&limit),
+        number(&page.after),
     ];
-    let rows = c.query_typed(sql, &values).await.map_err(|e| failure(READING, &e))?;
-    rows.iter().map(|row| Event::from_json(row.get(0))).collect()
+    let rows = c.query_typed(&sql, &values).await.map_err(|e| failure(READING, &e))?;
+    rows.iter().map(|row| Ok((row.get(0), Event::from_json(row.get(1))?))).collect()
 }
 
 /// From writer to writer along the index: their entries are not read.

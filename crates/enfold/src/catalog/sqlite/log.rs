@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 
 use super::as_stored;
 use crate::Result;
-use crate::catalog::{EventQuery, too_old_for_chains};
+use crate::catalog::{EventPage, EventQuery, too_old_for_chains};
 use crate::db::sqlite::failure;
 use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
 
@@ -38,15 +38,19 @@ pub(super) fn append(c: &mut Connection, entries: &[Entry]) -> Result<()> {
         .map_err(|e| failure(APPENDING, &e))
 }
 
-pub(super) fn find(c: &Connection, query: &EventQuery) -> Result<Vec<Event>> {
+pub(super) fn find(c: &Connection, query: &EventQuery, page: EventPage) -> Result<Vec<(i64, Event)>> {
+    let (order, follows) = if page.oldest_first { ("ASC", ">") } else { ("DESC", "<") };
     // What is not asked about is NULL, and compares with nothing.
-    let sql = "SELECT event FROM enfold_events
+    let sql = format!(
+        "SELECT id, event FROM enfold_events
                 WHERE at_ms >= ?1 AND at_ms < ?2
                   AND (?3 IS NULL OR event ->> 'kind' IN (SELECT value FROM json_each(?3)))
                   AND (?4 IS NULL OR event ->> 'key' IN (SELECT value FROM json_each(?4)))
                   AND (?5 IS NULL OR event ->> 'subject' IN (SELECT value FROM json_each(?5)))
                   AND (?6 IS NULL OR event ->> 'column' = ?6) AND (?7 IS NULL OR event ->> 'actor' = ?7)
-                ORDER BY id DESC LIMIT ?8";
+                  AND (?9 IS NULL OR id {follows} ?9)
+                ORDER BY id {order} LIMIT ?8"
+    );
     let some = |words: &Option<Vec<String>>| words.as_ref().map(|words| serde_json::json!(words).to_string());
     let values = params![
         query.since_ms.unwrap_or(i64::MIN),
@@ -57,10 +61,16 @@ pub(super) fn find(c: &Connection, query: &EventQuery) -> Result<Vec<Event>> {
         query.column,
         query.actor,
         query.limit,
+        page.after,
     ];
-    let mut select = c.prepare_cached(sql).map_err(|e| failure(READING, &e))?;
-    let rows = select.query_map(values, |row| row.get::<_, String>(0)).map_err(|e| failure(READING, &e))?;
-    rows.map(|row| Event::from_json(&row.map_err(|e| failure(READING, &e))?)).collect()
+    let mut select = c.prepare_cached(&sql).map_err(|e| failure(READING, &e))?;
+    let found = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?));
+    let rows = select.query_map(values, found).map_err(|e| failure(READING, &e))?;
+    let event = |row: rusqlite::Result<(i64, String)>| {
+        let (place, line) = row.map_err(|e| failure(READING, &e))?;
+        Ok((place, Event::from_json(&line)?))
+    };
+    rows.map(event).collect()
 }
 
 /// From writer to writer along the index: their entries are not read.
