@@ -25,7 +25,7 @@ use tracing::{Instrument as _, Span};
 use zeroize::Zeroizing;
 
 use crate::error::Retry;
-use crate::events::{CallContext, Event, EventKind};
+use crate::events::{CallContext, Event, EventKind, SubjectTag};
 use crate::handle::Enfold;
 use crate::keyring::{Found, View};
 use crate::metrics::Series;
@@ -226,6 +226,11 @@ impl Column {
         value: &str,
     ) -> Result<Vec<u8>> {
         self.blind_index(name)?.to_store(context, place, &[value]).await
+    }
+
+    /// As [`Enfold::subject_tag`], of this column's ring.
+    pub async fn subject_tag(&self, subject: &str) -> Result<SubjectTag> {
+        Ok(self.seat.ring.view().await?.rows.subject(subject))
     }
 
     /// What a lookup by this value compares the column of the blind index `name` with: it holds one of these. See

@@ -9,6 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use enfold::access::Permission;
 use enfold::error::Actor;
 use enfold::traces::TARGET;
 use enfold::{CallContext, Code, Error, KeyId, Result};
@@ -45,6 +46,8 @@ impl Call {
             reason,
             request_id: Some(self.request_id.clone()),
             source: self.peer.map(|peer| peer.0.ip().to_string()),
+            // People with more rights than applications have are to answer for each value that they open.
+            each: caller.has(Permission::Admin),
             ..CallContext::default()
         }
     }

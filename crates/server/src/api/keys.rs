@@ -13,11 +13,12 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
 use super::body::{Asked, Data, Sought};
 use super::datum::PlacePart;
 use super::edge::{Call, to_its_end};
+use super::error::{ErrorBody, Failure};
 use super::once::Once;
+use super::reencrypt::{AskedJob, ReencryptAnswer, ReencryptAsked, ReencryptDone, planned};
 use crate::Shared;
 use crate::identity::Caller;
 
@@ -166,6 +167,9 @@ pub(crate) struct RotateAsked {
     /// Every tenant's.
     #[serde(default)]
     all_tenants: bool,
+    /// Have workers bring values under the new data keys as well. `re_encrypt` is the same.
+    #[serde(default, alias = "re_encrypt")]
+    re_encrypt: bool,
     /// Why, for the log of events.
     reason: String,
 }
@@ -181,6 +185,26 @@ pub(crate) struct RotateDone {
     rotation: Option<Rotation>,
     /// All of them.
     keys: Vec<RotatedKey>,
+    /// What became of `reEncrypt`; missing where it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    re_encryption_status: Option<ReencryptionStatus>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct ReencryptionStatus {
+    /// Whether jobs are there that do it.
+    requested: bool,
+    /// `QUEUED`; `NOTHING_TO_DO` where no value is under a former data key; `FAILED`, with `error`: the data keys are rotated all
+    /// the same, and `POST /api/v1/encryption/re-encrypt` asks for the jobs again.
+    status: &'static str,
+    /// The first of the jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<i64>,
+    /// A job a table.
+    jobs: Vec<AskedJob>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorBody>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -227,10 +251,18 @@ pub(crate) async fn rotate(
                 .hint("name `tenants`, or say `\"allTenants\": true`"),
         ));
     }
-    let context = call.context(&caller, Some(asked.reason));
-    let rotated = {
-        let (enfold, ring) = (shared.enfold.clone(), ring.clone());
-        to_its_end(async move { rotated(&enfold, &ring, &tenants, once.as_deref(), &context).await }).await?
+    let context = call.context(&caller, Some(asked.reason.clone()));
+    // Reached for before anything is rotated: a database that is away shall not be found out after it.
+    let session = if asked.re_encrypt { Some(shared.session(&context).await?) } else { None };
+    let (rotated, re_encryption_status) = {
+        let (enfold, ring, by) = (shared.enfold.clone(), ring.clone(), caller.actor.clone());
+        to_its_end(async move {
+            let rotated = rotated(&enfold, &ring, &tenants, once.as_deref(), &context).await?;
+            let Some(session) = session else { return Ok((rotated, None)) };
+            let left = ReencryptAsked::after_rotation(&ring, asked.tenants, asked.reason);
+            Ok((rotated, Some(ReencryptionStatus::of(planned(&session, &enfold, left, by).await))))
+        })
+        .await?
     };
     let rotation = rotated.first().map(|key| Rotation {
         previous_version: key.previous_version,
@@ -238,7 +270,8 @@ pub(crate) async fn rotate(
         rotated_at: time(key.at_ms),
         rotated_by: RotatedBy { id: caller.actor.clone() },
     });
-    Ok(Data { data: RotateDone { success: true, ring, rotation, keys: rotated.iter().map(RotatedKey::of).collect() } })
+    let keys = rotated.iter().map(RotatedKey::of).collect();
+    Ok(Data { data: RotateDone { success: true, ring, rotation, keys, re_encryption_status } })
 }
 
 /// What a request that can be repeated is about to do is kept before it is done: from which versions it rotates.
@@ -297,6 +330,23 @@ impl KeyRecord {
             created_at: time(key.created_ms),
             wrapped_by: key.wraps.iter().map(|wrap| wrap.root.clone()).collect(),
             refused: key.refused.as_ref().map(|error| error.code().word()),
+        }
+    }
+}
+
+impl ReencryptionStatus {
+    fn of(asked: Result<ReencryptAnswer>) -> Self {
+        match asked {
+            Ok(Data { data: ReencryptDone { status, job_id, jobs, .. } }) => {
+                Self { requested: job_id.is_some(), status, job_id, jobs, error: None }
+            }
+            Err(error) => Self {
+                requested: false,
+                status: "FAILED",
+                job_id: None,
+                jobs: Vec::new(),
+                error: Some(ErrorBody::of(&error)),
+            },
         }
     }
 }

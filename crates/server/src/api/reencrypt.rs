@@ -52,6 +52,9 @@ pub(crate) struct ReencryptAsked {
     batch_size: Option<u32>,
     /// Rows a second at most.
     rate: Option<u32>,
+    /// Instead of `rate`: a batch of `batchSize` rows in so many seconds, spread over them. `interval_seconds` is the same.
+    #[serde(alias = "interval_seconds")]
+    interval_seconds: Option<u32>,
     /// Jobs of a higher one are done first.
     priority: i32,
     /// Why, for the log of events.
@@ -61,7 +64,24 @@ pub(crate) struct ReencryptAsked {
 impl ReencryptAsked {
     /// Whatever is under a former data key of the ring.
     pub(crate) fn of_ring(ring: &str, reason: String) -> Self {
-        Self { ring: Some(ring.to_owned()), reason: Some(reason), ..Self::default() }
+        Self::after_rotation(ring, Vec::new(), reason)
+    }
+
+    /// The same of these tenants; of all where none is named.
+    pub(super) fn after_rotation(ring: &str, tenants: Vec<PlacePart>, reason: String) -> Self {
+        Self { ring: Some(ring.to_owned()), tenants, reason: Some(reason), ..Self::default() }
+    }
+
+    /// Rows a second at most, whichever way it is said.
+    fn rate(&self) -> Result<Option<u32>> {
+        match (self.rate, self.interval_seconds, self.batch_size) {
+            (rate, None, _) => Ok(rate),
+            (None, Some(seconds), Some(rows)) => Ok((seconds > 0).then(|| rows.div_ceil(seconds))),
+            (Some(_), Some(_), _) => {
+                Err(Error::new(Code::Usage, "`rate` and `intervalSeconds` say the same").hint("say one of them"))
+            }
+            (None, Some(_), None) => Err(Error::new(Code::Usage, "`intervalSeconds` says nothing without `batchSize`")),
+        }
     }
 }
 
@@ -71,10 +91,10 @@ pub(crate) type ReencryptAnswer = Data<ReencryptDone>;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ReencryptDone {
     /// `QUEUED`; `NOTHING_TO_DO` where no value is under a former data key, and `DRY_RUN` where nothing was asked for.
-    status: &'static str,
+    pub(super) status: &'static str,
     /// The first of the jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    job_id: Option<i64>,
+    pub(super) job_id: Option<i64>,
     /// A job a table. One that did the same and was waiting or running already is taken for it.
     pub(crate) jobs: Vec<AskedJob>,
     /// What there is to do, table by table.
@@ -152,6 +172,7 @@ async fn wanted(session: &Session, enfold: &Enfold, asked: &ReencryptAsked, by: 
     if let Some(version) = asked.to_version {
         seals(enfold, asked.ring.as_deref(), version).await?;
     }
+    let rate = asked.rate()?;
     let selection = match (asked.columns.as_slice(), asked.tables.as_slice()) {
         ([], []) => Selection::All,
         ([], tables) => Selection::tables(policy, tables)?,
@@ -166,7 +187,7 @@ async fn wanted(session: &Session, enfold: &Enfold, asked: &ReencryptAsked, by: 
     }
     let order = Order { priority: asked.priority, by: Some(by), reason: asked.reason.clone() };
     let (ring, class) = (asked.ring.clone(), asked.class.clone());
-    Ok(Reencryption { selection, ring, class, leaving, order, rate: asked.rate, batch_rows: asked.batch_size })
+    Ok(Reencryption { selection, ring, class, leaving, order, rate, batch_rows: asked.batch_size })
 }
 
 /// Values go under what seals now, and under nothing else.

@@ -3,6 +3,7 @@
 //! Items may be of different columns; those of one column are done together. What an item names is checked against what the
 //! caller may do before anything is known of the value, and by names alone.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,6 +49,9 @@ pub(crate) struct EncryptItem {
     #[serde(default)]
     row: Vec<PlacePart>,
     value: Datum,
+    /// Whom the value is about, such as the id of a user: `enfold log opened --subject` finds the event by it. The log has a keyed
+    /// hash.
+    subject: Option<String>,
     /// Handed back with the result.
     reference: Option<String>,
 }
@@ -74,6 +78,8 @@ pub(crate) struct DecryptItem {
     /// What the column holds.
     #[serde(alias = "ciphertext")]
     stored: Datum,
+    /// Whom the value is about: `enfold log opened --subject` finds the event by it.
+    subject: Option<String>,
     /// Handed back with the result.
     reference: Option<String>,
 }
@@ -144,21 +150,11 @@ struct Item {
     tenant: Option<OwnedPart>,
     row: Vec<OwnedPart>,
     datum: Datum,
+    subject: Option<String>,
     reference: Option<String>,
 }
 
 impl Item {
-    fn new(
-        column: String,
-        tenant: Option<&PlacePart>,
-        row: &[PlacePart],
-        datum: Datum,
-        reference: Option<String>,
-    ) -> Self {
-        let row = row.iter().map(PlacePart::owned).collect();
-        Self { column, tenant: tenant.map(PlacePart::owned), row, datum, reference }
-    }
-
     fn row(&self) -> Vec<Part<'_>> {
         self.row.iter().map(OwnedPart::as_part).collect()
     }
@@ -166,13 +162,17 @@ impl Item {
 
 impl From<EncryptItem> for Item {
     fn from(item: EncryptItem) -> Self {
-        Self::new(item.column, item.tenant.as_ref(), &item.row, item.value, item.reference)
+        let EncryptItem { column, tenant, row, value: datum, subject, reference } = item;
+        let (tenant, row) = (tenant.as_ref().map(PlacePart::owned), row.iter().map(PlacePart::owned).collect());
+        Self { column, tenant, row, datum, subject, reference }
     }
 }
 
 impl From<DecryptItem> for Item {
     fn from(item: DecryptItem) -> Self {
-        Self::new(item.column, item.tenant.as_ref(), &item.row, item.stored, item.reference)
+        let DecryptItem { column, tenant, row, stored: datum, subject, reference } = item;
+        let (tenant, row) = (tenant.as_ref().map(PlacePart::owned), row.iter().map(PlacePart::owned).collect());
+        Self { column, tenant, row, datum, subject, reference }
     }
 }
 
@@ -278,7 +278,7 @@ impl Opened {
     }
 }
 
-/// Does what is asked for the items of each column; the results are in the order of the items.
+/// Does what is asked for the items of each column that are about one subject; the results are in the order of the items.
 async fn each<T: Work>(
     shared: &Shared,
     caller: &Caller,
@@ -289,11 +289,11 @@ async fn each<T: Work>(
     let rows: Vec<_> = items.iter().map(Item::row).collect();
     let mut outcomes: Vec<Option<Result<T>>> = Vec::new();
     outcomes.resize_with(items.len(), || None);
-    let mut by_column: BTreeMap<&str, Group<Placed<'_>>> = BTreeMap::new();
+    let mut together: BTreeMap<(&str, Option<&str>), Group<Placed<'_>>> = BTreeMap::new();
     for (at, (item, row)) in items.iter().zip(&rows).enumerate() {
         match place(shared, caller, T::NEEDS, item, row) {
             Ok(placed) => {
-                let (places, items) = by_column.entry(&item.column).or_default();
+                let (places, items) = together.entry((&item.column, item.subject.as_deref())).or_default();
                 places.push(at);
                 items.push(placed);
             }
@@ -303,9 +303,9 @@ async fn each<T: Work>(
             }
         }
     }
-    for (name, (at, placed)) in by_column {
-        let done = match column(shared, name) {
-            Ok(column) => T::work(&column, context, &placed).await,
+    for ((name, subject), (at, placed)) in together {
+        let done = match about(shared, context, name, subject).await {
+            Ok((column, context)) => T::work(&column, &context, &placed).await,
             Err(error) => {
                 at.iter().for_each(|_| shared.exporter.requests.refused(T::NEEDS, error.code()));
                 at.iter().map(|_| Err(error.clone())).collect()
@@ -332,6 +332,19 @@ fn place<'a>(
     caller.check(needed, &subject)?;
     let tenants_only = caller.is_held_to_tenants(needed, &subject);
     Ok(Placed { item, place: Place { tenant, row }, tenants_only })
+}
+
+/// A column, and the call to it as one about this subject.
+async fn about<'a>(
+    shared: &Shared,
+    context: &'a CallContext,
+    name: &str,
+    subject: Option<&str>,
+) -> Result<(Column, Cow<'a, CallContext>)> {
+    let column = column(shared, name)?;
+    let Some(subject) = subject else { return Ok((column, Cow::Borrowed(context))) };
+    let subject = Some(column.subject_tag(subject).await?);
+    Ok((column, Cow::Owned(CallContext { subject, ..context.clone() })))
 }
 
 fn column(shared: &Shared, name: &str) -> Result<Column> {

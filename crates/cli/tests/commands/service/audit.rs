@@ -65,6 +65,51 @@ fn events_are_found_by_what_they_say_and_come_in_pages() {
 }
 
 #[test]
+fn whom_a_value_is_about_is_found_by_their_name_and_named_nowhere() {
+    let sandbox = protected_organisations();
+    let service = Service::start(&sandbox, &[]);
+    let item = |subject: &str| json!({ "column": "users.email", "tenant": "acme", "value": "x", "subject": subject });
+    let sealed = service.items(ENCRYPT, &service.key, &json!([item("user-7"), item("user-8"), item("user-7")]));
+    let open = |at: usize, subject: &str| json!({ "column": "users.email", "tenant": "acme", "stored": sealed[at]["stored"], "subject": subject });
+    let opened =
+        service.items(DECRYPT, &service.key, &json!([open(0, "user-7"), open(1, "user-8"), open(2, "user-7")]));
+    assert!(opened.iter().all(|item| item["value"] == "x"), "{opened:?}");
+    let count = |query: &str| -> u64 {
+        let found = events(&service, &service.key, query);
+        found["events"].as_array().unwrap().iter().map(|found| found["event"]["count"].as_u64().unwrap()).sum()
+    };
+    super::access::until("the opens are written", || count("?kind=open&subject=user-7") == 2);
+    assert_eq!((count("?kind=open&subject=user-8"), count("?subject=user-9")), (1, 0));
+    assert_eq!(count("?kind=seal&subject=user-7"), 2);
+    let said = sandbox.ok(&["--json", "log", "opened", "--subject", "user-7"]);
+    assert!(said.stdout().contains("service-key:development"), "{}", said.stdout());
+    assert!(!events(&service, &service.key, "").to_string().contains("user-7"), "the log has a keyed hash");
+}
+
+#[test]
+fn opens_of_administrators_are_written_each_whatever_the_policy_says_of_others() {
+    let sandbox = protected_organisations();
+    sandbox
+        .write("enfold.toml", sandbox.read("enfold.toml").replace("catalog = true", "catalog = true\nopens = \"off\""));
+    let (_, app) = service_key(&sandbox, "billing", &["--role", "app"]);
+    let (_, admin) = service_key(&sandbox, "ops", &["--role", "admin", "--role", "app"]);
+    let service = Service::start(&sandbox, &[]);
+    let write = json!([{ "column": "users.email", "tenant": "acme", "value": "x" }]);
+    let stored = service.items(ENCRYPT, &app, &write)[0]["stored"].clone();
+    let read = json!([{ "column": "users.email", "tenant": "acme", "stored": stored }]);
+    for key in [&app, &admin] {
+        assert_eq!(service.items(DECRYPT, key, &read)[0]["value"], "x");
+    }
+    let actors = || -> Vec<Value> {
+        let found = events(&service, &admin, "?kind=open");
+        let actors = found["events"].as_array().unwrap().iter().map(|found| found["event"]["actor"].clone());
+        actors.filter(|actor| actor.as_str().unwrap().starts_with("service-key:")).collect()
+    };
+    super::access::until("the administrator's is written", || !actors().is_empty());
+    assert_eq!(actors(), ["service-key:ops"]);
+}
+
+#[test]
 fn an_export_is_verified_offline_and_shows_what_was_changed() {
     let sandbox = protected_organisations();
     sandbox.ok(&["log", "init"]);

@@ -68,6 +68,31 @@ fn what_is_under_former_data_keys_is_counted_asked_for_and_brought_to_the_presen
 }
 
 #[test]
+fn a_rotation_has_values_brought_under_its_data_keys_where_that_is_asked_for() {
+    let sandbox = protected_organisations();
+    let service = Service::start(&sandbox, &[]);
+    let plain = data(&service, "POST", ROTATE, &json!({ "tenants": ["other"], "reason": "yearly" }));
+    assert!(plain.get("reEncryptionStatus").is_none(), "{plain}");
+    let asked = json!({ "tenants": ["acme"], "reason": "yearly", "reEncrypt": true });
+    let rotated = data(&service, "POST", ROTATE, &asked);
+    let status = &rotated["reEncryptionStatus"];
+    assert_eq!((&status["requested"], &status["status"]), (&json!(true), &json!("QUEUED")), "{rotated}");
+    let job = status["jobId"].as_i64().expect("a job");
+    assert_eq!(status["jobs"], json!([{ "jobId": job, "table": "users", "status": "QUEUED" }]));
+    let shown = data(&service, "GET", &format!("{JOBS}/{job}"), &json!({}))["job"].clone();
+    assert_eq!((&shown["goal"], &shown["reason"]), (&json!("reencrypt"), &json!("yearly")));
+    sandbox.ok(&["worker", "--until-idle"]);
+    let left = data(&service, "POST", REENCRYPT, &json!({ "dryRun": true }));
+    assert_eq!(left["plan"][0]["rowsUnderFormerKeys"], 1, "the other tenant's, which nobody asked for: {left}");
+
+    // What has no values to bring anywhere is rotated, and says so.
+    sandbox.sql("DELETE FROM users;");
+    let rotated = data(&service, "POST", ROTATE, &json!({ "allTenants": true, "reason": "again", "re_encrypt": true }));
+    assert_eq!(rotated["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(rotated["reEncryptionStatus"], json!({ "requested": false, "status": "NOTHING_TO_DO", "jobs": [] }));
+}
+
+#[test]
 fn a_job_is_paused_slowed_resumed_and_cancelled() {
     let (sandbox, service) = rotated();
     let job = data(&service, "POST", REENCRYPT, &json!({ "tenants": ["acme"], "ring": "main" }))["jobId"]
@@ -97,12 +122,17 @@ fn what_cannot_be_meant_is_refused_and_asks_for_nothing() {
     assert_eq!(refused(json!({ "toVersion": 1 })), "usage", "another than the one that seals");
     assert_eq!(refused(json!({ "ring": "nothing" })), "usage");
     assert_eq!(refused(json!({ "tenants": ["acme"] })), "usage", "of which ring is not said");
+    assert_eq!(refused(json!({ "interval_seconds": 60 })), "usage", "how much in this time is not said");
+    assert_eq!(refused(json!({ "intervalSeconds": 60, "batchSize": 10, "rate": 5 })), "usage", "two rates");
     assert_eq!(refused(json!({ "class": "nothing" })), "unknown-column");
     assert_ne!(refused(json!({ "tables": ["nothing"] })), "internal");
     assert_eq!(code(&service, "GET", &format!("{JOBS}/first"), &json!({})).1, "usage");
     assert_eq!(code(&service, "GET", &format!("{REENCRYPT}?jobId="), &json!({})).1, "usage");
     assert_ne!(code(&service, "GET", &format!("{JOBS}/4711"), &json!({})).1, "internal");
     assert_eq!(data(&service, "GET", JOBS, &json!({}))["jobs"], json!([]));
+    let slow = data(&service, "POST", REENCRYPT, &json!({ "batch_size": 1000, "interval_seconds": 60 }));
+    let job = slow["jobId"].as_i64().expect("a job");
+    assert_eq!(data(&service, "GET", &format!("{JOBS}/{job}"), &json!({}))["rate"], 17, "1000 in a minute");
     // Whoever looks after jobs asks for none.
     let (_, jobs) = service_key(&sandbox, "jobs", &["--role", "jobs"]);
     super::access::until("the key lets in", || service.ask("GET", JOBS, &jobs, "").status == 200);

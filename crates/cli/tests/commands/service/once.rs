@@ -57,6 +57,21 @@ fn a_rotation_that_is_repeated_under_its_key_is_answered_and_not_done_again() {
 }
 
 #[test]
+fn a_rotation_that_asks_for_re_encryption_asks_once_under_its_key() {
+    let sandbox = protected_organisations();
+    let service = Service::start(&sandbox, &[]);
+    let body = "{\"allTenants\": true, \"reason\": \"yearly\", \"reEncrypt\": true}";
+    let first = ask(&service, ROTATE, &service.key, "both", body);
+    assert_eq!(first.json()["data"]["reEncryptionStatus"]["status"], "QUEUED", "{}", first.body);
+    sandbox.ok(&["worker", "--until-idle"]);
+    assert_eq!(ask(&service, ROTATE, &service.key, "both", body).body, first.body);
+    assert_eq!(newest_version(&service), 2);
+    let jobs = service.ask("GET", &format!("{JOBS}?all=true"), &service.key, "").json();
+    let jobs = jobs["data"]["jobs"].as_array().expect("jobs").iter().filter(|job| job["goal"] == "reencrypt").count();
+    assert_eq!(jobs, 1, "a table, a job");
+}
+
+#[test]
 fn of_many_who_repeat_a_rotation_at_once_one_rotates() {
     let sandbox = protected_organisations();
     let service = Service::start(&sandbox, &[]);
