@@ -20,7 +20,7 @@ use enfold::{CallContext, Code, Enfold, Error, Result};
 use enfold_jobs::database::Database;
 use enfold_jobs::ops::Session;
 use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
 use self::identity::{Issuer, Rates, ServiceKeys};
@@ -49,6 +49,9 @@ pub(crate) struct Shared {
     pub(crate) exporter: Arc<Exporter>,
     pub(crate) latest_health: api::LatestHealth,
     pub(crate) latest_sample: api::LatestSample,
+    pub(crate) streams: api::Streams,
+    /// Whether the service is to stop, for what would not end by itself.
+    pub(crate) stopping: watch::Sender<bool>,
     database: Arc<OnceCell<Arc<dyn Database>>>,
 }
 
@@ -108,6 +111,8 @@ impl Service {
             exporter,
             latest_health: api::LatestHealth::default(),
             latest_sample: api::LatestSample::default(),
+            streams: api::Streams::default(),
+            stopping: watch::Sender::new(false),
             database,
         };
         Ok(Self { listener, tls, shared: Arc::new(shared), figures })
@@ -142,6 +147,11 @@ impl Service {
                 figures.run(exporter, std::future::pending()).await;
             }
         });
+        let shared = Arc::clone(&self.shared);
+        let stop = async move {
+            stop.await;
+            shared.stopping.send_replace(true);
+        };
         connections::serve(self.listener, self.tls, router, &self.shared.limits, stop).await;
         looking.iter().chain([&renewing, &telling]).for_each(JoinHandle::abort);
     }

@@ -17,6 +17,7 @@ pub(crate) mod keys;
 mod latest;
 mod once;
 mod outcome;
+mod progress;
 pub(crate) mod reencrypt;
 pub(crate) mod status;
 mod values;
@@ -37,6 +38,7 @@ pub(crate) use self::error::{ErrorAnswer, ErrorBody, Failure};
 pub(crate) use self::health::is_ready;
 pub(crate) use self::jobs::words as states;
 pub(crate) use self::once::LONGEST_KEY;
+pub(crate) use self::progress::Streams;
 pub(crate) use self::status::LatestHealth;
 use crate::{Shared, console, identity, metrics};
 
@@ -181,6 +183,18 @@ pub const ENDPOINTS: &[Endpoint] = &[
         takes: None,
         gives: schema::<jobs::JobAnswer>,
         route: || get(jobs::show),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/jobs/{id}/events",
+        needs: Some(Permission::Jobs),
+        says: "Tell how far a job is as it changes, as server-sent events.\n\nEach `progress` has a job as `GET /api/v1/encryption/jobs` has it; \
+               the last is `end`, and a stream that ends without it broke off. While nothing changes, a line that begins with `:` \
+               comes every ten seconds. A caller may have eight streams open.",
+        once: false,
+        takes: None,
+        gives: schema::<progress::Watched>,
+        route: || get(progress::events),
     },
     Endpoint {
         method: Method::POST,

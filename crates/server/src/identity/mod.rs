@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -66,18 +67,26 @@ impl Caller {
 
 /// Finds out who asks, and whether not too often; nobody else's request goes on.
 pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let known = match bearer(&request) {
-        Ok(shown) => caller(&shared, shown).await,
-        Err(error) => Err(error),
+    let caller = match known(&shared, request.headers()).await {
+        Ok(caller) => Arc::new(caller),
+        Err(error) => return Failure(error).into_response(),
     };
-    let taken = known.and_then(|caller| shared.rates.take(&caller.actor, Instant::now()).map(|()| caller));
-    match taken {
-        Ok(caller) => {
-            request.extensions_mut().insert(Arc::new(caller));
+    let mut response = match shared.rates.take(&caller.actor, Instant::now()) {
+        Ok(()) => {
+            request.extensions_mut().insert(Arc::clone(&caller));
             next.run(request).await
         }
         Err(error) => Failure(error).into_response(),
-    }
+    };
+    // For the edge: a refusal is somebody's.
+    response.extensions_mut().insert(caller);
+    response
+}
+
+/// Whether whoever shows these credentials may still do this: for an answer that goes on for longer than a moment.
+pub(crate) async fn still_may(shared: &Shared, credentials: &HeaderMap, needed: Permission) -> Result<()> {
+    let caller = known(shared, credentials).await?;
+    if caller.has(needed) { Ok(()) } else { Err(denied(needed)) }
 }
 
 /// Lets a caller with the permission on.
@@ -89,7 +98,8 @@ pub(crate) async fn permit(State(needed): State<Permission>, request: Request, n
     Failure(denied(needed)).into_response()
 }
 
-async fn caller(shared: &Shared, shown: &str) -> Result<Caller> {
+async fn known(shared: &Shared, credentials: &HeaderMap) -> Result<Caller> {
+    let shown = bearer(credentials)?;
     match ShownKey::parse(shown) {
         Some(key) => shared.service_keys.caller(&key),
         None => tokens::caller(&shared.issuers, shown).await,
@@ -97,8 +107,8 @@ async fn caller(shared: &Shared, shown: &str) -> Result<Caller> {
 }
 
 /// What the one header says behind the scheme, whose name has no case (RFC 9110, section 11.1).
-fn bearer(request: &Request) -> Result<&str> {
-    let mut headers = request.headers().get_all(AUTHORIZATION).iter();
+fn bearer(headers: &HeaderMap) -> Result<&str> {
+    let mut headers = headers.get_all(AUTHORIZATION).iter();
     let (Some(header), None) = (headers.next(), headers.next()) else {
         return Err(unauthenticated());
     };

@@ -15,6 +15,7 @@ mod postgres;
 mod published;
 mod running;
 mod start;
+mod streams;
 mod tenants;
 mod tls;
 mod tokens;
