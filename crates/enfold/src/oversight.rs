@@ -239,6 +239,12 @@ impl Enfold {
         self.0.events.emit(event);
     }
 
+    /// As [`Self::log`], summed with the others of its minute that differ in nothing but when, why and in which words they came: for
+    /// what anybody can make happen as often as they like.
+    pub fn log_summed(&self, event: Event) {
+        self.0.events.sum(event);
+    }
+
     /// Events that were lost and not yet written down as lost.
     pub fn lost_events(&self) -> u64 {
         self.0.events.lost()

@@ -38,9 +38,9 @@ async fn a_key_lets_in_until_it_expires_or_is_revoked() {
 
     let (id, secret) = make(&operators, "long").await;
     assert!(lets_in(&application, &secret, 0).await);
-    assert_eq!(operator.revoke_service_key(&id).await.unwrap().name, "long");
+    assert_eq!(operator.revoke_service_key(&id, &who()).await.unwrap().name, "long");
     assert!(!lets_in(&application, &secret, 0).await);
-    assert_eq!(code(operator.revoke_service_key("0123456789abcdef").await), Code::Usage);
+    assert_eq!(code(operator.revoke_service_key("0123456789abcdef", &who()).await), Code::Usage);
 }
 
 #[tokio::test]

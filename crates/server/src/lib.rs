@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
-use self::identity::{Issuer, Rates, ServiceKeys};
+use self::identity::{Issuer, Rates, Refusals, ServiceKeys};
 use self::metrics::{Exporter, Listening};
 use self::tls::Tls;
 
@@ -50,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) latest_health: api::LatestHealth,
     pub(crate) latest_sample: api::LatestSample,
     pub(crate) streams: api::Streams,
+    pub(crate) refusals: Refusals,
     /// Whether the service is to stop, for what would not end by itself.
     pub(crate) stopping: watch::Sender<bool>,
     database: Arc<OnceCell<Arc<dyn Database>>>,
@@ -112,6 +113,7 @@ impl Service {
             latest_health: api::LatestHealth::default(),
             latest_sample: api::LatestSample::default(),
             streams: api::Streams::default(),
+            refusals: Refusals::default(),
             stopping: watch::Sender::new(false),
             database,
         };

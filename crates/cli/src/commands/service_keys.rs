@@ -90,7 +90,7 @@ async fn revoke(context: &Context<'_>, enfold: &Enfold, args: &RevokeServiceKey)
     let operator = enfold.operator()?;
     let question = format!("Service key {} lets nobody in any more; this cannot be taken back.", args.id);
     context.screen.confirm(&question, "revoke", args.yes)?;
-    let former = operator.revoke_service_key(&args.id).await?;
+    let former = operator.revoke_service_key(&args.id, &context.call(None)).await?;
     context.screen.result(&json!({ "id": args.id, "name": former.name, "state": "revoked" }), |out| {
         let _ = writeln!(out, "Service key {} of {} lets nobody in, within a second.", args.id, former.name);
     })

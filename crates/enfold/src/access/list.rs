@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Grant, ServiceKeySecret, ShownKey};
 use crate::catalog::SignedAccess;
+use crate::events::{Event, EventKind};
 use crate::operator::Operator;
 use crate::{CallContext, Code, Enfold, Error, Result};
 
@@ -109,6 +110,13 @@ impl ServiceKey {
     pub fn lets_in(&self, now_ms: i64) -> bool {
         self.revoked_ms.is_none() && now_ms < self.expires_ms
     }
+
+    /// Returns it as it was.
+    fn revoke(&mut self, now_ms: i64) -> Self {
+        let former = self.clone();
+        self.revoked_ms = former.revoked_ms.or(Some(now_ms));
+        former
+    }
 }
 
 impl Enfold {
@@ -132,10 +140,11 @@ impl Operator {
         let secret = ServiceKeySecret::draw()?;
         let hash = secret.hash()?;
         let id = secret.id().to_owned();
+        let mut replaced = Vec::new();
         self.change_access(|list, now_ms| {
-            if wanted.instead {
-                revoke(list.keys.values_mut().filter(|key| key.name == wanted.name), now_ms);
-            }
+            let is_replaced = |key: &ServiceKey| wanted.instead && key.name == wanted.name && key.revoked_ms.is_none();
+            let former = list.keys.iter_mut().filter(|(_, key)| is_replaced(key));
+            replaced = former.map(|(id, key)| (id.clone(), key.revoke(now_ms))).collect();
             let key = ServiceKey {
                 name: wanted.name.clone(),
                 hash: hash.clone(),
@@ -153,11 +162,16 @@ impl Operator {
             Ok(())
         })
         .await?;
+        let mut roles: Vec<&str> = wanted.grants.iter().map(|grant| grant.role.word()).collect();
+        roles.dedup();
+        let says = format!("`{}` (service key {id}), as {}", wanted.name, roles.join(", "));
+        self.enfold.log(Event::new(EventKind::ServiceKeyMade, 1).detail(says).context(context));
+        replaced.iter().for_each(|(id, former)| self.log_revoked(id, former, context));
         Ok((id, secret))
     }
 
     /// Has a service key let nobody in, within a second wherever a service runs. Returns it as it was.
-    pub async fn revoke_service_key(&self, id: &str) -> Result<ServiceKey> {
+    pub async fn revoke_service_key(&self, id: &str, context: &CallContext) -> Result<ServiceKey> {
         let mut former = None;
         self.change_access(|list, now_ms| {
             let key = list.keys.get_mut(id).ok_or_else(|| {
@@ -165,12 +179,21 @@ impl Operator {
                     .hint("`enfold service-keys list` says which there are")
                     .hint("nothing was changed")
             })?;
-            former = Some(key.clone());
-            revoke(std::iter::once(key), now_ms);
+            former = Some(key.revoke(now_ms));
             Ok(())
         })
         .await?;
-        former.ok_or_else(|| Error::new(Code::Internal, "a service key was revoked and is not known"))
+        let former = former.ok_or_else(|| Error::new(Code::Internal, "a service key was revoked and is not known"))?;
+        self.log_revoked(id, &former, context);
+        Ok(former)
+    }
+
+    fn log_revoked(&self, id: &str, former: &ServiceKey, context: &CallContext) {
+        if former.revoked_ms.is_some() {
+            return;
+        }
+        let says = format!("`{}` (service key {id})", former.name);
+        self.enfold.log(Event::new(EventKind::ServiceKeyRevoked, 1).detail(says).context(context));
     }
 
     /// Changes the list as it is now, signs it and puts it in its place; again, if somebody else was quicker.
@@ -193,10 +216,6 @@ impl Operator {
         }
         Err(Error::new(Code::Busy, "others keep changing the access list").hint("run the command again"))
     }
-}
-
-fn revoke<'a>(keys: impl Iterator<Item = &'a mut ServiceKey>, now_ms: i64) {
-    keys.for_each(|key| key.revoked_ms = key.revoked_ms.or(Some(now_ms)));
 }
 
 fn signed_bytes(document: &[u8]) -> Vec<u8> {

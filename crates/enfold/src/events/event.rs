@@ -70,6 +70,9 @@ pub struct Event {
     /// The job's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
+    /// What of the service was asked: the method and the path, as the reference of the API has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// How many values (or keys, rows, look-ups, lost events) this line stands for.
     pub count: u64,
     /// The error's [code](../errors/), where something was refused.
@@ -107,6 +110,7 @@ impl Event {
             key: None,
             key_version: None,
             job: None,
+            endpoint: None,
             count,
             code: None,
             detail: None,
@@ -176,6 +180,12 @@ impl Event {
     #[must_use]
     pub fn job(mut self, job: impl Into<String>) -> Self {
         self.job = Some(job.into());
+        self
+    }
+
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoint = Some(endpoint.into());
         self
     }
 

@@ -23,12 +23,13 @@ pub enum Outcome {
 type IsSet = fn(&Event) -> bool;
 
 /// Fields that only some kinds of events have. What is not here may stand in any event.
-const OF_SOME: [(&str, IsSet); 5] = [
+const OF_SOME: [(&str, IsSet); 6] = [
     ("ring", |event| event.ring.is_some()),
     ("column", |event| event.column.is_some()),
     ("key", |event| event.key.is_some()),
     ("key_version", |event| event.key_version.is_some()),
     ("job", |event| event.job.is_some()),
+    ("endpoint", |event| event.endpoint.is_some()),
 ];
 
 /// What a value, a data key, and everything that can be refused has.
@@ -37,6 +38,7 @@ const DATA_KEY: &[&str] = &["ring", "key", "key_version"];
 const REFUSAL: &[&str] = &["ring", "column"];
 const RING: &[&str] = &["ring"];
 const JOB: &[&str] = &["job"];
+const ASKED: &[&str] = &["ring", "column", "endpoint"];
 const NONE: &[&str] = &[];
 
 /// `/// says`, the name, the word in the log, how it went, which fields it has besides those of all, and what others call it.
@@ -132,10 +134,14 @@ kinds! {
     JobFailed "job-failed" Failure JOB ["RE_ENCRYPTION_FAILED"];
     /// Rows were deleted by a rule of the policy; `count` says how many, `detail` which.
     RowsPruned "rows-pruned" Success JOB [];
-    /// Somebody asked who may not: of this service, or of a key service.
-    Denied "denied" Denied REFUSAL ["KEY_ACCESS_DENIED"];
+    /// Somebody asked who may not: of this service, or of a key service. What the service refuses is summed by the minute.
+    Denied "denied" Denied ASKED ["KEY_ACCESS_DENIED"];
     /// Something else was refused; `code` says why.
-    Refused "refused" Failure REFUSAL [];
+    Refused "refused" Failure ASKED [];
+    /// A service key was made; `detail` says for whom, and what it may do.
+    ServiceKeyMade "service-key-made" Success NONE [];
+    /// A service key lets nobody in any more; `detail` says whose it was.
+    ServiceKeyRevoked "service-key-revoked" Success NONE [];
     /// A writer's chain does not hold together in the catalog; `detail` says whose, and where.
     LogBroken "log-broken" Failure NONE [];
     /// What was kept for as long as the policy says was taken out of the log; `count` says how many entries, `detail` until when.

@@ -9,7 +9,7 @@ const MINUTE_MS: i64 = 60_000;
 /// Sums at once. More callers and data keys than that are written before their minute is over.
 const MOST: usize = 4096;
 
-/// One event for each kind, ring, column, data key, actor, source and code of a minute.
+/// One event for each kind, ring, column, data key, endpoint, actor, source and code of a minute.
 #[derive(Default)]
 pub(super) struct Summed(Mutex<Sums>);
 
@@ -26,6 +26,7 @@ struct Same {
     ring: Option<String>,
     column: Option<String>,
     key: Option<String>,
+    endpoint: Option<String>,
     actor: Option<String>,
     source: Option<String>,
     code: Option<String>,
@@ -42,6 +43,7 @@ impl Summed {
             ring: event.ring.clone(),
             column: event.column.clone(),
             key: event.key.clone(),
+            endpoint: event.endpoint.clone(),
             actor: event.actor.clone(),
             source: event.source.clone(),
             code: event.code.clone(),

@@ -12,6 +12,7 @@ mod key_table;
 mod members;
 mod metrics;
 mod model;
+mod network;
 mod prune;
 mod raw;
 mod readers;
@@ -38,11 +39,12 @@ use crate::{Code, Error, Result};
 pub use draft::{ColumnDraft, IndexDraft, PolicyDraft, RingDraft};
 pub use metrics::MetricsPolicy;
 pub use model::*;
+pub use network::Network;
 pub use prune::{PrunePolicy, TimeUnit};
 pub use rotation::{RootRotationPolicy, RotationPolicy, Window};
 pub use service::{
-    ClaimGrant, ConsolePolicy, ConsoleSignIn, IssuerPolicy, ServiceLimits, ServicePolicy, ServiceTls, TokenAlgorithm,
-    is_safe_url,
+    ClaimGrant, ConsolePolicy, ConsoleSignIn, IssuerPolicy, ProxyHeader, ServiceLimits, ServicePolicy, ServiceTls,
+    TokenAlgorithm, is_safe_url,
 };
 pub use traces::TracePolicy;
 pub use url::{DatabaseUrl, Scheme};

@@ -6,7 +6,11 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::model::{TablePolicy, ValuePolicy};
+use super::network::Network;
 use super::raw::{RawClaimGrant, RawConsole, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
 use super::resolve::{Resolver, duration, keys};
 use super::words::did_you_mean;
@@ -16,11 +20,25 @@ use crate::access::Grant;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePolicy {
     pub listen: SocketAddr,
+    /// Whose word it is where a request came from.
+    pub trusted_proxies: Vec<Network>,
+    pub proxy_header: ProxyHeader,
     pub tls: Option<ServiceTls>,
     pub limits: ServiceLimits,
     /// Whose tokens are believed, by the names that events give their subjects.
     pub issuers: BTreeMap<String, IssuerPolicy>,
     pub console: ConsolePolicy,
+}
+
+/// The header in which a proxy says where a request came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyHeader {
+    /// `X-Forwarded-For`, as most proxies have it.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded`, as RFC 7239 has it.
+    Forwarded,
 }
 
 /// Who is let into the console.
@@ -122,6 +140,14 @@ pub(super) fn resolve(
         at.report(&keys(&["service", "listen"]), "not an address and a port, as `127.0.0.1:8470`");
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
     });
+    let trusted_proxies = raw.trusted_proxies.iter().filter_map(|network| {
+        let parsed = network.parse().ok();
+        if parsed.is_none() {
+            at.report(&keys(&["service", "trusted_proxies"]), "not all of them are networks, as `10.0.0.0/8`");
+        }
+        parsed
+    });
+    let trusted_proxies = trusted_proxies.collect();
     let tls = tls(at, raw.tls);
     let mut urls: BTreeMap<String, String> = BTreeMap::new();
     let mut issuers = BTreeMap::new();
@@ -134,7 +160,15 @@ pub(super) fn resolve(
         }
     }
     let console = console(at, raw.console, &issuers);
-    ServicePolicy { listen, tls, limits: limits(&raw.limits), issuers, console }
+    ServicePolicy {
+        listen,
+        trusted_proxies,
+        proxy_header: raw.proxy_header,
+        tls,
+        limits: limits(&raw.limits),
+        issuers,
+        console,
+    }
 }
 
 fn console(at: &mut Resolver<'_>, raw: RawConsole, issuers: &BTreeMap<String, IssuerPolicy>) -> ConsolePolicy {

@@ -1,12 +1,13 @@
 //! The edge: what comes first to every request, and last to every answer.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use enfold::access::Permission;
@@ -20,7 +21,7 @@ use super::error::ErrorBody;
 use super::{ErrorAnswer, Failure};
 use crate::Shared;
 use crate::connections::Peer;
-use crate::identity::Caller;
+use crate::identity::{Caller, source};
 use crate::metrics::words;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,21 +36,34 @@ pub(crate) struct Written;
 #[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) request_id: String,
-    peer: Option<Peer>,
+    method: Method,
+    path: Option<MatchedPath>,
+    source: Option<IpAddr>,
 }
 
 impl Call {
-    /// For the log of events. The address is the connection's own: what a header says of it is the caller's word.
+    /// For the log of events.
     pub(crate) fn context(&self, caller: &Caller, reason: Option<String>) -> CallContext {
+        CallContext { reason, ..self.context_of(Some(caller)) }
+    }
+
+    /// The same of whoever asks, also where nobody knows who that is.
+    pub(crate) fn context_of(&self, caller: Option<&Caller>) -> CallContext {
         CallContext {
-            actor: Some(caller.actor.clone()),
-            reason,
+            actor: caller.map(|caller| caller.actor.clone()),
             request_id: Some(self.request_id.clone()),
-            source: self.peer.map(|peer| peer.0.ip().to_string()),
+            source: self.source.map(|address| address.to_string()),
             // People with more rights than applications have are to answer for each value that they open.
-            each: caller.has(Permission::Admin),
+            each: caller.is_some_and(|caller| caller.has(Permission::Admin)),
             ..CallContext::default()
         }
+    }
+
+    /// What was asked, in the table's words and none of the caller's.
+    pub(crate) fn endpoint(&self) -> String {
+        let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+        let method = known.iter().find(|known| **known == self.method).map_or("another method", Method::as_str);
+        format!("{method} {}", self.path.as_ref().map_or("unknown", MatchedPath::as_str))
     }
 }
 
@@ -63,9 +77,11 @@ pub(crate) async fn edge(
 ) -> Response {
     let started = Instant::now();
     let request_id = request_id(&request);
-    let peer = request.extensions().get::<Peer>().copied();
-    request.extensions_mut().insert(Call { request_id: request_id.clone(), peer });
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    let source = peer.map(|peer| source(&shared.enfold.policy().service, peer, request.headers()));
     let (method, span) = (request.method().clone(), span(&request, path.as_ref()));
+    let call = Call { request_id: request_id.clone(), method: method.clone(), path: path.clone(), source };
+    request.extensions_mut().insert(call.clone());
     let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
     let mut response = answered.unwrap_or_else(|_| {
         Failure(Error::new(Code::Internal, "the request ran into a fault of the service")).into_response()
@@ -75,9 +91,13 @@ pub(crate) async fn edge(
     span.record("status", status);
     shared.exporter.requests.answered(&method, path, status, took);
     let path = path.unwrap_or("unknown");
+    let caller = response.extensions_mut().remove::<Arc<Caller>>();
     match response.extensions_mut().remove::<Error>() {
         None => tracing::debug!(target: "enfold_server", request_id, %method, path, status, took_us, "answered"),
         Some(error) => {
+            if [401, 403, 429].contains(&status) {
+                shared.note_refusal(&error, &call, caller.as_deref(), None, 1);
+            }
             if matches!(error.code().actor(), Actor::Caller | Actor::Data) {
                 tracing::info!(target: "enfold_server", request_id, %method, path, status, took_us, "refused: {error}");
             } else {

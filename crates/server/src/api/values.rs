@@ -129,8 +129,7 @@ pub(crate) async fn encrypt(
     Asked(request): Asked<EncryptRequest>,
 ) -> Result<EncryptAnswer, Failure> {
     let items = request.items.into_iter().map(Item::from).collect();
-    let context = call.context(&caller, request.reason);
-    Ok(Data { data: each(&shared, &caller, &context, items).await? })
+    Ok(Data { data: each(&shared, &caller, &call, request.reason, items).await? })
 }
 
 pub(crate) async fn decrypt(
@@ -140,8 +139,7 @@ pub(crate) async fn decrypt(
     Asked(request): Asked<DecryptRequest>,
 ) -> Result<DecryptAnswer, Failure> {
     let items = request.items.into_iter().map(Item::from).collect();
-    let context = call.context(&caller, request.reason);
-    Ok(Data { data: each(&shared, &caller, &context, items).await? })
+    Ok(Data { data: each(&shared, &caller, &call, request.reason, items).await? })
 }
 
 /// An item of either request, its place by the library's types.
@@ -282,10 +280,12 @@ impl Opened {
 async fn each<T: Work>(
     shared: &Shared,
     caller: &Caller,
-    context: &CallContext,
+    call: &Call,
+    reason: Option<String>,
     items: Vec<Item>,
 ) -> Result<Results<T>> {
     shared.check_batch(items.len())?;
+    let context = &call.context(caller, reason);
     let rows: Vec<_> = items.iter().map(Item::row).collect();
     let mut outcomes: Vec<Option<Result<T>>> = Vec::new();
     outcomes.resize_with(items.len(), || None);
@@ -313,9 +313,25 @@ async fn each<T: Work>(
         };
         at.into_iter().zip(done).for_each(|(at, done)| outcomes[at] = Some(done));
     }
+    note_refusals(shared, caller, call, &items, &outcomes);
     let references = items.into_iter().map(|item| item.reference);
     let items = references.zip(outcomes).map(|(reference, done)| ItemResult::of(reference, done)).collect();
     Ok(Results { items })
+}
+
+/// Items that the caller may not have done, column by column.
+fn note_refusals<T>(shared: &Shared, caller: &Caller, call: &Call, items: &[Item], outcomes: &[Option<Result<T>>]) {
+    let mut denied: BTreeMap<&str, (&Error, u64)> = BTreeMap::new();
+    for (item, outcome) in items.iter().zip(outcomes) {
+        if let Some(Err(error)) = outcome
+            && error.code() == Code::PermissionDenied
+        {
+            denied.entry(&item.column).or_insert((error, 0)).1 += 1;
+        }
+    }
+    for (column, (error, count)) in denied {
+        shared.note_refusal(error, call, Some(caller), Some(column), count);
+    }
 }
 
 /// Where an item's value lives, if the caller may do this there: by names alone.

@@ -81,10 +81,11 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
     let chrome = Chrome::of(&shared, &caller, &signed_in, request.uri().path());
     let extensions = request.extensions_mut();
     extensions.insert(chrome.clone());
-    extensions.insert(caller);
+    extensions.insert(Arc::clone(&caller));
     extensions.insert(cookie);
     let mut response = next.run(request).await;
     response.extensions_mut().insert(chrome);
+    response.extensions_mut().insert(caller);
     response
 }
 

@@ -6,7 +6,9 @@
 mod fetch;
 mod jwks;
 mod rates;
+mod refusals;
 mod service_keys;
+mod source;
 mod tokens;
 
 use std::sync::Arc;
@@ -21,7 +23,9 @@ use enfold::access::{Grant, Permission, ShownKey, Subject};
 use enfold::{Code, Error, Result};
 
 pub(crate) use self::rates::Rates;
+pub(crate) use self::refusals::Refusals;
 pub(crate) use self::service_keys::ServiceKeys;
+pub(crate) use self::source::source;
 pub(crate) use self::tokens::{Issuer, person};
 use crate::Shared;
 use crate::api::Failure;

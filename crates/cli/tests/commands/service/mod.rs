@@ -13,6 +13,7 @@ mod once;
 mod operators;
 mod postgres;
 mod published;
+mod refusals;
 mod running;
 mod start;
 mod streams;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DurationText;
 use crate::access::Role;
+use crate::policy::ProxyHeader;
 
 /// What `enfold serve` does.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -15,6 +16,11 @@ pub(in crate::policy) struct RawService {
     /// The address and the port that it listens on: `127.0.0.1:8470`, `[::1]:8470`.
     #[schemars(extend("format" = "socket-address"))]
     pub listen: String,
+    /// Networks of proxies in front, whose word it is where a request came from: `10.0.0.0/8`, `2001:db8::7`. Of all others the
+    /// connection's own address stands in the log.
+    pub trusted_proxies: Vec<String>,
+    /// The header in which those proxies say it. They have to add to it, or take away what a client says there.
+    pub proxy_header: ProxyHeader,
     /// TLS of its own. Without it the service listens on loopback addresses alone.
     pub tls: RawServiceTls,
     /// What a request may ask for.
@@ -29,6 +35,8 @@ impl Default for RawService {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8470".to_owned(),
+            trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::default(),
             tls: RawServiceTls::default(),
             limits: RawServiceLimits::default(),
             issuers: BTreeMap::new(),

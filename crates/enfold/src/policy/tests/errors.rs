@@ -665,6 +665,23 @@ fn a_kubernetes_service_account_has_its_token_where_pods_have_it() {
 }
 
 #[test]
+fn proxies_that_are_trusted_are_networks() {
+    let with = |service: &str| {
+        let text = format!(
+            "environment = \"development\"\n[database]\nurl = \"sqlite:a.db\"\n[rings.a]\nid = \"a\"\nroots = [\"local:a.key\"]\n\
+             scope = \"ring\"\n[service]\n{service}"
+        );
+        policy::parse(&text, Path::new("enfold.toml"), &Variables::default())
+    };
+    let service = with("trusted_proxies = [\"10.0.0.0/8\"]\nproxy_header = \"forwarded\"").unwrap().service;
+    assert!(service.trusted_proxies[0].contains([10, 1, 2, 3].into()));
+    assert_eq!(service.proxy_header, policy::ProxyHeader::Forwarded);
+    let error = with("trusted_proxies = [\"10.0.0.0/8\", \"everybody\"]").unwrap_err().to_string();
+    assert!(error.contains("service.trusted_proxies: not all of them are networks"), "{error}");
+    assert!(with("proxy_header = \"x-real-ip\"").is_err());
+}
+
+#[test]
 fn figures_have_a_prefix_that_names_may_begin_with_and_an_address() {
     let with = |metrics: &str| {
         let text = format!(
