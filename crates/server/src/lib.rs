@@ -19,7 +19,7 @@ use enfold::policy::ServiceLimits;
 use enfold::{CallContext, Code, Enfold, Error, Result};
 use enfold_jobs::database::Database;
 use enfold_jobs::ops::Session;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
@@ -86,9 +86,9 @@ impl Service {
     /// # Errors
     /// `Usage` where the address cannot be bound; what [`Enfold::access_list`] says where that is not as the operators signed it.
     pub async fn bind(enfold: Enfold, address: SocketAddr) -> Result<Self> {
-        let listener = bind(address).await?;
+        let listener = bind(address)?;
         let figures = match enfold.policy().metrics.listen {
-            Some(address) => Some(Listening::on(address).await?),
+            Some(address) => Some(Listening::on(address)?),
             None => None,
         };
         let service_keys = ServiceKeys::read(&enfold).await?;
@@ -166,8 +166,17 @@ pub(crate) async fn reached(enfold: &Enfold, database: &OnceCell<Arc<dyn Databas
     database.get_or_try_init(connect).await.cloned()
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|e| {
+/// Connections that may wait to be accepted. Whoever finds no room there tries again after a second, so a burst had better fit.
+const BACKLOG: u32 = 4096;
+
+fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let listening = socket.and_then(|socket| {
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    });
+    listening.map_err(|e| {
         Error::new(Code::Usage, format!("cannot listen on `{address}`"))
             .cause(e.kind().to_string())
             .hint("another program may have the port: name another with `--listen`")

@@ -55,7 +55,7 @@ async fn tell(
     use enfold_server::metrics::{Exporter, Listening};
 
     let Some(address) = args.metrics else { return Ok(None) };
-    let listening = Listening::on(address).await?;
+    let listening = Listening::on(address)?;
     context.screen.say(&format!("Figures are at http://{}/metrics.", listening.address()?));
     let exporter = Arc::new(Exporter::new(enfold.clone(), Arc::clone(&session.db)));
     Ok(Some(tokio::spawn(listening.run(exporter, std::future::pending()))))

@@ -348,8 +348,8 @@ pub struct Listening(TcpListener);
 impl Listening {
     /// # Errors
     /// `Usage` where the address cannot be bound.
-    pub async fn on(address: SocketAddr) -> Result<Self> {
-        crate::bind(address).await.map(Self)
+    pub fn on(address: SocketAddr) -> Result<Self> {
+        crate::bind(address).map(Self)
     }
 
     /// With the port that the system chose where none was named.
