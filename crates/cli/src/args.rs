@@ -1,6 +1,7 @@
 //! The command line: what may be typed. Secrets never are; they come by file, standard input or environment.
 
 mod destroy;
+mod evidence;
 mod index;
 mod log;
 mod prune;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::destroy::{Destroy, VerifyCertificate};
+pub(crate) use self::evidence::{Evidence, EvidenceCommand, VerifyEvidence};
 pub(crate) use self::index::{EndIndex, Index, RotateIndex, SignIndex};
 pub(crate) use self::log::{ExportLog, InitLog, Log, Opened, PruneLog, SignLog, VerifyLog};
 pub(crate) use self::prune::Prune;
@@ -109,6 +111,8 @@ pub(crate) enum Command {
     /// Look at the log of events: sign it, take it elsewhere, verify it, ask it who opened what.
     #[command(subcommand)]
     Log(Log),
+    /// Look at what the controls of a standard ask for, and sign what was found, for an auditor.
+    Evidence(Evidence),
     /// Serve the API: seal and open values for programs that call it over HTTP.
     Serve(Serve),
     /// Say which programs the service lets in, and what each may do.

@@ -7,13 +7,13 @@
 //! The encoding is that of ring states: JSON in one spelling, of which what is signed is `enfold/v1 destruction certificate`, a zero
 //! byte, and those bytes. A tenant stands in it as its tag, a keyed hash: the certificate holds no personal data.
 
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::DataKeyRow;
-use crate::hex::{from_hex, hex};
+use crate::hex::hex;
 use crate::operator::Operator;
 use crate::policy::format_operator_key;
+use crate::signing_key::is_signed;
 use crate::state::Subject;
 use crate::{Code, Error, Result};
 
@@ -136,10 +136,9 @@ impl SignedCertificate {
         if read.certificate.format != FORMAT {
             return Err(refused("it is of another format").hint("a newer `enfold` may have made it: upgrade this one"));
         }
-        let signature = from_hex(&read.signature).ok_or_else(|| refused("it has no signature"))?;
-        UnparsedPublicKey::new(&ED25519, trusted).verify(&read.certificate.signed_bytes()?, &signature).map_err(
-            |_| refused("its signature is not by the operators' key that is trusted here, or it was changed"),
-        )?;
+        if !is_signed(trusted, &read.certificate.signed_bytes()?, &read.signature) {
+            return Err(refused("its signature is not by the operators' key that is trusted here, or it was changed"));
+        }
         if read.operator_key != format_operator_key(trusted) {
             return Err(refused("it names another operators' key than the one that signed it"));
         }

@@ -110,6 +110,8 @@ codes! {
     LogKeyMissing = "log-key-missing", Operator, exit 2, http 500, Never;
     /// The log of events is not what was written or signed.
     LogTampered = "log-tampered", Data, exit 4, http 500, Never;
+    /// Evidence for an auditor is not what was signed.
+    EvidenceTampered = "evidence-tampered", Data, exit 4, http 500, Never;
     /// An event could not be written, and the policy wants it written before there is an answer.
     EventsUnwritten = "events-unwritten", Operator, exit 5, http 503, Later;
     /// A file that holds a key can be read by others.

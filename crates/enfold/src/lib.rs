@@ -64,6 +64,7 @@ mod data_keys;
 pub mod db;
 pub mod error;
 pub mod events;
+pub mod evidence;
 mod forkmark;
 mod handle;
 pub mod harden;

@@ -12,10 +12,11 @@ mod roots;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use enfold_core::KeyId;
 
 use crate::catalog::{DataKeyRow, Inserted, KeyStatus, Purpose, Swap};
-use crate::events::{CallContext, Event, EventKind};
+use crate::events::{CallContext, Event, EventKind, Signer};
 use crate::handle::Enfold;
 use crate::keyring::{KeyRing, RowKey, ScopeId, View};
 use crate::policy::Mode;
@@ -35,6 +36,18 @@ pub struct Operator {
 
 /// A change of a state, with the rows that change with it.
 type Changed = (RingState, Vec<Swap>);
+
+/// For documents that the operators vouch for and that change nothing: evidence.
+#[async_trait]
+impl Signer for Operator {
+    fn public_key(&self) -> [u8; 32] {
+        self.key.public_key()
+    }
+
+    async fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        Ok(self.sign_bytes(bytes))
+    }
+}
 
 impl Operator {
     pub(crate) fn new(enfold: Enfold, key: Arc<OperatorKey>) -> Self {

@@ -3,17 +3,23 @@
 use std::path::Path;
 
 use aws_lc_rs::rand;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
+use crate::hex::from_hex;
 use crate::private_file::Private;
 use crate::{Code, Error, Result};
 
 const SEED_LEN: usize = 32;
 /// What a key file holds at most.
 const LONGEST: usize = 128;
+
+/// Whether this public key made the signature (in hex) over these bytes.
+pub(crate) fn is_signed(by: &[u8; 32], bytes: &[u8], signature: &str) -> bool {
+    from_hex(signature).is_some_and(|signature| UnparsedPublicKey::new(&ED25519, by).verify(bytes, &signature).is_ok())
+}
 
 /// What a key is for: a file of one purpose is none of another.
 #[derive(Clone, Copy)]

@@ -4,6 +4,7 @@ pub mod columns;
 mod connect;
 pub mod database;
 pub mod disabling;
+pub mod evidence;
 pub mod generations;
 mod hex;
 pub mod model;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use enfold::clock::{Clock, SystemClock};
+use enfold::clock::Clock;
 use enfold::{CallContext, Code, Column, Enfold, Form, KeyId, Leaving, Part, PayloadType, Place, Whose};
 use enfold_jobs::model::{JobId, JobState};
 use enfold_jobs::ops::{
@@ -19,6 +19,8 @@ use enfold_jobs::ops::{
 use enfold_jobs::store::{EMERGENCY, Order, Store};
 use enfold_testkit::postgres::Database;
 use tokio_postgres::Client;
+
+use common::InDays;
 
 const TENANTS: i64 = 4;
 const ROWS: i64 = 1_200;
@@ -346,21 +348,8 @@ async fn jobs_wait_for_workers_and_heed_orders_while_they_run() {
     assert!(store.workers(ALIVE).await.unwrap().is_empty(), "it signed off");
 }
 
-/// The machine's clock, so many days on.
-struct InDays(SystemClock, i64);
-
-impl Clock for InDays {
-    fn now(&self) -> Duration {
-        self.0.now()
-    }
-
-    fn unix_ms(&self) -> i64 {
-        self.0.unix_ms() + self.1 * 86_400_000
-    }
-}
-
 fn in_days(days: i64) -> i64 {
-    InDays(SystemClock::new(), days).unix_ms()
+    InDays::new(days).unix_ms()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -373,7 +362,7 @@ async fn what_is_due_is_rotated_once_however_many_look_and_values_follow() {
     // Ninety-one days later, four processes look at once, each with keys of its own.
     let mut sessions = Vec::new();
     for _ in 0..4 {
-        let clock = Arc::new(InDays(SystemClock::new(), 91));
+        let clock = Arc::new(InDays::new(91));
         let enfold = Enfold::builder(fixture.enfold.policy().clone()).clock(clock).build().await.unwrap();
         sessions.push(Session::over(enfold, Arc::clone(&fixture.session.db), &context()).unwrap());
     }
@@ -400,7 +389,7 @@ async fn schedulers_whose_clocks_differ_rotate_once_by_the_database_s_clock() {
     let mut sessions = Vec::new();
     // By the database it is day 91. One machine's clock was put back to the first day, another's is a year ahead.
     for day in [0, 456] {
-        let clock = Arc::new(InDays(SystemClock::new(), day));
+        let clock = Arc::new(InDays::new(day));
         let enfold = Enfold::builder(fixture.enfold.policy().clone()).clock(clock).build().await.unwrap();
         sessions.push(Session::over(enfold, Arc::clone(&fixture.session.db), &context()).unwrap());
     }

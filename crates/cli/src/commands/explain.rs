@@ -38,6 +38,7 @@ pages![
     "operator-key-missing",
     "log-key-missing",
     "log-tampered",
+    "evidence-tampered",
     "events-unwritten",
     "key-file-permissions",
     "key-file-invalid",

@@ -11,6 +11,7 @@ pub(crate) mod doctor;
 pub(crate) mod drop_reader;
 pub(crate) mod drop_source;
 pub(crate) mod enforce;
+pub(crate) mod evidence;
 pub(crate) mod explain;
 pub(crate) mod index;
 pub(crate) mod init;
@@ -162,6 +163,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         Command::Prune(args) => prune::run(context, &args).await,
         Command::Jobs(args) => jobs::run(context, &args).await,
         Command::Log(args) => log::run(context, &args).await,
+        Command::Evidence(args) => evidence::run(context, &args).await,
         Command::Worker(args) => worker::run(context, &args).await,
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(context, &args).await,

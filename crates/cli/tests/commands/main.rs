@@ -17,6 +17,7 @@ mod disable_killed;
 mod disk_full;
 mod doctor_readers;
 mod drop_reader;
+mod evidence;
 mod guides;
 mod harness;
 #[cfg(feature = "postgres")]

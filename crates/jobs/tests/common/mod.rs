@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
 use std::path::Path;
+use std::time::Duration;
 
+use enfold::clock::{Clock, SystemClock};
 use enfold::policy::{self, Variables};
 use enfold::{CallContext, Enfold, Result};
 use enfold_jobs::ops::Session;
@@ -17,4 +19,23 @@ pub(crate) async fn open(text: &str, folder: &Path, who: &CallContext) -> Result
 pub(crate) async fn session(enfold: &Enfold, who: &CallContext) -> Result<Session> {
     let db = enfold_jobs::connect(&enfold.policy().database, Some(&enfold.policy().jobs)).await?;
     Session::over(enfold.clone(), db, who)
+}
+
+/// The machine's clock, so many days on.
+pub(crate) struct InDays(SystemClock, i64);
+
+impl InDays {
+    pub(crate) fn new(days: i64) -> Self {
+        Self(SystemClock::new(), days)
+    }
+}
+
+impl Clock for InDays {
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+
+    fn unix_ms(&self) -> i64 {
+        self.0.unix_ms() + self.1 * 86_400_000
+    }
 }

@@ -1,0 +1,128 @@
+//! What is stored, and what was done about it.
+
+use std::collections::BTreeMap;
+
+use enfold::policy::{ColumnPolicy, Mode};
+use enfold::{Enfold, KeyId, Result};
+
+use super::{Found, Look};
+use crate::model::{Goal, JobState};
+use crate::ops::audit::ColumnStatus;
+use crate::ops::{self, Selection};
+use crate::shown::{count, time};
+use crate::store::JobRecord;
+
+const NO_COLUMN: &str = "the policy names no column";
+
+pub(super) async fn coverage(look: &Look<'_>) -> Result<Found> {
+    let audit = ops::audit(look.session.db.as_ref(), &look.session.policy, &Selection::All, None).await?;
+    if audit.columns.is_empty() {
+        return Ok(Found::not_checked(NO_COLUMN, Vec::new()));
+    }
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for column in &audit.columns {
+        let (name, census) = (&column.column, &column.census);
+        if column.status == ColumnStatus::Refused {
+            wrong.push(format!("{name} cannot hold envelopes, and was not counted"));
+            continue;
+        }
+        let others = census.plaintext + census.lookalikes;
+        lines.push(format!(
+            "{name}: counted {} rows, {} envelopes ({}), {} values that are none, {} NULL",
+            count(census.rows),
+            count(census.envelopes),
+            versions(look.enfold, &census.by_key).await?,
+            count(others),
+            count(census.nulls)
+        ));
+        if others > 0 {
+            wrong.push(format!("{name} holds {} values that are no envelopes", count(others)));
+        }
+    }
+    Ok(Found::of(lines, &wrong))
+}
+
+/// How many envelopes are under which version of their data key.
+async fn versions(enfold: &Enfold, by_key: &BTreeMap<String, u64>) -> Result<String> {
+    let mut by_version: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut elsewhere = 0;
+    for (id, envelopes) in by_key {
+        let record = match id.parse::<KeyId>() {
+            Ok(id) => enfold.data_key(id).await?,
+            Err(_) => None,
+        };
+        match record {
+            Some(record) => *by_version.entry(record.version).or_default() += envelopes,
+            None => elsewhere += envelopes,
+        }
+    }
+    let mut told: Vec<String> =
+        by_version.iter().map(|(version, envelopes)| format!("version {version}: {}", count(*envelopes))).collect();
+    if elsewhere > 0 {
+        told.push(format!("under data keys that the catalog does not have: {}", count(elsewhere)));
+    }
+    Ok(if told.is_empty() { "under no data key".to_owned() } else { told.join(", ") })
+}
+
+fn columns<'a>(look: &'a Look<'_>) -> impl Iterator<Item = (String, &'a ColumnPolicy)> {
+    let tables = look.session.policy.tables.iter();
+    tables.flat_map(|(table, policy)| {
+        policy.columns.iter().map(move |(name, column)| (format!("{table}.{name}"), column))
+    })
+}
+
+pub(super) async fn modes(look: &Look<'_>) -> Result<Found> {
+    let names: Vec<String> = columns(look).map(|(name, _)| name).collect();
+    if names.is_empty() {
+        return Ok(Found::not_checked(NO_COLUMN, Vec::new()));
+    }
+    let modes = look.session.keys.modes(&names).await?;
+    let told: Vec<(String, Mode)> = names.into_iter().zip(modes).collect();
+    let weaker = told.iter().filter(|(_, mode)| *mode != Mode::Kms);
+    let wrong: Vec<String> = weaker.map(|(name, mode)| format!("{name} is in mode {}", mode.word())).collect();
+    Ok(Found::of(told.iter().map(|(name, mode)| format!("{name}: mode {}", mode.word())).collect(), &wrong))
+}
+
+pub(super) async fn classes(look: &Look<'_>) -> Result<Found> {
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for (name, column) in columns(look) {
+        match &column.class {
+            Some(class) => lines.push(format!("{name}: {class}")),
+            None => wrong.push(format!("{name} has no class")),
+        }
+    }
+    if lines.is_empty() && wrong.is_empty() {
+        return Ok(Found::not_checked(NO_COLUMN, lines));
+    }
+    Ok(Found::of(lines, &wrong))
+}
+
+pub(super) async fn reencryption(look: &Look<'_>) -> Result<Found> {
+    let mut newest: BTreeMap<String, JobRecord> = BTreeMap::new();
+    for job in look.session.db.store().jobs().await?.into_iter().filter(|job| job.goal == Goal::Reencrypt) {
+        let table = job.target.policy_table.clone();
+        if newest.get(&table).is_none_or(|known| known.id < job.id) {
+            newest.insert(table, job);
+        }
+    }
+    if newest.is_empty() {
+        return Ok(Found::not_checked("no re-encryption is on record", Vec::new()));
+    }
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for (table, job) in &newest {
+        let at = time(job.changed_ms).unwrap_or_default();
+        let (changed, failed) = (count(job.progress.rows_changed), count(job.progress.rows_failed));
+        lines.push(format!(
+            "{table}: job {}, {changed} rows re-encrypted, {failed} failed, last changed at {at}",
+            job.id.0
+        ));
+        if job.state != JobState::Completed {
+            wrong.push(format!("job {} of {table} did not complete", job.id.0));
+        }
+    }
+    Ok(Found::of(lines, &wrong))
+}
+
+pub(super) async fn restore(_: &Look<'_>) -> Result<Found> {
+    Ok(Found::not_checked("not recorded: nothing here is told of a backup that was restored", Vec::new()))
+}

@@ -1,0 +1,295 @@
+//! Evidence: each check on a system in order, and on one in which somebody let go what it asks about.
+#![cfg(feature = "sqlite")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use enfold::access::{Grant, NewServiceKey, Role};
+use enfold::clock::Clock;
+use enfold::events::{LogKey, Signer};
+use enfold::evidence::{Checked, Outcome, SignedEvidence};
+use enfold::policy::{self, Variables, format_operator_key};
+use enfold::state::OperatorKey;
+use enfold::{CallContext, Enfold, Form, PayloadType, Place};
+use enfold_jobs::evidence::{Standard, collect, page};
+use enfold_jobs::ops::{ApplyOptions, Pace, PlanOptions, Selection, Session, Silent, apply, enforce, plan};
+use rusqlite::Connection;
+
+use Outcome::{Met, NotChecked, NotMet};
+use common::InDays;
+
+const POLICY: &str = r#"
+environment = "development"
+[database]
+url = "sqlite:app.db"
+[trust]
+operator_key_file = "op.key"
+operator_key = "OPERATOR"
+[events]
+catalog = true
+log_keys = ["LOG"]
+[rings.main]
+id = "r1"
+roots = ["local:dev.key"]
+scope = "ring"
+[rings.main.rotation]
+cadence = "90d"
+[rings.main.rotation.roots]
+cadence = "365d"
+[tables.people.columns.email]
+id = "p.email"
+ring = "main"
+class = "email"
+"#;
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    app: Connection,
+    policy: String,
+    log_key: LogKey,
+}
+
+fn who() -> CallContext {
+    CallContext::new("ada", "audit")
+}
+
+impl Fixture {
+    /// A table that was protected and enforced so many days ago, whose log was signed.
+    async fn new(days_ago: i64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let app = Connection::open(folder.path().join("app.db")).unwrap();
+        app.execute_batch(
+            "CREATE TABLE people (id INTEGER PRIMARY KEY, email TEXT);
+             INSERT INTO people VALUES (1, 'ada@example.org'), (2, 'bob@example.org'), (3, NULL)",
+        )
+        .unwrap();
+        let operator = OperatorKey::init(&folder.path().join("op.key")).unwrap();
+        let log_key = LogKey::init(&folder.path().join("log.key")).unwrap();
+        let policy = POLICY
+            .replace("OPERATOR", &format_operator_key(&operator.public_key()))
+            .replace("LOG", &format_operator_key(&log_key.public_key()));
+        let fixture = Self { folder, app, policy, log_key };
+        let past = Arc::new(InDays::new(-days_ago));
+        let enfold = Enfold::builder(fixture.parsed()).clock(past).prepare().build().await.unwrap();
+        let session = common::session(&enfold, &who()).await.unwrap();
+        let shown = plan(&session, &PlanOptions::default()).await.unwrap();
+        apply(&session, &shown, &ApplyOptions::default(), &Silent).await.unwrap();
+        enforce(&session, &Selection::All, &Pace::default(), &Silent).await.unwrap();
+        enfold.sign_log(&fixture.log_key).await.unwrap();
+        enfold.sign_off().await;
+        fixture
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn parsed(&self) -> policy::Policy {
+        policy::parse(&self.policy, &self.path().join("enfold.toml"), &Variables::new()).unwrap()
+    }
+
+    async fn open(&self) -> (Enfold, Session) {
+        common::open(&self.policy, self.path(), &who()).await.unwrap()
+    }
+
+    async fn collect(&self, standard: Standard) -> SignedEvidence {
+        let (enfold, session) = self.open().await;
+        let signed = collect(&session, &enfold, standard, &who(), &self.log_key).await.unwrap();
+        let json = signed.to_json().unwrap();
+        assert_eq!(SignedEvidence::verify(json.as_bytes(), &[self.log_key.public_key()]).unwrap(), signed);
+        for hidden in ["ada@example.org", "enf1:", "op.key"] {
+            assert!(!json.contains(hidden) && !page(&signed).contains(hidden), "{hidden}: {json}");
+        }
+        signed
+    }
+
+    /// The check, in whichever standard has it.
+    async fn check(&self, id: &str) -> Checked {
+        let of_soc2 = self.collect(Standard::Soc2).await;
+        let found = of_soc2.checks.into_iter().find(|check| check.id == id);
+        found.expect("a check of SOC 2")
+    }
+
+    /// Does something to the database as its administrator, whom no check of the schema holds back.
+    fn sql(&self, sql: &str) {
+        self.app.execute_batch("PRAGMA ignore_check_constraints = 1").unwrap();
+        assert!(self.app.execute(sql, []).unwrap() > 0, "{sql}");
+    }
+
+    fn drop_triggers(&self) {
+        let list = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'";
+        let mut statement = self.app.prepare(list).unwrap();
+        let names: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        for name in names {
+            self.app.execute_batch(&format!("DROP TRIGGER \"{name}\"")).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_system_in_order_meets_what_was_looked_at_and_says_what_was_not() {
+    let fixture = Fixture::new(10).await;
+    let expected = BTreeMap::from([
+        ("coverage", Met),
+        ("modes", Met),
+        ("classes", Met),
+        ("sealing", Met),
+        // A key in a file is for development.
+        ("root-keys", NotMet),
+        ("root-key-rotation", Met),
+        ("data-key-rotation", Met),
+        ("cadence-90-days", Met),
+        ("re-encryption", NotChecked),
+        ("states", Met),
+        ("access", NotChecked),
+        ("uses", Met),
+        ("emergencies", NotChecked),
+        ("log", Met),
+        ("restore", NotChecked),
+    ]);
+    let mut seen = BTreeMap::new();
+    for standard in Standard::ALL {
+        let evidence = fixture.collect(standard).await;
+        assert_eq!(
+            (evidence.statement.rings.as_slice(), evidence.statement.made_by.as_deref()),
+            (&["r1".to_owned()][..], Some("ada"))
+        );
+        for check in &evidence.checks {
+            let outcome = *expected.get(check.id.as_str()).unwrap_or_else(|| panic!("{check:?}"));
+            assert_eq!(check.outcome, outcome, "{check:?}");
+            assert_eq!(check.reason.is_some(), outcome != Met, "{check:?}");
+            seen.insert(check.id.clone(), check.found.join("\n"));
+        }
+        for control in &evidence.controls {
+            let worst = control.checks.iter().map(|id| expected[id.as_str()]).min();
+            assert_eq!(Some(control.outcome), worst, "{control:?}");
+        }
+    }
+    assert_eq!(seen.keys().map(String::as_str).collect::<Vec<_>>(), expected.into_keys().collect::<Vec<_>>());
+    assert_eq!(
+        seen["coverage"],
+        "people.email: counted 3 rows, 2 envelopes (version 1: 2), 0 values that are none, 1 NULL"
+    );
+    assert!(
+        seen["data-key-rotation"].starts_with("ring main: 1 data keys seal, 0 of them for longer than 90 days"),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test]
+async fn one_row_in_the_clear_is_counted_and_its_control_is_not_met() {
+    let fixture = Fixture::new(10).await;
+    fixture.drop_triggers();
+    fixture.sql("INSERT INTO people VALUES (4, 'carla-in-the-clear')");
+    let evidence = fixture.collect(Standard::Soc2).await;
+    let coverage = evidence.checks.iter().find(|check| check.id == "coverage").unwrap();
+    assert_eq!(coverage.outcome, NotMet);
+    assert_eq!(coverage.reason.as_deref(), Some("people.email holds 1 values that are no envelopes"));
+    let control = evidence.controls.iter().find(|control| control.checks.contains(&coverage.id)).unwrap();
+    assert_eq!((control.id.as_str(), control.outcome), ("CC6.7", NotMet));
+    assert!(!evidence.to_json().unwrap().contains("carla"));
+}
+
+#[tokio::test]
+async fn a_data_key_that_is_older_than_the_policy_wants_is_named_with_its_ring() {
+    let fixture = Fixture::new(100).await;
+    let check = fixture.check("data-key-rotation").await;
+    assert_eq!(check.outcome, NotMet);
+    assert_eq!(check.reason.as_deref(), Some("ring main: 1 data keys are due"));
+    assert_eq!(fixture.check("root-key-rotation").await.outcome, Met, "their cadence is another");
+}
+
+#[tokio::test]
+async fn a_root_key_that_is_due_is_not_met() {
+    let fixture = Fixture::new(366).await;
+    let check = fixture.check("root-key-rotation").await;
+    assert_eq!(check.outcome, NotMet);
+    assert!(check.reason.unwrap().contains("has been due by the policy's cadence since"));
+}
+
+#[tokio::test]
+async fn an_event_that_was_changed_is_found_and_a_log_that_nobody_signed_is_not_vouched_for() {
+    let mut fixture = Fixture::new(10).await;
+    let signed = fixture.policy.clone();
+    fixture.policy =
+        signed.lines().filter(|line| !line.starts_with("log_keys")).fold(String::new(), |all, line| all + line + "\n");
+    let check = fixture.check("log").await;
+    assert_eq!(check.outcome, NotChecked, "nobody's signature is believed: {check:?}");
+    fixture.policy = signed;
+    assert_eq!(fixture.check("log").await.outcome, Met);
+    fixture.sql("UPDATE enfold_events SET event = replace(event, '\"count\":', '\"count\":1') WHERE id = (SELECT min(id) FROM enfold_events WHERE seq = 2)");
+    let check = fixture.check("log").await;
+    assert_eq!(check.outcome, NotMet);
+    assert_eq!(check.reason.as_deref(), Some("chains that are not as they were written and signed: 1"));
+    fixture.sql("DELETE FROM enfold_log_checkpoints");
+    fixture.sql("DELETE FROM enfold_events");
+    assert_eq!(fixture.check("log").await.outcome, NotChecked, "a chain that begins anew has no checkpoint");
+}
+
+#[tokio::test]
+async fn who_may_both_see_values_and_change_keys_is_named() {
+    let fixture = Fixture::new(10).await;
+    let (enfold, _session) = fixture.open().await;
+    let make = async |name: &str, roles: &[Role]| {
+        let grants = roles.iter().map(|role| Grant::of(*role)).collect();
+        let expires_ms = InDays::new(30).unix_ms();
+        let wanted = NewServiceKey { name: name.to_owned(), grants, expires_ms, instead: false };
+        enfold.operator().unwrap().make_service_key(&wanted, &who()).await.unwrap();
+    };
+    make("shop", &[Role::App]).await;
+    let check = fixture.check("access").await;
+    assert_eq!(check.outcome, Met);
+    assert!(check.found[0].starts_with("service key shop: role app, until "), "{check:?}");
+    make("both", &[Role::Reader, Role::Admin]).await;
+    let check = fixture.check("access").await;
+    assert_eq!(check.outcome, NotMet);
+    assert_eq!(check.reason.as_deref(), Some("service key both may both see values and change keys"));
+}
+
+#[tokio::test]
+async fn values_that_somebody_without_a_name_opened_are_counted() {
+    let fixture = Fixture::new(10).await;
+    let opened = |check: &Checked| {
+        let ours = check.found.iter().find_map(|line| line.strip_prefix("ada: open "));
+        ours.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    // The conversion opened what it had sealed.
+    let before = opened(&fixture.check("uses").await);
+    let (enfold, _session) = fixture.open().await;
+    let column = enfold.column("people.email").unwrap();
+    let (place, form) = (Place::none(), Form::Text);
+    let stored = column.seal(&who(), &place, form, PayloadType::Text, b"dora@example.org").await.unwrap();
+    column.open(&who(), &place, form, &stored).await.unwrap();
+    enfold.flush().await.unwrap();
+    let check = fixture.check("uses").await;
+    assert_eq!(check.outcome, Met);
+    assert_eq!(opened(&check), before + 1, "{check:?}");
+    column.open(&CallContext::default(), &place, form, &stored).await.unwrap();
+    enfold.flush().await.unwrap();
+    let check = fixture.check("uses").await;
+    assert_eq!(check.outcome, NotMet);
+    assert_eq!(check.reason.as_deref(), Some("1 values were opened by callers that did not say who they are"));
+}
+
+#[tokio::test]
+async fn what_the_operators_did_not_sign_is_not_met_and_what_hangs_on_it_was_not_checked() {
+    let fixture = Fixture::new(10).await;
+    let (enfold, session) = fixture.open().await;
+    let state = "SELECT count(*) FROM enfold_ring_states";
+    assert!(fixture.app.query_row(state, [], |row| row.get::<_, i64>(0)).unwrap() > 0);
+    fixture.sql("UPDATE enfold_ring_states SET signature = zeroblob(64)");
+    let signed = collect(&session, &enfold, Standard::Soc2, &who(), &fixture.log_key).await.unwrap();
+    let of = |id: &str| signed.checks.iter().find(|check| check.id == id).unwrap();
+    assert_eq!(of("states").outcome, NotMet);
+    assert!(of("states").reason.as_deref().unwrap().contains("state-tampered"));
+    assert!(
+        signed
+            .checks
+            .iter()
+            .filter(|check| check.outcome == Met)
+            .all(|check| check.id != "modes" && check.id != "sealing")
+    );
+}
