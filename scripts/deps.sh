@@ -14,6 +14,8 @@ packages+=(softhsm2 opensc pkg-config libssl-dev libsqlite3-dev libclang1-14 lib
 # promtool, which tests the alerts and what the service exposes.
 packages+=(prometheus)
 [ "${1:-}" != fips ] || packages+=(cmake golang-go perl)
+# What is sent to syslog servers is sent to one.
+packages+=(rsyslog)
 # The browser that the console is tested in.
 packages+=(chromium chromium-driver)
 # Some packages of Node bring it along.
@@ -29,7 +31,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     # The package would start a cluster of its own; the tests start theirs.
     $sudo mkdir -p /etc/postgresql-common
     [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
-    # Nor is a Redis or a Prometheus of the machine's own wanted; RUNLEVEL=1 has the packages start nothing where they ask for it.
+    # Nor is a Redis, a Prometheus or an rsyslog of the machine's own wanted; RUNLEVEL=1 has the packages start nothing where they ask for it.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use enfold_core::{KeyId, index::IndexSpec};
 
 use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat, Seats};
-use crate::events::{CatalogSink, Event, Events, JsonLinesSink, Sink, SpillingSink};
+use crate::events::{self, CatalogSink, Event, Events, JsonLinesSink, Sink, SpillingSink};
 use crate::keyring::{CustomerKey, Customers, KeyRing, Repaired, Roots, Trusted, roots::Provider};
 use crate::kms::{Kdf, KeyManagementService, KeyUri, LocalKms, Registry, RootKey as RootKind};
 use crate::metrics::Operations;
@@ -24,6 +25,8 @@ use crate::{Code, Error, Result, log, watch};
 
 /// Where the operators' key is if the policy does not say: beside the policy file.
 const OPERATOR_KEY_FILE: &str = "enfold-operator.key";
+/// How long receivers of events are waited for when a program ends.
+const SETTLE_WITHIN: Duration = Duration::from_secs(5);
 
 /// An open policy: its rings, its columns, its catalog. Cheap to clone; every clone is the same.
 ///
@@ -164,9 +167,15 @@ impl Enfold {
         Ok(Operator::new(self.clone(), key))
     }
 
-    /// Writes down every event that waits. Call it before the program ends.
+    /// Writes down every event that waits. Receivers outside (`events.sinks`) may be on their way still: see [`Self::settle`].
     pub async fn flush(&self) -> Result<()> {
         self.0.events.flush().await
+    }
+
+    /// As [`Self::flush`], and waits until receivers outside have what they are sent, for 5 s at most. Call it before the program ends:
+    /// what they do not have then is lost to them, and an event says how much that is.
+    pub async fn settle(&self) -> Result<()> {
+        self.0.events.settle(SETTLE_WITHIN).await
     }
 
     /// Makes the wraps that data keys of `ring` lack: those that were made while a root key did not answer, and all that
@@ -352,6 +361,9 @@ impl Builder {
                 Some((folder, most)) => Arc::new(SpillingSink::new(sink, &self.policy.folder().join(folder), *most)?),
                 None => sink,
             });
+        }
+        for (name, policy) in &self.policy.events.sinks {
+            sinks.push(events::outside(name, policy)?);
         }
         Ok(sinks)
     }

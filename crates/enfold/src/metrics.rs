@@ -11,6 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+use crate::events::SinkStanding;
 use crate::kms::{Figures, LATENCY_BOUNDS_MS, Standing};
 use crate::shared_cache::SharedCacheFigures;
 
@@ -41,6 +42,8 @@ pub struct Metrics {
     pub lost_events_in_all: u64,
     /// Events that wait to be written.
     pub waiting_events: u64,
+    /// A receiver of the policy's `events.sinks` each.
+    pub sinks: Vec<SinkStanding>,
 }
 
 /// What was done with values of one class.

@@ -221,6 +221,7 @@ impl Enfold {
             lost_events: self.lost_events(),
             lost_events_in_all: self.0.events.lost_in_all(),
             waiting_events: self.0.events.waiting() as u64,
+            sinks: self.0.events.standing(),
         }
     }
 

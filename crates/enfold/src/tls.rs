@@ -85,6 +85,22 @@ pub fn server(identity: &Identity<'_>, client_authorities: Option<&Path>) -> Res
     Ok(config)
 }
 
+/// A client of HTTP for what is no key service: verified as [`client`] does it, no redirect is followed, no proxy of the environment used.
+/// `within`: for a whole request. `whom` it is for, in the error of a machine that trusts nobody.
+#[cfg(feature = "http")]
+pub fn http_client(authorities: Option<&Path>, within: std::time::Duration, whom: &str) -> Result<reqwest::Client> {
+    let trust = Trust { authorities, ..Trust::default() };
+    let unverifiable =
+        || Error::new(Code::FileFailed, format!("this machine has no root certificates to verify {whom} with"));
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(client(&trust, unverifiable)?)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(within)
+        .build()
+        .map_err(|_| Error::new(Code::Internal, "cannot make a client for HTTP"))
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let refused = || unreadable(path, "certificates in PEM are expected");
     let found = CertificateDer::pem_file_iter(path).map_err(|_| refused())?;

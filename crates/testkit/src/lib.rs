@@ -21,5 +21,6 @@ pub mod postgres;
 pub mod postgres_private;
 pub mod redis;
 pub mod rng;
+pub mod rsyslog;
 pub mod small_disk;
 pub mod tls_front;

@@ -67,7 +67,7 @@ impl Context<'_> {
     pub(crate) async fn with_keys<T>(&self, policy: Policy, work: impl AsyncFnOnce(&Enfold) -> Result<T>) -> Result<T> {
         let enfold = Enfold::open(policy).await?;
         let outcome = work(&enfold).await;
-        let flushed = enfold.flush().await;
+        let flushed = enfold.settle().await;
         enfold.sign_off().await;
         let value = outcome?;
         flushed.map(|()| value)

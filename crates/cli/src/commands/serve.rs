@@ -51,7 +51,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Serve) -> Result<()> {
     check_address(address, development, policy.service.tls.is_some())?;
     let enfold = Enfold::builder(policy).application("enfold serve", env!("CARGO_PKG_VERSION")).build().await?;
     let served = serve(context, &enfold, address, development, made).await;
-    let flushed = enfold.flush().await;
+    let flushed = enfold.settle().await;
     enfold.sign_off().await;
     served.and(flushed)
 }

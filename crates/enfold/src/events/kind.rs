@@ -45,7 +45,7 @@ const NONE: &[&str] = &[];
 macro_rules! kinds {
     ($($(#[doc = $says:literal])+ $kind:ident $word:literal $outcome:ident $has:ident [$($name:literal),*];)+) => {
         /// What happened.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum EventKind { $($(#[doc = $says])+ $kind),+ }
 
         impl EventKind {
@@ -148,6 +148,8 @@ kinds! {
     LogCut "log-cut" Success NONE [];
     /// Events were lost because sinks could not keep up; `count` says how many.
     Lost "lost" Failure NONE [];
+    /// Events did not reach a receiver outside (`events.sinks`), and will not; `count` says how many, `detail` which receiver.
+    Undelivered "undelivered" Failure NONE [];
 }
 
 impl EventKind {

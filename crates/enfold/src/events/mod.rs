@@ -19,14 +19,22 @@ mod jsonl;
 mod kind;
 mod lines;
 mod queue;
+#[cfg(feature = "sinks")]
+mod remote;
 mod spill;
 mod summed;
 mod tally;
 mod verify;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::Result;
+use crate::policy::SinkPolicy;
 
 pub use catalog::CatalogSink;
 #[cfg(test)]
@@ -54,4 +62,54 @@ pub trait Sink: Send + Sync {
     async fn note(&self, _checkpoint: &SignedCheckpoint) -> Result<()> {
         Ok(())
     }
+
+    /// Of a sink that hands on later what it was given: how that goes.
+    fn standing(&self) -> Option<SinkStanding> {
+        None
+    }
+
+    /// Hands on what it was given, for so long at most. What is left then is lost.
+    async fn settle(&self, _within: Duration) {}
+}
+
+/// How a receiver of events outside of the process does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct SinkStanding {
+    /// The policy's name of it.
+    pub sink: String,
+    /// How it is spoken to: `webhook`, `syslog` or `otlp`.
+    pub kind: &'static str,
+    /// Lines of the log that wait for it.
+    pub waiting: u64,
+    /// Whether one more could.
+    #[serde(skip)]
+    pub has_room: bool,
+    /// Lines that it was given.
+    pub delivered: u64,
+    /// Lines that it was not given and will not be: no more could wait, or it refused them.
+    pub lost: u64,
+    /// Tries in vain.
+    pub missed: u64,
+    /// Whether the last try was one; it is 1 then, and 0 otherwise.
+    #[schemars(with = "u8")]
+    #[serde(serialize_with = "one_or_none")]
+    pub failing: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn one_or_none<S: serde::Serializer>(is: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u8(u8::from(*is))
+}
+
+/// The sink of the policy's `events.sinks` of this name.
+#[cfg(feature = "sinks")]
+pub(crate) fn outside(name: &str, policy: &SinkPolicy) -> Result<Arc<dyn Sink>> {
+    remote::open(name, policy).map_err(|error| error.while_doing(format!("cannot send events to `{name}`")))
+}
+
+#[cfg(not(feature = "sinks"))]
+pub(crate) fn outside(name: &str, _: &SinkPolicy) -> Result<Arc<dyn Sink>> {
+    Err(crate::Error::new(crate::Code::PolicyInvalid, format!("cannot send events to `{name}`"))
+        .cause("this program was built without sinks outside of it")
+        .hint("build it with the feature `sinks`, or take `events.sinks` out of the policy"))
 }

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use super::chain::{Chain, Entry};
 use super::summed::Summed;
 use super::tally::{Counter, Tally};
-use super::{CallContext, Event, EventKind, SignedCheckpoint, Sink};
+use super::{CallContext, Event, EventKind, SignedCheckpoint, Sink, SinkStanding};
 use crate::traces::span;
 use crate::{Code, Error, Result};
 
@@ -64,6 +64,8 @@ struct Writing {
     sinks_done: usize,
     /// What [`Events::written`] is when they all have it.
     upto: u64,
+    /// Of each sink, how many lines of those that it lost an event has told of.
+    told: Vec<u64>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "a box would cost each event an allocation, and the queue is bounded")]
@@ -226,6 +228,14 @@ impl Events {
         self.write().await
     }
 
+    /// As [`Self::flush`], and has sinks that hand on later do so, for `within` at most: for the end of the program.
+    pub async fn settle(&self, within: Duration) -> Result<()> {
+        self.flush().await?;
+        futures_util::future::join_all(self.sinks.iter().map(|sink| sink.settle(within))).await;
+        // What was given up is an event, too.
+        self.write().await
+    }
+
     async fn write(&self) -> Result<()> {
         let mut writing = self.writing.lock().await;
         while self.write_batch(&mut writing).await? {}
@@ -249,6 +259,7 @@ impl Events {
     /// Takes what waits into the chain, as much as is written at once.
     fn next_batch(&self, writing: &mut Writing) -> Result<bool> {
         self.account_for_lost();
+        self.account_for_undelivered(writing);
         // A copy of the process begins a chain of its own.
         let chain = match writing.chain.take_if(|chain| chain.is_ours()) {
             Some(chain) => writing.chain.insert(chain),
@@ -304,6 +315,24 @@ impl Events {
                 queue.push(Waiting::Event(Event::new(EventKind::Lost, lost)));
             }
         }
+    }
+
+    /// Turns what sinks lost of what they were given into events. Those are given to the same sinks, so it waits until they have room.
+    fn account_for_undelivered(&self, writing: &mut Writing) {
+        writing.told.resize(self.sinks.len(), 0);
+        for (sink, told) in self.sinks.iter().zip(&mut writing.told) {
+            let Some(standing) = sink.standing().filter(|standing| standing.has_room && standing.lost > *told) else {
+                continue;
+            };
+            let event = Event::new(EventKind::Undelivered, standing.lost - *told);
+            *told = standing.lost;
+            self.lock().push(Waiting::Event(event.detail(format!("{} `{}`", standing.kind, standing.sink))));
+        }
+    }
+
+    /// How the sinks do that hand on later.
+    pub(crate) fn standing(&self) -> Vec<SinkStanding> {
+        self.sinks.iter().filter_map(|sink| sink.standing()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

@@ -57,7 +57,7 @@ mod retry;
     not(all(feature = "azure", feature = "google", feature = "vault")),
     allow(dead_code, reason = "each provider uses its own part of it")
 )]
-mod secret;
+pub(crate) mod secret;
 mod service;
 #[cfg(any(feature = "aws", feature = "http"))]
 mod service_clock;
@@ -93,6 +93,8 @@ pub use meter::{Figures, LATENCY_BOUNDS_MS, Meter};
 #[cfg(feature = "pkcs11")]
 pub use pkcs11::{Pkcs11Kms, Pkcs11Options};
 pub use registry::{Registry, RegistryBuilder};
+#[cfg(feature = "sinks")]
+pub(crate) use retry::jitter;
 pub use retry::{Retry, RetryOptions};
 #[cfg(any(feature = "aws", feature = "http", feature = "pkcs11", feature = "redis"))]
 pub use secret::SecretSource;

@@ -179,7 +179,7 @@ fn longest_pause(options: &RetryOptions, attempt: u32) -> Duration {
 }
 
 /// Anything between nothing and `longest`: "full jitter", which spreads a crowd best.
-pub(super) fn jitter(longest: Duration) -> Duration {
+pub(crate) fn jitter(longest: Duration) -> Duration {
     let mut random = [0; 4];
     // Without random bytes there is no spread, but still a pause.
     if rand::fill(&mut random).is_err() {

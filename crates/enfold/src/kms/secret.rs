@@ -46,7 +46,7 @@ impl Stamp {
 
 /// Who may read a file of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readers {
+pub(crate) enum Readers {
     /// Its owner alone.
     Owner,
     /// Its owner and its group.
@@ -68,7 +68,7 @@ impl Readers {
 }
 
 /// The whole text of a file of credentials.
-pub(super) fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>> {
+pub(crate) fn read(path: &Path, readers: Readers) -> Result<Zeroizing<String>> {
     let file = File::open(path).map_err(|e| unreadable(path, &e))?;
     refuse_open_to_others(path, &file, readers.barred())?;
     // Room enough from the start, so that growing leaves no copies behind.

@@ -23,6 +23,7 @@ mod rotation;
 mod schema;
 mod service;
 mod shared_cache;
+mod sinks;
 mod source;
 mod traces;
 mod url;
@@ -46,6 +47,7 @@ pub use service::{
     ClaimGrant, ConsolePolicy, ConsoleSignIn, IssuerPolicy, ProxyHeader, ServiceLimits, ServicePolicy, ServiceTls,
     TokenAlgorithm, is_safe_url,
 };
+pub use sinks::{SinkKind, SinkPolicy, SyslogServer};
 pub use traces::TracePolicy;
 pub use url::{DatabaseUrl, Scheme};
 pub use variables::Variables;

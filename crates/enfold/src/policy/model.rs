@@ -19,6 +19,7 @@ use super::prune::PrunePolicy;
 use super::raw::RawJobs;
 use super::rotation::RotationPolicy;
 use super::service::ServicePolicy;
+use super::sinks::SinkPolicy;
 use super::traces::TracePolicy;
 use super::url::DatabaseUrl;
 use crate::kms::{KeyUri, PassphraseSource};
@@ -313,6 +314,8 @@ pub struct EventPolicy {
     pub checkpoint_every: Duration,
     /// Public keys whose checkpoints are believed.
     pub log_keys: Vec<[u8; 32]>,
+    /// Who is sent lines over a network, by name.
+    pub sinks: BTreeMap<String, SinkPolicy>,
 }
 
 /// How key services are reached, besides what the URIs of root keys say.

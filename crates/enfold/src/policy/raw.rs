@@ -8,6 +8,7 @@ mod key_services;
 mod metrics;
 mod readers;
 mod service;
+mod sinks;
 mod traces;
 
 use std::borrow::Cow;
@@ -25,6 +26,7 @@ pub(super) use self::readers::{
     Derive, RawKeyTable, RawReader, ReaderEncoding, ReaderFormat, ReaderPadding, TextEncoding,
 };
 pub(super) use self::service::{RawClaimGrant, RawConsole, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
+pub(super) use self::sinks::RawSink;
 pub(super) use self::traces::RawTraces;
 use super::model::{
     Detail, Environment, Level, LogFormat, Lookalikes, Mode, RecordWrap, Salt, Scope, TriggerChoice, Unauthenticated,
@@ -206,6 +208,8 @@ pub(super) struct RawEvents {
     pub checkpoint_every: DurationText,
     /// Public keys whose checkpoints are believed, each `ed25519:` and 32 bytes in unpadded base64url.
     pub log_keys: Vec<String>,
+    /// Who else is sent the log's lines, by names that figures and the program's log give them.
+    pub sinks: BTreeMap<String, RawSink>,
 }
 
 impl Default for RawEvents {
@@ -225,6 +229,7 @@ impl Default for RawEvents {
             signing_key: None,
             checkpoint_every: DurationText::from("1m"),
             log_keys: Vec::new(),
+            sinks: BTreeMap::new(),
         }
     }
 }

@@ -205,6 +205,7 @@ fn placeholder(map: &str) -> &'static str {
         "tenants" => "TENANT",
         "prune" => "RULE",
         "issuers" => "ISSUER",
+        "sinks" => "SINK",
         "grants" => "RULE",
         "only" => "COLUMN",
         _ => "NAME",

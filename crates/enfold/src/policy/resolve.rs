@@ -134,7 +134,7 @@ impl Resolver<'_> {
         let scheme = database.as_ref().map(DatabaseUrl::scheme);
         let readers = readers::resolve(self, raw.readers, environment, scheme);
         let foreign = readers.values().flatten().filter_map(|reader| reader.roots.as_ref());
-        let events = self.events(raw.events);
+        let events = self.events(raw.events, raw.environment);
         let foreign = foreign.flat_map(|roots| roots.uris.iter().cloned()).chain(events.signing_key.clone()).collect();
         let key_services = key_services::resolve(self, raw.key_services, &rings, foreign);
         let shared_cache = shared_cache::resolve(self, raw.shared_cache, environment, &rings);
@@ -192,7 +192,7 @@ impl Resolver<'_> {
         Trust { operator_key, operator_key_file, min_epoch: raw.min_epoch }
     }
 
-    fn events(&mut self, raw: RawEvents) -> EventPolicy {
+    fn events(&mut self, raw: RawEvents, environment: Environment) -> EventPolicy {
         if raw.spill.is_some() && !raw.catalog {
             self.report(
                 &keys(&["events", "spill"]),
@@ -213,6 +213,9 @@ impl Resolver<'_> {
                 Err(message) => self.report(&keys(&["events", "log_keys", &n.to_string()]), message),
             }
         }
+        let sinks = raw.sinks.into_iter();
+        let sinks = sinks.filter_map(|(name, raw)| Some((super::sinks::resolve(self, &name, raw, environment)?, name)));
+        let sinks = sinks.map(|(sink, name)| (name, sink)).collect();
         let at = |path: String| self.base.join(path);
         EventPolicy {
             file: raw.file.map(at),
@@ -228,6 +231,7 @@ impl Resolver<'_> {
             signing_key_file: raw.signing_key_file.map(at),
             checkpoint_every: every,
             log_keys,
+            sinks,
         }
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use enfold::policy::IssuerPolicy;
 use enfold::{Code, Error, Result, tls};
 use reqwest::header::CONTENT_TYPE;
-use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 
@@ -23,17 +22,7 @@ pub(crate) struct Fetcher {
 
 impl Fetcher {
     pub(super) fn new(policy: &IssuerPolicy) -> Result<Self> {
-        let trust = tls::Trust { authorities: policy.ca_file.as_deref(), ..tls::Trust::default() };
-        let unverifiable =
-            || Error::new(Code::FileFailed, "this machine has no root certificates to verify an issuer of tokens with");
-        // As for key services: no redirect is followed, and no proxy of the environment used.
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls::client(&trust, unverifiable)?)
-            .redirect(Policy::none())
-            .no_proxy()
-            .timeout(WITHIN)
-            .build()
-            .map_err(|_| Error::new(Code::Internal, "cannot make a client for HTTP"))?;
+        let client = tls::http_client(policy.ca_file.as_deref(), WITHIN, "an issuer of tokens")?;
         Ok(Self { client, issuer: policy.url.clone(), keys: policy.jwks_url.clone() })
     }
 

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use super::{SHORT, load, refused};
 use crate::Code;
-use crate::policy::{self, Variables, VaultSignIn};
+use crate::policy::{self, SyslogServer, Variables, VaultSignIn};
 
 #[test]
 fn a_data_key_with_limits_is_not_shared() {
@@ -193,6 +193,46 @@ fn a_key_that_is_near_to_nothing_gets_no_suggestion() {
     policy-invalid: the policy `enfold.toml` has 1 error
     enfold.toml:1: colour: unknown key
     "#);
+}
+
+#[test]
+fn a_receiver_of_events_has_a_place_that_nobody_listens_before() {
+    let with = |environment: &str, sink: &str| {
+        let text = format!(
+            "environment = \"{environment}\"\n[database]\nurl = \"sqlite:a.db\"\n[rings.a]\nid = \"a\"\n\
+             roots = [\"vault://v.example.com/transit/a\"]\nscope = \"ring\"\n[events.sinks.siem]\n{sink}"
+        );
+        policy::parse(&text, Path::new("/etc/enfold.toml"), &Variables::default())
+    };
+    let syslog = |url: &str| {
+        with("production", &format!("kind = \"syslog\"\nurl = \"{url}\""))
+            .map(|policy| policy.events.sinks["siem"].clone())
+    };
+    assert_eq!(syslog("tls://logs").unwrap().syslog, Some(SyslogServer::Tls("logs".into(), 6514)));
+    assert_eq!(syslog("tcp://[::1]").unwrap().syslog, Some(SyslogServer::Tcp("::1".into(), 514)));
+    assert_eq!(syslog("unix:log").unwrap().syslog, Some(SyslogServer::Unix("/etc/log".into())));
+    let refused = [
+        ("kind = \"otlp\"", "a sink has a `kind`"),
+        ("url = \"https://a\"", "a sink has a `kind`"),
+        ("kind = \"webhook\"\nurl = \"https://a\"", "a webhook has one: it signs"),
+        ("kind = \"otlp\"\nurl = \"https://a\"\nsecret_file = \"s\"", "is a webhook's alone"),
+        ("kind = \"syslog\"\nurl = \"tls://a\"\nheaders_file = \"h\"", "syslog has no headers"),
+        ("kind = \"otlp\"\nurl = \"https://ann:word@a\"", "not the URL of such a receiver"),
+        ("kind = \"otlp\"\nurl = \"tls://a\"", "not the URL of such a receiver"),
+        ("kind = \"syslog\"\nurl = \"https://a\"", "not the URL of such a receiver"),
+        ("kind = \"syslog\"\nurl = \"tls://a/b\"", "not the URL of such a receiver"),
+        ("kind = \"otlp\"\nurl = \"http://a\"", "in the clear"),
+        ("kind = \"syslog\"\nurl = \"tcp://a\"", "in the clear"),
+        (
+            "kind = \"otlp\"\nurl = \"https://a\"\nkinds = [\"denyed\"]",
+            "no kind of event `denyed` (did you mean `denied`?)",
+        ),
+    ];
+    for (sink, wanted) in refused {
+        let error = with("production", sink).unwrap_err().to_string();
+        assert!(error.contains(wanted) && !error.contains("word"), "{sink}: {error}");
+    }
+    assert!(with("staging", "kind = \"otlp\"\nurl = \"http://collector:4318/v1/logs\"").is_ok());
 }
 
 #[test]
