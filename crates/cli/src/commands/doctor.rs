@@ -5,6 +5,7 @@ mod root_keys;
 
 use std::fmt::Write as _;
 
+use enfold::events::SinkStanding;
 use enfold::policy::{Environment, Policy};
 use enfold::{CallContext, Code, Enfold, Error, OnDisk, Place, Result, RingEpoch, SelfTest, SharedCacheHealth};
 use enfold_core::{Form, Part, PayloadType};
@@ -142,7 +143,10 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
                 note(&name, outcome.map(Found::from));
             }
             let operator = enfold.operator().map(|_| "here: this machine may change modes and keys".to_owned());
-            note("events", enfold.flush().await.map(|()| "written".to_owned().into()));
+            note("events", enfold.settle().await.map(|()| "written".to_owned().into()));
+            for sink in enfold.metrics().sinks {
+                note(&format!("events to {}", sink.sink), Ok(receiver(&sink)));
+            }
             enfold.sign_off().await;
             // Applications must not have it, so its absence is no fault.
             note(
@@ -172,6 +176,19 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<()> {
         }
     })?;
     failed.map_or(Ok(()), Err)
+}
+
+fn receiver(sink: &SinkStanding) -> Found {
+    let says = format!("{}, {} delivered", sink.kind, some(count(sink.delivered), "line"));
+    if sink.lost == 0 && !sink.failing {
+        return says.into();
+    }
+    let hint = "the program's log says why, and `enfold log export` has what is missing there".to_owned();
+    Found::warning(format!("{says}, {} not", count(sink.lost)), vec![hint])
+}
+
+fn count(lines: u64) -> usize {
+    usize::try_from(lines).unwrap_or(usize::MAX)
 }
 
 fn describe(policy: &Policy) -> String {

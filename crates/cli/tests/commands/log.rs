@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use enfold_testkit::rsyslog::Rsyslog;
+
 use crate::guides::{bash, blocks};
 use crate::harness::Sandbox;
 
@@ -23,7 +25,7 @@ fn the_guide_is_followed_word_by_word() {
     assert_eq!(said[1].matches("Every chain holds together.").count(), 2, "{}", said[1]);
     assert!(said[2].contains("users.email"), "{}", said[2]);
     // What stands in it about the policy is policy.
-    for block in blocks(GUIDE, "toml") {
+    for block in blocks(GUIDE, "toml").into_iter().filter(|block| !block.contains("[events.sinks.")) {
         assert!(block.starts_with("[events]\n"));
         let shop = Sandbox::ready();
         let folder = shop.path("spilled");
@@ -31,6 +33,32 @@ fn the_guide_is_followed_word_by_word() {
         shop.write("enfold.toml", shop.read("enfold.toml").replace("[events]\n", &block));
         shop.ok(&["apply", "--yes"]);
     }
+}
+
+#[test]
+fn the_guides_receivers_are_sent_what_a_command_writes_and_doctor_says_which_is_not_there() {
+    let (shop, rsyslog) = (Sandbox::ready(), Rsyslog::start());
+    let (_, secret) = GUIDE.split_once("printf 'whsec_").expect("how a secret is made");
+    let (secret, _) = secret.split_once('`').expect("its end");
+    bash(&shop, &format!("printf 'whsec_{secret}"), &[], &[]);
+    bash(&shop, "echo 'Authorization: Bearer word' >collector.headers; chmod 600 collector.headers", &[], &[]);
+    let block = blocks(GUIDE, "toml").into_iter().find(|block| block.contains("[events.sinks.")).expect("receivers");
+    let socket = format!("unix:{}", rsyslog.socket().display());
+    // Nobody listens at port 9.
+    let block = block.replace("tls://logs.example.com:6514", &socket).replace("siem.example.com", "127.0.0.1:9");
+    let block = block.replace("collector.example.com", "127.0.0.1:9");
+    shop.write("enfold.toml", shop.read("enfold.toml") + "\n" + &block);
+    shop.ok(&["apply", "--yes"]);
+    let began = std::time::Instant::now();
+    while !rsyslog.messages().iter().any(|message| message.id == "job-completed") {
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", rsyslog.messages());
+        std::thread::yield_now();
+    }
+    let doctor = shop.ok(&["doctor"]);
+    let said = doctor.stdout();
+    assert!(said.contains("ok   events to syslog: syslog, "), "{said}");
+    assert!(said.contains("mind events to collector: otlp, 0 lines delivered, "), "{said}");
+    assert!(!said.contains("word"), "{said}");
 }
 
 /// How many entries there are depends on whether a minute is over while a command runs.

@@ -18,6 +18,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use enfold::events::SinkStanding;
 use enfold::kms::Figures;
 use enfold::metrics::{CacheMetrics, Metrics, RingMetrics};
 use enfold::{Enfold, Result};
@@ -314,10 +315,24 @@ fn keys(found: &Found, text: &mut Text<'_>) {
     }
 }
 
+type OfSink = fn(&SinkStanding) -> u64;
+
+/// What is told of each receiver of events.
+const OF_SINKS: [(&Metric, OfSink); 4] = [
+    (table::SINK_WAITING, |sink| sink.waiting),
+    (table::SINK_DELIVERED, |sink| sink.delivered),
+    (table::SINK_LOST, |sink| sink.lost),
+    (table::SINK_MISSED, |sink| sink.missed),
+];
+
 fn log(metrics: &Metrics, found: &Found, text: &mut Text<'_>) {
     let standing = found.log.as_ref().and_then(|seen| seen.found);
     text.family(table::LOG_WAITING).put(&[], metrics.waiting_events);
     text.family(table::LOG_LOST).put(&[], metrics.lost_events_in_all);
+    for (family, figure) in OF_SINKS {
+        let mut family = text.family(family);
+        metrics.sinks.iter().for_each(|sink| family.put(&[&sink.sink], figure(sink)));
+    }
     let mut family = text.family(table::LOG_UNSIGNED);
     standing.iter().for_each(|log| family.put(&[], log.unsigned));
     let mut family = text.family(table::LOG_BROKEN);

@@ -75,6 +75,10 @@ metrics! {
     NEXT_DUE = Gauge "rotation_next_timestamp_seconds" ["ring", "key_type"] "When the next one is due, or the first one was.";
     LOG_WAITING = Gauge "log_waiting_events" [] "Events of this process that wait to be written to the log.";
     LOG_LOST = Counter "log_lost_events_total" [] "Events of this process that were lost, because nothing took them in time.";
+    SINK_WAITING = Gauge "log_sink_waiting_lines" ["sink"] "Lines of the log that wait for a receiver of `events.sinks`.";
+    SINK_DELIVERED = Counter "log_sink_delivered_lines_total" ["sink"] "Lines that it was given.";
+    SINK_LOST = Counter "log_sink_lost_lines_total" ["sink"] "Lines that it was not given and will not be: no more could wait, or it refused them. The catalog has them.";
+    SINK_MISSED = Counter "log_sink_failed_tries_total" ["sink"] "Tries to give it some that came to nothing.";
     LOG_UNSIGNED = Gauge "log_unsigned_entries" [] "Entries of the log behind its last checkpoint.";
     LOG_BROKEN = Gauge "log_broken_chains" [] "Chains of the log that do not hold together behind its last checkpoint, and 1 for checkpoints that nobody trusted signed. `enfold log verify` looks at all that is before it. Absent where the policy names no key that vouches for the log.";
     LOG_SIGNED = Gauge "log_checkpoint_timestamp_seconds" [] "When the last checkpoint was signed.";
