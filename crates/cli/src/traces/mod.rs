@@ -10,9 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use enfold::policy::TracePolicy;
-use enfold::{Code, Error, Result, tls};
+use enfold::{Result, tls};
 use reqwest::Client;
-use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::Layer;
@@ -36,7 +35,10 @@ static ENDING: OnceLock<mpsc::Sender<oneshot::Sender<()>>> = OnceLock::new();
 /// What listens to spans, where the policy names a collector.
 pub(crate) fn listen(policy: &TracePolicy) -> Result<Option<Box<dyn Layer<Registry> + Send + Sync>>> {
     let Some(endpoint) = &policy.endpoint else { return Ok(None) };
-    let collector = Collector { client: client(policy)?, endpoint: endpoint.clone() };
+    let collector = Collector {
+        client: tls::http_client(policy.ca_file.as_deref(), WITHIN, "a collector of traces")?,
+        endpoint: endpoint.clone(),
+    };
     let (spans, sent) = mpsc::channel(CAPACITY);
     let (ending, asked) = mpsc::channel(1);
     ENDING.set(ending).ok();
@@ -104,18 +106,4 @@ fn document(spans: &[Value]) -> Value {
     let resource = [attribute("service.name", "enfold"), attribute("service.version", env!("CARGO_PKG_VERSION"))];
     let scope = json!({ "name": "enfold", "version": env!("CARGO_PKG_VERSION") });
     json!({ "resourceSpans": [{ "resource": { "attributes": resource }, "scopeSpans": [{ "scope": scope, "spans": spans }] }] })
-}
-
-fn client(policy: &TracePolicy) -> Result<Client> {
-    let trust = tls::Trust { authorities: policy.ca_file.as_deref(), ..tls::Trust::default() };
-    let unverifiable =
-        || Error::new(Code::FileFailed, "this machine has no root certificates to verify a collector of traces with");
-    // As for key services: no redirect is followed, and no proxy of the environment used.
-    Client::builder()
-        .tls_backend_preconfigured(tls::client(&trust, unverifiable)?)
-        .redirect(Policy::none())
-        .no_proxy()
-        .timeout(WITHIN)
-        .build()
-        .map_err(|_| Error::new(Code::Internal, "cannot make a client for HTTP"))
 }
