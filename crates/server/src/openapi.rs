@@ -236,6 +236,9 @@ beginning.
 ";
 
 #[cfg(test)]
+mod paths;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
