@@ -230,7 +230,8 @@ beginning.
   `request-running`. What failed is not kept: the same request tries again, and rotates nothing that was rotated already. A key is 1
   to 255 letters, digits and signs. Endpoints without it change nothing, or nothing more when they are repeated; there it is not
   looked at.
-- A value that is a text is a string, and one of bytes is `{\"base64\": \"…\"}`.
+- A value that is a text is a string, one of bytes is `{\"base64\": \"…\"}`, and one of JSON is `{\"json\": \"…\"}` with its text, because
+  not every program keeps every digit of a number. What is stored in a document may be sent as it is there: `{\"enf\": \"enf1:…\"}`.
 - A tenant, and a part of a row's key, is a string, a whole number or `{\"uuid\": \"…\"}`: what it is in the table, because values
   are bound to its type as well.
 ";

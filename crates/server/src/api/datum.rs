@@ -1,4 +1,6 @@
-//! A value in JSON: a text is a string, and bytes are `{"base64": "…"}`.
+//! A value in JSON: a text is a string, bytes are `{"base64": "…"}`, and what is JSON itself is `{"json": "…"}`, its text.
+//!
+//! JSON comes as its text, because a number with more digits than a program keeps would be another one when it comes back.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,14 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use enfold::{Form, OwnedPart, access};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 /// It cannot be printed, and is wiped on drop. (What HTTP and JSON held of it on the way is not.)
 pub(crate) struct Datum {
-    /// `Text` or `Bytes`.
     pub(crate) form: Form,
     pub(crate) bytes: Zeroizing<Vec<u8>>,
 }
@@ -28,14 +29,15 @@ impl Datum {
 
 impl Serialize for Datum {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let one = |serializer: S, name: &str, text: &str| {
+            let mut map = serializer.serialize_map(Some(1))?;
+            map.serialize_entry(name, text)?;
+            map.end()
+        };
         match (self.form, std::str::from_utf8(&self.bytes)) {
-            (Form::Text | Form::Json, Ok(text)) => serializer.serialize_str(text),
-            _ => {
-                let encoded = Zeroizing::new(STANDARD.encode(&self.bytes));
-                let mut map = serializer.serialize_map(Some(1))?;
-                map.serialize_entry("base64", encoded.as_str())?;
-                map.end()
-            }
+            (Form::Text, Ok(text)) => serializer.serialize_str(text),
+            (Form::Json, Ok(text)) => one(serializer, "json", text),
+            _ => one(serializer, "base64", &Zeroizing::new(STANDARD.encode(&self.bytes))),
         }
     }
 }
@@ -53,7 +55,7 @@ impl<'de> Visitor<'de> for DatumVisitor {
     type Value = Datum;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, or `{\"base64\": \"…\"}`")
+        f.write_str("a string, `{\"base64\": \"…\"}` or `{\"json\": \"…\"}`")
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Datum, E> {
@@ -65,16 +67,33 @@ impl<'de> Visitor<'de> for DatumVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Datum, A::Error> {
-        let unknown = || A::Error::custom("not bytes in base64");
-        if map.next_key::<Cow<'de, str>>()?.as_deref() != Some("base64") {
-            return Err(unknown());
-        }
+        let unknown = || A::Error::custom("neither bytes in base64 nor JSON");
+        let Some(name) = map.next_key::<Cow<'de, str>>()? else { return Err(unknown()) };
         let text = Zeroizing::new(map.next_value::<String>()?);
-        let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| unknown())?;
-        if map.next_key::<Cow<'de, str>>()?.is_some() {
-            return Err(unknown());
-        }
-        Ok(Datum::new(Form::Bytes, Zeroizing::new(bytes)))
+        let datum = match &*name {
+            "base64" => {
+                let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| unknown())?;
+                Datum::new(Form::Bytes, Zeroizing::new(bytes))
+            }
+            "json" => {
+                serde_json::from_str::<IgnoredAny>(&text).map_err(|_| unknown())?;
+                Datum::new(Form::Json, Zeroizing::new(text.as_bytes().to_vec()))
+            }
+            // An envelope as a document holds it, with what stands beside it there.
+            "enf" => {
+                while let Some(beside) = map.next_key::<Cow<'de, str>>()? {
+                    // Readers differ in which of two they take.
+                    if beside == "enf" {
+                        return Err(unknown());
+                    }
+                    map.next_value::<IgnoredAny>()?;
+                }
+                let object = serde_json::json!({ "enf": &*text }).to_string();
+                return Ok(Datum::new(Form::Json, Zeroizing::new(object.into_bytes())));
+            }
+            _ => return Err(unknown()),
+        };
+        if map.next_key::<Cow<'de, str>>()?.is_some() { Err(unknown()) } else { Ok(datum) }
     }
 }
 
@@ -85,7 +104,7 @@ impl JsonSchema for Datum {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A text, or bytes in base64.",
+            "description": "A text, bytes in base64, or the text of JSON.",
             "oneOf": [
                 { "type": "string" },
                 {
@@ -93,6 +112,18 @@ impl JsonSchema for Datum {
                     "properties": { "base64": { "type": "string", "contentEncoding": "base64" } },
                     "required": ["base64"],
                     "additionalProperties": false,
+                },
+                {
+                    "type": "object",
+                    "properties": { "json": { "type": "string", "contentMediaType": "application/json" } },
+                    "required": ["json"],
+                    "additionalProperties": false,
+                },
+                {
+                    "description": "An envelope as a document holds it: `stored` alone.",
+                    "type": "object",
+                    "properties": { "enf": { "type": "string" } },
+                    "required": ["enf"],
                 },
             ],
         })

@@ -16,6 +16,7 @@ use enfold::{
     SealRequest, Source,
 };
 use enfold_core::Envelope;
+use enfold_core::readers::{Beside, Companion};
 use enfold_core::stored::{self, Stored};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,11 @@ pub(crate) struct DecryptItem {
     /// What the column holds.
     #[serde(alias = "ciphertext")]
     stored: Datum,
+    /// What the columns hold that the policy names in `companions`, by the words there (`iv`, `tag`, `data_key`, `data_key_iv`, `key`,
+    /// `version`): as they are stored, a number as it prints. What is NULL is null, or left out.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Option<Datum>>")]
+    companions: BTreeMap<Companion, Option<Datum>>,
     /// Whom the value is about: `enfold log opened --subject` finds the event by it.
     subject: Option<String>,
     /// Handed back with the result.
@@ -148,11 +154,17 @@ struct Item {
     tenant: Option<OwnedPart>,
     row: Vec<OwnedPart>,
     datum: Datum,
+    companions: BTreeMap<Companion, Option<Datum>>,
     subject: Option<String>,
     reference: Option<String>,
 }
 
 impl Item {
+    fn beside(&self) -> Vec<(Companion, &[u8])> {
+        let held = self.companions.iter().filter_map(|(part, held)| Some((*part, held.as_ref()?)));
+        held.map(|(part, held)| (part, held.bytes.as_slice())).collect()
+    }
+
     fn row(&self) -> Vec<Part<'_>> {
         self.row.iter().map(OwnedPart::as_part).collect()
     }
@@ -162,15 +174,15 @@ impl From<EncryptItem> for Item {
     fn from(item: EncryptItem) -> Self {
         let EncryptItem { column, tenant, row, value: datum, subject, reference } = item;
         let (tenant, row) = (tenant.as_ref().map(PlacePart::owned), row.iter().map(PlacePart::owned).collect());
-        Self { column, tenant, row, datum, subject, reference }
+        Self { column, tenant, row, datum, companions: BTreeMap::new(), subject, reference }
     }
 }
 
 impl From<DecryptItem> for Item {
     fn from(item: DecryptItem) -> Self {
-        let DecryptItem { column, tenant, row, stored: datum, subject, reference } = item;
+        let DecryptItem { column, tenant, row, stored: datum, companions, subject, reference } = item;
         let (tenant, row) = (tenant.as_ref().map(PlacePart::owned), row.iter().map(PlacePart::owned).collect());
-        Self { column, tenant, row, datum, subject, reference }
+        Self { column, tenant, row, datum, companions, subject, reference }
     }
 }
 
@@ -179,6 +191,8 @@ impl From<DecryptItem> for Item {
 struct Placed<'a> {
     item: &'a Item,
     place: Place<'a>,
+    /// What stands beside the value.
+    beside: Beside<'a>,
     /// The caller may do this for single tenants only.
     tenants_only: bool,
 }
@@ -225,19 +239,23 @@ impl Work for Opened {
 
 fn seal_request<'a>(placed: &Placed<'a>) -> SealRequest<'a> {
     let Datum { form, bytes } = &placed.item.datum;
-    let payload = if *form == Form::Text { PayloadType::Text } else { PayloadType::Bytes };
+    let payload = match form {
+        Form::Text => PayloadType::Text,
+        Form::Bytes => PayloadType::Bytes,
+        Form::Json => PayloadType::Json,
+    };
     SealRequest { place: placed.place, form: *form, payload, value: bytes }
 }
 
 fn open_request<'a>(placed: &Placed<'a>) -> OpenRequest<'a> {
     let Datum { form, bytes } = &placed.item.datum;
-    OpenRequest { place: placed.place, form: *form, stored: bytes, beside: &[] }
+    OpenRequest { place: placed.place, form: *form, stored: bytes, beside: placed.beside }
 }
 
 /// What other products encrypted is bound to no tenant: whose it is cannot be told from it, so a tenant's caller gets none.
 fn bound_to_nobody(column: &Column, placed: &Placed<'_>) -> Option<Error> {
     let Datum { form, bytes } = &placed.item.datum;
-    let foreign = placed.tenants_only && column.reader_of(*form, bytes, &[]).is_some();
+    let foreign = placed.tenants_only && column.reader_of(*form, bytes, placed.beside).is_some();
     foreign.then(|| denied(Permission::Decrypt))
 }
 
@@ -266,7 +284,11 @@ impl Sealed {
 
 impl Opened {
     fn of(opened: OpenedValue) -> Self {
-        let form = if opened.payload == PayloadType::Bytes { Form::Bytes } else { Form::Text };
+        let form = match opened.payload {
+            PayloadType::Text => Form::Text,
+            PayloadType::Bytes => Form::Bytes,
+            PayloadType::Json => Form::Json,
+        };
         let (source, key_id, reader) = match opened.source {
             Source::Envelope { key } => (SourceWord::Envelope, Some(key.to_string()), None),
             Source::Plaintext => (SourceWord::Plaintext, None, None),
@@ -286,12 +308,12 @@ async fn each<T: Work>(
 ) -> Result<Results<T>> {
     shared.check_batch(items.len())?;
     let context = &call.context(caller, reason);
-    let rows: Vec<_> = items.iter().map(Item::row).collect();
+    let rows: Vec<_> = items.iter().map(|item| (item.row(), item.beside())).collect();
     let mut outcomes: Vec<Option<Result<T>>> = Vec::new();
     outcomes.resize_with(items.len(), || None);
     let mut together: BTreeMap<(&str, Option<&str>), Group<Placed<'_>>> = BTreeMap::new();
-    for (at, (item, row)) in items.iter().zip(&rows).enumerate() {
-        match place(shared, caller, T::NEEDS, item, row) {
+    for (at, (item, (row, beside))) in items.iter().zip(&rows).enumerate() {
+        match place(shared, caller, T::NEEDS, item, row, beside) {
             Ok(placed) => {
                 let (places, items) = together.entry((&item.column, item.subject.as_deref())).or_default();
                 places.push(at);
@@ -341,13 +363,14 @@ fn place<'a>(
     needed: Permission,
     item: &'a Item,
     row: &'a [Part<'a>],
+    beside: Beside<'a>,
 ) -> Result<Placed<'a>> {
     let tenant = item.tenant.as_ref().map(OwnedPart::as_part);
     let class = shared.enfold.policy().column(&item.column).and_then(|(_, column)| column.class.as_deref());
     let subject = Subject { column: &item.column, class, tenant };
     caller.check(needed, &subject)?;
     let tenants_only = caller.is_held_to_tenants(needed, &subject);
-    Ok(Placed { item, place: Place { tenant, row }, tenants_only })
+    Ok(Placed { item, place: Place { tenant, row }, beside, tenants_only })
 }
 
 /// A column, and the call to it as one about this subject.

@@ -5,6 +5,7 @@ mod attack;
 mod audit;
 mod console;
 mod coverage;
+mod forms;
 mod http;
 mod jobs;
 mod limits;
