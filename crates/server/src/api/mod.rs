@@ -37,7 +37,7 @@ pub(crate) use self::edge::{Call, Written, to_its_end, unknown};
 pub(crate) use self::error::{ErrorAnswer, ErrorBody, Failure};
 pub(crate) use self::health::is_ready;
 pub(crate) use self::jobs::words as states;
-pub(crate) use self::once::LONGEST_KEY;
+pub(crate) use self::once::{Known, LONGEST_KEY, Once};
 pub(crate) use self::progress::Streams;
 pub(crate) use self::status::LatestHealth;
 use crate::{Shared, console, identity, metrics};

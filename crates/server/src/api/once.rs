@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use enfold::catalog::{Begun, Catalog, Holding, NamedRequest};
-use enfold::{Code, Error, Result};
+use enfold::{Code, Enfold, Error, Result};
 use http_body_util::{BodyExt, Collected};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -35,6 +35,13 @@ const HOLDING: Holding = Holding { held: Duration::from_secs(60), kept: Duration
 /// When whoever is told that a request is running may ask again: it is seldom at it for longer.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// What is known of a request when it comes.
+pub(crate) enum Known {
+    /// It was done, and this is what came of it.
+    Done(String),
+    ToDo(Once),
+}
+
 /// That a request is one of those that are done once.
 #[derive(Clone)]
 pub(crate) struct Once {
@@ -44,6 +51,35 @@ pub(crate) struct Once {
 }
 
 impl Once {
+    /// Begins what `caller` asks for under this name, unless it was done before. Whoever begins it ends it.
+    ///
+    /// # Errors
+    /// `IdempotencyKeyReused` where the name is another request's, `RequestRunning` where this one is being done.
+    pub(crate) async fn begin(enfold: &Enfold, caller: &str, name: &str, content: &[&[u8]]) -> Result<Known> {
+        let named = NamedRequest::new(caller, name, content);
+        let catalog = Arc::clone(enfold.catalog());
+        match catalog.begin_request(&named, HOLDING).await? {
+            Begun::ToDo { intent } => Ok(Known::ToDo(Self { catalog, id: named.id, intent })),
+            Begun::Answered(answer) => Ok(Known::Done(answer)),
+            Begun::Another => {
+                Err(Error::new(Code::IdempotencyKeyReused, "another request was made with this `Idempotency-Key`")
+                    .hint("send a new key with each thing that is to be done"))
+            }
+            Begun::Running(held) => {
+                Err(Error::new(Code::RequestRunning, "the request with this `Idempotency-Key` is being done")
+                    .try_again_after(held.min(AGAIN)))
+            }
+        }
+    }
+
+    /// Keeps what came of it; with nothing to keep it is let go of, and may be tried again.
+    pub(crate) async fn end(&self, answer: Option<&str>) {
+        // What was done is not undone because it cannot be written down: asked again, it is found to be done.
+        if let Err(error) = self.catalog.end_request(&self.id, answer).await {
+            tracing::warn!(target: "enfold_server", "what became of a request is not kept: {error}");
+        }
+    }
+
     /// What the request was about to do when it was begun before, or what `plan` says now, which is kept before it is given back.
     pub(super) async fn intent<T, F>(&self, plan: impl FnOnce() -> F) -> Result<T>
     where
@@ -77,46 +113,29 @@ async fn named(shared: &Shared, name: &str, request: Request, next: Next) -> Res
     let body = body::read(body, shared.limits.max_body).await?;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let content: [&[u8]; 3] = [parts.method.as_str().as_bytes(), path.as_bytes(), &body];
-    let named = NamedRequest::new(&caller, name, &content);
-    let catalog = Arc::clone(shared.enfold.catalog());
-    let intent = match catalog.begin_request(&named, HOLDING).await? {
-        Begun::ToDo { intent } => intent,
-        Begun::Answered(answer) => return Ok(replayed(answer)),
-        Begun::Another => {
-            return Err(Error::new(Code::IdempotencyKeyReused, "another request was made with this `Idempotency-Key`")
-                .hint("send a new key with each thing that is to be done"));
-        }
-        Begun::Running(held) => {
-            return Err(Error::new(Code::RequestRunning, "the request with this `Idempotency-Key` is being done")
-                .try_again_after(held.min(AGAIN)));
-        }
+    let once = match Once::begin(&shared.enfold, &caller, name, &content).await? {
+        Known::ToDo(once) => once,
+        Known::Done(answer) => return Ok(replayed(answer)),
     };
-    parts.extensions.insert(Once { catalog: Arc::clone(&catalog), id: named.id, intent });
+    parts.extensions.insert(once.clone());
     let request = Request::from_parts(parts, Body::from(body));
     // Also where the caller has gone meanwhile: the answer is for whenever it asks again.
-    to_its_end(async move { Ok(kept(&*catalog, &named.id, next.run(request).await).await) }).await
+    to_its_end(async move { Ok(kept(&once, next.run(request).await).await) }).await
 }
 
 /// Keeps what was done, and lets go of what was not.
-async fn kept(catalog: &dyn Catalog, id: &[u8; 32], response: Response) -> Response {
+async fn kept(once: &Once, response: Response) -> Response {
     if response.status() != StatusCode::OK {
-        note(catalog.end_request(id, None).await);
+        once.end(None).await;
         return response;
     }
     let (parts, body) = response.into_parts();
     // The service's own, whole already.
     let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     if let Ok(answer) = std::str::from_utf8(&body) {
-        note(catalog.end_request(id, Some(answer)).await);
+        once.end(Some(answer)).await;
     }
     Response::from_parts(parts, Body::from(body))
-}
-
-/// What was done is not undone because it cannot be written down: asked again, it is found to be done.
-fn note(ended: Result<()>) {
-    if let Err(error) = ended {
-        tracing::warn!(target: "enfold_server", "what became of a request is not kept: {error}");
-    }
 }
 
 fn replayed(answer: String) -> Response {

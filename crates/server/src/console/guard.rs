@@ -46,6 +46,11 @@ impl Fields {
     pub(super) fn required(&self, name: &str, what: &str) -> Result<&str> {
         self.get(name).ok_or_else(|| Error::new(Code::Usage, format!("{what} is missing")).hint("nothing was changed"))
     }
+
+    /// All of them, to tell whether a form is the one of before.
+    pub(super) fn content(&self) -> String {
+        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish()
+    }
 }
 
 /// Finds out who is at the browser; nobody else's request goes on.

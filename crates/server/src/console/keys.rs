@@ -1,26 +1,29 @@
 //! Data keys: versions, ages, when they are due, and rotating them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use askama::Template;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use enfold::{Code, DataKeyRecord, Error, OwnedPart, Result};
+use enfold::{Code, DataKeyRecord, Enfold, Error, OwnedPart, Result, Rotated};
 use enfold_jobs::shown::time;
 use serde::Deserialize;
 
 use super::chart::Ages;
 use super::guard::{Cookie, Fields, see_other};
-use super::session::Notice;
+use super::session::{Notice, random};
 use super::view::{Chrome, Html, ago};
 use crate::Shared;
 use crate::api::keys::{RingSchedule, is_by_tenant, page_of, rotated};
 use crate::api::reencrypt::{ReencryptAsked, planned};
-use crate::api::{Call, Failure, Sought, to_its_end};
+use crate::api::{Call, Failure, Known, Once, Sought, to_its_end};
 use crate::identity::Caller;
 
 const PAGE: u32 = 100;
+/// Between two looks at a rotation that another request is doing.
+const AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Deserialize)]
 pub(super) struct Which {
@@ -38,6 +41,8 @@ pub(super) struct KeysPage {
     /// Whether this process can sign, so that it can rotate.
     can_rotate: bool,
     schedule: Option<RingSchedule>,
+    /// The name of the rotation that this form asks for: sent twice, it is done once.
+    once: String,
     keys: Vec<KeyView>,
     ages: Option<Ages>,
     next: Option<String>,
@@ -92,6 +97,7 @@ pub(super) async fn page(
     Ok(Html(KeysPage {
         by_tenant: is_by_tenant(enfold, &ring),
         can_rotate: enfold.has_operator_key(),
+        once: random()?,
         keys: found.iter().map(KeyView::of).collect(),
         chrome,
         rings,
@@ -121,11 +127,46 @@ pub(super) async fn rotate(
     }
     let tenants = tenants.iter().map(|name| part(name, fields.get("kind"))).collect::<Result<Vec<_>>>()?;
     let context = call.context(&caller, Some(reason));
-    let rotated = {
-        let (enfold, ring) = (shared.enfold.clone(), ring.clone());
-        to_its_end(async move { rotated(&enfold, &ring, &tenants, None, &context).await }).await?
+    let text = match begun(&shared.enfold, &caller, &fields).await? {
+        Known::Done(before) => before,
+        Known::ToDo(once) => {
+            let (enfold, ring) = (shared.enfold.clone(), ring.clone());
+            to_its_end(async move {
+                let done = rotated(&enfold, &ring, &tenants, Some(&once), &context).await.map(|keys| said(&keys));
+                once.end(done.as_deref().ok()).await;
+                done
+            })
+            .await?
+        }
     };
-    let text = match rotated.as_slice() {
+    shared.sessions.say(&cookie, Notice { is_error: false, text });
+    Ok(see_other(&of_ring(&ring)))
+}
+
+/// Begins what a form asks for, or finds what came of it when it was sent before. Who clicks twice is told what the first click comes
+/// to, and waits for it.
+async fn begun(enfold: &Enfold, caller: &Caller, fields: &Fields) -> Result<Known> {
+    let name = fields.required("once", "the name of the form")?;
+    loop {
+        match Once::begin(enfold, &caller.actor, name, &[b"rotate", fields.content().as_bytes()]).await {
+            Err(error) if error.code() == Code::RequestRunning => {
+                tokio::time::sleep(error.again_after().unwrap_or_default().max(AGAIN)).await;
+            }
+            Err(error) if error.code() == Code::IdempotencyKeyReused => {
+                return Err(Error::new(
+                    Code::IdempotencyKeyReused,
+                    "the form was sent before, and said something else",
+                )
+                .hint("open the page again, and send its form")
+                .hint("nothing was changed"));
+            }
+            begun => return begun,
+        }
+    }
+}
+
+fn said(rotated: &[Rotated]) -> String {
+    match rotated {
         [] => "There is no data key yet that could be rotated.".to_owned(),
         [one] => format!(
             "Version {} seals in every process within a second; version {} opens.",
@@ -134,9 +175,7 @@ pub(super) async fn rotate(
         many => {
             format!("{} data keys were rotated: the new versions seal in every process within a second.", many.len())
         }
-    };
-    shared.sessions.say(&cookie, Notice { is_error: false, text });
-    Ok(see_other(&of_ring(&ring)))
+    }
 }
 
 /// Has workers bring values of the ring under the data keys that seal now.
@@ -154,11 +193,16 @@ pub(super) async fn reencrypt(
     let asked = to_its_end(async move { planned(&session, &enfold, asked, by).await }).await?.data;
     let text = match (asked.jobs.len(), asked.workers) {
         (0, _) => "No value of the ring is under a former data key.".to_owned(),
+        (1, 0) => "1 job waits for a worker, and none is alive: start `enfold worker`.".to_owned(),
         (jobs, 0) => format!("{jobs} jobs wait for a worker, and none is alive: start `enfold worker`."),
+        (1, workers) => format!("1 job waits or runs; workers that are alive: {workers}."),
         (jobs, workers) => format!("{jobs} jobs wait or run; workers that are alive: {workers}."),
     };
     shared.sessions.say(&cookie, Notice { is_error: false, text });
-    Ok(see_other(if asked.jobs.is_empty() { "/console/keys" } else { "/console/jobs" }))
+    Ok(match asked.jobs.is_empty() {
+        true => see_other(&of_ring(&ring)),
+        false => see_other("/console/jobs"),
+    })
 }
 
 /// What both forms say: the ring that is meant, and why.

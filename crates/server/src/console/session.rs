@@ -153,7 +153,7 @@ pub(super) fn challenge(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()))
 }
 
-fn random() -> Result<String> {
+pub(super) fn random() -> Result<String> {
     let mut drawn = [0; RANDOM];
     rand::fill(&mut drawn).map_err(|_| Error::new(Code::Internal, "cannot draw random bytes for a session"))?;
     Ok(URL_SAFE_NO_PAD.encode(drawn))

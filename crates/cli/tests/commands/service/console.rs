@@ -206,16 +206,51 @@ fn every_page_shows_every_role_what_is_for_it_and_nothing_else() {
 }
 
 #[test]
+fn the_form_of_a_rotation_rotates_once_however_often_it_is_sent() {
+    let (_sandbox, service) = started();
+    let (cookie, token) = session(&service, &service.key);
+    let of = [("Cookie", cookie.as_str())];
+    let page = || ask(&service, "GET", "/console/keys", &of, "").body;
+    let once = || {
+        let page = page();
+        let (_, rest) = page.split_once("name=\"once\" value=\"").expect("a form of a rotation");
+        rest.split('"').next().expect("a name").to_owned()
+    };
+    let send = |once: &str, reason: &str| {
+        let body = format!("ring=main&reason={reason}&once={once}&form_token={token}");
+        ask(&service, "POST", "/console/keys/rotate", &of, &body).status
+    };
+    let versions = || page().matches("<td class=\"number\">").count();
+    let (before, first) = (versions(), once());
+    let together = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                together.wait();
+                assert_eq!(send(&first, "twice"), 303);
+            });
+        }
+    });
+    assert!(page().contains("2 data keys were rotated"), "each click is told what came of it");
+    assert_eq!(versions(), before + 2, "and whoever clicks twice rotates once: a data key a column");
+    assert_eq!(send(&first, "another"), 422);
+    assert_eq!(send("", "no-name"), 400);
+    assert_eq!(versions(), before + 2);
+    assert_eq!(send(&once(), "twice"), 303, "a form that was opened anew is another rotation");
+    assert_eq!(versions(), before + 4);
+}
+
+#[test]
 fn nobody_else_can_have_somebodys_browser_send_a_form() {
     let (_sandbox, service) = started();
     let (cookie, token) = session(&service, &service.key);
-    let body = format!("ring=main&reason=mine&form_token={token}");
+    let body = format!("ring=main&reason=mine&once=a&form_token={token}");
     let rotate = |headers: &[(&str, &str)], body: &str| ask(&service, "POST", "/console/keys/rotate", headers, body);
     let of = ("Cookie", cookie.as_str());
     // Without the session, without its token, with another one, and from another site.
     assert_eq!(rotate(&[], &body).status, 401);
-    assert_eq!(rotate(&[of], "ring=main&reason=mine").status, 403);
-    assert_eq!(rotate(&[of], "ring=main&reason=mine&form_token=x").status, 403);
+    assert_eq!(rotate(&[of], "ring=main&reason=mine&once=a").status, 403);
+    assert_eq!(rotate(&[of], "ring=main&reason=mine&once=a&form_token=x").status, 403);
     let (_, another) = session(&service, &service.key);
     assert_eq!(rotate(&[of], &format!("ring=main&reason=mine&form_token={another}")).status, 403);
     assert_eq!(rotate(&[of, ("Origin", "https://evil.example")], &body).status, 403);
