@@ -37,6 +37,7 @@ fi
 
 # The tools. The servers that stand for AWS KMS have environments of their own, made when they are first started.
 scripts/venv.sh target/venv scripts/requirements.txt
+scripts/venv.sh target/venv-schemathesis scripts/requirements-schemathesis.txt
 
 # About a minute, once.
 cargo build --quiet --release --locked --manifest-path tests/pkcs11-token/Cargo.toml --target-dir target/pkcs11-token

@@ -6,6 +6,7 @@ mod audit;
 mod console;
 mod coverage;
 mod forms;
+mod fuzzed;
 mod http;
 mod jobs;
 mod limits;
