@@ -15,6 +15,8 @@ cargo bench --locked -p enfold --features aws,vault --bench cold_start | tee -a 
 scripts/services.sh start postgres >/dev/null
 cargo bench --locked -p enfold --features aws,vault --bench rewrap | tee -a $out
 cargo bench --locked -p enfold-jobs --bench protect | tee -a $out
+# Beside OpenBao's transit engine, and ten minutes of load.
+cargo bench --locked -p enfold-cli --bench service | tee -a $out
 python3 - <<'PY'
 import json
 rows = []
