@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{DECRYPT, ENCRYPT, Service, protected_organisations, service_key};
-use crate::harness::Sandbox;
+use crate::harness::{Sandbox, policy};
 
 const JOBS: &str = "/api/v1/encryption/jobs";
 const REENCRYPT: &str = "/api/v1/encryption/re-encrypt";
@@ -90,6 +90,23 @@ fn a_rotation_has_values_brought_under_its_data_keys_where_that_is_asked_for() {
     let rotated = data(&service, "POST", ROTATE, &json!({ "allTenants": true, "reason": "again", "re_encrypt": true }));
     assert_eq!(rotated["keys"].as_array().unwrap().len(), 2);
     assert_eq!(rotated["reEncryptionStatus"], json!({ "requested": false, "status": "NOTHING_TO_DO", "jobs": [] }));
+}
+
+#[test]
+fn a_rotation_stands_also_where_nothing_of_the_ring_can_be_re_encrypted() {
+    let sandbox = Sandbox::empty();
+    sandbox.sql("CREATE TABLE users (id INTEGER PRIMARY KEY);");
+    sandbox.write("enfold.toml", policy("sqlite:app.db") + "[values.note]\nid = \"note\"\nring = \"main\"\n");
+    let service = Service::start(&sandbox, &[]);
+    let seal =
+        || service.items(ENCRYPT, &service.key, &json!([{ "column": "note", "value": "x" }]))[0]["keyId"].clone();
+    let before = seal();
+    let rotated = data(&service, "POST", ROTATE, &json!({ "reason": "yearly", "reEncrypt": true }));
+    assert_eq!(rotated["rotation"]["newVersion"], 2);
+    let status = &rotated["reEncryptionStatus"];
+    assert_eq!((&status["requested"], &status["status"]), (&json!(false), &json!("FAILED")));
+    assert_eq!(status["error"]["code"], "unknown-column", "no job moves values that live in no column");
+    assert_ne!(seal(), before);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What is refused is in the log of events: who, what, and from where.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::http::{request, send};
@@ -8,6 +9,7 @@ use crate::harness::Sandbox;
 
 const AUDIT: &str = "/api/v1/encryption/audit";
 const KEYS: &str = "/api/v1/encryption/keys";
+const SIGN_IN: &str = "/console/sign-in";
 
 /// The events of a kind, each by its code, actor, endpoint, source and count.
 fn told(service: &Service, kind: &str) -> Vec<Value> {
@@ -18,6 +20,14 @@ fn told(service: &Service, kind: &str) -> Vec<Value> {
     let mut told: Vec<Value> = events.into_iter().map(told).collect();
     told.sort_by_key(Value::to_string);
     told
+}
+
+/// Has the service write what it sums by the minute: it does so when it stops.
+fn written(sandbox: &Sandbox, service: Service) -> Service {
+    service.signal(Signal::TERM);
+    let ran = service.ended(sandbox);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    Service::start(sandbox, &[])
 }
 
 /// Asks without credentials, with these headers.
@@ -47,8 +57,12 @@ fn whoever_is_refused_is_in_the_log_once_a_minute_with_how_often() {
     let refused = asked.iter().filter(|status| **status == 429).count();
     assert!(refused > 0, "two hundred at once are too many");
 
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    assert_eq!(send(&service.address, &request("POST", SIGN_IN, &form, "key=nobody")).status, 401);
+    let service = written(&sandbox, service);
+
     let here = "127.0.0.1";
-    let (keys, decrypt) = (format!("GET {KEYS}"), format!("POST {DECRYPT}"));
+    let (keys, decrypt, sign_in) = (format!("GET {KEYS}"), format!("POST {DECRYPT}"), format!("POST {SIGN_IN}"));
     let (none, billing) = (Value::Null, "service-key:billing");
     let denied = |code: &str, actor: Value, endpoint: &str, column: Value, count: u64| {
         json!([code, actor, endpoint, here, column, count])
@@ -57,6 +71,7 @@ fn whoever_is_refused_is_in_the_log_once_a_minute_with_how_often() {
         denied("unauthenticated", none.clone(), &keys, none.clone(), 3),
         denied("permission-denied", json!(billing), &keys, none.clone(), 3),
         denied("permission-denied", json!(billing), &decrypt, json!("users.email"), 2),
+        denied("unauthenticated", none.clone(), &sign_in, none.clone(), 1),
     ];
     expected.sort_by_key(Value::to_string);
     assert_eq!(summed(told(&service, "denied")), expected);
@@ -81,14 +96,10 @@ fn summed(told: Vec<Value>) -> Vec<Value> {
 #[test]
 fn a_proxy_that_is_trusted_says_where_a_request_came_from() {
     let sandbox = organisations();
-    let trust = |sandbox: &Sandbox, service: &str| {
-        sandbox.write("enfold.toml", sandbox.read("enfold.toml") + "\n[service]\n" + service);
-    };
-    trust(&sandbox, "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n");
+    let trusted = "\n[service]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n";
+    sandbox.write("enfold.toml", sandbox.read("enfold.toml") + trusted);
     let service = Service::start(&sandbox, &[]);
-    let sources = || told(&service, "denied").iter().map(|event| event[3].clone()).collect::<Vec<_>>();
     ask_from(&service, &[("X-Forwarded-For", "6.6.6.6, 203.0.113.9, 10.0.0.7"), ("Forwarded", "for=6.6.6.6")]);
-    assert_eq!(sources(), ["203.0.113.9"], "what the client made up stands to the left, or in the other header");
     let authorization = format!("Bearer {}", service.key);
     let headers = [
         ("Authorization", authorization.as_str()),
@@ -102,6 +113,10 @@ fn a_proxy_that_is_trusted_says_where_a_request_came_from() {
         found["data"]["events"][0]["event"]["source"].clone()
     };
     super::access::until("the event is written", || sealed() == "2001:db8::9");
+    let service = written(&sandbox, service);
+    let denied = told(&service, "denied");
+    let sources: Vec<&Value> = denied.iter().map(|event| &event[3]).collect();
+    assert_eq!(sources, ["203.0.113.9"], "what the client made up stands to the left, or in the other header");
 }
 
 #[test]
