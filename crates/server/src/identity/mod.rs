@@ -82,8 +82,10 @@ pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         }
         Err(error) => Failure(error).into_response(),
     };
-    // For the edge: a refusal is somebody's.
-    response.extensions_mut().insert(caller);
+    if response.status().is_client_error() {
+        // For the edge: a refusal is somebody's.
+        response.extensions_mut().insert(caller);
+    }
     response
 }
 
