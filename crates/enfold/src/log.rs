@@ -55,6 +55,15 @@ impl Enfold {
         Ok(self.ring(ring)?.view().await?.rows.subject(subject))
     }
 
+    /// What [`Self::subject_tag`] gives for each ring of the policy: all that whoever looks for a subject has to look for.
+    pub async fn subject_tags(&self, subject: &str) -> Result<Vec<SubjectTag>> {
+        let mut tags = Vec::new();
+        for ring in self.policy().rings.keys() {
+            tags.push(self.subject_tag(ring, subject).await?);
+        }
+        Ok(tags)
+    }
+
     /// Signs how far the log of the catalog has come, for all of its writers, and hands the checkpoint to the sinks. `None`
     /// where nothing was added since the last one.
     ///

@@ -19,9 +19,26 @@ pub fn time(ms: i64) -> Option<String> {
     Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
+/// The moment that is spelled so, in milliseconds since 1970: `2026-03-01T12:00:00Z`, or a day, which is its beginning in UTC.
+pub fn moment(text: &str) -> Option<i64> {
+    let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    let moment = text.parse::<jiff::Timestamp>().ok().or_else(|| day().map(|day| day.timestamp()));
+    moment.map(jiff::Timestamp::as_millisecond)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_read_as_it_is_shown_and_a_day_is_its_beginning() {
+        assert_eq!(moment("2026-03-01T12:00:00Z").and_then(time).as_deref(), Some("2026-03-01T12:00:00Z"));
+        assert_eq!(moment("2026-03-01"), moment("2026-03-01T00:00:00Z"));
+        assert_eq!(moment("2026-03-01T13:00:00+01:00"), moment("2026-03-01T12:00:00Z"));
+        for wrong in ["", "yesterday", "2026-13-01", "2026-03-01T12:00:00"] {
+            assert_eq!(moment(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn numbers_are_grouped() {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use enfold::{Code, Enfold, Error, Leaving, Result};
 use enfold_jobs::ops::{self, Reencryption, Requested, Selection, Session, TableReencryption};
+use enfold_jobs::shown;
 use enfold_jobs::store::{Order, WorkerSign};
 use serde::Serialize;
 
@@ -88,13 +89,8 @@ async fn wanted(context: &Context<'_>, args: &Reencrypt, session: &Session, enfo
     })
 }
 
-/// A day is its beginning in UTC.
 pub(in crate::commands) fn moment(text: &str) -> Result<i64> {
-    let moment = text.parse::<jiff::Timestamp>().ok().or_else(|| {
-        let day = text.parse::<jiff::civil::Date>().ok()?;
-        day.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|day| day.timestamp())
-    });
-    moment.map(jiff::Timestamp::as_millisecond).ok_or_else(|| {
+    shown::moment(text).ok_or_else(|| {
         Error::new(Code::Usage, format!("`{text}` is no moment"))
             .hint("spell it `2026-03-01` (its beginning, in UTC) or `2026-03-01T12:00:00Z`")
     })

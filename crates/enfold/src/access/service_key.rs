@@ -67,7 +67,7 @@ impl<'a> ShownKey<'a> {
         let (id, encoded) = text.strip_prefix(PREFIX)?.split_once('_')?;
         let mut room = Zeroizing::new([0; SECRET_BYTES + 3]);
         let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut *room).ok()?;
-        if length != SECRET_BYTES || id.len() != 2 * ID_BYTES {
+        if length != SECRET_BYTES || id.len() != 2 * ID_BYTES || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return None;
         }
         let mut secret = Zeroizing::new([0; SECRET_BYTES]);

@@ -7,11 +7,10 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use enfold::catalog::{EventPage, EventQuery};
-use enfold::events::Event;
+use enfold::events::{Event, EventKind};
 use enfold::{Code, Enfold, Error, LogExport, Result};
-use enfold_jobs::shown::time;
+use enfold_jobs::shown::{self, time};
 use futures_util::stream;
-use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -99,10 +98,13 @@ async fn query(enfold: &Enfold, asked: AuditAsked) -> Result<EventQuery> {
     Ok(EventQuery {
         since_ms: asked.since.as_deref().map(moment).transpose()?,
         until_ms: asked.until.as_deref().map(moment).transpose()?,
-        kinds: several(asked.kind),
+        kinds: several(asked.kind).map(known).transpose()?,
         keys: several(asked.key),
         subjects: match &asked.subject {
-            Some(subject) => Some(tags(enfold, subject).await?),
+            Some(subject) => {
+                let tags = enfold.subject_tags(subject).await?;
+                Some(tags.iter().map(|tag| tag.as_str().to_owned()).collect())
+            }
             None => None,
         },
         column: asked.column,
@@ -111,20 +113,16 @@ async fn query(enfold: &Enfold, asked: AuditAsked) -> Result<EventQuery> {
     })
 }
 
-/// Each ring has tags of its own.
-async fn tags(enfold: &Enfold, subject: &str) -> Result<Vec<String>> {
-    let mut tags = Vec::new();
-    for ring in enfold.policy().rings.keys() {
-        tags.push(enfold.subject_tag(ring, subject).await?.as_str().to_owned());
+/// A word that no event can have would find nothing, and look as if nothing had happened.
+fn known(kinds: Vec<String>) -> Result<Vec<String>> {
+    if kinds.iter().all(|kind| EventKind::parse(kind).is_some()) {
+        return Ok(kinds);
     }
-    Ok(tags)
+    Err(Error::new(Code::Usage, "there is no such kind of event").hint("`docs/reference/events.md` lists them"))
 }
 
-/// A day is its beginning in UTC.
 fn moment(text: &str) -> Result<i64> {
-    let day = |text: &str| text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
-    let moment = text.parse::<Timestamp>().ok().or_else(|| day(text).map(|day| day.timestamp()));
-    moment.map(Timestamp::as_millisecond).ok_or_else(|| {
+    shown::moment(text).ok_or_else(|| {
         Error::new(Code::Usage, "a moment is not spelled as one")
             .hint("spell it `2026-03-01` (its beginning, in UTC) or `2026-03-01T12:00:00Z`")
     })

@@ -37,7 +37,10 @@ impl ServiceKeys {
     /// Whoever holds the key that is shown.
     pub(crate) fn caller(&self, shown: &ShownKey<'_>) -> Result<Caller> {
         let list = self.good()?;
-        let holder = list.holder(shown, Timestamp::now().as_millisecond()).ok_or_else(unauthenticated)?;
+        let holder = list.holder(shown, Timestamp::now().as_millisecond()).ok_or_else(|| {
+            // For the log, which has the id of each key that was made: whose key is it that has expired and is still used?
+            unauthenticated().cause(format!("service key {} lets nobody in", shown.id()))
+        })?;
         Ok(caller(holder))
     }
 

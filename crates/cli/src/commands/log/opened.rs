@@ -45,12 +45,8 @@ async fn query(args: &Opened, enfold: &Enfold) -> Result<EventQuery> {
     let subjects = match &args.subject {
         None => None,
         Some(subject) => {
-            // Each ring has tags of its own.
-            let mut tags = Vec::new();
-            for ring in enfold.policy().rings.keys() {
-                tags.push(enfold.subject_tag(ring, subject).await?.as_str().to_owned());
-            }
-            Some(tags)
+            let tags = enfold.subject_tags(subject).await?;
+            Some(tags.iter().map(|tag| tag.as_str().to_owned()).collect())
         }
     };
     Ok(EventQuery {

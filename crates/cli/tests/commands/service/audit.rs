@@ -55,7 +55,15 @@ fn events_are_found_by_what_they_say_and_come_in_pages() {
     newest.reverse();
     assert_eq!(oldest, newest);
 
-    for wrong in ["?since=yesterday", "?order=backwards", "?limit=many", "?unknown=1", "?after=first"] {
+    for wrong in [
+        "?since=yesterday",
+        "?kind=opne",
+        "?kind=open,",
+        "?order=backwards",
+        "?limit=many",
+        "?unknown=1",
+        "?after=first",
+    ] {
         let answer = service.ask("GET", &format!("{AUDIT}{wrong}"), &audit, "");
         assert_eq!((answer.status, answer.code().as_str()), (400, "usage"), "{wrong}");
     }
