@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+
 use crate::catalog::Catalog;
 use crate::events::{
-    Beginning, Checkpoint, Entry, Event, EventKind, Hash, Head, LogKey, Report, SignedCheckpoint, Signer, SubjectTag,
-    Verifier, WriterId, further,
+    Beginning, Checkpoint, Entry, Event, EventKind, Hash, Head, Lines, LogKey, Report, SignedCheckpoint, Signer,
+    SubjectTag, Verifier, WriterId, further,
 };
 use crate::handle::Inner;
 use crate::{Code, Enfold, Error, Result};
@@ -46,6 +48,13 @@ pub struct LogStanding {
     pub broken: u64,
     /// When the last checkpoint was signed, in milliseconds since 1970.
     pub signed_ms: Option<i64>,
+}
+
+#[async_trait]
+impl Lines for Enfold {
+    async fn each(&self, take: &mut (dyn for<'l> FnMut(&'l str) + Send)) -> Result<()> {
+        self.export_log(take).await
+    }
 }
 
 impl Enfold {
@@ -110,10 +119,10 @@ impl Enfold {
     pub async fn verify_log(&self, anchors: Vec<SignedCheckpoint>) -> Result<Report> {
         let trusted = self.policy().events.log_keys.clone();
         let by = Verifier { trusted, partial: false, anchors };
-        let mut report = by.verify(async |take| self.export_log(take).await).await?;
+        let mut report = by.verify(self).await?;
         // What is missing may have been taken out while it was read.
         while !report.is_whole() {
-            let again = by.verify(async |take| self.export_log(take).await).await?;
+            let again = by.verify(self).await?;
             if again.is_whole() || again.cut == report.cut {
                 return Ok(again);
             }

@@ -44,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) limits: ServiceLimits,
     pub(crate) rates: Rates,
     pub(crate) sessions: console::Sessions,
+    pub(crate) evidence: console::Evidence,
     /// The console as a client of an issuer, where people sign in there.
     pub(crate) client: Option<console::Client>,
     pub(crate) exporter: Arc<Exporter>,
@@ -98,7 +99,7 @@ impl Service {
         let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
         let database = Arc::<OnceCell<_>>::default();
         let rates = Rates::new(limits.requests_per_second);
-        let sessions = console::Sessions::new(&policy.console);
+        let (sessions, evidence) = (console::Sessions::new(&policy.console), console::Evidence::default());
         let client = policy.console.sign_in.as_ref().map(console::Client::new).transpose()?;
         let exporter = Arc::new(Exporter::sharing(enfold.clone(), Arc::clone(&database)));
         let shared = Shared {
@@ -108,6 +109,7 @@ impl Service {
             limits,
             rates,
             sessions,
+            evidence,
             client,
             exporter,
             latest_health: api::LatestHealth::default(),

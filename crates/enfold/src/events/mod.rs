@@ -50,7 +50,7 @@ pub(crate) use lines::failed as lines_failed;
 pub use queue::{CAPACITY, Events};
 pub use spill::SpillingSink;
 pub(crate) use tally::{Counter, Origin};
-pub use verify::{Finding, Report, Verifier, What};
+pub use verify::{Finding, Lines, Report, Verifier, What};
 
 /// Where events end up.
 #[async_trait]

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use async_trait::async_trait;
 use serde::Serialize;
 
 use super::chain::{Entry, Hash, WriterId};
@@ -119,19 +120,31 @@ impl Report {
 /// Heads that a checkpoint vouches for, by writer and number.
 type Heads = BTreeMap<WriterId, BTreeMap<u64, Hash>>;
 
+/// A log that can be read as often as it takes.
+#[async_trait]
+pub trait Lines: Sync {
+    /// Hands every line to `take`, each time in the same order.
+    async fn each(&self, take: &mut (dyn for<'l> FnMut(&'l str) + Send)) -> Result<()>;
+}
+
+#[async_trait]
+impl Lines for [String] {
+    async fn each(&self, take: &mut (dyn for<'l> FnMut(&'l str) + Send)) -> Result<()> {
+        self.iter().for_each(|line| take(line));
+        Ok(())
+    }
+}
+
 impl Verifier {
-    /// `lines` hands every line of the export to what it is given, each time it is called, in the same order.
-    pub async fn verify(
-        &self,
-        mut lines: impl AsyncFnMut(&mut (dyn FnMut(&str) + Send)) -> Result<()>,
-    ) -> Result<Report> {
+    /// Reads the log two or three times.
+    pub async fn verify(&self, log: &(impl Lines + ?Sized)) -> Result<Report> {
         let mut checkpoints = Checkpoints::new(self);
-        lines(&mut |line| checkpoints.take(line)).await?;
+        log.each(&mut |line| checkpoints.take(line)).await?;
         let mut walk = Walk::new(checkpoints.settle());
-        lines(&mut |line| walk.take(line)).await?;
+        log.each(&mut |line| walk.take(line)).await?;
         let mut collected = Collected::new(walk.broken());
         if !collected.0.is_empty() {
-            lines(&mut |line| collected.take(line)).await?;
+            log.each(&mut |line| collected.take(line)).await?;
         }
         Ok(walk.settle(&collected, self.partial))
     }

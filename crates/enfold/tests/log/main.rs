@@ -273,11 +273,8 @@ async fn a_file_of_events_is_verified_as_it_is() {
     let lines = std::fs::read_to_string(world.dir.path().join("events.jsonl")).unwrap();
     let by = Verifier { trusted: vec![key.public_key()], partial: true, ..Verifier::default() };
     let verify = async |lines: &str| {
-        let read = async |take: &mut (dyn FnMut(&str) + Send)| {
-            lines.lines().for_each(take);
-            Ok(())
-        };
-        by.verify(read).await.unwrap()
+        let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
+        by.verify(lines.as_slice()).await.unwrap()
     };
     let report = verify(&lines).await;
     assert!(report.is_whole(), "{report:?}");

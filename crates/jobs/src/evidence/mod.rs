@@ -23,7 +23,7 @@ use crate::ops::Session;
 const PROGRAM: &str = concat!("enfold ", env!("CARGO_PKG_VERSION"));
 
 /// A standard for which there is a mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standard {
     Soc2,
     Iso27001,
@@ -67,6 +67,11 @@ impl Standard {
     /// From its word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|standard| standard.word() == word)
+    }
+
+    /// Its name, for people.
+    pub fn title(self) -> Result<String> {
+        self.mapping().map(|mapping| mapping.title)
     }
 
     fn mapping(self) -> Result<Mapping> {

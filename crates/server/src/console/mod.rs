@@ -7,6 +7,7 @@
 
 mod assets;
 mod chart;
+mod evidence;
 mod guard;
 mod health;
 mod jobs;
@@ -24,6 +25,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
 use enfold::access::Permission;
 
+pub(crate) use self::evidence::Evidence;
 pub(crate) use self::session::Sessions;
 pub(crate) use self::sign_in::Client;
 use crate::Shared;
@@ -56,6 +58,9 @@ pub const PAGES: &[Page] = &[
     Page { path: "/console/jobs/{id}/{order}", needs: &[Jobs], title: None, route: || post(jobs::order) },
     Page { path: "/console/log", needs: &[Audit], title: Some("Log"), route: || get(log::page) },
     Page { path: "/console/log/verify", needs: &[Audit], title: None, route: || post(log::verify) },
+    Page { path: "/console/evidence", needs: &[Audit], title: Some("Evidence"), route: || get(evidence::page) },
+    Page { path: "/console/evidence/make", needs: &[Audit], title: None, route: || post(evidence::make) },
+    Page { path: "/console/evidence/{standard}/{file}", needs: &[Audit], title: None, route: || get(evidence::file) },
     Page { path: "/console/health", needs: &[Read], title: Some("Health"), route: || get(health::page) },
     Page { path: "/console/health/self-test", needs: &[Admin], title: None, route: || post(health::self_test) },
     Page { path: "/console/sign-out", needs: &[], title: None, route: || post(sign_in::sign_out) },

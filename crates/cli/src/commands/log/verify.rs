@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use enfold::events::{Report, SignedCheckpoint, Verifier};
+use async_trait::async_trait;
+use enfold::events::{Lines, Report, SignedCheckpoint, Verifier};
 use enfold::policy::parse_operator_key;
 use enfold::{Code, Error, Result};
 
@@ -18,7 +19,7 @@ pub(super) async fn run(context: &Context<'_>, args: &VerifyLog) -> Result<()> {
         Some(file) => {
             let trusted = keys(context, args)?;
             let by = Verifier { trusted: trusted.clone(), partial: args.partial, anchors };
-            (by.verify(async |take| lines(file, take)).await?, trusted.len())
+            (by.verify(&Export(file)).await?, trusted.len())
         }
         None => {
             let policy = context.policy()?;
@@ -46,6 +47,16 @@ fn keys(context: &Context<'_>, args: &VerifyLog) -> Result<Vec<[u8; 32]>> {
     }
     let key = |text: &String| parse_operator_key(text).map_err(|why| Error::new(Code::Usage, why));
     args.key.iter().map(key).collect()
+}
+
+/// A file with a log in it.
+struct Export<'a>(&'a Path);
+
+#[async_trait]
+impl Lines for Export<'_> {
+    async fn each(&self, take: &mut (dyn for<'l> FnMut(&'l str) + Send)) -> Result<()> {
+        lines(self.0, take)
+    }
 }
 
 fn lines(path: &Path, take: &mut (dyn FnMut(&str) + Send)) -> Result<()> {

@@ -136,7 +136,7 @@ fn pages_are_usable_without_a_mouse_and_without_the_script() {
     assert_eq!(browser.run("return document.activeElement.textContent"), "Skip to the page");
     browser.press('\u{e007}');
     assert_eq!(browser.run("return document.activeElement.id"), "main");
-    for path in ["/console", "/console/keys", "/console/jobs", "/console/log", "/console/health"] {
+    for path in ["/console", "/console/keys", "/console/jobs", "/console/log", "/console/evidence", "/console/health"] {
         browser.open(&format!("http://{}{path}", service.address));
         let nameless = browser.run(
             "const named = e => e.getAttribute('aria-label') || e.textContent.trim() || (e.labels && e.labels.length) || e.type === 'hidden';
@@ -150,6 +150,43 @@ fn pages_are_usable_without_a_mouse_and_without_the_script() {
             browser.run("return document.querySelectorAll('[style], [onclick], style, script:not([src])').length");
         assert_eq!(inline, 0, "{path}");
     }
+}
+
+#[test]
+fn an_auditor_has_evidence_made_and_takes_it_away() {
+    let (sandbox, service) = started();
+    let (_, key) = service_key(&sandbox, "auditor", &["--role", "audit"]);
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let signs_in = || ask(&service, "POST", "/console/sign-in", &form, &format!("key={key}")).status == 303;
+    until("the service key is known", signs_in);
+    let browser = Browser::start();
+    sign_in(&browser, &service, &key);
+    browser.follow("Evidence");
+    browser.until("h1", |title| title == "Evidence");
+    assert!(browser.text("main").contains("Nothing was looked at"), "{}", browser.text("main"));
+    browser.run("document.querySelector('#standard').value = 'hipaa'");
+    browser.click("form[action='/console/evidence/make'] button");
+    browser.until(".notice", |text| text.contains("looked at"));
+    let shown = browser.until("[data-refresh]", |text| text.contains("evidence.json"));
+    for told in ["HIPAA", "164.312(a)(2)(iv)", "service-key:auditor", "not recorded", "users.email is in mode hybrid"] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    picture(&browser, "evidence");
+
+    // The files are those of the command, and verify with the key that the policy pins.
+    let (cookie, _) = session(&service, &key);
+    let file = |name: &str| {
+        let answer = ask(&service, "GET", &format!("/console/evidence/hipaa/{name}"), &[("Cookie", &cookie)], "");
+        assert!(answer.status != 200 || answer.header("content-disposition") == "attachment", "{}", answer.body);
+        answer
+    };
+    sandbox.write("evidence.json", file("evidence.json").body);
+    sandbox.write("evidence.html", file("evidence.html").body);
+    let signed_by = browser.text("[data-refresh] section code");
+    let said = sandbox.ok(&["evidence", "verify", "evidence.json", "--key", &signed_by]);
+    assert!(said.stdout().contains("the page beside it is of this evidence"), "{}", said.stdout());
+    assert_eq!(file("other.json").status, 404);
+    assert_eq!(ask(&service, "GET", "/console/evidence/pci/evidence.json", &[("Cookie", &cookie)], "").status, 404);
 }
 
 /// As a browser with this cookie would ask.
@@ -189,6 +226,7 @@ fn every_page_shows_every_role_what_is_for_it_and_nothing_else() {
         for page in PAGES.iter().filter(|page| page.path != "/console/sign-out") {
             let may = page.needs.is_empty() || page.needs.iter().any(|needed| of.permissions().contains(needed));
             let path = page.path.replace("{id}", "7000").replace("{order}", "pause");
+            let path = path.replace("{standard}", "soc2").replace("{file}", "evidence.json");
             let read = ask(&service, "GET", &path, &[("Cookie", &cookie)], "").status;
             let sent = ask(&service, "POST", &path, &[("Cookie", &cookie)], &format!("form_token={token}")).status;
             match may {
@@ -300,8 +338,8 @@ fn people_sign_in_at_a_real_provider_and_see_what_their_claims_say() {
     sandbox.write("enfold.toml", sandbox.read("enfold.toml") + &more);
     let service = Service::start_on(&sandbox, &address, &[]);
     for (name, heading, links) in [
-        ("ann", "Keys", "Overview Keys Jobs Log Health"),
-        ("bob", "That did not work", "Overview Log"),
+        ("ann", "Keys", "Overview Keys Jobs Log Evidence Health"),
+        ("bob", "That did not work", "Overview Log Evidence"),
         ("eve", "That did not work", ""),
     ] {
         let browser = Browser::start();

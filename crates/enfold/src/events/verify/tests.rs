@@ -30,11 +30,7 @@ async fn checkpoint(
 }
 
 async fn verify(by: &Verifier, lines: &[String]) -> Report {
-    let source = async |take: &mut (dyn FnMut(&str) + Send)| {
-        lines.iter().for_each(|line| take(line));
-        Ok(())
-    };
-    by.verify(source).await.unwrap()
+    by.verify(lines).await.unwrap()
 }
 
 /// What is found where nothing is signed.
