@@ -141,8 +141,24 @@ impl JsonSchema for Watched {
         true
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "contentMediaType": "text/event-stream" })
+    /// Of each event, as the document's readers take the schema of a stream.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let job = generator.subschema_for::<JobInfo>();
+        json_schema!({
+            "type": "object",
+            "contentMediaType": "text/event-stream",
+            "description": "A stream of these.",
+            "required": ["event", "data"],
+            "properties": {
+                "event": { "type": "string", "enum": ["progress", "end"], "description": "`end` is the last." },
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": job,
+                    "description": "The job, as `GET /api/v1/encryption/jobs/{id}` has it in `data.job`.",
+                },
+            },
+        })
     }
 }
 
