@@ -14,6 +14,7 @@ mod jobs;
 mod keys;
 mod log;
 mod overview;
+mod service_keys;
 mod session;
 mod sign_in;
 mod view;
@@ -63,6 +64,13 @@ pub const PAGES: &[Page] = &[
     Page { path: "/console/evidence/{standard}/{file}", needs: &[Audit], title: None, route: || get(evidence::file) },
     Page { path: "/console/health", needs: &[Read], title: Some("Health"), route: || get(health::page) },
     Page { path: "/console/health/self-test", needs: &[Admin], title: None, route: || post(health::self_test) },
+    Page {
+        path: "/console/service-keys",
+        needs: &[Admin],
+        title: Some("Service keys"),
+        route: || get(service_keys::page),
+    },
+    Page { path: "/console/service-keys/revoke", needs: &[Admin], title: None, route: || post(service_keys::revoke) },
     Page { path: "/console/sign-out", needs: &[], title: None, route: || post(sign_in::sign_out) },
 ];
 

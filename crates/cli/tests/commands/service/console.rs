@@ -136,7 +136,15 @@ fn pages_are_usable_without_a_mouse_and_without_the_script() {
     assert_eq!(browser.run("return document.activeElement.textContent"), "Skip to the page");
     browser.press('\u{e007}');
     assert_eq!(browser.run("return document.activeElement.id"), "main");
-    for path in ["/console", "/console/keys", "/console/jobs", "/console/log", "/console/evidence", "/console/health"] {
+    for path in [
+        "/console",
+        "/console/keys",
+        "/console/jobs",
+        "/console/log",
+        "/console/evidence",
+        "/console/health",
+        "/console/service-keys",
+    ] {
         browser.open(&format!("http://{}{path}", service.address));
         let nameless = browser.run(
             "const named = e => e.getAttribute('aria-label') || e.textContent.trim() || (e.labels && e.labels.length) || e.type === 'hidden';
@@ -150,6 +158,37 @@ fn pages_are_usable_without_a_mouse_and_without_the_script() {
             browser.run("return document.querySelectorAll('[style], [onclick], style, script:not([src])').length");
         assert_eq!(inline, 0, "{path}");
     }
+}
+
+#[test]
+fn a_service_key_is_revoked_with_a_reason_once_somebody_said_yes() {
+    let (sandbox, service) = started();
+    let (id, key) = service_key(&sandbox, "old-shop", &["--role", "app"]);
+    let bearer = format!("Bearer {key}");
+    let is_let_in =
+        || ask(&service, "GET", "/api/v1/encryption/status", &[("Authorization", &bearer)], "").status == 200;
+    until("the service key is known", is_let_in);
+    let browser = Browser::start();
+    sign_in(&browser, &service, &service.key);
+    browser.follow("Service keys");
+    browser.until("h1", |title| title == "Service keys");
+    let shown = browser.text("table");
+    assert!(shown.contains("old-shop") && shown.contains("development") && !shown.contains(&key), "{shown}");
+    browser.run(&format!("document.querySelector('#id').value = '{id}'"));
+    browser.type_into("#reason", "the shop was sold");
+    browser.click("form[action='/console/service-keys/revoke'] button");
+    browser.answer(false);
+    assert!(is_let_in(), "somebody said no");
+    browser.click("form[action='/console/service-keys/revoke'] button");
+    browser.answer(true);
+    browser.until(".notice", |text| text == "The service key of old-shop lets nobody in, within a second.");
+    assert!(browser.text("table").contains("revoked"), "{}", browser.text("table"));
+    picture(&browser, "service-keys");
+    until("the service key lets nobody in", || !is_let_in());
+    browser.follow("Log");
+    browser.type_into("input[name=kind]", "service-key-revoked");
+    browser.click(".filters button");
+    browser.until("tbody", |text| text.contains("old-shop") && text.contains("the shop was sold"));
 }
 
 #[test]
@@ -338,7 +377,7 @@ fn people_sign_in_at_a_real_provider_and_see_what_their_claims_say() {
     sandbox.write("enfold.toml", sandbox.read("enfold.toml") + &more);
     let service = Service::start_on(&sandbox, &address, &[]);
     for (name, heading, links) in [
-        ("ann", "Keys", "Overview Keys Jobs Log Evidence Health"),
+        ("ann", "Keys", "Overview Keys Jobs Log Evidence Health Service keys"),
         ("bob", "That did not work", "Overview Log Evidence"),
         ("eve", "That did not work", ""),
     ] {
