@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::{World, code, open, seal, set_mode};
+use enfold::events::{Event, EventKind};
 use enfold::kms::MemoryState;
 use enfold::metrics::{CacheMetrics, Metrics};
 use enfold::policy::Mode;
@@ -127,6 +128,38 @@ async fn an_outage_shows_as_failures_stale_answers_and_a_service_that_is_left_al
     let breaker = breaker();
     assert_eq!((breaker.state, breaker.left_alone > 0), ("left-alone", true));
     assert!(!breaker.asked_again_in.is_zero());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_told_once_a_minute_how_the_caches_did() {
+    let world = World::new();
+    let (_, _, stored) = opened(&world).await;
+    let process = world.watching(world.policy(common::POLICY)).build().await.unwrap();
+    let email = process.column("users.email").unwrap();
+    let acme = Place::tenant(Part::Text("acme"));
+    let minute = async |opens: usize| {
+        for _ in 0..opens {
+            open(&email, acme, &stored).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        process.flush().await.unwrap();
+        std::mem::take(&mut *world.sink.0.lock().unwrap())
+    };
+    let counted = data_keys(&process.metrics());
+    assert_eq!((counted.hits, counted.misses), (0, 0));
+    let told = |events: Vec<Event>| -> Vec<(EventKind, u64)> {
+        let all = events.iter().map(|event| (event.kind, event.count));
+        all.filter(|(kind, _)| matches!(kind, EventKind::CacheHit | EventKind::CacheMiss)).collect()
+    };
+    let first = told(minute(3).await);
+    let counted = data_keys(&process.metrics());
+    assert_eq!(first, [(EventKind::CacheHit, counted.hits), (EventKind::CacheMiss, counted.misses)]);
+    assert!(counted.hits > 0 && counted.misses > 0);
+    // What was told is not told again, and nothing is said of a minute in which nothing was looked for.
+    assert_eq!(told(minute(0).await), []);
+    let further = told(minute(2).await);
+    let now = data_keys(&process.metrics());
+    assert_eq!(further, [(EventKind::CacheHit, now.hits - counted.hits)]);
 }
 
 #[tokio::test]

@@ -56,6 +56,28 @@ pub(crate) fn shop(database: &Database, columns: &[&str]) -> Sandbox {
 }
 
 #[tokio::test]
+async fn a_job_that_fails_stands_in_the_log_with_why() {
+    let database = Database::create().await;
+    let owner = database.connect().await;
+    owner
+        .batch_execute(
+            "CREATE TABLE users (id int PRIMARY KEY, email text); INSERT INTO users VALUES (1, 'ada@example.com')",
+        )
+        .await
+        .expect("a table");
+    let shop = shop(&database, &["email"]);
+    shop.extend_policy("[events]\ncatalog = true\n[jobs]\ncanary_query = \"SELECT no_such_column FROM users\"\n");
+    assert_ne!(shop.run(&["apply", "--yes"]).code, 0);
+    let sql = "SELECT e ->> 'code', e ->> 'detail' FROM (SELECT event::jsonb e FROM enfold.events) AS log \
+               WHERE e ->> 'kind' = 'job-failed'";
+    let failed = owner.query(sql, &[]).await.expect("the log");
+    let failed: Vec<(&str, &str)> = failed.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(failed[0].0, "database-failed");
+    assert!(failed[0].1.contains("public.users"), "{failed:?}");
+}
+
+#[tokio::test]
 async fn two_workers_share_a_table_and_convert_each_row_once() {
     let database = Database::create().await;
     let owner = database.connect().await;

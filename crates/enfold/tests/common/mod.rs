@@ -126,12 +126,16 @@ impl World {
     }
 
     pub fn builder_for(&self, policy: Policy) -> Builder {
+        self.watching(policy).without_watch()
+    }
+
+    /// Of a process that looks at its rings twice a second of tokio's time.
+    pub fn watching(&self, policy: Policy) -> Builder {
         Enfold::builder(policy)
             .catalog(Arc::clone(&self.catalog))
             .provider(Arc::clone(&self.kms) as _)
             .clock(Arc::clone(&self.clock) as _)
             .sink(Arc::clone(&self.sink) as _)
-            .without_watch()
     }
 
     /// A process of the operators: makes what is missing.
