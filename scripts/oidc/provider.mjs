@@ -6,7 +6,8 @@
 // as their role too.
 //
 // A client `NAME` with the secret `NAME-secret` gets the roles `NAME` in its tokens, and the organisation that is its name too. The
-// resource `urn:enfold:ALGORITHM` says how a token is signed; its audience is `enfold` in all cases but `urn:elsewhere`.
+// resource `urn:enfold:ALGORITHM` says how a token is signed; its audience is `enfold` in all cases but `urn:elsewhere`. A client `NAME-mfa`
+// has the role `NAME`, and its tokens say that there was a second factor.
 import { generateKeyPairSync } from 'node:crypto';
 import Provider from 'oidc-provider';
 
@@ -43,13 +44,17 @@ const pages = {
 
 const provider = new Provider(issuer, {
   jwks: { keys },
-  clients: [...['billing', 'acme', 'stranger'].map(client), ...(service ? [pages] : [])],
+  clients: [...['billing', 'acme', 'stranger', 'oncall', 'oncall-mfa', 'security', 'admin'].map(client), ...(service ? [pages] : [])],
   findAccount: (_, name) => ({ accountId: name, claims: () => ({ sub: name, roles: [name] }) }),
   claims: { openid: ['sub', 'roles'] },
   // What people may do stands in their ID token, as with most providers.
   conformIdTokenClaims: false,
   enabledJWA: { idTokenSigningAlgValues: ['RS256', 'ES256', 'EdDSA', 'PS256'] },
-  extraTokenClaims: (_, token) => ({ roles: [token.clientId, 'other'], access: { org: token.clientId } }),
+  extraTokenClaims: (_, { clientId }) => ({
+    roles: [clientId.replace(/-mfa$/, ''), 'other'],
+    access: { org: clientId },
+    amr: clientId.endsWith('-mfa') ? ['pwd', 'mfa'] : ['pwd'],
+  }),
   features: {
     devInteractions: { enabled: Boolean(service) },
     clientCredentials: { enabled: true },

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use enfold_core::{KeyId, index::IndexSpec};
 
+use crate::access::SeenEmergencies;
 use crate::catalog::{self, Catalog, MemoryCatalog, RootKey};
 use crate::clock::{Clock, SystemClock};
 use crate::column::{Column, Index, Seat, Seats};
@@ -66,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     /// Of other processes, on root keys that are due.
     pub(crate) claims: SeenClaims,
+    pub(crate) emergencies: SeenEmergencies,
     pub(crate) signed: tokio::sync::Mutex<log::Signed>,
 }
 
@@ -323,6 +325,7 @@ impl Builder {
             registry,
             clock: self.clock,
             claims: SeenClaims::default(),
+            emergencies: SeenEmergencies::default(),
             signed: tokio::sync::Mutex::default(),
         };
         let enfold = Enfold(Arc::new(inner));

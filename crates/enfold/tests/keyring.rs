@@ -218,6 +218,9 @@ macro_rules! cut_off {
 }
 
 cut_off! {
+    fn put_emergency(&self, emergency: &enfold::catalog::StoredEmergency, expected: Option<u64>) -> bool;
+    fn emergency(&self, id: &str) -> Option<enfold::catalog::StoredEmergency>;
+    fn emergencies(&self, limit: u32) -> Vec<enfold::catalog::StoredEmergency>;
     fn migrate(&self) -> ();
     fn check(&self) -> ();
     fn takes_customer_layers(&self) -> ();

@@ -96,7 +96,11 @@ impl Service {
         let policy = &enfold.policy().service;
         let limits = policy.limits;
         let tls = policy.tls.as_ref().map(Tls::new).transpose()?.map(Arc::new);
-        let issuers = policy.issuers.iter().map(|(name, policy)| Issuer::new(name, policy)).collect::<Result<_>>()?;
+        let issuers = policy
+            .issuers
+            .iter()
+            .map(|(name, issuer)| Issuer::new(name, issuer, &policy.emergency))
+            .collect::<Result<_>>()?;
         let database = Arc::<OnceCell<_>>::default();
         let rates = Rates::new(limits.requests_per_second);
         let (sessions, evidence) = (console::Sessions::new(&policy.console), console::Evidence::default());

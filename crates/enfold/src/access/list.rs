@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, ServiceKeySecret, ShownKey};
+use super::{Grant, Role, ServiceKeySecret, ShownKey};
 use crate::catalog::SignedAccess;
 use crate::events::{Event, EventKind};
 use crate::operator::Operator;
@@ -137,6 +137,10 @@ impl Operator {
         wanted: &NewServiceKey,
         context: &CallContext,
     ) -> Result<(String, ServiceKeySecret)> {
+        if wanted.grants.iter().any(|grant| grant.role == Role::Emergency) {
+            return Err(Error::new(Code::Usage, "no service key has the role `emergency`")
+                .hint("it is for people, by the claims of their tokens: `service.issuers`"));
+        }
         let secret = ServiceKeySecret::draw()?;
         let hash = secret.hash()?;
         let id = secret.id().to_owned();

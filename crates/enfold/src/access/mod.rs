@@ -4,6 +4,7 @@
 //! request. What may be granted is typed here; who was granted what stands in the policy, for those whom an issuer of tokens
 //! vouches for, and in the [access list](AccessList), for programs with a service key.
 
+mod emergency;
 mod list;
 mod service_key;
 
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::keyring::uuid;
 
+pub(crate) use emergency::SeenEmergencies;
+pub use emergency::{Emergency, NewEmergency, Standing, Within, Word};
 pub use list::{AccessList, NewServiceKey, ServiceKey};
 pub use service_key::{ServiceKeySecret, ShownKey};
 
@@ -33,10 +36,23 @@ pub enum Permission {
     Audit,
     /// See how the service, its keys and its coverage are.
     Read,
+    /// Ask for access in an emergency.
+    Emergency,
+    /// Decide about access in emergencies, and review it.
+    Approve,
 }
 
 impl Permission {
-    pub const ALL: [Self; 6] = [Self::Encrypt, Self::Decrypt, Self::Admin, Self::Jobs, Self::Audit, Self::Read];
+    pub const ALL: [Self; 8] = [
+        Self::Encrypt,
+        Self::Decrypt,
+        Self::Admin,
+        Self::Jobs,
+        Self::Audit,
+        Self::Read,
+        Self::Emergency,
+        Self::Approve,
+    ];
 
     pub const fn word(self) -> &'static str {
         match self {
@@ -46,6 +62,8 @@ impl Permission {
             Self::Jobs => "encryption:jobs",
             Self::Audit => "encryption:audit",
             Self::Read => "encryption:read",
+            Self::Emergency => "encryption:emergency",
+            Self::Approve => "encryption:approve",
         }
     }
 
@@ -71,10 +89,13 @@ pub enum Role {
     Security,
     /// The log, and nothing else.
     Audit,
+    /// Opens values in an emergency, once that was asked for and approved: a person with a second factor. No service key has it.
+    Emergency,
 }
 
 impl Role {
-    pub const ALL: [Self; 6] = [Self::App, Self::Reader, Self::Jobs, Self::Admin, Self::Security, Self::Audit];
+    pub const ALL: [Self; 7] =
+        [Self::App, Self::Reader, Self::Jobs, Self::Admin, Self::Security, Self::Audit, Self::Emergency];
 
     pub const fn word(self) -> &'static str {
         match self {
@@ -84,6 +105,7 @@ impl Role {
             Self::Admin => "admin",
             Self::Security => "security",
             Self::Audit => "audit",
+            Self::Emergency => "emergency",
         }
     }
 
@@ -92,14 +114,15 @@ impl Role {
     }
 
     pub const fn permissions(self) -> &'static [Permission] {
-        use Permission::{Admin, Audit, Decrypt, Encrypt, Jobs, Read};
+        use Permission::{Admin, Approve, Audit, Decrypt, Emergency, Encrypt, Jobs, Read};
         match self {
             Self::App => &[Encrypt, Decrypt, Read],
             Self::Reader => &[Decrypt],
             Self::Jobs => &[Jobs, Read],
-            Self::Admin => &[Admin, Jobs, Audit, Read],
-            Self::Security => &[Audit, Read],
+            Self::Admin => &[Admin, Jobs, Audit, Read, Approve],
+            Self::Security => &[Audit, Read, Approve],
             Self::Audit => &[Audit],
+            Self::Emergency => &[Decrypt, Read, Emergency],
         }
     }
 }

@@ -9,7 +9,8 @@ use enfold_core::KeyId;
 
 use super::{
     Acknowledgement, Application, Begun, Catalog, CustomerLayer, DataKeyRow, EventPage, EventQuery, Holding, Inserted,
-    KeyStatus, KeyUse, MemoryCatalog, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
+    KeyStatus, KeyUse, MemoryCatalog, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState,
+    StoredEmergency, Swap, Wrap,
 };
 use crate::Code;
 use crate::events::{CallContext, Entry, Event, EventKind, SignedCheckpoint, SubjectTag, WriterId, chained};
@@ -66,6 +67,7 @@ conformance! {
     the_last_word_of_a_process_counts_as_long_as_it_holds
     the_first_certificate_of_a_destruction_stays
     an_access_list_is_replaced_only_by_one_who_saw_it
+    an_emergency_is_changed_only_by_one_who_saw_it
     a_named_request_is_begun_by_one_and_answered_ever_after
     a_named_request_that_nobody_holds_is_begun_again_with_what_it_was_about_to_do
     a_data_key_can_lose_every_wrap
@@ -477,6 +479,26 @@ async fn an_access_list_is_replaced_only_by_one_who_saw_it(catalog: Tried) {
     assert_eq!(catalog.access_list().await.unwrap(), Some(list(2, 3)));
 }
 
+async fn an_emergency_is_changed_only_by_one_who_saw_it(catalog: Tried) {
+    let stored = |id: &str, revision: u64, at_ms: i64| StoredEmergency {
+        id: id.to_owned(),
+        revision,
+        at_ms,
+        document: vec![u8::try_from(revision).unwrap(), 0, 255],
+        mac: vec![7; 32],
+    };
+    assert_eq!(catalog.emergency("a").await.unwrap(), None);
+    assert!(!catalog.put_emergency(&stored("a", 2, 1), Some(1)).await.unwrap(), "there is none to replace");
+    assert!(catalog.put_emergency(&stored("a", 1, 1), None).await.unwrap());
+    assert!(!catalog.put_emergency(&stored("a", 1, 5), None).await.unwrap(), "there is one already");
+    assert!(catalog.put_emergency(&stored("a", 2, 1), Some(1)).await.unwrap());
+    assert!(!catalog.put_emergency(&stored("a", 2, 1), Some(1)).await.unwrap(), "somebody was quicker");
+    assert!(catalog.put_emergency(&stored("b", 1, 2), None).await.unwrap());
+    assert_eq!(catalog.emergency("a").await.unwrap(), Some(stored("a", 2, 1)));
+    assert_eq!(catalog.emergencies(5).await.unwrap(), [stored("b", 1, 2), stored("a", 2, 1)]);
+    assert_eq!(catalog.emergencies(1).await.unwrap(), [stored("b", 1, 2)]);
+}
+
 async fn the_first_certificate_of_a_destruction_stays(catalog: Tried) {
     assert_eq!(catalog.certificate("r", "ring").await.unwrap(), None);
     catalog.keep_certificate("r", "ring", "{\"a\": 'b'}").await.unwrap();
@@ -552,6 +574,10 @@ async fn on_the_earlier_schema(catalog: &dyn Catalog) {
     assert_eq!(catalog.access_list().await.unwrap(), None, "nobody was ever let in");
     let list = SignedAccess { epoch: 1, document: Vec::new(), signature: Vec::new() };
     assert_eq!(catalog.publish_access_list(&list, None).await.unwrap_err().code(), Code::CatalogVersion);
+    let emergency =
+        StoredEmergency { id: "a".to_owned(), revision: 1, at_ms: 1, document: Vec::new(), mac: Vec::new() };
+    assert_eq!(catalog.put_emergency(&emergency, None).await.unwrap_err().code(), Code::CatalogVersion);
+    assert_eq!((catalog.emergency("a").await.unwrap(), catalog.emergencies(1).await.unwrap()), (None, Vec::new()));
     let begun = catalog.begin_request(&NamedRequest::new("a", "n", &[]), HOLDING).await;
     assert_eq!(begun.unwrap_err().code(), Code::CatalogVersion);
     assert_eq!(catalog.swap_wraps("ring", &[swap(1, 1)], None).await.unwrap(), [true]);

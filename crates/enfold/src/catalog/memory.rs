@@ -11,7 +11,7 @@ use enfold_core::KeyId;
 use super::model::USES;
 use super::{
     Acknowledgement, Application, Begun, Catalog, DataKeyRow, EventPage, EventQuery, Holding, Inserted, KeyUse,
-    NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, outdated, restored,
+    NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, StoredEmergency, Swap, outdated, restored,
 };
 use crate::Result;
 use crate::events::{Entry, Event, SignedCheckpoint, WriterId};
@@ -39,6 +39,7 @@ struct Tables {
     access: Option<SignedAccess>,
     /// By id.
     requests: BTreeMap<[u8; 32], Kept>,
+    emergencies: BTreeMap<String, StoredEmergency>,
 }
 
 /// A request that its caller named.
@@ -241,6 +242,26 @@ impl Catalog for MemoryCatalog {
             tables.access = Some(list.clone());
         }
         Ok(is_expected)
+    }
+
+    async fn put_emergency(&self, emergency: &StoredEmergency, expected: Option<u64>) -> Result<bool> {
+        let emergencies = &mut self.tables().emergencies;
+        let is_expected = emergencies.get(&emergency.id).map(|known| known.revision) == expected;
+        if is_expected {
+            emergencies.insert(emergency.id.clone(), emergency.clone());
+        }
+        Ok(is_expected)
+    }
+
+    async fn emergency(&self, id: &str) -> Result<Option<StoredEmergency>> {
+        Ok(self.tables().emergencies.get(id).cloned())
+    }
+
+    async fn emergencies(&self, limit: u32) -> Result<Vec<StoredEmergency>> {
+        let mut all: Vec<StoredEmergency> = self.tables().emergencies.values().cloned().collect();
+        all.sort_by_key(|emergency| std::cmp::Reverse(emergency.at_ms));
+        all.truncate(limit as usize);
+        Ok(all)
     }
 
     async fn begin_request(&self, request: &NamedRequest, holding: Holding) -> Result<Begun> {

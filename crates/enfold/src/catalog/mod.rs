@@ -30,7 +30,7 @@ use crate::{Code, Error, Result};
 pub use memory::MemoryCatalog;
 pub use model::{
     Acknowledgement, Application, CustomerLayer, DataKeyRow, EventPage, EventQuery, Inserted, KeyStatus, KeyUse,
-    Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap,
+    Purpose, RootAbout, RootKey, SignedAccess, SignedState, StoredEmergency, Swap, Wrap,
 };
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresCatalog;
@@ -130,6 +130,16 @@ pub trait Catalog: Send + Sync {
     /// Replaces the access list. `expected` is the epoch that the writer built upon (`None`: there is none yet). False if it is
     /// another by now, and nothing was written. `CatalogVersion` where the schema has no room for it.
     async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool>;
+
+    /// Puts an emergency in the place of the one of revision `expected` (`None`: there is none of its id). False if that is not what is
+    /// there, and nothing was written. `CatalogVersion` where the schema has no room for it.
+    async fn put_emergency(&self, emergency: &StoredEmergency, expected: Option<u64>) -> Result<bool>;
+
+    /// As stored: nothing is verified here. None where the schema has no room for it.
+    async fn emergency(&self, id: &str) -> Result<Option<StoredEmergency>>;
+
+    /// The newest that many, newest first.
+    async fn emergencies(&self, limit: u32) -> Result<Vec<StoredEmergency>>;
 
     /// Begins a request that its caller named, if nobody is at it and it has no answer. Of several who begin at once, one is to do
     /// it. One that was kept for its time is forgotten. `CatalogVersion` where the schema has no room for it.
@@ -242,6 +252,14 @@ fn too_old_for_access() -> Error {
 fn too_old_for_requests() -> Error {
     Error::new(Code::CatalogVersion, "the catalog cannot hold which requests were done")
         .cause("its schema is of before version 8, with which that came")
+        .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
+}
+
+/// The schema has no room for emergencies.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn too_old_for_emergencies() -> Error {
+    Error::new(Code::CatalogVersion, "the catalog cannot hold access in emergencies")
+        .cause("its schema is of before version 9, with which that came")
         .hint("run `enfold init --prepare` to bring it up to date, or have the administrator run what `enfold init --print-sql` prints")
 }
 

@@ -229,6 +229,17 @@ pub struct Acknowledgement {
     pub holds: Duration,
 }
 
+/// Access in an emergency, as it is stored; see [`crate::access::Emergency`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEmergency {
+    pub id: String,
+    pub revision: u64,
+    /// When it was asked for, in milliseconds since 1970.
+    pub at_ms: i64,
+    pub document: Vec<u8>,
+    pub mac: Vec<u8>,
+}
+
 /// Which events are looked for. What is left out is not asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventQuery {

@@ -6,6 +6,7 @@
 mod access;
 mod acknowledgements;
 mod certificates;
+mod emergencies;
 mod epochs;
 mod keys;
 mod log;
@@ -26,7 +27,7 @@ use super::model::USES;
 use super::words::parse_mode;
 use super::{
     Acknowledgement, Application, Begun, Catalog, DataKeyRow, EventPage, EventQuery, Holding, Inserted, KeyUse,
-    NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap,
+    NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, StoredEmergency, Swap,
 };
 use crate::db::migrations::{Migration, postgres as migrations};
 use crate::db::postgres::{Endpoint, Link, failure};
@@ -43,6 +44,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "chains of events", sql: include_str!("sql/postgres_6.sql") },
     Migration { version: 7, name: "access list", sql: include_str!("sql/postgres_7.sql") },
     Migration { version: 8, name: "named requests", sql: include_str!("sql/postgres_8.sql") },
+    Migration { version: 9, name: "emergencies", sql: include_str!("sql/postgres_9.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -344,6 +346,18 @@ impl Catalog for PostgresCatalog {
 
     async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool> {
         self.with(access::WRITING, async |c| access::publish(c, list, expected).await).await
+    }
+
+    async fn put_emergency(&self, emergency: &StoredEmergency, expected: Option<u64>) -> Result<bool> {
+        self.with(emergencies::WRITING, async |c| emergencies::put(c, emergency, expected).await).await
+    }
+
+    async fn emergency(&self, id: &str) -> Result<Option<StoredEmergency>> {
+        self.with(emergencies::READING, async |c| emergencies::one(c, id).await).await
+    }
+
+    async fn emergencies(&self, limit: u32) -> Result<Vec<StoredEmergency>> {
+        self.with(emergencies::READING, async |c| emergencies::newest(c, limit).await).await
     }
 
     async fn begin_request(&self, request: &NamedRequest, holding: Holding) -> Result<Begun> {

@@ -3,6 +3,7 @@
 mod access;
 mod acknowledgements;
 mod certificates;
+mod emergencies;
 mod log;
 mod requests;
 mod roots;
@@ -19,8 +20,8 @@ use super::model::USES;
 use super::words::parse_mode;
 use super::{
     Acknowledgement, Application, Begun, Catalog, CustomerLayer, DataKeyRow, EventPage, EventQuery, Holding, Inserted,
-    KeyStatus, KeyUse, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, Swap, Wrap, outdated,
-    too_old_for_customers,
+    KeyStatus, KeyUse, NamedRequest, Purpose, RootAbout, RootKey, SignedAccess, SignedState, StoredEmergency, Swap,
+    Wrap, outdated, too_old_for_customers,
 };
 use crate::Result;
 use crate::db::blocking;
@@ -38,6 +39,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "chains of events", sql: include_str!("sql/sqlite_6.sql") },
     Migration { version: 7, name: "access list", sql: include_str!("sql/sqlite_7.sql") },
     Migration { version: 8, name: "named requests", sql: include_str!("sql/sqlite_8.sql") },
+    Migration { version: 9, name: "emergencies", sql: include_str!("sql/sqlite_9.sql") },
 ];
 /// The first schema version that this program can work with.
 const OLDEST: u32 = 1;
@@ -323,6 +325,20 @@ impl Catalog for SqliteCatalog {
     async fn publish_access_list(&self, list: &SignedAccess, expected: Option<u64>) -> Result<bool> {
         let list = list.clone();
         self.with(move |c| access::publish(c, &list, expected)).await
+    }
+
+    async fn put_emergency(&self, emergency: &StoredEmergency, expected: Option<u64>) -> Result<bool> {
+        let emergency = emergency.clone();
+        self.with(move |c| emergencies::put(c, &emergency, expected)).await
+    }
+
+    async fn emergency(&self, id: &str) -> Result<Option<StoredEmergency>> {
+        let id = id.to_owned();
+        self.with(move |c| emergencies::one(c, &id)).await
+    }
+
+    async fn emergencies(&self, limit: u32) -> Result<Vec<StoredEmergency>> {
+        self.with(move |c| emergencies::newest(c, limit)).await
     }
 
     async fn begin_request(&self, request: &NamedRequest, holding: Holding) -> Result<Begun> {

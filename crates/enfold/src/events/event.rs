@@ -32,6 +32,8 @@ pub struct CallContext {
     pub source: Option<String>,
     /// Whom it is about: whose request to know who opened their data will find it.
     pub subject: Option<SubjectTag>,
+    /// The emergency under which they may do it.
+    pub emergency: Option<String>,
     /// Whether each call is written down, whatever the policy says of opens and seals: for people with more rights than
     /// applications have.
     pub each: bool,
@@ -96,6 +98,9 @@ pub struct Event {
     /// Whom it is about, as a keyed hash, where the caller said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectTag>,
+    /// The emergency that it is of, or under whose access it was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<String>,
 }
 
 impl Event {
@@ -119,6 +124,7 @@ impl Event {
             request_id: None,
             source: None,
             subject: None,
+            emergency: None,
         }
     }
 
@@ -196,6 +202,7 @@ impl Event {
         self.request_id.clone_from(&context.request_id);
         self.source.clone_from(&context.source);
         self.subject.clone_from(&context.subject);
+        self.emergency.clone_from(&context.emergency);
         self
     }
 

@@ -36,6 +36,7 @@ const OF_SOME: [(&str, IsSet); 6] = [
 const VALUES: &[&str] = &["ring", "column", "key", "key_version"];
 const DATA_KEY: &[&str] = &["ring", "key", "key_version"];
 const REFUSAL: &[&str] = &["ring", "column"];
+const ENDPOINT: &[&str] = &["endpoint"];
 const RING: &[&str] = &["ring"];
 const JOB: &[&str] = &["job"];
 const ASKED: &[&str] = &["ring", "column", "endpoint"];
@@ -134,6 +135,18 @@ kinds! {
     JobFailed "job-failed" Failure JOB ["RE_ENCRYPTION_FAILED"];
     /// Rows were deleted by a rule of the policy; `count` says how many, `detail` which.
     RowsPruned "rows-pruned" Success JOB [];
+    /// Access in an emergency was asked for; `reason` says why.
+    EmergencyAsked "emergency-asked" Success NONE [];
+    /// Somebody else approved it.
+    EmergencyApproved "emergency-approved" Success NONE [];
+    /// Somebody else denied it.
+    EmergencyDenied "emergency-denied" Denied NONE [];
+    /// A request was let in by it; `endpoint` says to what. Events of what the request did carry its `emergency`.
+    EmergencyUsed "emergency-used" Success ENDPOINT ["EMERGENCY_KEY_ACCESS"];
+    /// It was ended before its time, or the request was taken back.
+    EmergencyEnded "emergency-ended" Success NONE [];
+    /// Somebody else looked at what was done under it, and closed it.
+    EmergencyReviewed "emergency-reviewed" Success NONE [];
     /// Somebody asked who may not: of this service, or of a key service. What the service refuses is summed by the minute.
     Denied "denied" Denied ASKED ["KEY_ACCESS_DENIED"];
     /// Something else was refused; `code` says why.

@@ -30,6 +30,7 @@ struct Same {
     actor: Option<String>,
     source: Option<String>,
     code: Option<String>,
+    emergency: Option<String>,
 }
 
 impl Summed {
@@ -47,6 +48,7 @@ impl Summed {
             actor: event.actor.clone(),
             source: event.source.clone(),
             code: event.code.clone(),
+            emergency: event.emergency.clone(),
         };
         let count = event.count;
         sums.events.entry(same).and_modify(|sum| sum.count += count).or_insert(event);

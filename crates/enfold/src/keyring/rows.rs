@@ -60,6 +60,15 @@ impl RowKey {
         self.mac.verify(&root_fields(ring, root, id), tag).is_ok()
     }
 
+    /// Says that a process with keys wrote this of an emergency.
+    pub(crate) fn tag_emergency(&self, id: &str, document: &[u8]) -> [u8; 32] {
+        self.mac.tag(&emergency_fields(id, document))
+    }
+
+    pub(crate) fn is_tag_of_emergency(&self, id: &str, document: &[u8], tag: &[u8]) -> bool {
+        self.mac.verify(&emergency_fields(id, document), tag).is_ok()
+    }
+
     pub(crate) fn tag(&self, row: &mut DataKeyRow) {
         row.mac = self.mac.tag(&fields(row)).to_vec();
     }
@@ -71,6 +80,11 @@ impl RowKey {
                 .hint("restore the row from a backup of the catalog; `enfold doctor` lists every such row")
         })
     }
+}
+
+/// Begins with words that nothing else begins with.
+fn emergency_fields<'a>(id: &'a str, document: &'a [u8]) -> [Part<'a>; 3] {
+    [Part::Text("emergency"), Part::Text(id), Part::Bytes(document)]
 }
 
 /// Begins with words that no row begins with.

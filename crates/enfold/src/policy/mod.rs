@@ -44,8 +44,8 @@ pub use network::Network;
 pub use prune::{PrunePolicy, TimeUnit};
 pub use rotation::{RootRotationPolicy, RotationPolicy, Window};
 pub use service::{
-    ClaimGrant, ConsolePolicy, ConsoleSignIn, IssuerPolicy, ProxyHeader, ServiceLimits, ServicePolicy, ServiceTls,
-    TokenAlgorithm, is_safe_url,
+    ClaimGrant, ConsolePolicy, ConsoleSignIn, EmergencyPolicy, IssuerPolicy, ProxyHeader, ServiceLimits, ServicePolicy,
+    ServiceTls, TokenAlgorithm, is_safe_url,
 };
 pub use sinks::{SinkKind, SinkPolicy, SyslogServer};
 pub use traces::TracePolicy;

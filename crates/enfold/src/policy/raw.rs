@@ -4,6 +4,7 @@
 //! all made from these types and their comments (see `schema.rs`). What a value means beyond its own type (that a ring
 //! exists, that an id is used once) is `resolve.rs`'s to say.
 
+mod emergency;
 mod key_services;
 mod metrics;
 mod readers;
@@ -18,6 +19,7 @@ use enfold_core::layout::MAX_PADDING_BLOCK;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::emergency::RawEmergency;
 pub(super) use self::key_services::{
     RawAws, RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
 };

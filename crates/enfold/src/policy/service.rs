@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{TablePolicy, ValuePolicy};
 use super::network::Network;
-use super::raw::{RawClaimGrant, RawConsole, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
+use super::raw::{RawClaimGrant, RawConsole, RawEmergency, RawIssuer, RawService, RawServiceLimits, RawServiceTls};
 use super::resolve::{Resolver, duration, keys};
 use super::words::did_you_mean;
-use crate::access::Grant;
+use crate::access::{Grant, Role};
 
 /// How `enfold serve` runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,20 @@ pub struct ServicePolicy {
     /// Whose tokens are believed, by the names that events give their subjects.
     pub issuers: BTreeMap<String, IssuerPolicy>,
     pub console: ConsolePolicy,
+    pub emergency: EmergencyPolicy,
+}
+
+/// What access in an emergency takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmergencyPolicy {
+    /// Of a token's claim `amr`, what proves a second factor; one is enough.
+    pub amr: BTreeSet<String>,
+    /// Of its claim `acr`.
+    pub acr: BTreeSet<String>,
+    /// Whether somebody else approves.
+    pub approval: bool,
+    /// How long it lasts at most.
+    pub longest: Duration,
 }
 
 /// The header in which a proxy says where a request came from.
@@ -160,6 +174,7 @@ pub(super) fn resolve(
         }
     }
     let console = console(at, raw.console, &issuers);
+    let emergency = emergency(at, raw.emergency, &issuers);
     ServicePolicy {
         listen,
         trusted_proxies,
@@ -168,7 +183,21 @@ pub(super) fn resolve(
         limits: limits(&raw.limits),
         issuers,
         console,
+        emergency,
     }
+}
+
+fn emergency(at: &mut Resolver<'_>, raw: RawEmergency, issuers: &BTreeMap<String, IssuerPolicy>) -> EmergencyPolicy {
+    let is_granted = |issuer: &IssuerPolicy| issuer.grants.values().any(|rule| rule.grant.role == Role::Emergency);
+    let proves = |words: &[String]| words.iter().any(|word| !word.is_empty());
+    if issuers.values().any(is_granted) && !proves(&raw.amr) && !proves(&raw.acr) {
+        at.report(
+            &keys(&["service", "emergency", "amr"]),
+            "the role `emergency` is granted, and nothing here says what proves a second factor, as `amr = [\"mfa\"]`",
+        );
+    }
+    let (approval, longest) = (raw.approval, duration(&raw.longest));
+    EmergencyPolicy { amr: raw.amr.into_iter().collect(), acr: raw.acr.into_iter().collect(), approval, longest }
 }
 
 fn console(at: &mut Resolver<'_>, raw: RawConsole, issuers: &BTreeMap<String, IssuerPolicy>) -> ConsolePolicy {

@@ -184,6 +184,8 @@ pub(super) fn catalog() -> Vec<Need> {
             privileges: &["SELECT", "INSERT", "UPDATE", "DELETE"],
             object: Object::Own(&["named_requests"]),
         },
+        // Access in emergencies.
+        Need { duties: WORKS, privileges: &["SELECT", "INSERT", "UPDATE"], object: Object::Own(&["emergencies"]) },
         Need { duties: WORKS, privileges: &["UPDATE"], object: Object::OwnColumns("data_keys", CHANGED) },
         // What is known of a root key, and its former id where its record was deleted.
         Need { duties: WORKS, privileges: &["UPDATE"], object: Object::Own(&["root_keys"]) },

@@ -54,7 +54,8 @@ impl Call {
             request_id: Some(self.request_id.clone()),
             source: self.source.map(|address| address.to_string()),
             // People with more rights than applications have are to answer for each value that they open.
-            each: caller.is_some_and(|caller| caller.has(Permission::Admin)),
+            each: caller.is_some_and(|caller| caller.has(Permission::Admin) || caller.emergency.is_some()),
+            emergency: caller.and_then(|caller| caller.emergency.clone()),
             ..CallContext::default()
         }
     }

@@ -9,6 +9,7 @@ mod body;
 mod coverage;
 mod datum;
 mod edge;
+mod emergency;
 mod error;
 mod health;
 mod index;
@@ -245,6 +246,67 @@ pub const ENDPOINTS: &[Endpoint] = &[
         takes: Some(schema::<jobs::RateAsked>),
         gives: schema::<jobs::JobAnswer>,
         route: || post(jobs::rate),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/emergency",
+        needs: Some(Permission::Emergency),
+        says: "Ask for access in an emergency, with a reason and for a time.\n\nFor people whose token proves a second factor. Once it is in force, their requests that \
+               say its id in the header `Enfold-Emergency` open values.",
+        once: true,
+        takes: Some(schema::<emergency::EmergencyAsked>),
+        gives: schema::<emergency::EmergencyAnswer>,
+        route: || post(emergency::ask),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/emergency",
+        needs: Some(Permission::Audit),
+        says: "List the newest emergencies: those that wait, are in force, are open for a review, and were.",
+        once: false,
+        takes: None,
+        gives: schema::<emergency::EmergenciesAnswer>,
+        route: || get(emergency::list),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/emergency/{id}/approve",
+        needs: Some(Permission::Approve),
+        says: "Approve one that waits. Nobody approves their own, and no service key any.",
+        once: true,
+        takes: Some(schema::<emergency::WordAsked>),
+        gives: schema::<emergency::EmergencyAnswer>,
+        route: || emergency::saying(emergency::Say::Approve),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/emergency/{id}/deny",
+        needs: Some(Permission::Approve),
+        says: "Deny one that waits.",
+        once: true,
+        takes: Some(schema::<emergency::WordAsked>),
+        gives: schema::<emergency::EmergencyAnswer>,
+        route: || emergency::saying(emergency::Say::Deny),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/emergency/{id}/end",
+        needs: Some(Permission::Approve),
+        says: "End one before its time: it gives nothing from then on.",
+        once: true,
+        takes: Some(schema::<emergency::WordAsked>),
+        gives: schema::<emergency::EmergencyAnswer>,
+        route: || emergency::saying(emergency::Say::End),
+    },
+    Endpoint {
+        method: Method::POST,
+        path: "/api/v1/encryption/emergency/{id}/review",
+        needs: Some(Permission::Approve),
+        says: "Close one that is over: what was done under it was looked at, by somebody else than who did it.",
+        once: true,
+        takes: Some(schema::<emergency::WordAsked>),
+        gives: schema::<emergency::EmergencyAnswer>,
+        route: || emergency::saying(emergency::Say::Review),
     },
     Endpoint {
         method: Method::GET,

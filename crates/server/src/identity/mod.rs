@@ -3,6 +3,7 @@
 //! Callers have a service key or a token of an issuer that the policy names. Every endpoint but those about health is behind [`admit`], which tells who asks by the header `Authorization`; what the endpoint
 //! needs is checked by [`permit`]. Both answer without looking at the request's body.
 
+mod emergency;
 mod fetch;
 mod jwks;
 mod rates;
@@ -19,7 +20,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use enfold::access::{Grant, Permission, ShownKey, Subject};
+use enfold::access::{Emergency, Grant, Permission, Role, ShownKey, Subject};
 use enfold::{Code, Error, Result};
 
 pub(crate) use self::rates::Rates;
@@ -38,15 +39,48 @@ pub(crate) struct Caller {
     /// What events call them: `service-key:NAME`, or the issuer's name in the policy and the subject.
     pub(crate) actor: String,
     grants: Vec<Grant>,
+    /// What they may do in an emergency, and not before.
+    dormant: Vec<Grant>,
+    /// The emergency that they say it is.
+    pub(crate) emergency: Option<String>,
+    is_person: bool,
 }
 
 impl Caller {
+    /// Whoever an issuer vouches for.
     pub(crate) fn new(actor: String, grants: Vec<Grant>) -> Self {
-        Self { actor, grants }
+        let (dormant, grants) = grants.into_iter().partition(|grant| grant.role == Role::Emergency);
+        Self { actor, grants, dormant, emergency: None, is_person: true }
+    }
+
+    /// Whoever holds a service key, who has no emergencies.
+    fn program(actor: String, grants: Vec<Grant>) -> Self {
+        Self { dormant: Vec::new(), is_person: false, ..Self::new(actor, grants) }
+    }
+
+    /// The same with what this emergency gives them.
+    fn under(&self, emergency: &Emergency) -> Self {
+        let given = self.dormant.iter().map(|grant| emergency.narrow(grant));
+        Self {
+            actor: self.actor.clone(),
+            grants: self.grants.iter().cloned().chain(given).collect(),
+            dormant: self.dormant.clone(),
+            emergency: Some(emergency.id.clone()),
+            is_person: self.is_person,
+        }
+    }
+
+    /// Refuses programs: a second word is a person's.
+    pub(crate) fn check_person(&self) -> Result<()> {
+        if self.is_person {
+            return Ok(());
+        }
+        Err(denied(Permission::Approve).cause("a service key is nobody's word"))
     }
 
     pub(crate) fn has(&self, permission: Permission) -> bool {
-        self.grants.iter().any(|grant| grant.has(permission))
+        let may_ask = permission == Permission::Emergency && !self.dormant.is_empty();
+        may_ask || self.grants.iter().any(|grant| grant.has(permission))
     }
 
     /// Whether no tenant, class or column narrows it.
@@ -75,7 +109,15 @@ pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
         Ok(caller) => Arc::new(caller),
         Err(error) => return Failure(error).into_response(),
     };
-    let mut response = match shared.rates.take(&caller.actor, Instant::now()) {
+    let taken = shared.rates.take(&caller.actor, Instant::now());
+    let (caller, taken) = match taken {
+        Ok(()) => {
+            let call = request.extensions().get().cloned();
+            emergency::under(&shared, caller, request.headers(), call).await
+        }
+        Err(error) => (caller, Err(error)),
+    };
+    let mut response = match taken {
         Ok(()) => {
             request.extensions_mut().insert(Arc::clone(&caller));
             next.run(request).await

@@ -14,6 +14,9 @@ use jiff::Timestamp;
 
 use super::{Caller, unauthenticated};
 
+/// What stands in the place of an issuer's name.
+const SERVICE_KEY: &str = "service-key";
+
 /// As long as a process may go by a ring's state that it cannot look at, where the policy says nothing else.
 const MAX_UNSEEN: Duration = Duration::from_secs(30);
 
@@ -95,5 +98,5 @@ impl ServiceKeys {
 }
 
 fn caller(holder: &ServiceKey) -> Caller {
-    Caller::new(format!("service-key:{}", holder.name), holder.grants.clone())
+    Caller::program(format!("{SERVICE_KEY}:{}", holder.name), holder.grants.clone())
 }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use enfold::access::Grant;
-use enfold::policy::{ClaimGrant, IssuerPolicy, TokenAlgorithm};
+use enfold::access::{Grant, Role};
+use enfold::policy::{ClaimGrant, EmergencyPolicy, IssuerPolicy, TokenAlgorithm};
 use enfold::{Error, Result};
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, Header, Validation, dangerous, decode, decode_header};
@@ -26,6 +26,7 @@ pub(crate) struct Issuer {
     pub(crate) name: String,
     pub(crate) policy: IssuerPolicy,
     pub(crate) keys: Keys,
+    emergency: EmergencyPolicy,
 }
 
 /// Whose token it is, if it is good.
@@ -101,8 +102,9 @@ fn verified(policy: &IssuerPolicy, audience: &[String], key: &VerifyingKey, toke
 
 impl Issuer {
     /// Nobody is asked yet: an issuer that is down keeps no service from starting.
-    pub(crate) fn new(name: &str, policy: &IssuerPolicy) -> Result<Self> {
-        Ok(Self { name: name.to_owned(), policy: policy.clone(), keys: Keys::new(policy)? })
+    pub(crate) fn new(name: &str, policy: &IssuerPolicy, emergency: &EmergencyPolicy) -> Result<Self> {
+        let (name, keys) = (name.to_owned(), Keys::new(policy)?);
+        Ok(Self { name, policy: policy.clone(), keys, emergency: emergency.clone() })
     }
 
     /// What a token says, if one of the issuer's keys signed it for this audience, and it holds now.
@@ -124,9 +126,20 @@ impl Issuer {
         if subject.is_empty() || subject.len() > LONGEST_SUBJECT || !is_plain {
             return Err(refused("its subject cannot be written down"));
         }
-        let grants: Vec<Grant> = self.policy.grants.values().filter_map(|rule| granted(rule, claims)).collect();
+        // Without a second factor there is no emergency either.
+        let may = |grant: &Grant| grant.role != Role::Emergency || has_second_factor(&self.emergency, claims);
+        let grants = self.policy.grants.values().filter_map(|rule| granted(rule, claims)).filter(may).collect();
         Ok(Caller::new(format!("{}:{subject}", self.name), grants))
     }
+}
+
+/// Whether the issuer says of this sign-in what the policy takes as the proof of a second factor.
+fn has_second_factor(policy: &EmergencyPolicy, claims: &Value) -> bool {
+    let among = |wanted: &BTreeSet<String>, claim: &str| {
+        let said = words(&claims[claim]);
+        wanted.iter().any(|word| !word.is_empty() && said.contains(word.as_str()))
+    };
+    among(&policy.amr, "amr") || among(&policy.acr, "acr")
 }
 
 /// What one rule grants to whoever has these claims.

@@ -5,6 +5,7 @@ mod attack;
 mod audit;
 mod console;
 mod coverage;
+mod emergency;
 mod forms;
 mod fuzzed;
 mod http;

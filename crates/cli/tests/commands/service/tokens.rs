@@ -24,7 +24,7 @@ fn policy(url: &str, more: &str) -> String {
 }
 
 /// A token of the provider, signed with this algorithm.
-fn token(provider: &Oidc, client: &str, resource: &str) -> String {
+pub(crate) fn token(provider: &Oidc, client: &str, resource: &str) -> String {
     let form =
         format!("grant_type=client_credentials&client_id={client}&client_secret={client}-secret&resource={resource}");
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::DurationText;
+use super::{DurationText, RawEmergency};
 use crate::access::Role;
 use crate::policy::ProxyHeader;
 
@@ -29,6 +29,8 @@ pub(in crate::policy) struct RawService {
     pub issuers: BTreeMap<String, RawIssuer>,
     /// The console: who is let in by a browser.
     pub console: RawConsole,
+    /// Access in an emergency, for those who have the role `emergency`.
+    pub emergency: RawEmergency,
 }
 
 impl Default for RawService {
@@ -41,6 +43,7 @@ impl Default for RawService {
             limits: RawServiceLimits::default(),
             issuers: BTreeMap::new(),
             console: RawConsole::default(),
+            emergency: RawEmergency::default(),
         }
     }
 }
