@@ -6,8 +6,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use enfold::access::{Grant, NewServiceKey, Role};
+use enfold::access::{Grant, NewEmergency, NewServiceKey, Role, Within};
 use enfold::clock::Clock;
 use enfold::events::{LogKey, Signer};
 use enfold::evidence::{Checked, Outcome, SignedEvidence};
@@ -146,7 +147,7 @@ async fn a_system_in_order_meets_what_was_looked_at_and_says_what_was_not() {
         ("states", Met),
         ("access", NotChecked),
         ("uses", Met),
-        ("emergencies", NotChecked),
+        ("emergencies", Met),
         ("log", Met),
         ("restore", NotChecked),
     ]);
@@ -247,6 +248,22 @@ async fn who_may_both_see_values_and_change_keys_is_named() {
     let check = fixture.check("access").await;
     assert_eq!(check.outcome, NotMet);
     assert_eq!(check.reason.as_deref(), Some("service key both may both see values and change keys"));
+}
+
+#[tokio::test]
+async fn an_emergency_that_waits_for_its_review_is_counted_until_it_has_it() {
+    let fixture = Fixture::new(10).await;
+    let (enfold, _session) = fixture.open().await;
+    let wanted = NewEmergency { lasts: Duration::from_secs(600), within: Within::default() };
+    let by = |actor: &str| CallContext::new(actor, "a test");
+    let id = enfold.ask_emergency(&wanted, &by("ann")).await.unwrap().id;
+    enfold.decide_emergency(&id, true, &by("bob")).await.unwrap();
+    enfold.end_emergency(&id, &by("bob")).await.unwrap();
+    enfold.flush().await.unwrap();
+    let check = fixture.check("emergencies").await;
+    assert_eq!((check.outcome, check.reason.as_deref()), (NotMet, Some("emergencies that wait for their review: 1")));
+    enfold.review_emergency(&id, &by("bob")).await.unwrap();
+    assert_eq!(fixture.check("emergencies").await.outcome, Met);
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ impl World {
         self.service.ask("POST", &path, who, &json!({ "reason": format!("to {word} it") }).to_string())
     }
 
-    fn ask(&self, who: &str, more: Value) -> Answer {
+    fn ask(&self, who: &str, more: &Value) -> Answer {
         let mut body = json!({ "reason": "ticket 4711", "minutes": 30 });
         body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         self.service.ask("POST", EMERGENCY, who, &body.to_string())
@@ -156,10 +156,10 @@ fn nobody_gets_access_without_a_second_factor_and_a_second_person() {
     let (oncall, weak, security, admin) =
         (world.who("oncall-mfa"), world.who("oncall"), world.who("security"), world.who("admin"));
     let denied = |answer: Answer| assert_eq!((answer.status, answer.code().as_str()), (403, "permission-denied"));
-    denied(world.ask(&weak, json!({})));
-    denied(world.ask(&security, json!({})));
-    denied(world.ask(&world.service.key, json!({})));
-    let waiting = id(&world.ask(&oncall, json!({ "tenants": ["acme"] })));
+    denied(world.ask(&weak, &json!({})));
+    denied(world.ask(&security, &json!({})));
+    denied(world.ask(&world.service.key, &json!({})));
+    let waiting = id(&world.ask(&oncall, &json!({ "tenants": ["acme"] })));
     denied(world.open(&oncall, None, "acme"));
     denied(world.open(&oncall, Some(&waiting), "acme"));
     // Decided by those alone who may, and by no program.
@@ -182,11 +182,11 @@ fn nobody_gets_access_without_a_second_factor_and_a_second_person() {
     let sealing = world.service.ask("POST", ENCRYPT, &oncall, "{\"items\": []}");
     denied(sealing);
     // Denied is denied, and another is asked for.
-    let other = id(&world.ask(&oncall, json!({})));
+    let other = id(&world.ask(&oncall, &json!({})));
     assert_eq!(standing(&world.say(&admin, &other, "deny")), "denied");
     denied(world.open(&oncall, Some(&other), "acme"));
     for (minutes, reason) in [(0, "r"), (61, "r"), (30, " ")] {
-        assert_eq!(world.ask(&oncall, json!({ "minutes": minutes, "reason": reason })).code(), "usage");
+        assert_eq!(world.ask(&oncall, &json!({ "minutes": minutes, "reason": reason })).code(), "usage");
     }
     let listed = world.service.ask("GET", EMERGENCY, &security, "").json()["data"].clone();
     let standings: Vec<&Value> = listed.as_array().expect("a list").iter().map(|one| &one["standing"]).collect();
