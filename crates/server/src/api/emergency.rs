@@ -8,6 +8,7 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::routing::{MethodRouter, post};
 use enfold::access::{Emergency, NewEmergency, Standing, Within, Word};
+use enfold::{CallContext, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -145,17 +146,31 @@ async fn say(
     Asked(asked): Asked<WordAsked>,
     what: Say,
 ) -> Result<EmergencyAnswer, Failure> {
-    caller.check_person()?;
-    let (context, enfold) = (call.context(&caller, Some(asked.reason)), shared.enfold.clone());
-    let said = to_its_end(async move {
-        match what {
-            Say::Approve => enfold.decide_emergency(&id, true, &context).await,
-            Say::Deny => enfold.decide_emergency(&id, false, &context).await,
-            Say::End => enfold.end_emergency(&id, &context).await,
-            Say::Review => enfold.review_emergency(&id, &context).await,
-        }
-    });
-    Ok(Data { data: told(&shared, said.await?) })
+    let said = what.of(&shared, &caller, id, call.context(&caller, Some(asked.reason))).await?;
+    Ok(Data { data: told(&shared, said) })
+}
+
+impl Say {
+    /// Says it of an emergency, as somebody who is a person.
+    pub(crate) async fn of(
+        self,
+        shared: &Shared,
+        caller: &Caller,
+        id: String,
+        context: CallContext,
+    ) -> Result<Emergency> {
+        caller.check_person()?;
+        let enfold = shared.enfold.clone();
+        to_its_end(async move {
+            match self {
+                Self::Approve => enfold.decide_emergency(&id, true, &context).await,
+                Self::Deny => enfold.decide_emergency(&id, false, &context).await,
+                Self::End => enfold.end_emergency(&id, &context).await,
+                Self::Review => enfold.review_emergency(&id, &context).await,
+            }
+        })
+        .await
+    }
 }
 
 fn told(shared: &Shared, emergency: Emergency) -> Told {

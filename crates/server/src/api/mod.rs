@@ -35,6 +35,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 pub(crate) use self::body::Sought;
 pub(crate) use self::coverage::LatestSample;
 pub(crate) use self::edge::{Call, Written, to_its_end, unknown};
+pub(crate) use self::emergency::Say;
 pub(crate) use self::error::{ErrorAnswer, ErrorBody, Failure};
 pub(crate) use self::health::is_ready;
 pub(crate) use self::jobs::words as states;
@@ -276,7 +277,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         once: true,
         takes: Some(schema::<emergency::WordAsked>),
         gives: schema::<emergency::EmergencyAnswer>,
-        route: || emergency::saying(emergency::Say::Approve),
+        route: || emergency::saying(Say::Approve),
     },
     Endpoint {
         method: Method::POST,
@@ -286,7 +287,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         once: true,
         takes: Some(schema::<emergency::WordAsked>),
         gives: schema::<emergency::EmergencyAnswer>,
-        route: || emergency::saying(emergency::Say::Deny),
+        route: || emergency::saying(Say::Deny),
     },
     Endpoint {
         method: Method::POST,
@@ -296,7 +297,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         once: true,
         takes: Some(schema::<emergency::WordAsked>),
         gives: schema::<emergency::EmergencyAnswer>,
-        route: || emergency::saying(emergency::Say::End),
+        route: || emergency::saying(Say::End),
     },
     Endpoint {
         method: Method::POST,
@@ -306,7 +307,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         once: true,
         takes: Some(schema::<emergency::WordAsked>),
         gives: schema::<emergency::EmergencyAnswer>,
-        route: || emergency::saying(emergency::Say::Review),
+        route: || emergency::saying(Say::Review),
     },
     Endpoint {
         method: Method::GET,

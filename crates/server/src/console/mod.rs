@@ -7,6 +7,7 @@
 
 mod assets;
 mod chart;
+mod emergencies;
 mod evidence;
 mod guard;
 mod health;
@@ -46,7 +47,7 @@ pub struct Page {
     route: fn() -> MethodRouter<Arc<Shared>>,
 }
 
-use Permission::{Admin, Audit, Jobs, Read};
+use Permission::{Admin, Approve, Audit, Jobs, Read};
 
 /// All of them, in the order of the navigation.
 pub const PAGES: &[Page] = &[
@@ -71,6 +72,13 @@ pub const PAGES: &[Page] = &[
         route: || get(service_keys::page),
     },
     Page { path: "/console/service-keys/revoke", needs: &[Admin], title: None, route: || post(service_keys::revoke) },
+    Page {
+        path: "/console/emergencies",
+        needs: &[Approve],
+        title: Some("Emergencies"),
+        route: || get(emergencies::page),
+    },
+    Page { path: "/console/emergencies/{id}/{word}", needs: &[Approve], title: None, route: || post(emergencies::say) },
     Page { path: "/console/sign-out", needs: &[], title: None, route: || post(sign_in::sign_out) },
 ];
 

@@ -264,7 +264,7 @@ fn every_page_shows_every_role_what_is_for_it_and_nothing_else() {
         let overview = ask(&service, "GET", "/console", &[("Cookie", &cookie)], "").body;
         for page in PAGES.iter().filter(|page| page.path != "/console/sign-out") {
             let may = page.needs.is_empty() || page.needs.iter().any(|needed| of.permissions().contains(needed));
-            let path = page.path.replace("{id}", "7000").replace("{order}", "pause");
+            let path = page.path.replace("{id}", "7000").replace("{order}", "pause").replace("{word}", "approve");
             let path = path.replace("{standard}", "soc2").replace("{file}", "evidence.json");
             let read = ask(&service, "GET", &path, &[("Cookie", &cookie)], "").status;
             let sent = ask(&service, "POST", &path, &[("Cookie", &cookie)], &format!("form_token={token}")).status;
@@ -359,8 +359,8 @@ fn a_session_ends_with_the_service_key_that_opened_it() {
     until("the session is over", is_over);
 }
 
-#[test]
-fn people_sign_in_at_a_real_provider_and_see_what_their_claims_say() {
+/// A service whose console people sign in to at a real provider: `ann` is an admin, `bob` an auditor. It gives access in emergencies.
+fn with_people() -> (Sandbox, String, Oidc, Service) {
     let sandbox = super::organisations();
     let address = format!("127.0.0.1:{}", free_port());
     let provider = Oidc::start_for(&format!("http://{address}"));
@@ -371,26 +371,85 @@ fn people_sign_in_at_a_real_provider_and_see_what_their_claims_say() {
         "[service.issuers.login]\nurl = \"{issuer}\"\naudience = [\"enfold\"]\n\
          [service.issuers.login.grants.ops]\nclaim = \"roles\"\nvalue = \"ann\"\nrole = \"admin\"\n\
          [service.issuers.login.grants.audit]\nclaim = \"roles\"\nvalue = \"bob\"\nrole = \"audit\"\n\
+         [service.issuers.login.grants.oncall]\nclaim = \"roles\"\nvalue = \"oncall\"\nrole = \"emergency\"\n\
+         [service.emergency]\namr = [\"mfa\"]\napproval = true\n\
          [service.console]\nissuer = \"login\"\nclient_id = \"console\"\nclient_secret_file = \"console.secret\"\n\
          url = \"http://{address}\"\n"
     );
     sandbox.write("enfold.toml", sandbox.read("enfold.toml") + &more);
     let service = Service::start_on(&sandbox, &address, &[]);
+    (sandbox, address, provider, service)
+}
+
+/// Opens a page of the console, and signs in at the provider on the way.
+fn sign_in_as(browser: &Browser, name: &str, page: &str, heading: &str) {
+    browser.open(page);
+    browser.follow("Sign in with login");
+    browser.type_into("input[name=login]", name);
+    browser.type_into("input[name=password]", "any");
+    browser.click("button[type=submit]");
+    // The provider asks whether the console may know.
+    browser.until("button[type=submit]", |text| text == "Continue");
+    browser.click("button[type=submit]");
+    browser.until("h1", |title| title == heading);
+}
+
+#[test]
+fn emergencies_are_decided_ended_and_signed_off_by_people_and_one_that_was_forged_says_so() {
+    let (sandbox, address, provider, service) = with_people();
+    let oncall = super::tokens::token(&provider, "oncall-mfa", "urn:enfold:ES256");
+    let asked = |reason: &str| {
+        let body = format!("{{\"reason\": \"{reason}\", \"minutes\": 30, \"columns\": [\"users.email\"]}}");
+        let answer = service.ask("POST", "/api/v1/encryption/emergency", &oncall, &body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    asked("payments fail, ticket 4711");
+    let browser = Browser::start();
+    sign_in_as(&browser, "ann", &format!("http://{address}/console/emergencies"), "Emergencies");
+    let card = browser.text("main form");
+    assert!(card.contains("Approve") && card.contains("Deny"), "{card}");
+    assert!(browser.text("main").contains("column users.email"), "{}", browser.text("main"));
+    picture(&browser, "emergencies");
+
+    let say = |word: &str, reason: &str, told: &str| {
+        browser.type_into("main form input[name=reason]", reason);
+        browser.click(&format!("button[formaction$='/{word}']"));
+        browser.until(".notice", |text| text.contains(told));
+    };
+    say("approve", "I saw the ticket", "It is in force now.");
+    assert_eq!(browser.text("main .pill"), "in-force");
+    assert!(!browser.text("main form").contains("Approve"));
+    say("end", "it is solved", "It gives nothing more");
+    assert_eq!(browser.text("main .pill"), "open");
+    say("review", "nothing was opened", "It is reviewed");
+    let over = browser.text("tbody");
+    for said in ["reviewed", "I saw the ticket", "it is solved", "nothing was opened", "by login:ann"] {
+        assert!(over.contains(said), "{said}: {over}");
+    }
+    // Enter in the form gives nobody anything.
+    asked("again");
+    browser.open(&format!("http://{address}/console/emergencies"));
+    browser.type_into("main form input[name=reason]", "no\n");
+    browser.until(".notice", |text| text == "It is denied.");
+    picture(&browser, "emergencies-over");
+
+    sandbox.sql(
+        "UPDATE enfold_emergencies SET document = CAST(replace(CAST(document AS TEXT), 'denied', 'reviewed') AS BLOB)",
+    );
+    browser.open(&format!("http://{address}/console/emergencies"));
+    assert!(browser.text(".notice.bad").contains("was changed by hand"), "{}", browser.text("main"));
+}
+
+#[test]
+fn people_sign_in_at_a_real_provider_and_see_what_their_claims_say() {
+    let (_sandbox, address, _provider, service) = with_people();
     for (name, heading, links) in [
-        ("ann", "Keys", "Overview Keys Jobs Log Evidence Health Service keys"),
+        ("ann", "Keys", "Overview Keys Jobs Log Evidence Health Service keys Emergencies"),
         ("bob", "That did not work", "Overview Log Evidence"),
         ("eve", "That did not work", ""),
     ] {
         let browser = Browser::start();
-        browser.open(&format!("http://{address}/console/keys"));
-        browser.follow("Sign in with login");
-        browser.type_into("input[name=login]", name);
-        browser.type_into("input[name=password]", "any");
-        browser.click("button[type=submit]");
-        // The provider asks whether the console may know.
-        browser.until("button[type=submit]", |text| text == "Continue");
-        browser.click("button[type=submit]");
-        browser.until("h1", |title| title == heading);
+        sign_in_as(&browser, name, &format!("http://{address}/console/keys"), heading);
         let seen = browser.run("return [...document.querySelectorAll('nav a')].map(a => a.textContent).join(' ')");
         assert_eq!(seen, links, "{name}");
         if name != "eve" {
