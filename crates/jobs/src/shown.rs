@@ -21,7 +21,8 @@ pub fn time(ms: i64) -> Option<String> {
 
 /// The moment that is spelled so, in milliseconds since 1970: `2026-03-01T12:00:00Z`, or a day, which is its beginning in UTC.
 pub fn moment(text: &str) -> Option<i64> {
-    let day = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    // By its form, because a date can be parsed from a moment without an offset too, whose time would be dropped.
+    let day = || jiff::civil::Date::strptime("%Y-%m-%d", text).ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
     let moment = text.parse::<jiff::Timestamp>().ok().or_else(|| day().map(|day| day.timestamp()));
     moment.map(jiff::Timestamp::as_millisecond)
 }
