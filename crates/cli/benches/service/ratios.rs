@@ -89,7 +89,7 @@ impl Transit {
     }
 
     fn opens(&self, values: usize) -> Request {
-        // The body may come in chunks, whose sizes stand in no text between quotes of ours but anywhere else.
+        // The answer to a single value comes in one piece, so it is JSON as it stands.
         let sealed = self.request("/v1/transit/encrypt/note", &json!({ "plaintext": STANDARD.encode(VALUE) })).ask();
         let sealed: Value = serde_json::from_str(&sealed).expect("JSON");
         let item = json!({ "ciphertext": sealed["data"]["ciphertext"] });
