@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::service::running::Service;
 use super::{Ours, median};
 
 /// Another time, in minutes: two at least.
@@ -20,7 +21,7 @@ pub(crate) fn measure() {
     let resident = std::thread::scope(|scope| {
         let load: Vec<_> =
             requests.iter().map(|request| scope.spawn(|| request.turn(CONNECTIONS, 200, time).a_second())).collect();
-        let resident = watched(ours.service.pid(), time);
+        let resident = watched(&ours.service, time);
         let a_second: f64 = load.into_iter().map(|load| load.join().expect("a thread")).sum();
         println!(
             r#"{{"name":"service_under_load","bound":null,"requests_a_second":{a_second:.0},"minutes":{minutes}}}"#
@@ -40,16 +41,13 @@ pub(crate) fn measure() {
 }
 
 /// What it has in memory, in MiB, second by second.
-fn watched(pid: u32, time: Duration) -> Vec<f64> {
+#[allow(clippy::cast_precision_loss, reason = "a size")]
+fn watched(service: &Service, time: Duration) -> Vec<f64> {
     let began = Instant::now();
-    let seconds = time.as_secs();
-    (1..=seconds)
+    (1..=time.as_secs())
         .map(|second| {
             std::thread::sleep(Duration::from_secs(second).saturating_sub(began.elapsed()));
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-            let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let kib = resident.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-            kib.expect("a size") / 1024.0
+            service.resident_kib() as f64 / 1024.0
         })
         .collect()
 }

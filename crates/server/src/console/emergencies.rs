@@ -10,11 +10,10 @@ use enfold::access::{Emergency, Standing, Word};
 use enfold::{Code, Error, Result};
 use enfold_jobs::shown::time;
 
-use super::guard::{Cookie, Fields, see_other};
-use super::session::Notice;
+use super::guard::Sent;
 use super::view::{Chrome, Html};
 use crate::Shared;
-use crate::api::{Call, Failure, Say};
+use crate::api::{Failure, Say};
 use crate::identity::Caller;
 
 const HERE: &str = "/console/emergencies";
@@ -138,18 +137,10 @@ pub(super) async fn page(
     Ok(Html(EmergenciesPage { chrome, open, closed, broken, is_person }))
 }
 
-pub(super) async fn say(
-    State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Extension(call): Extension<Call>,
-    Extension(fields): Extension<Fields>,
-    Extension(Cookie(cookie)): Extension<Cookie>,
-    Path((id, word)): Path<(String, String)>,
-) -> Result<Response, Failure> {
+pub(super) async fn say(sent: Sent, Path((id, word)): Path<(String, String)>) -> Result<Response, Failure> {
     let found = WORDS.iter().find(|(path, ..)| *path == word);
     let (_, _, what, told) = found.ok_or_else(|| Error::new(Code::UnknownEndpoint, "there is nothing at this path"))?;
-    let reason = fields.required("reason", "a reason, for the log,")?.to_owned();
-    what.of(&shared, &caller, id, call.context(&caller, Some(reason))).await?;
-    shared.sessions.say(&cookie, Notice { is_error: false, text: (*told).to_owned() });
-    Ok(see_other(HERE))
+    let reason = sent.fields.required("reason", "a reason, for the log,")?.to_owned();
+    what.of(&sent.shared, &sent.caller, id, sent.context(Some(reason))).await?;
+    Ok(sent.done(*told, HERE))
 }

@@ -14,12 +14,10 @@ use enfold_jobs::evidence::{Standard, collect, page as printed, signer};
 use enfold_jobs::shown::time;
 use jiff::Timestamp;
 
-use super::guard::{Cookie, Fields, is_part, see_other};
-use super::session::Notice;
+use super::guard::{Sent, is_part};
 use super::view::{Chrome, Html, ago};
 use crate::Shared;
-use crate::api::{Call, Failure, to_its_end};
-use crate::identity::Caller;
+use crate::api::{Failure, to_its_end};
 
 const HERE: &str = "/console/evidence";
 
@@ -171,17 +169,11 @@ pub(super) async fn page(
 }
 
 /// Begins to look. It reads every row of the policy's tables, so nobody waits for it at a browser.
-pub(super) async fn make(
-    State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Extension(call): Extension<Call>,
-    Extension(fields): Extension<Fields>,
-    Extension(Cookie(cookie)): Extension<Cookie>,
-) -> Result<Response, Failure> {
-    let standard = known(fields.required("standard", "the standard")?)?;
-    let text = if shared.evidence.begin(standard, &caller.actor) {
-        let context = call.context(&caller, None);
-        let shared = Arc::clone(&shared);
+pub(super) async fn make(sent: Sent) -> Result<Response, Failure> {
+    let standard = known(sent.fields.required("standard", "the standard")?)?;
+    let text = if sent.shared.evidence.begin(standard, &sent.caller.actor) {
+        let context = sent.context(None);
+        let shared = Arc::clone(&sent.shared);
         tokio::spawn(async move {
             let looking = Arc::clone(&shared);
             let made = to_its_end(async move {
@@ -195,8 +187,7 @@ pub(super) async fn make(
     } else {
         "It is being looked at already."
     };
-    shared.sessions.say(&cookie, Notice { is_error: false, text: text.to_owned() });
-    Ok(see_other(HERE))
+    Ok(sent.done(text, HERE))
 }
 
 /// One of the two files that `enfold evidence` writes.

@@ -6,20 +6,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{self, HeaderName};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use enfold::access::Permission;
-use enfold::{Code, Error, Result};
+use enfold::{CallContext, Code, Error, Result};
 use http_body_util::{BodyExt, Limited};
 
-use super::session::{Holder, SignedIn};
+use super::session::{Holder, Notice, SignedIn};
 use super::view::{Chrome, error_page};
 use super::{HOME, SIGN_IN};
 use crate::Shared;
-use crate::api::{Failure, Written};
+use crate::api::{Call, Failure, Written};
 use crate::identity::{self, Caller};
 
 /// Forms of the console are small.
@@ -50,6 +51,45 @@ impl Fields {
     /// All of them, to tell whether a form is the one of before.
     pub(super) fn content(&self) -> String {
         url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish()
+    }
+}
+
+/// A form that somebody sent, with what its handler needs.
+pub(super) struct Sent {
+    pub(super) shared: Arc<Shared>,
+    pub(super) caller: Arc<Caller>,
+    pub(super) fields: Fields,
+    call: Call,
+    cookie: Cookie,
+}
+
+impl FromRequestParts<Arc<Shared>> for Sent {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Failure> {
+        fn set<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T> {
+            let found = parts.extensions.get::<T>().cloned();
+            found.ok_or_else(|| Error::new(Code::Internal, "a form came past the guard"))
+        }
+        let (caller, fields, call, cookie) = (set(parts)?, set(parts)?, set(parts)?, set(parts)?);
+        Ok(Self { shared: Arc::clone(shared), caller, fields, call, cookie })
+    }
+}
+
+impl Sent {
+    pub(super) fn context(&self, reason: Option<String>) -> CallContext {
+        self.call.context(&self.caller, reason)
+    }
+
+    /// Goes on to a page, which says this once.
+    pub(super) fn answer(&self, notice: Notice, to: &str) -> Response {
+        self.shared.sessions.say(&self.cookie.0, notice);
+        see_other(to)
+    }
+
+    /// As [`Self::answer`], of what went well.
+    pub(super) fn done(&self, text: impl Into<String>, to: &str) -> Response {
+        self.answer(Notice { is_error: false, text: text.into() }, to)
     }
 }
 

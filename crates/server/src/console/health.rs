@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use enfold::Result;
 
-use super::guard::{Cookie, see_other};
+use super::guard::Sent;
 use super::session::Notice;
 use super::view::{Chrome, Html};
 use crate::Shared;
@@ -39,13 +39,8 @@ pub(super) async fn page(
 }
 
 /// Seals and opens a throw-away value through every ring.
-pub(super) async fn self_test(
-    State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Extension(call): Extension<Call>,
-    Extension(Cookie(cookie)): Extension<Cookie>,
-) -> Response {
-    let tested = shared.enfold.self_test(&call.context(&caller, None)).await;
+pub(super) async fn self_test(sent: Sent) -> Response {
+    let tested = sent.shared.enfold.self_test(&sent.context(None)).await;
     let failed: Vec<String> = tested
         .iter()
         .filter_map(|(ring, outcome)| {
@@ -56,6 +51,5 @@ pub(super) async fn self_test(
         [] => format!("Every ring sealed and opened a throw-away value: {}.", tested.len()),
         failed => format!("Not every ring could seal and open a value. {}", failed.join("; ")),
     };
-    shared.sessions.say(&cookie, Notice { is_error: !failed.is_empty(), text });
-    see_other("/console/health")
+    sent.answer(Notice { is_error: !failed.is_empty(), text }, "/console/health")
 }

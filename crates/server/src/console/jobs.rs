@@ -14,7 +14,7 @@ use enfold_jobs::shown::count;
 use enfold_jobs::store::JobRecord;
 use serde::Deserialize;
 
-use super::guard::{Cookie, Fields, is_part, see_other};
+use super::guard::{Sent, is_part};
 use super::session::Notice;
 use super::view::{Chrome, Html, ago};
 use crate::Shared;
@@ -172,21 +172,14 @@ pub(super) async fn show(
 }
 
 /// What a button or a form of a job's page asks.
-pub(super) async fn order(
-    State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Extension(call): Extension<Call>,
-    Extension(fields): Extension<Fields>,
-    Extension(Cookie(cookie)): Extension<Cookie>,
-    Path((id, order)): Path<(String, String)>,
-) -> Result<Response, Failure> {
+pub(super) async fn order(sent: Sent, Path((id, order)): Path<(String, String)>) -> Result<Response, Failure> {
     let job = job_id(&id)?;
-    let rate = match (order.as_str(), fields.get("rate")) {
+    let rate = match (order.as_str(), sent.fields.get("rate")) {
         ("rate", Some(rate)) => Some(rate.parse::<u32>().map_err(|_| no_rate())?),
         ("rate", None) => Some(0),
         _ => None,
     };
-    let session = shared.session(&call.context(&caller, None)).await?;
+    let session = sent.shared.session(&sent.context(None)).await?;
     let said = to_its_end(async move { obey(&session, job, &order, rate).await }).await;
     let notice = match said {
         Ok(text) => Notice { is_error: false, text },
@@ -194,8 +187,7 @@ pub(super) async fn order(
         Err(error) if error.code() == Code::Busy => Notice { is_error: true, text: error.message().to_owned() },
         Err(error) => return Err(Failure(error)),
     };
-    shared.sessions.say(&cookie, notice);
-    Ok(see_other(&format!("/console/jobs/{}", job.0)))
+    Ok(sent.answer(notice, &format!("/console/jobs/{}", job.0)))
 }
 
 async fn obey(session: &Session, job: JobId, order: &str, rate: Option<u32>) -> Result<String> {

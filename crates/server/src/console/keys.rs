@@ -12,13 +12,13 @@ use enfold_jobs::shown::time;
 use serde::Deserialize;
 
 use super::chart::Ages;
-use super::guard::{Cookie, Fields, see_other};
-use super::session::{Notice, random};
+use super::guard::{Fields, Sent};
+use super::session::random;
 use super::view::{Chrome, Html, ago};
 use crate::Shared;
 use crate::api::keys::{RingSchedule, is_by_tenant, page_of, rotated};
 use crate::api::reencrypt::{ReencryptAsked, planned};
-use crate::api::{Call, Failure, Known, Once, Sought, to_its_end};
+use crate::api::{Failure, Known, Once, Sought, to_its_end};
 use crate::identity::Caller;
 
 const PAGE: u32 = 100;
@@ -108,14 +108,9 @@ pub(super) async fn page(
     }))
 }
 
-pub(super) async fn rotate(
-    State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Extension(call): Extension<Call>,
-    Extension(fields): Extension<Fields>,
-    Extension(Cookie(cookie)): Extension<Cookie>,
-) -> Result<Response, Failure> {
-    let (ring, reason) = ring_and_reason(&fields)?;
+pub(super) async fn rotate(sent: Sent) -> Result<Response, Failure> {
+    let Sent { shared, fields, .. } = &sent;
+    let (ring, reason) = ring_and_reason(fields)?;
     // Text, whatever type the tenant has in the tables: an organisation's id in digits is a number where its column holds numbers.
     let tenants: Vec<String> = fields.get("tenants").map(names).unwrap_or_default();
     if is_by_tenant(&shared.enfold, &ring) && tenants.is_empty() && fields.get("everybody").is_none() {
@@ -126,8 +121,8 @@ pub(super) async fn rotate(
         ));
     }
     let tenants = tenants.iter().map(|name| part(name, fields.get("kind"))).collect::<Result<Vec<_>>>()?;
-    let context = call.context(&caller, Some(reason));
-    let text = match begun(&shared.enfold, &caller, &fields).await? {
+    let context = sent.context(Some(reason));
+    let text = match begun(&shared.enfold, &sent.caller, fields).await? {
         Known::Done(before) => before,
         Known::ToDo(once) => {
             let (enfold, ring) = (shared.enfold.clone(), ring.clone());
@@ -139,8 +134,7 @@ pub(super) async fn rotate(
             .await?
         }
     };
-    shared.sessions.say(&cookie, Notice { is_error: false, text });
-    Ok(see_other(&of_ring(&ring)))
+    Ok(sent.done(text, &of_ring(&ring)))
 }
 
 /// Begins what a form asks for, or finds what came of it when it was sent before. Who clicks twice is told what the first click comes
@@ -179,17 +173,11 @@ fn said(rotated: &[Rotated]) -> String {
 }
 
 /// Has workers bring values of the ring under the data keys that seal now.
-pub(super) async fn reencrypt(
-    State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Extension(call): Extension<Call>,
-    Extension(fields): Extension<Fields>,
-    Extension(Cookie(cookie)): Extension<Cookie>,
-) -> Result<Response, Failure> {
-    let (ring, reason) = ring_and_reason(&fields)?;
-    let session = shared.session(&call.context(&caller, Some(reason.clone()))).await?;
+pub(super) async fn reencrypt(sent: Sent) -> Result<Response, Failure> {
+    let (ring, reason) = ring_and_reason(&sent.fields)?;
+    let session = sent.shared.session(&sent.context(Some(reason.clone()))).await?;
     let asked = ReencryptAsked::of_ring(&ring, reason);
-    let (enfold, by) = (shared.enfold.clone(), caller.actor.clone());
+    let (enfold, by) = (sent.shared.enfold.clone(), sent.caller.actor.clone());
     let asked = to_its_end(async move { planned(&session, &enfold, asked, by).await }).await?.data;
     let text = match (asked.jobs.len(), asked.workers) {
         (0, _) => "No value of the ring is under a former data key.".to_owned(),
@@ -198,11 +186,8 @@ pub(super) async fn reencrypt(
         (1, workers) => format!("1 job waits or runs; workers that are alive: {workers}."),
         (jobs, workers) => format!("{jobs} jobs wait or run; workers that are alive: {workers}."),
     };
-    shared.sessions.say(&cookie, Notice { is_error: false, text });
-    Ok(match asked.jobs.is_empty() {
-        true => see_other(&of_ring(&ring)),
-        false => see_other("/console/jobs"),
-    })
+    let to = if asked.jobs.is_empty() { of_ring(&ring) } else { "/console/jobs".to_owned() };
+    Ok(sent.done(text, &to))
 }
 
 /// What both forms say: the ring that is meant, and why.

@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::chart::Timeline;
-use super::guard::{Cookie, see_other};
+use super::guard::Sent;
 use super::session::Notice;
 use super::view::{Chrome, Html, ago};
 use crate::Shared;
@@ -124,11 +124,8 @@ pub(super) async fn page(
 }
 
 /// Reads the whole log, and says whether it is what was written and signed.
-pub(super) async fn verify(
-    State(shared): State<Arc<Shared>>,
-    Extension(Cookie(cookie)): Extension<Cookie>,
-) -> Result<Response, Failure> {
-    let enfold = shared.enfold.clone();
+pub(super) async fn verify(sent: Sent) -> Result<Response, Failure> {
+    let enfold = sent.shared.enfold.clone();
     // A thread of its own: it hashes all there is.
     let here = tokio::runtime::Handle::current();
     let verified = tokio::task::spawn_blocking(move || here.block_on(enfold.verify_log(Vec::new())));
@@ -143,8 +140,7 @@ pub(super) async fn verify(
         }
         many => format!("The log is not what was written and signed ({many}): {}.", found.join("; ")),
     };
-    shared.sessions.say(&cookie, Notice { is_error: !report.findings.is_empty(), text });
-    Ok(see_other("/console/log"))
+    Ok(sent.answer(Notice { is_error: !report.findings.is_empty(), text }, "/console/log"))
 }
 
 impl Looked {

@@ -13,12 +13,10 @@ use enfold::access::ServiceKey;
 use enfold_jobs::shown::time;
 use jiff::Timestamp;
 
-use super::guard::{Cookie, Fields, see_other};
-use super::session::Notice;
+use super::guard::Sent;
 use super::view::{Chrome, Html};
 use crate::Shared;
-use crate::api::{Call, Failure, to_its_end};
-use crate::identity::Caller;
+use crate::api::{Failure, to_its_end};
 
 const HERE: &str = "/console/service-keys";
 
@@ -77,19 +75,12 @@ pub(super) async fn page(
     Ok(Html(ServiceKeysPage { chrome, keys, can_revoke: shared.enfold.has_operator_key() }))
 }
 
-pub(super) async fn revoke(
-    State(shared): State<Arc<Shared>>,
-    Extension(caller): Extension<Arc<Caller>>,
-    Extension(call): Extension<Call>,
-    Extension(fields): Extension<Fields>,
-    Extension(Cookie(cookie)): Extension<Cookie>,
-) -> Result<Response, Failure> {
-    let id = fields.required("id", "the service key")?.to_owned();
-    let reason = fields.required("reason", "a reason, for the log,")?.to_owned();
-    let context = call.context(&caller, Some(reason));
-    let enfold = shared.enfold.clone();
+pub(super) async fn revoke(sent: Sent) -> Result<Response, Failure> {
+    let id = sent.fields.required("id", "the service key")?.to_owned();
+    let reason = sent.fields.required("reason", "a reason, for the log,")?.to_owned();
+    let context = sent.context(Some(reason));
+    let enfold = sent.shared.enfold.clone();
     let former = to_its_end(async move { enfold.operator()?.revoke_service_key(&id, &context).await }).await?;
     let text = format!("The service key of {} lets nobody in, within a second.", former.name);
-    shared.sessions.say(&cookie, Notice { is_error: false, text });
-    Ok(see_other(HERE))
+    Ok(sent.done(text, HERE))
 }

@@ -46,7 +46,7 @@ fn ten_thousand_clients_that_say_nothing_keep_nobody_from_being_served() {
     let room = format!("\n[service.limits]\nmax_connections = {ROOM}\n");
     sandbox.write("enfold.toml", sandbox.read("enfold.toml") + &room);
     let service = Service::start(&sandbox, &[]);
-    let (files, memory) = (files(&service), resident_mib(&service));
+    let (files, memory) = (files(&service), service.resident_kib());
     let beginnings = beginnings(&service.key);
     let item = json!({ "column": "note", "tenant": "acme", "value": "x" });
     let mut clients: Vec<TcpStream> = Vec::with_capacity(CLIENTS);
@@ -67,7 +67,7 @@ fn ten_thousand_clients_that_say_nothing_keep_nobody_from_being_served() {
         let sealed = service.items(ENCRYPT, &service.key, &json!([item]));
         assert!(sealed[0]["stored"].is_string(), "{sealed:?}");
     }
-    let grown = resident_mib(&service).saturating_sub(memory);
+    let grown = service.resident_kib().saturating_sub(memory) / 1024;
     assert!(grown < 400, "they take {grown} MiB");
     // The first that said nothing have made room for the last.
     clients[0].set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
@@ -250,10 +250,4 @@ fn callers_that_ask_at_once_are_never_taken_for_each_other() {
 /// Files that it has open: its connections, and some.
 fn files(service: &Service) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", service.pid())).expect("it runs").count()
-}
-
-fn resident_mib(service: &Service) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).expect("it runs");
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    resident.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
 }

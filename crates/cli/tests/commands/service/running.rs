@@ -68,6 +68,13 @@ impl Service {
         self.child.as_ref().expect("a service that runs").id()
     }
 
+    /// What it has in memory, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        resident.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Waits until it ends by itself.
     pub(crate) fn ended(mut self, sandbox: &Sandbox) -> Ran {
         let child = self.child.take().expect("a service that runs");
