@@ -18,8 +18,15 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::policy::DatabaseUrl;
 use crate::{Code, Error, Result, tls};
 
-/// How long a host may take to answer at all.
+/// How long a connection may take to come about, unless the URL's `connect_timeout` says otherwise.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// A connection on which nothing came for so long is asked whether its other end is still there: one whose network went away
+/// without a word would be waited for for hours otherwise.
+const SILENT_FOR: Duration = Duration::from_secs(30);
+/// How often it is asked again, and how often in all.
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+const ASKED_TIMES: u32 = 3;
 
 /// A server that does not answer within this is unavailable: callers have a cache and a limit of their own to go by.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -55,6 +62,9 @@ impl Endpoint {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_LIMIT);
         }
+        if !known.contains("keepalives") {
+            config.keepalives_idle(SILENT_FOR).keepalives_interval(ASKED_EVERY).keepalives_retries(ASKED_TIMES);
+        }
         if !known.contains("sslmode=") {
             config.ssl_mode(if is_local(&config) { SslMode::Disable } else { SslMode::Require });
         }
@@ -71,6 +81,17 @@ impl Endpoint {
 
     /// A new connection, driven in the background until the client is dropped.
     pub async fn connect(&self) -> Result<Client> {
+        // The driver's own limit ends where TCP's handshake does, and somebody may take connections and never say a word.
+        let within = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_LIMIT);
+        let within = within.saturating_mul(u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX).max(1));
+        tokio::time::timeout(within, self.connect_to_one()).await.unwrap_or_else(|_| {
+            let fact =
+                format!("whoever answers there took the connection and then said nothing for {} s", within.as_secs());
+            Err(self.not_there(Error::new(Code::DatabaseUnavailable, self.connecting()).cause(fact)))
+        })
+    }
+
+    async fn connect_to_one(&self) -> Result<Client> {
         match &self.tls {
             None => {
                 let (client, connection) = self.config.connect(NoTls).await.map_err(|e| self.unreached(&e))?;
@@ -88,21 +109,26 @@ impl Endpoint {
     }
 
     fn unreached(&self, error: &tokio_postgres::Error) -> Error {
-        let doing = format!("cannot connect to the database `{}`", self.database());
         if let Some(distrust) = Distrust::of(error) {
-            return distrust.as_error(doing, &self.server().0);
+            return distrust.as_error(self.connecting(), &self.server().0);
         }
-        let error = failure(doing, error);
+        let error = failure(self.connecting(), error);
         match error.code() {
-            Code::DatabaseUnavailable => {
-                let (host, port) = self.server();
-                error
-                    .hint(format!("see whether a server answers there: `pg_isready -h {host} -p {port}`"))
-                    .hint("check host and port in the database URL")
-            }
+            Code::DatabaseUnavailable => self.not_there(error),
             Code::DatabaseDenied => error.hint("check user, password and database in the database URL"),
             _ => error,
         }
+    }
+
+    fn connecting(&self) -> String {
+        format!("cannot connect to the database `{}`", self.database())
+    }
+
+    fn not_there(&self, error: Error) -> Error {
+        let (host, port) = self.server();
+        error
+            .hint(format!("see whether a server answers there: `pg_isready -h {host} -p {port}`"))
+            .hint("check host and port in the database URL")
     }
 
     /// The first host, or folder of a socket, with its port.
@@ -351,6 +377,23 @@ mod tests {
         ] {
             assert_eq!(Endpoint::parse_text(url).expect(url).tls.is_some(), tls, "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_connections_and_says_nothing_is_no_server() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let url = format!("postgres://u@127.0.0.1:{port}/x?connect_timeout=1");
+        let error = Endpoint::parse_text(&url).unwrap().connect().await.expect_err("nobody answers");
+        assert_eq!(error.code(), Code::DatabaseUnavailable);
+        assert!(error.to_string().contains("took the connection and then said nothing for 1 s"), "{error}");
+    }
+
+    #[test]
+    fn a_connection_that_went_silent_is_looked_after_unless_the_url_says_how() {
+        let idle = |url: &str| Endpoint::parse_text(url).unwrap().config.get_keepalives_idle();
+        assert_eq!(idle("postgres://u@127.0.0.1/x"), SILENT_FOR);
+        assert_eq!(idle("postgres://u@127.0.0.1/x?keepalives_idle=600"), Duration::from_secs(600));
     }
 
     #[test]
