@@ -32,7 +32,7 @@ use enfold_testkit::{own_main, postgres};
 use tokio_postgres::Client;
 
 use table::Table;
-use worker::Worker;
+use worker::{Hangs, Worker};
 use writer::Writer;
 
 const ROUNDS: usize = 2;
@@ -159,7 +159,7 @@ impl Scene {
                 assert!(status.success(), "the worker failed with {status}; seed {}", self.seed);
             }
         }
-        let ended = self.worker().wait();
+        let ended = self.worker().wait().unwrap_or_else(|hangs| self.hangs(&hangs));
         assert!(ended.success(), "the worker failed with {ended}; seed {}", self.seed);
 
         stop.store(true, Ordering::Relaxed);
@@ -185,7 +185,7 @@ impl Scene {
     /// Kills the worker, after whatever else happens to it; its status if it came to its end before.
     async fn kill_at(&mut self, worker: &mut Worker, moment: &Moment) -> Option<ExitStatus> {
         let before = sealed(&self.store().await).await;
-        worker.wait_for_step(moment.step);
+        worker.wait_for_step(moment.step).unwrap_or_else(|hangs| self.hangs(&hangs));
         match moment.until {
             Until::Milliseconds(most) => tokio::time::sleep(Duration::from_millis(self.random.below(most))).await,
             Until::Sealed(most) => {
@@ -212,6 +212,19 @@ impl Scene {
         self.busy += usize::from(sealing && sealed(&self.store().await).await > before);
         *self.under_way.entry(step).or_default() += 1;
         None
+    }
+
+    /// Fails, with what the server has to do.
+    fn hangs(&self, hangs: &Hangs) -> ! {
+        let sql = "SELECT pid, application_name, state, now() - xact_start AS since, wait_event_type, wait_event, \
+                          pg_blocking_pids(pid) AS blocked_by, left(query, 200) AS query \
+                   FROM pg_stat_activity WHERE backend_type = 'client backend' ORDER BY xact_start; \
+                   SELECT j.id, j.goal, j.state, j.pass, c.chunk, c.cursor_position, c.to_position, c.done, c.token, \
+                          c.expires_at - now() AS expires_in \
+                   FROM enfold.jobs j LEFT JOIN enfold.job_chunks c ON c.job = j.id AND c.pass = j.pass";
+        let shown = self.server.tool("psql").args(["-X", "-d", &self.server.url(), "-c", sql]).output().expect("psql");
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        panic!("{hangs}; seed {}, {} killed; the server has:\n{shown}", self.seed, self.killed)
     }
 
     /// A connection of its own, past the proxy and whatever the last restart left.

@@ -1,11 +1,11 @@
 //! The process that is killed: carries out the saved plan and enforces it, as an operator does who runs the same command
-//! again after every failure that may pass. It tells its parent on standard output which step it begins.
+//! again after every failure that may pass. It tells its parent on standard output which step it begins, and what it waits for.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enfold::error::Retry;
 use enfold::{CallContext, Enfold, Result};
@@ -36,13 +36,24 @@ async fn convert(folder: &Path, url: &str, plan: &Plan) -> Result<()> {
 
 struct Telling;
 
+/// Begins a line that tells of a wait.
+const WAITS: &str = "waits: ";
+
 impl Observer for Telling {
     fn step(&self, event: &StepEvent) {
         if event.state == StepState::Started {
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "{}", event.says).and_then(|()| out.flush()).expect("somebody listens");
+            tell(format_args!("{}", event.says));
         }
     }
+
+    fn waiting(&self, reason: &str) {
+        tell(format_args!("{WAITS}{reason}"));
+    }
+}
+
+fn tell(line: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).expect("somebody listens");
 }
 
 /// The worker as its parent sees it.
@@ -52,6 +63,17 @@ pub(crate) struct Worker {
     /// The last step that it began, and how many it has begun.
     step: String,
     begun: usize,
+    /// What it waited for last, in that step.
+    waits: Option<String>,
+}
+
+/// It has begun no step for longer than any may take.
+pub(crate) struct Hangs(String);
+
+impl std::fmt::Display for Hangs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Worker {
@@ -64,18 +86,27 @@ impl Worker {
             // Ends with the worker, or when nobody listens any more.
             out.lines().map_while(std::result::Result::ok).try_for_each(|line| sender.send(line))
         });
-        Self { child, lines, step: "the start".to_owned(), begun: 0 }
+        Self { child, lines, step: "the start".to_owned(), begun: 0, waits: None }
     }
 
     /// Until it begins its step `number`, the first being 1, or ends.
-    pub(crate) fn wait_for_step(&mut self, number: usize) {
+    pub(crate) fn wait_for_step(&mut self, number: usize) -> std::result::Result<(), Hangs> {
+        let mut until = Instant::now() + PATIENCE;
         while self.begun < number {
-            match self.lines.recv_timeout(PATIENCE) {
+            let begun = self.begun;
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.hear(line),
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => panic!("the worker hangs in: {}", self.step),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let waits = self.waits.as_deref().unwrap_or("nothing that it told of");
+                    return Err(Hangs(format!("the worker hangs in `{}`, and waited for {waits}", self.step)));
+                }
+            }
+            if self.begun > begun {
+                until = Instant::now() + PATIENCE;
             }
         }
+        Ok(())
     }
 
     /// Whether it has neither ended nor begun a later step.
@@ -100,13 +131,18 @@ impl Worker {
     }
 
     /// Lets it come to its end.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.wait_for_step(usize::MAX);
-        self.child.wait().expect("ends")
+    pub(crate) fn wait(&mut self) -> std::result::Result<ExitStatus, Hangs> {
+        self.wait_for_step(usize::MAX)?;
+        Ok(self.child.wait().expect("ends"))
     }
 
-    fn hear(&mut self, step: String) {
+    fn hear(&mut self, line: String) {
+        if let Some(reason) = line.strip_prefix(WAITS) {
+            self.waits = Some(reason.to_owned());
+            return;
+        }
         self.begun += 1;
-        self.step = step;
+        self.step = line;
+        self.waits = None;
     }
 }
