@@ -191,7 +191,7 @@ impl Column {
 
     /// As [`Self::seal`], many at once: a result for each, in order.
     pub async fn seal_many(&self, context: &CallContext, requests: &[SealRequest<'_>]) -> Vec<Result<Vec<u8>>> {
-        let sealing = seal::seal_many(self, context, requests);
+        let sealing = Box::pin(seal::seal_many(self, context, requests));
         self.batch(&self.seat.work.seal, EventKind::SealFailed, context, requests.len(), sealing)
             .instrument(self.span("seal", requests.len()))
             .await
@@ -205,13 +205,13 @@ impl Column {
         reader: &str,
         requests: &[SealRequest<'_>],
     ) -> Vec<Result<Vec<u8>>> {
-        let sealing = before::write_back(self, context, reader, requests);
+        let sealing = Box::pin(before::write_back(self, context, reader, requests));
         self.batch(&self.seat.work.seal, EventKind::SealFailed, context, requests.len(), sealing).await
     }
 
     /// As [`Self::open`], many at once: a result for each, in order.
     pub async fn open_many(&self, context: &CallContext, requests: &[OpenRequest<'_>]) -> Vec<Result<OpenedValue>> {
-        let opening = open::open_many(self, context, requests);
+        let opening = Box::pin(open::open_many(self, context, requests));
         self.batch(&self.seat.work.open, EventKind::OpenFailed, context, requests.len(), opening)
             .instrument(self.span("open", requests.len()))
             .await
@@ -267,7 +267,8 @@ impl Column {
         Ok((view, mode))
     }
 
-    /// Does a batch of so many; reports what failed of it, and counts it all.
+    /// Does a batch of so many; reports what failed of it, and counts it all. `doing` is in a box: as a part of the caller's future,
+    /// which is a part of others, it is nested deeper than the compiler goes.
     async fn batch<T>(
         &self,
         series: &Series,

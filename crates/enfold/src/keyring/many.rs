@@ -115,7 +115,8 @@ impl KeyRing {
         };
         let mut found: HashMap<KeyId, DataKeyRow> = found.into_iter().map(|row| (row.id, row)).collect();
         let rows = ids.iter().map(|id| found.remove(id).ok_or_else(|| self.not_found(*id))).collect();
-        self.unlock(view, entries, rows).await
+        // In a box, as in `fetch`: what a column does is nested deep enough without what a miss needs.
+        Box::pin(self.unlock(view, entries, rows)).await
     }
 
     /// From rows of the catalog to keys: each row is authenticated, the operators' word is asked, and a key service

@@ -251,7 +251,7 @@ impl KeyRing {
         let row = row.ok_or_else(|| self.not_found(id))?;
         let entries = self.entries_for(view, &row).await;
         let unanswered = || Err(Error::new(Code::Internal, "a data key that was to be unlocked had no answer"));
-        self.unlock(view, entries.as_ref(), vec![Ok(row)]).await.pop().unwrap_or_else(unanswered)
+        Box::pin(self.unlock(view, entries.as_ref(), vec![Ok(row)])).await.pop().unwrap_or_else(unanswered)
     }
 
     /// Whether a row may be believed, by the newest state where the one in hand says no: the row may be of a state that
