@@ -327,6 +327,22 @@ pub(crate) struct Verify {
     pub(crate) columns: Columns,
     #[command(flatten)]
     pub(crate) workers: Workers,
+    /// Test a backup: open the values of the database that it was restored to, with the keys that were restored with it, and put it on
+    /// record in the log of the policy's own. A password is better left to ENFOLD_RESTORED_URL.
+    #[arg(long, env = "ENFOLD_RESTORED_URL", hide_env_values = true, value_name = "URL", requires = "backup_of")]
+    pub(crate) restored: Option<String>,
+    /// With `--restored`, where the catalog has a database of its own: the one that its backup was restored to.
+    #[arg(
+        long,
+        env = "ENFOLD_RESTORED_CATALOG_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        requires = "restored"
+    )]
+    pub(crate) restored_catalog: Option<String>,
+    /// With `--restored`: when the backup was made (`2026-03-01` or RFC 3339). It goes on record as you say it.
+    #[arg(long, value_name = "TIME", requires = "restored")]
+    pub(crate) backup_of: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -80,7 +80,8 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     operator_key: Option<OperatorKey>,
     application: Option<(String, String)>,
-    prepare: bool,
+    /// Whether what is missing is made; none: as the environment is.
+    prepare: Option<bool>,
     watch: bool,
 }
 
@@ -102,7 +103,7 @@ impl Enfold {
             clock: Arc::new(SystemClock::new()),
             operator_key: None,
             application: None,
-            prepare: false,
+            prepare: None,
             watch: true,
         }
     }
@@ -276,7 +277,14 @@ impl Builder {
     /// Makes what is missing, as in a development environment: for `init`.
     #[must_use]
     pub fn prepare(mut self) -> Self {
-        self.prepare = true;
+        self.prepare = Some(true);
+        self
+    }
+
+    /// Makes nothing that is missing, in a development environment either.
+    #[must_use]
+    pub(crate) fn unprepared(mut self) -> Self {
+        self.prepare = Some(false);
         self
     }
 
@@ -289,7 +297,7 @@ impl Builder {
     }
 
     pub async fn build(self) -> Result<Enfold> {
-        let prepare = self.prepare || self.policy.environment == Environment::Development;
+        let prepare = self.prepare.unwrap_or(self.policy.environment == Environment::Development);
         let catalog = match &self.catalog {
             Some(catalog) => Arc::clone(catalog),
             None => catalog::connect(&self.policy.catalog).await?,

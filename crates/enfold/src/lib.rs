@@ -80,6 +80,7 @@ pub mod policy;
 pub mod private_file;
 mod readers;
 mod registry;
+mod restored;
 mod root_keys;
 mod root_schedule;
 mod rotation;

@@ -19,6 +19,19 @@ pub enum Dialect {
     Sqlite,
 }
 
+/// Which database it is that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// What people call it: its name, or that of its file.
+    pub name: String,
+    /// Tells it from every other one that can be reached now, physical copies and standbys of it among them.
+    pub running: String,
+    /// Tells it from others over restarts. A physical copy may have it too.
+    pub lasting: String,
+    /// Whether it takes over what is written elsewhere: a standby, or a subscriber.
+    pub follows: bool,
+}
+
 /// A table as `discover` sees it: names, types and comments, no values.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TableSurvey {
@@ -333,6 +346,8 @@ pub enum Counts {
 #[async_trait]
 pub trait Database: Send + Sync {
     fn dialect(&self) -> Dialect;
+
+    async fn identity(&self) -> Result<Identity>;
 
     /// Every table a user made, for `discover`.
     async fn survey(&self) -> Result<Vec<TableSurvey>>;

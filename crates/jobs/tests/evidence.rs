@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use enfold::access::{Grant, NewEmergency, NewServiceKey, Role, Within};
 use enfold::clock::Clock;
-use enfold::events::{LogKey, Signer};
+use enfold::events::{Event, EventKind, LogKey, RestoreTest, Signer};
 use enfold::evidence::{Checked, Outcome, SignedEvidence};
-use enfold::policy::{self, Variables, format_operator_key};
+use enfold::policy::{self, DatabaseUrl, Variables, format_operator_key};
 use enfold::state::OperatorKey;
-use enfold::{CallContext, Enfold, Form, PayloadType, Place};
+use enfold::{CallContext, Code, Enfold, Form, PayloadType, Place, Result};
 use enfold_jobs::evidence::{Standard, collect, page};
-use enfold_jobs::ops::{ApplyOptions, Pace, PlanOptions, Selection, Session, Silent, apply, enforce, plan};
+use enfold_jobs::ops::{
+    ApplyOptions, Pace, PlanOptions, RestoreReport, Restored, Selection, Session, Silent, apply, enforce, plan,
+    test_restored,
+};
 use rusqlite::Connection;
 
 use Outcome::{Met, NotChecked, NotMet};
@@ -118,6 +121,29 @@ impl Fixture {
     fn sql(&self, sql: &str) {
         self.app.execute_batch("PRAGMA ignore_check_constraints = 1").unwrap();
         assert!(self.app.execute(sql, []).unwrap() > 0, "{sql}");
+    }
+
+    /// What a restored backup is, for the tests: the database as it is now, in a file of its own.
+    fn restore(&self, name: &str) -> Connection {
+        let path = self.path().join(name);
+        self.app.execute("VACUUM INTO ?1", [path.to_str().unwrap()]).unwrap();
+        let copy = Connection::open(path).unwrap();
+        copy.execute_batch("PRAGMA ignore_check_constraints = 1").unwrap();
+        copy
+    }
+
+    async fn test(&self, name: &str) -> Result<RestoreReport> {
+        let (enfold, session) = self.open().await;
+        let database = DatabaseUrl::parse(&format!("sqlite:{name}"), self.path()).unwrap();
+        let restored = Restored { database, catalog: None, backup_ms: 1_750_000_000_000 };
+        let live = (&session, &enfold);
+        test_restored(live, &restored, &Selection::All, &Pace::default(), &who(), &Silent).await
+    }
+
+    /// The check of restored backups is not met, for this reason.
+    async fn not_restored(&self, because: &str) {
+        let check = self.check("restore").await;
+        assert_eq!((check.outcome, check.reason.as_deref()), (NotMet, Some(because)), "{check:?}");
     }
 
     fn drop_triggers(&self) {
@@ -289,6 +315,111 @@ async fn values_that_somebody_without_a_name_opened_are_counted() {
     let check = fixture.check("uses").await;
     assert_eq!(check.outcome, NotMet);
     assert_eq!(check.reason.as_deref(), Some("1 values were opened by callers that did not say who they are"));
+}
+
+#[tokio::test]
+async fn a_backup_counts_as_read_if_every_value_of_every_column_opened_in_a_copy_of_it() {
+    let mut fixture = Fixture::new(10).await;
+    let copy = fixture.restore("copy.db");
+    fixture.test("copy.db").await.unwrap();
+    let check = fixture.check("restore").await;
+    assert_eq!(check.outcome, Met, "{check:?}");
+    let line = ": ada read a backup of 2025-06-15T15:06:40Z, restored to copy.db: 3 rows, 0 of them with a value that is \
+                plaintext or does not open, in ";
+    assert!(check.found[0].contains(line), "{check:?}");
+    assert_eq!(check.found[1], "people.email: 2 envelopes");
+
+    copy.execute("UPDATE people SET email = substr(email, 1, length(email) - 1) || 'A' WHERE id = 1", []).unwrap();
+    let report = fixture.test("copy.db").await.unwrap();
+    assert_eq!((report.restored.rows, report.restored.failed), (3, 1));
+    fixture.not_restored("the newest restore test failed (code `plaintext-found`)").await;
+
+    copy.execute("DELETE FROM people", []).unwrap();
+    fixture.test("copy.db").await.unwrap();
+    fixture.not_restored("no value of people.email was in the backup").await;
+
+    fixture.restore("again.db");
+    fixture.test("again.db").await.unwrap();
+    assert_eq!(fixture.check("restore").await.outcome, Met);
+    fixture.app.execute_batch("ALTER TABLE people ADD COLUMN phone TEXT").unwrap();
+    fixture.policy += "[tables.people.columns.phone]\nid = \"p.phone\"\nring = \"main\"\n";
+    fixture.not_restored("people.phone was not read").await;
+    fixture.restore("with_phone.db");
+    fixture.test("with_phone.db").await.unwrap();
+    assert_eq!(fixture.check("restore").await.outcome, Met, "a column without a value has none in its backup");
+}
+
+#[tokio::test]
+async fn the_live_database_is_no_backup_under_any_of_its_names() {
+    let fixture = Fixture::new(10).await;
+    std::fs::hard_link(fixture.path().join("app.db"), fixture.path().join("hard.db")).unwrap();
+    std::os::unix::fs::symlink("app.db", fixture.path().join("soft.db")).unwrap();
+    for name in ["app.db", "hard.db", "soft.db"] {
+        let error = fixture.test(name).await.expect_err("it is live");
+        assert_eq!(error.code(), Code::Usage, "{name}: {error}");
+        assert!(error.message().ends_with("is the live database, and no backup of it that was restored"), "{error}");
+    }
+    let check = fixture.check("restore").await;
+    assert_eq!((check.outcome, check.reason.as_deref()), (NotChecked, Some("no restore test is in the log")));
+}
+
+#[tokio::test]
+async fn a_catalog_of_its_own_is_restored_and_read_with_the_rows() {
+    let mut fixture = Fixture::new(10).await;
+    fixture.restore("keys.db");
+    fixture.policy = fixture.policy.replace("[trust]", "[catalog]\nurl = \"sqlite:keys.db\"\n[trust]");
+    let rows = fixture.restore("copy.db");
+    rows.execute_batch("DELETE FROM enfold_data_key_wraps; DELETE FROM enfold_data_keys").unwrap();
+    let error = fixture.test("copy.db").await.expect_err("the catalog is elsewhere");
+    assert_eq!(error.code(), Code::Usage, "{error}");
+
+    let (enfold, session) = fixture.open().await;
+    let at = |name: &str| DatabaseUrl::parse(&format!("sqlite:{name}"), fixture.path()).unwrap();
+    let test = async |catalog: &str| {
+        let restored = Restored { database: at("copy.db"), catalog: Some(at(catalog)), backup_ms: 1_750_000_000_000 };
+        let live = (&session, &enfold);
+        test_restored(live, &restored, &Selection::All, &Pace::default(), &who(), &Silent).await
+    };
+    let error = test("keys.db").await.expect_err("it is the live catalog");
+    assert_eq!(error.message(), "`keys.db` is the live database, and no backup of it that was restored");
+    std::fs::copy(fixture.path().join("keys.db"), fixture.path().join("restored_keys.db")).unwrap();
+    assert_eq!(test("restored_keys.db").await.unwrap().restored.failed, 0);
+    assert_eq!(fixture.check("restore").await.outcome, Met);
+    // The rows are there, and the data keys in the backup of the catalog are not.
+    let keys = Connection::open(fixture.path().join("restored_keys.db")).unwrap();
+    keys.execute_batch("DELETE FROM enfold_data_key_wraps; DELETE FROM enfold_data_keys WHERE purpose = 'seal'")
+        .unwrap();
+    test("restored_keys.db").await.expect_err("there is nothing to unwrap");
+    assert_eq!(fixture.check("restore").await.outcome, NotMet);
+}
+
+#[tokio::test]
+async fn a_restore_test_is_of_this_database_and_no_older_than_the_policy_wants() {
+    let mut fixture = Fixture::new(10).await;
+    let (enfold, session) = fixture.open().await;
+    let live = session.db.identity().await.unwrap().lasting;
+    let test = RestoreTest {
+        database: "copy.db".to_owned(),
+        live,
+        backup_ms: 1_750_000_000_000,
+        took_ms: 1,
+        rows: 3,
+        failed: 0,
+        columns: [("people.email".to_owned(), 2)].into(),
+    };
+    let log = async |days_ago: i64, test: RestoreTest| {
+        let event = Event::new(EventKind::RestoreTested, 3).restored(test);
+        session.keys.log(Event { at_ms: event.at_ms - days_ago * 86_400_000, ..event });
+        enfold.flush().await.unwrap();
+    };
+    log(91, test.clone()).await;
+    fixture
+        .not_restored("the newest restore test is older than the policy wants (`evidence.restore_test_every`)")
+        .await;
+    fixture.policy += "[evidence]\nrestore_test_every = \"120d\"\n";
+    assert_eq!(fixture.check("restore").await.outcome, Met);
+    log(1, RestoreTest { live: "elsewhere".to_owned(), ..test }).await;
+    fixture.not_restored("it was of a backup of another database than this one").await;
 }
 
 #[tokio::test]

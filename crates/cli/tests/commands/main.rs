@@ -3,6 +3,8 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "postgres")]
+mod backup;
 mod bad_policy;
 mod bad_value;
 mod canary;

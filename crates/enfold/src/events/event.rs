@@ -1,5 +1,7 @@
 //! What an event says.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +48,25 @@ impl CallContext {
     }
 }
 
+/// What came of the test of a backup: it was restored to a database of its own, and every value of some columns was to be opened
+/// there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RestoreTest {
+    /// The name of the database that the backup was restored to.
+    pub database: String,
+    /// What tells the live database, whose backup it is, from others.
+    pub live: String,
+    /// When the backup was made, in the words of whoever tests it: milliseconds since 1970.
+    pub backup_ms: i64,
+    pub took_ms: u64,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Rows with a value that is plaintext or does not open.
+    pub failed: u64,
+    /// The columns, as the policy spells them, and how many envelopes each holds.
+    pub columns: BTreeMap<String, u64>,
+}
+
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
@@ -75,6 +96,10 @@ pub struct Event {
     /// What of the service was asked: the method and the path, as the reference of the API has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// What came of the test of a restored backup: its `database`, what tells the `live` one, when the backup was made (`backup_ms`, in the
+    /// words of whoever tests it), `took_ms`, `rows` that were read, rows that `failed`, and `columns` with their envelopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Box<RestoreTest>>,
     /// How many values (or keys, rows, look-ups, lost events) this line stands for.
     pub count: u64,
     /// The error's [code](../errors/), where something was refused.
@@ -116,6 +141,7 @@ impl Event {
             key_version: None,
             job: None,
             endpoint: None,
+            restored: None,
             count,
             code: None,
             detail: None,
@@ -192,6 +218,12 @@ impl Event {
     #[must_use]
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn restored(mut self, test: RestoreTest) -> Self {
+        self.restored = Some(Box::new(test));
         self
     }
 

@@ -23,13 +23,14 @@ pub enum Outcome {
 type IsSet = fn(&Event) -> bool;
 
 /// Fields that only some kinds of events have. What is not here may stand in any event.
-const OF_SOME: [(&str, IsSet); 6] = [
+const OF_SOME: [(&str, IsSet); 7] = [
     ("ring", |event| event.ring.is_some()),
     ("column", |event| event.column.is_some()),
     ("key", |event| event.key.is_some()),
     ("key_version", |event| event.key_version.is_some()),
     ("job", |event| event.job.is_some()),
     ("endpoint", |event| event.endpoint.is_some()),
+    ("restored", |event| event.restored.is_some()),
 ];
 
 /// What a value, a data key, and everything that can be refused has.
@@ -39,6 +40,7 @@ const REFUSAL: &[&str] = &["ring", "column"];
 const ENDPOINT: &[&str] = &["endpoint"];
 const RING: &[&str] = &["ring"];
 const JOB: &[&str] = &["job"];
+const RESTORED: &[&str] = &["restored"];
 const ASKED: &[&str] = &["ring", "column", "endpoint"];
 const NONE: &[&str] = &[];
 
@@ -135,6 +137,8 @@ kinds! {
     JobFailed "job-failed" Failure JOB ["RE_ENCRYPTION_FAILED"];
     /// Rows were deleted by a rule of the policy; `count` says how many, `detail` which.
     RowsPruned "rows-pruned" Success JOB [];
+    /// A restored backup was opened with the keys that were restored with it; `count` says how many rows were read.
+    RestoreTested "restore-tested" Success RESTORED [];
     /// Access in an emergency was asked for; `reason` says why.
     EmergencyAsked "emergency-asked" Success NONE [];
     /// Somebody else approved it.

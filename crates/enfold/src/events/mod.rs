@@ -43,7 +43,7 @@ pub use chain::{Entry, Hash, WriterId};
 pub use checkpoint::{Checkpoint, Head, LogKey, SignedCheckpoint, Signer};
 pub use cut::{Archive, Cut, Last};
 pub(crate) use cut::{Beginning, further};
-pub use event::{CallContext, Event, SubjectTag};
+pub use event::{CallContext, Event, RestoreTest, SubjectTag};
 pub use jsonl::JsonLinesSink;
 pub use kind::{EventKind, Outcome};
 pub(crate) use lines::failed as lines_failed;

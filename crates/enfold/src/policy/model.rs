@@ -157,6 +157,7 @@ pub struct Policy {
     pub context: ContextRules,
     pub log: LogPolicy,
     pub events: EventPolicy,
+    pub evidence: EvidencePolicy,
     pub key_services: KeyServices,
     /// Where processes share data keys that they unwrapped; none unless the policy names one.
     pub shared_cache: Option<SharedCachePolicy>,
@@ -316,6 +317,13 @@ pub struct EventPolicy {
     pub log_keys: Vec<[u8; 32]>,
     /// Who is sent lines over a network, by name.
     pub sinks: BTreeMap<String, SinkPolicy>,
+}
+
+/// What evidence for auditors goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EvidencePolicy {
+    /// How old the newest test of a restored backup may be.
+    pub restore_test_every: Duration,
 }
 
 /// How key services are reached, besides what the URIs of root keys say.

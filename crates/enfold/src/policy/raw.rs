@@ -60,6 +60,8 @@ pub(super) struct RawPolicy {
     /// that one caller seals or opens one at a time, in one column and under one data key, are counted: one event a second, or
     /// a few where threads share the work, with their number in `count`.
     pub events: RawEvents,
+    /// What evidence for auditors goes by, besides the settings that it is about.
+    pub evidence: RawEvidence,
     /// How key services are reached, besides what the URIs of root keys say.
     pub key_services: RawKeyServices,
     /// A Redis in which the processes of an application share data keys, for the rings that say `cache.shared`.
@@ -233,6 +235,21 @@ impl Default for RawEvents {
             log_keys: Vec::new(),
             sinks: BTreeMap::new(),
         }
+    }
+}
+
+/// What evidence for auditors goes by.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawEvidence {
+    /// How old the newest test of a restored backup (`enfold verify --restored`) may be.
+    #[schemars(extend("format" = "duration"))]
+    pub restore_test_every: DurationText,
+}
+
+impl Default for RawEvidence {
+    fn default() -> Self {
+        Self { restore_test_every: DurationText::from("90d") }
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::check::{self, Checked};
 use super::model::{
-    BackOff, CachePolicy, CanaryQuery, ContextRules, Environment, EventPolicy, JobPolicy, LogFormat, LogPolicy, Policy,
-    RecordWrap, RingPolicy, Scope, TenantPolicy, Trust, ValuePolicy,
+    BackOff, CachePolicy, CanaryQuery, ContextRules, Environment, EventPolicy, EvidencePolicy, JobPolicy, LogFormat,
+    LogPolicy, Policy, RecordWrap, RingPolicy, Scope, TenantPolicy, Trust, ValuePolicy,
 };
 use super::raw::{
     DurationText, RawCache, RawEvents, RawJobs, RawLog, RawPolicy, RawRing, RawTenant, RawTrust, RawValue,
@@ -156,6 +156,7 @@ impl Resolver<'_> {
             },
             log: log(&raw.log),
             events,
+            evidence: EvidencePolicy { restore_test_every: duration(&raw.evidence.restore_test_every) },
             key_services,
             shared_cache,
             rings,

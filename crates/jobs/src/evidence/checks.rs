@@ -3,6 +3,7 @@
 
 mod keys;
 mod log;
+mod restored;
 mod stored;
 
 use enfold::evidence::{Checked, Outcome};
@@ -79,8 +80,9 @@ checks! {
     Log = "log", log::chains, "Is the log of events as it was written and signed?",
         "Every entry and every checkpoint in the catalog. Entries behind the last checkpoint are chained, and not signed yet. \
          Who reads the log, and whether anything alerts, is not looked at.";
-    Restore = "restore", stored::restore, "Was a backup restored lately, and read?",
-        "Restored backups are your own to show.";
+    Restore = "restore", restored::newest, "Was a backup restored within the time that the policy gives, and did every value of it open?",
+        "The newest `enfold verify --restored` in the log, which the check `log` looks at. When the backup was made is the word of whoever \
+         tested it; that it was one is told from rings, epochs and the database that answered.";
 }
 
 /// What came of a look.

@@ -14,6 +14,7 @@ use super::targets::{Selection, target};
 use crate::database::Counts;
 use crate::model::{Goal, JobState, RowError, Target};
 use crate::recognise::Recognised;
+use crate::shown::count;
 
 /// Rows with errors that a report names.
 const NAMED: u32 = 100;
@@ -48,7 +49,26 @@ pub struct TableVerified {
 impl VerifyReport {
     /// Whether every value of every table opened.
     pub fn is_clean(&self) -> bool {
-        self.tables.iter().all(|table| table.failed == 0)
+        self.failed() == 0
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(|table| table.rows).sum()
+    }
+
+    /// Rows with a value that is plaintext or does not open.
+    pub fn failed(&self) -> u64 {
+        self.tables.iter().map(|table| table.failed).sum()
+    }
+
+    /// What is wrong, where something is.
+    pub fn error(&self) -> Option<Error> {
+        let rows = match self.failed() {
+            0 => return None,
+            1 => "1 row".to_owned(),
+            more => format!("{} rows", count(more)),
+        };
+        Some(Error::new(Code::PlaintextFound, format!("a value in {rows} is plaintext or does not open")))
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use enfold::Result;
 use enfold::policy::TablePolicy;
+use enfold::{Code, Error, Result};
 
 use super::store::peek;
 use super::{Postgres, Purpose};
-use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use crate::database::{Counts, Database, Dialect, Identity, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::disabling::Disablings;
 use crate::generations::IndexPlace;
 use crate::model::{Census, ColumnNote, NotedColumn, TableName, Target, TargetColumn};
@@ -17,10 +17,26 @@ use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
 use crate::words::Word;
 
+/// A physical copy has the system's identifier too, and never the moment at which the server was started, to the microsecond.
+const IDENTITY: &str = "
+    SELECT d.datname::text, c.system_identifier || '/' || d.oid,
+        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8::text,
+        pg_is_in_recovery() OR EXISTS (SELECT FROM pg_subscription s WHERE s.subdbid = d.oid AND s.subenabled)
+    FROM pg_database d, pg_control_system() c WHERE d.datname = current_database()";
+
 #[async_trait]
 impl Database for Postgres {
     fn dialect(&self) -> Dialect {
         Dialect::Postgres
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        let doing = self.doing("identify");
+        let rows = self.once(Purpose::Read, &doing, IDENTITY, &[]).await?;
+        let row = rows.first().ok_or_else(|| Error::new(Code::Internal, doing).cause("it has no name"))?;
+        let lasting: String = row.get(1);
+        let running = format!("{lasting}/{}", row.get::<_, String>(2));
+        Ok(Identity { name: row.get(0), running, lasting, follows: row.get(3) })
     }
 
     async fn survey(&self) -> Result<Vec<TableSurvey>> {

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use enfold::policy::TablePolicy;
 use enfold::{Code, Result};
 
-use super::{Sqlite, census, coverage, generations, inspect, prune, residue, steps, store, survey};
-use crate::database::{Counts, Database, Dialect, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
+use super::{Sqlite, census, coverage, generations, identity, inspect, prune, residue, steps, store, survey};
+use crate::database::{Counts, Database, Dialect, Identity, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::disabling::Disablings;
 use crate::generations::IndexPlace;
 use crate::model::{Census, ColumnNote, NotedColumn, TableName, Target};
@@ -17,6 +17,10 @@ use crate::store::{Row, Store};
 impl Database for Sqlite {
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
+    }
+
+    async fn identity(&self) -> Result<Identity> {
+        identity::identity(self.path())
     }
 
     async fn survey(&self) -> Result<Vec<TableSurvey>> {

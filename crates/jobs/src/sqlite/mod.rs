@@ -11,6 +11,7 @@ mod dropped;
 mod error;
 mod forms;
 mod generations;
+mod identity;
 mod inspect;
 mod names;
 mod pool;

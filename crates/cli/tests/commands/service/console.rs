@@ -207,7 +207,7 @@ fn an_auditor_has_evidence_made_and_takes_it_away() {
     browser.click("form[action='/console/evidence/make'] button");
     browser.until(".notice", |text| text.contains("looked at"));
     let shown = browser.until("[data-refresh]", |text| text.contains("evidence.json"));
-    for told in ["HIPAA", "164.312(a)(2)(iv)", "service-key:auditor", "not recorded", "users.email is in mode hybrid"] {
+    for told in ["HIPAA", "164.312(a)(2)(iv)", "service-key:auditor", "restore test", "users.email is in mode hybrid"] {
         assert!(shown.contains(told), "{told}: {shown}");
     }
     picture(&browser, "evidence");

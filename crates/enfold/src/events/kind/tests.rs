@@ -25,7 +25,7 @@ const FIELDS: &str = "
 ## Fields
 
 `writer`, `seq` and `prev` chain the entries of a process: its id, the entry's number from 1, and the hash of the one before.
-`ring`, `column`, `key`, `key_version`, `job` and `endpoint` are of the kinds that name them above; the others may stand in any event.
+`ring`, `column`, `key`, `key_version`, `job`, `endpoint` and `restored` are of the kinds that name them above; the others may stand in any event.
 
 | field | meaning | elsewhere |
 |---|---|---|

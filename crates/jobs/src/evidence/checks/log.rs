@@ -18,7 +18,7 @@ const LATELY_MS: i64 = 90 * 86_400_000;
 const EVENTS: u32 = 100_000;
 /// What kinds of events about the role for emergencies begin with.
 const EMERGENCY: &str = "emergency-";
-const NO_LOG: &str = "the policy does not keep the log in the catalog";
+pub(super) const NO_LOG: &str = "the policy does not keep the log in the catalog";
 
 pub(super) async fn access(look: &Look<'_>) -> Result<Found> {
     let list = look.enfold.access_list(0).await?;

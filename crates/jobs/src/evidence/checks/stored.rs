@@ -64,7 +64,7 @@ async fn versions(enfold: &Enfold, by_key: &BTreeMap<String, u64>) -> Result<Str
     Ok(if told.is_empty() { "under no data key".to_owned() } else { told.join(", ") })
 }
 
-fn columns<'a>(look: &'a Look<'_>) -> impl Iterator<Item = (String, &'a ColumnPolicy)> {
+pub(super) fn columns<'a>(look: &'a Look<'_>) -> impl Iterator<Item = (String, &'a ColumnPolicy)> {
     let tables = look.session.policy.tables.iter();
     tables.flat_map(|(table, policy)| {
         policy.columns.iter().map(move |(name, column)| (format!("{table}.{name}"), column))
@@ -121,8 +121,4 @@ pub(super) async fn reencryption(look: &Look<'_>) -> Result<Found> {
         }
     }
     Ok(Found::of(lines, &wrong))
-}
-
-pub(super) async fn restore(_: &Look<'_>) -> Result<Found> {
-    Ok(Found::not_checked("not recorded: nothing here is told of a backup that was restored", Vec::new()))
 }
