@@ -86,6 +86,9 @@ pub struct SinkStanding {
     pub has_room: bool,
     /// Lines that it was given.
     pub delivered: u64,
+    /// When it last took any, in milliseconds since 1970.
+    #[serde(skip)]
+    pub delivered_ms: Option<i64>,
     /// Lines that it was not given and will not be: no more could wait, or it refused them.
     pub lost: u64,
     /// Tries in vain.

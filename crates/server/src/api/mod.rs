@@ -313,7 +313,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         method: Method::GET,
         path: "/api/v1/encryption/status",
         needs: Some(Permission::Read),
-        says: "Say how root keys are, by five checks each, and when data keys are rotated.\n\nThe checks ask every key service; what was \
+        says: "Say how root keys are, by five checks each, when data keys are rotated, and whether receivers take the log.\n\nThe checks ask every key service; what was \
                found is told again for ten seconds.",
         once: false,
         takes: None,

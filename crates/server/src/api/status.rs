@@ -1,10 +1,11 @@
-//! How the service, its key services and its keys are: the five checks of a root key, and the next rotation.
+//! How the service, its key services and its keys are: the five checks of a root key, the next rotation, and who is sent the log.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
+use enfold::events::SinkStanding;
 use enfold::kms::{KeyUri, RootKey, RootKeyState};
 use enfold::{CallContext, Result, RootHealth, SelfTest, Tried};
 use schemars::JsonSchema;
@@ -38,6 +39,27 @@ pub(crate) struct Status {
     root_keys: Vec<KeyHealth>,
     /// When data keys are rotated, ring by ring.
     rotation: Vec<RingSchedule>,
+    /// Receivers of the policy's `events.sinks`, and how each takes what this process has for it.
+    sinks: Vec<SinkHealth>,
+}
+
+/// Neither where it is nor what lets this process in there is told.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct SinkHealth {
+    /// The policy's name of it.
+    sink: String,
+    /// `webhook`, `syslog` or `otlp`.
+    kind: &'static str,
+    /// Whether the last try arrived. One that was not sent anything yet has not failed either.
+    delivers: bool,
+    /// When it last took lines of the log, in milliseconds since 1970; missing where it took none yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_delivered_ms: Option<i64>,
+    /// Lines that it took, that wait for it, and that it will not be given.
+    delivered: u64,
+    waiting: u64,
+    lost: u64,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -104,7 +126,8 @@ pub(crate) async fn status(
     };
     let key_health = root_keys.iter().find(is_first).cloned();
     let rotation = schedules(&shared.enfold).await?;
-    Ok(Data { data: Status { kms, key_health, root_keys: root_keys.to_vec(), rotation } })
+    let sinks = shared.enfold.metrics().sinks.into_iter().map(SinkHealth::of).collect();
+    Ok(Data { data: Status { kms, key_health, root_keys: root_keys.to_vec(), rotation, sinks } })
 }
 
 pub(crate) type SelfTestAnswer = Data<Results<Tested>>;
@@ -138,6 +161,20 @@ pub(crate) async fn health(shared: &Shared, context: &CallContext) -> Result<Arc
         Ok(found.iter().map(|health| KeyHealth::of(health, operator)).collect())
     };
     shared.latest_health.get(GOOD_FOR, look).await
+}
+
+impl SinkHealth {
+    fn of(standing: SinkStanding) -> Self {
+        Self {
+            sink: standing.sink,
+            kind: standing.kind,
+            delivers: !standing.failing,
+            last_delivered_ms: standing.delivered_ms,
+            delivered: standing.delivered,
+            waiting: standing.waiting,
+            lost: standing.lost,
+        }
+    }
 }
 
 impl KeyHealth {

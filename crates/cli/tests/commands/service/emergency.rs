@@ -16,6 +16,7 @@ use crate::harness::Sandbox;
 
 const GUIDE: &str = include_str!("../../../../../docs/guides/break-glass.md");
 const EMERGENCY: &str = "/api/v1/encryption/emergency";
+const STATUS: &str = "/api/v1/encryption/status";
 
 /// A service by the guide's policy, and people whom the provider knows.
 struct World {
@@ -144,6 +145,14 @@ fn the_guide_leads_from_a_request_to_its_review_and_somebody_is_told() {
     let told = world.told_until("emergency-reviewed");
     let wanted = ["emergency-asked", "emergency-approved", "emergency-used", "emergency-ended", "emergency-reviewed"];
     assert_eq!(told, wanted);
+    super::access::until("the status has that they arrived", || {
+        let status = world.service.ask("GET", STATUS, &security, "").json();
+        let sinks = status["data"]["sinks"].as_array().expect("sinks").clone();
+        assert_eq!((sinks.len(), &sinks[0]["sink"], &sinks[0]["kind"]), (1, &json!("oncall"), &json!("webhook")));
+        assert_eq!((&sinks[0]["delivers"], &sinks[0]["lost"]), (&json!(true), &json!(0)));
+        let is_there = sinks[0]["lastDeliveredMs"].as_i64().is_some_and(|at| at > 0);
+        is_there && sinks[0]["delivered"] == wanted.len()
+    });
     // What was opened is in the log by itself, with the emergency's id.
     world.service.signal(rustix::process::Signal::TERM);
     world.service.ended(&world.sandbox);

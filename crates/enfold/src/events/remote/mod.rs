@@ -11,7 +11,7 @@ mod webhook;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -95,6 +95,8 @@ struct Post {
     /// Nothing waits.
     empty: Notify,
     delivered: AtomicU64,
+    /// When some were; 0 before any.
+    delivered_ms: AtomicI64,
     lost: AtomicU64,
     missed: AtomicU64,
     failing: AtomicBool,
@@ -124,6 +126,7 @@ impl RemoteSink {
             hurry: Notify::new(),
             empty: Notify::new(),
             delivered: AtomicU64::new(0),
+            delivered_ms: AtomicI64::new(0),
             lost: AtomicU64::new(0),
             missed: AtomicU64::new(0),
             failing: AtomicBool::new(false),
@@ -158,6 +161,7 @@ impl Sink for RemoteSink {
             waiting: waiting as u64,
             has_room: waiting < post.most,
             delivered: post.delivered.load(Relaxed),
+            delivered_ms: Some(post.delivered_ms.load(Relaxed)).filter(|at| *at > 0),
             lost: post.lost.load(Relaxed),
             missed: post.missed.load(Relaxed),
             failing: post.failing.load(Relaxed),
@@ -248,6 +252,9 @@ impl Post {
         let refused = arrived.refused.min(lines as u64);
         self.delivered.fetch_add(lines as u64 - refused, Relaxed);
         self.lost.fetch_add(refused, Relaxed);
+        if refused < lines as u64 {
+            self.delivered_ms.store(jiff::Timestamp::now().as_millisecond(), Relaxed);
+        }
         let recovered = refused < lines as u64 && self.failing.swap(false, Relaxed);
         if waiting.is_empty() {
             self.empty.notify_waiters();
