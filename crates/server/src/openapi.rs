@@ -53,9 +53,14 @@ fn operation(endpoint: &Endpoint, asked: &mut SchemaGenerator, given: &mut Schem
     if endpoint.needs.is_some() {
         operation["security"] = json!([{ "bearer": [] }]);
     }
-    let in_path = endpoint.path.contains("{id}").then(
-        || json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "integer", "format": "int64" } }),
-    );
+    let in_path = endpoint.path.contains("{id}").then(|| {
+        // Jobs are numbered; other ids are drawn.
+        let id = match endpoint.path.contains("/jobs/") {
+            true => json!({ "type": "integer", "format": "int64" }),
+            false => json!({ "type": "string" }),
+        };
+        json!({ "name": "id", "in": "path", "required": true, "schema": id })
+    });
     let query = endpoint.takes.filter(|_| !endpoint.takes_body());
     let query = query.map_or(Vec::new(), |takes| parameters(&takes(asked), asked));
     let in_header = endpoint.once.then(idempotency_key);
