@@ -1,5 +1,6 @@
 //! The command line: what may be typed. Secrets never are; they come by file, standard input or environment.
 
+mod break_glass;
 mod destroy;
 mod evidence;
 mod index;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::break_glass::BreakGlass;
 pub(crate) use self::destroy::{Destroy, VerifyCertificate};
 pub(crate) use self::evidence::{Evidence, EvidenceCommand, VerifyEvidence};
 pub(crate) use self::index::{EndIndex, Index, RotateIndex, SignIndex};
@@ -118,6 +120,9 @@ pub(crate) enum Command {
     /// Say which programs the service lets in, and what each may do.
     #[command(subcommand)]
     ServiceKeys(ServiceKeys),
+    /// Look at access that people have in emergencies, and end it.
+    #[command(subcommand)]
+    BreakGlass(BreakGlass),
     /// Check configuration, database rights and keys.
     Doctor,
     /// Change the passphrase of a `local:` root key, and not the key.

@@ -73,6 +73,24 @@ async fn one_is_asked_for_approved_by_somebody_else_used_ended_and_reviewed_by_s
 }
 
 #[tokio::test]
+async fn whoever_asked_takes_it_back_or_ends_it_and_nobody_else_does_in_their_place() {
+    let world = World::new();
+    let process = process(&world, "").await;
+    for approved in [false, true] {
+        let id = ask(&process, "ann").await.id;
+        if approved {
+            process.decide_emergency(&id, true, &by("bob")).await.unwrap();
+        }
+        assert_eq!(code(process.withdraw_emergency(&id, &by("bob")).await), Code::PermissionDenied);
+        let ended = process.withdraw_emergency(&id, &by("ann")).await.unwrap();
+        let stands = if approved { Standing::Open } else { Standing::Lapsed };
+        assert_eq!(process.standing_of(&ended), stands);
+        assert_eq!(code(used(&process, &id, "ann").await), Code::PermissionDenied);
+        assert_eq!(code(process.withdraw_emergency(&id, &by("ann")).await), Code::Usage, "once is enough");
+    }
+}
+
+#[tokio::test]
 async fn each_process_goes_by_the_last_word_at_once() {
     let world = World::new();
     let (one, other) = (process(&world, "").await, process(&world, "").await);

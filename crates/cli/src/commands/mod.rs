@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod audit;
+mod break_glass;
 pub(crate) mod completions;
 mod customers;
 #[cfg(feature = "sqlite")]
@@ -170,6 +171,7 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         #[cfg(not(feature = "serve"))]
         Command::Serve(_) => Err(Error::new(Code::Usage, "this program was built without the service")),
         Command::ServiceKeys(args) => service_keys::run(context, &args).await,
+        Command::BreakGlass(args) => break_glass::run(context, &args).await,
         Command::Doctor => doctor::run(context).await,
         #[cfg(feature = "sqlite")]
         Command::Demo(args) => demo::run(context, &args).await,

@@ -138,6 +138,15 @@ impl Emergency {
         Some(began.saturating_add(self.lasts_ms))
     }
 
+    /// # Errors
+    /// `PermissionDenied` to anybody but who asked.
+    pub fn must_be_of(&self, actor: &str) -> Result<()> {
+        if actor == self.asked.by {
+            return Ok(());
+        }
+        Err(Error::new(Code::PermissionDenied, "the emergency is somebody else's"))
+    }
+
     fn decide_by_ms(&self) -> i64 {
         self.asked.at_ms.saturating_add(millis(DECIDED_WITHIN))
     }
@@ -270,10 +279,17 @@ impl Enfold {
 
     /// Ends one before its time, or takes back a request: at once, wherever a service runs.
     pub async fn end_emergency(&self, id: &str, context: &CallContext) -> Result<Emergency> {
+        self.change_emergency(id, EventKind::EmergencyEnded, context, end).await
+    }
+
+    /// As [`Self::end_emergency`], for whoever asked themselves.
+    ///
+    /// # Errors
+    /// `PermissionDenied` to anybody else.
+    pub async fn withdraw_emergency(&self, id: &str, context: &CallContext) -> Result<Emergency> {
         self.change_emergency(id, EventKind::EmergencyEnded, context, |emergency, word, standing| {
-            is_one_of(standing, &[Standing::Waiting, Standing::InForce])?;
-            emergency.ended = Some(word);
-            Ok(())
+            emergency.must_be_of(&word.by)?;
+            end(emergency, word, standing)
         })
         .await
     }
@@ -393,6 +409,12 @@ impl Enfold {
         let ring = self.0.rings.values().next();
         ring.ok_or_else(|| Error::new(Code::Internal, "the policy has no ring"))?.view().await
     }
+}
+
+fn end(emergency: &mut Emergency, word: Word, standing: Standing) -> Result<()> {
+    is_one_of(standing, &[Standing::Waiting, Standing::InForce])?;
+    emergency.ended = Some(word);
+    Ok(())
 }
 
 fn by_another(asked_by: &str, word: &Word) -> Result<()> {

@@ -119,6 +119,17 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Result<Emergencie
     Ok(Data { data: listed.collect() })
 }
 
+/// To whoever asked for it: all of them are for those who look into the log.
+pub(crate) async fn show(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Arc<Caller>>,
+    Path(id): Path<String>,
+) -> Result<EmergencyAnswer, Failure> {
+    let emergency = shared.enfold.emergency(&id).await?;
+    emergency.must_be_of(&caller.actor)?;
+    Ok(Data { data: told(&shared, emergency) })
+}
+
 /// The endpoint at which somebody says this of an emergency.
 pub(crate) fn saying(what: Say) -> MethodRouter<Arc<Shared>> {
     post(
@@ -135,6 +146,8 @@ pub(crate) enum Say {
     Approve,
     Deny,
     End,
+    /// Ends one's own.
+    Withdraw,
     Review,
 }
 
@@ -166,6 +179,7 @@ impl Say {
                 Self::Approve => enfold.decide_emergency(&id, true, &context).await,
                 Self::Deny => enfold.decide_emergency(&id, false, &context).await,
                 Self::End => enfold.end_emergency(&id, &context).await,
+                Self::Withdraw => enfold.withdraw_emergency(&id, &context).await,
                 Self::Review => enfold.review_emergency(&id, &context).await,
             }
         })

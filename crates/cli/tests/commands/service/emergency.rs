@@ -204,3 +204,47 @@ fn nobody_gets_access_without_a_second_factor_and_a_second_person() {
     let standings: Vec<&Value> = listed.as_array().expect("a list").iter().map(|one| &one["standing"]).collect();
     assert_eq!(standings, ["denied", "in-force"]);
 }
+
+#[test]
+fn whoever_asked_sees_how_it_stands_and_ends_it() {
+    let world = World::start();
+    let (oncall, security) = (world.who("oncall-mfa"), world.who("security"));
+    let id = id(&world.ask(&oncall, &json!({})));
+    let show = |who: &str| world.service.ask("GET", &format!("{EMERGENCY}/{id}"), who, "");
+    assert_eq!(standing(&show(&oncall)), "waiting");
+    assert_eq!(show(&security).code(), "permission-denied", "it is in the list for them");
+    assert_eq!(standing(&world.say(&security, &id, "approve")), "in-force");
+    assert_eq!(world.say(&oncall, &id, "end").code(), "permission-denied", "that is to decide about anybody's");
+    assert_eq!(world.say(&security, &id, "withdraw").code(), "permission-denied");
+    assert_eq!(standing(&world.say(&oncall, &id, "withdraw")), "open");
+    assert_eq!(world.open(&oncall, Some(&id), "acme").code(), "permission-denied");
+    assert_eq!(standing(&show(&oncall)), "open");
+}
+
+#[test]
+fn the_command_shows_and_ends_and_has_no_second_word() {
+    let world = World::start();
+    let (oncall, security) = (world.who("oncall-mfa"), world.who("security"));
+    let command = |args: &[&str]| world.sandbox.ok(&[&["break-glass"], args].concat()).stdout().to_owned();
+    assert_eq!(command(&["list"]), "There was no emergency.\n");
+    let id = id(&world.ask(&oncall, &json!({ "columns": ["users.email"] })));
+    let listed = command(&["list"]);
+    assert!(listed.contains(&id) && listed.contains("login:oncall-mfa") && listed.contains("waiting"), "{listed}");
+    assert_eq!(standing(&world.say(&security, &id, "approve")), "in-force");
+    assert_eq!(world.open(&oncall, Some(&id), "acme").status, 200);
+    let ended = command(&["end", &id, "--reason", "ticket 4711 is closed"]);
+    for part in [": open, until ", "asked ", "ticket 4711\n", "approved ", "for columns users.email", "first used "] {
+        assert!(ended.contains(part), "{part}: {ended}");
+    }
+    assert!(ended.contains(" by ada: ticket 4711 is closed\n"), "{ended}");
+    assert_eq!(world.open(&oncall, Some(&id), "acme").code(), "permission-denied", "at once");
+    let shown: Value = serde_json::from_str(&command(&["show", &id, "--json"])).expect("JSON");
+    assert_eq!((&shown["standing"], &shown["said"]["ended"]["by"]), (&json!("open"), &json!("ada")));
+    for word in ["approve", "deny", "review"] {
+        assert_eq!(
+            world.sandbox.run(&["break-glass", word, &id]).code,
+            2,
+            "{word} is for somebody whom an issuer vouches for"
+        );
+    }
+}
