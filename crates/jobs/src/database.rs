@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disabling::{Disablings, Guarded};
 use crate::generations::{GenerationChange, IndexPlace};
-use crate::model::{Census, ColumnNote, NotedColumn, Storage, TableName, Target};
+use crate::model::{Census, ColumnNote, CountsSought, KeptCount, NotedColumn, Storage, TableName, Target};
 use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -390,12 +390,15 @@ pub trait Database: Send + Sync {
     /// The database's own clock, in milliseconds since 1970.
     async fn now_ms(&self) -> Result<i64>;
 
-    /// Notes what was seen of columns where people look with the database's own tools. False, and nothing noted, where there
-    /// is no place for it or this role may not write there.
+    /// Notes what was seen of columns where people look with the database's own tools, and keeps counts beside those of before.
+    /// False, and nothing noted, where there is no place for it or this role may not write there.
     async fn note_columns(&self, notes: &[ColumnNote]) -> Result<bool>;
 
     /// What was noted of columns, by whoever did. Nothing where there is no place for it. Nothing is counted for it.
     async fn noted_columns(&self) -> Result<Vec<NotedColumn>>;
+
+    /// Counts that were kept, the newest first. Nothing where there is no place for them, or where this role may not see them.
+    async fn kept_counts(&self, sought: &CountsSought) -> Result<Vec<KeptCount>>;
 
     /// The rows of this database, as the engine moves them.
     fn store(&self) -> &dyn Store;

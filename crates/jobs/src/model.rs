@@ -7,10 +7,21 @@ use enfold::{Companion, Leaving};
 use serde::{Deserialize, Serialize};
 
 /// A table by name; `schema` is empty on SQLite.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TableName {
     pub schema: String,
     pub table: String,
+}
+
+impl TableName {
+    /// Whether the policy means this table by `name`. Where a name has no schema, `public` is meant; SQLite has none, and compares
+    /// letters without case.
+    pub fn is_meant_by(&self, name: &str) -> bool {
+        match self.schema.as_str() {
+            "" => self.table.eq_ignore_ascii_case(name),
+            schema => name.split_once('.').unwrap_or(("public", name)) == (schema, self.table.as_str()),
+        }
+    }
 }
 
 /// What a sweep makes true of every value of its columns.
@@ -223,12 +234,19 @@ pub struct Census {
     pub examples: Vec<String>,
 }
 
+/// Envelopes by the data keys that they are under, as the catalog has those.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByVersion {
+    /// By the version of the data key. Those under a data key that the catalog has not are in none.
+    pub versions: BTreeMap<u32, u64>,
+    /// Under data keys that seal, whichever version each is: every tenant has its own.
+    pub current: u64,
+}
+
 /// What was noted of a column, as it comes back. A count, not a proof, and of the moment at which it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NotedColumn {
-    pub table: String,
-    /// Empty where the database has none.
-    pub schema: String,
+    pub table: TableName,
     pub column: String,
     /// Whether the table refuses plaintext in it now.
     pub enforced: bool,
@@ -245,6 +263,36 @@ pub struct NotedCounts {
     pub envelopes: u64,
     pub lookalikes: u64,
     pub at_ms: i64,
+}
+
+/// A count as it was kept, with what was known of the column then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptCount {
+    /// Its place: later counts have greater ones.
+    pub place: i64,
+    pub table: TableName,
+    pub column: String,
+    pub counts: NotedCounts,
+    /// As it was noted last, in the policy's words.
+    pub mode: Option<String>,
+    /// Whether the table refused plaintext in it.
+    pub enforced: bool,
+    /// `None` where whoever counted could not ask the catalog.
+    pub by_version: Option<ByVersion>,
+}
+
+/// Which counts are looked for.
+#[derive(Clone, Debug)]
+pub struct CountsSought {
+    /// Of this one alone, by its name.
+    pub column: Option<(TableName, String)>,
+    /// From this moment on, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// Before this one.
+    pub until_ms: Option<i64>,
+    /// Those before this place.
+    pub after: Option<i64>,
+    pub limit: u32,
 }
 
 /// The last verification that ended, if nothing was taken back since.
@@ -266,6 +314,8 @@ pub struct ColumnNote {
     pub mode: Option<Mode>,
     /// Of every row, from whoever counted.
     pub census: Option<Census>,
+    /// Of its envelopes, from whoever counted and could ask the catalog.
+    pub by_version: Option<ByVersion>,
     /// The source of its shadow was dropped, and with it what would refuse values there.
     pub source_gone: bool,
 }

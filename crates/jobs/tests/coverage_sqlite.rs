@@ -4,8 +4,10 @@
 mod common;
 
 use enfold::{CallContext, Enfold};
+use enfold_jobs::model::{ByVersion, CountsSought, KeptCount};
 use enfold_jobs::ops::{
-    ApplyOptions, Pace, PlanOptions, Selection, Session, Silent, apply, audit, enforce, plan, rollback, verify,
+    ApplyOptions, Pace, PlanOptions, Selection, Session, Silent, apply, audit, enforce, full_audit, plan, rollback,
+    verify,
 };
 use rusqlite::Connection;
 
@@ -58,6 +60,20 @@ impl Fixture {
         audit(self.session.db.as_ref(), &self.session.policy, all, sample).await.unwrap().noted
     }
 
+    /// Counts every row, asking the catalog for the versions of data keys.
+    async fn count(&self) {
+        let catalog = self.session.keys.enfold().map(|enfold| enfold.catalog().as_ref());
+        let counted = full_audit(self.session.db.as_ref(), catalog, &self.session.policy, &Selection::All).await;
+        assert!(counted.unwrap().noted);
+    }
+
+    /// The counts of a column that were kept, newest first.
+    async fn kept(&self, column: &str) -> Vec<KeptCount> {
+        let sought = CountsSought { column: None, since_ms: None, until_ms: None, after: None, limit: 1_000 };
+        let kept = self.session.db.kept_counts(&sought).await.unwrap();
+        kept.into_iter().filter(|kept| kept.column == column).collect()
+    }
+
     async fn enforce(&self) {
         enforce(&self.session, &Selection::All, &Pace::default(), &Silent).await.unwrap();
     }
@@ -95,7 +111,7 @@ async fn coverage_says_what_was_counted_and_verified_and_what_is_enforced_at_thi
     let enforced = || fixture.coverage().into_iter().map(|line| line.contains("kms enforced")).collect::<Vec<_>>();
     assert_eq!(enforced(), [true, true]);
     let read = fixture.session.db.noted_columns().await.unwrap();
-    assert_eq!((read[0].table.as_str(), read[0].column.as_str(), read[0].enforced), ("People", "email", true));
+    assert_eq!((read[0].table.table.as_str(), read[0].column.as_str(), read[0].enforced), ("People", "email", true));
     let (counted, verified) = (read[0].counted.unwrap(), read[0].verified.unwrap());
     assert_eq!((counted.rows, counted.envelopes, counted.plaintext, counted.nulls), (91, 90, 1, 0));
     assert_eq!((verified.rows, verified.failed), (91, 0));
@@ -121,4 +137,54 @@ async fn an_audit_beside_a_long_transaction_counts_and_notes_nothing() {
     assert!(!fixture.audit(None).await);
     other.execute_batch("COMMIT").unwrap();
     assert!(fixture.audit(None).await);
+}
+
+#[tokio::test]
+async fn counts_are_kept_beside_those_of_before_with_the_versions_of_data_keys_and_what_was_known_then() {
+    let fixture = Fixture::new().await;
+    fixture.apply().await;
+    fixture.count().await;
+    fixture.enforce().await;
+    fixture.app.execute("DELETE FROM people WHERE id > 80", []).unwrap();
+    fixture.count().await;
+    let kept = fixture.kept("email").await;
+    let [now, before] = kept.as_slice() else { panic!("{kept:?}") };
+    let seen =
+        |kept: &KeptCount| (kept.mode.clone().unwrap(), kept.enforced, kept.counts.rows, kept.by_version.clone());
+    let under = |all| Some(ByVersion { versions: [(1, all)].into(), current: all });
+    assert_eq!(seen(before), ("hybrid".to_owned(), false, 90, under(90)));
+    assert_eq!(seen(now), ("kms".to_owned(), true, 80, under(80)));
+    assert!(now.place > before.place && now.counts.at_ms > before.counts.at_ms, "{kept:?}");
+
+    let of = Some((now.table.clone(), "email".to_owned()));
+    let since = Some(now.counts.at_ms);
+    let sought = CountsSought { column: of, since_ms: since, until_ms: None, after: None, limit: 10 };
+    assert_eq!(fixture.session.db.kept_counts(&sought).await.unwrap(), [now.clone()]);
+    let until = CountsSought { since_ms: None, until_ms: since, ..sought };
+    assert_eq!(fixture.session.db.kept_counts(&until).await.unwrap(), [before.clone()]);
+    let page = CountsSought { until_ms: None, after: Some(before.place), ..until };
+    assert_eq!(fixture.session.db.kept_counts(&page).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn of_counts_of_long_ago_the_last_of_each_week_stays_and_every_one_that_found_more_than_later_ones() {
+    let fixture = Fixture::new().await;
+    fixture.apply().await;
+    // From Monday on; of each day how many values were in the clear.
+    let before = "INSERT INTO enfold_column_counts (table_name, column_name, counted_at, enforced, rows, envelopes, plaintext, lookalikes, nulls)
+         SELECT 'people', 'email', datetime('2020-01-06 12:00', '+' || n.key || ' days'), false, 90, 0, n.value, 0, 0
+         FROM json_each('[90, 3, 5, 0, 0, 0, 0, 7, 7]') n";
+    fixture.app.execute(before, []).unwrap();
+    fixture.count().await;
+    let kept: Vec<u64> = fixture.kept("email").await.iter().map(|kept| kept.counts.plaintext).collect();
+    assert_eq!(kept, [0, 7, 0, 5, 90], "newest first: now, the second week, the first");
+}
+
+#[tokio::test]
+async fn where_there_is_no_place_for_counts_yet_they_are_noted_as_before() {
+    let fixture = Fixture::new().await;
+    fixture.apply().await;
+    fixture.app.execute_batch("DROP TABLE enfold_column_counts; UPDATE enfold_jobs_schema SET version = 5").unwrap();
+    fixture.count().await;
+    assert!(fixture.kept("email").await.is_empty());
 }

@@ -143,11 +143,20 @@ async fn an_auditor_reads_coverage_and_writes_nothing_into_it_and_a_worker_does(
     let row = scene.admin.query_one(seen, &[]).await.expect("the view");
     assert_eq!((row.get::<_, i64>(0), row.get::<_, Option<i64>>(1), row.get::<_, bool>(2)), (10, None, false));
     assert!(scene.admin.execute("UPDATE enfold.column_notes SET plaintext = 0", &[]).await.is_err());
+    assert!(scene.admin.execute("DELETE FROM enfold.column_counts", &[]).await.is_err());
     scene.sql("RESET ROLE").await;
     scene.become_role("worker");
     assert!(scene.shop.ok(&["audit", "--full"]).stdout().contains(noted));
     let row = scene.admin.query_one(seen, &[]).await.expect("the view");
     assert_eq!(row.get::<_, Option<i64>>(1), Some(10));
+    let kept =
+        "SELECT envelopes, under_current, by_version::text FROM enfold.column_counts WHERE column_name = 'email'";
+    let row = scene.admin.query_one(kept, &[]).await.expect("one count");
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, &str>(2)), (10, 10, "{\"1\": 10}"));
+    // Roles from before there was a place for counts have no right on it: the last count is noted all the same.
+    scene.sql("REVOKE ALL ON enfold.column_counts FROM NAME_worker").await;
+    assert!(scene.shop.ok(&["audit", "--full"]).stdout().contains(noted));
+    assert_eq!(scene.admin.query(kept, &[]).await.expect("counts").len(), 1);
     scene.end().await;
 }
 

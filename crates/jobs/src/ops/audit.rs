@@ -3,6 +3,7 @@
 //! It needs no key, so an auditor's role can run it. It counts by form; whether every envelope opens is for `verify`.
 
 use enfold::Result;
+use enfold::catalog::Catalog;
 use enfold::policy::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ use super::coverage;
 use super::foreign::recognised;
 use super::targets::{Selection, storable, target};
 use crate::database::{Counts, Database};
-use crate::model::{Census, ColumnNote};
+use crate::model::{ByVersion, Census, ColumnNote};
 use crate::recognise::Recognised;
 
 /// What the stored bytes of every selected column are.
@@ -35,6 +36,9 @@ pub struct ColumnAudit {
     pub reason: Option<String>,
     #[serde(flatten)]
     pub census: Census,
+    /// Its envelopes by the versions of their data keys, where the catalog was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_version: Option<ByVersion>,
     /// What its readers of other products' formats make of the values that are no envelopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readers: Option<Recognised>,
@@ -68,12 +72,36 @@ impl AuditReport {
     }
 }
 
-/// Audits `selection`; at most `sample` rows of each table, or all.
+/// Audits `selection`; at most `sample` rows of each table, or all. Of which versions the data keys are is not asked.
 ///
 /// # Errors
 /// `TableMissing` for what the policy names and the database has not; those of the database.
 pub async fn audit(
     database: &dyn Database,
+    policy: &Policy,
+    selection: &Selection,
+    sample: Option<u64>,
+) -> Result<AuditReport> {
+    look(database, None, policy, selection, sample).await
+}
+
+/// As [`audit`], over every row; `catalog` is asked for the versions of data keys. What it does not tell is left out: nothing else
+/// needs it.
+///
+/// # Errors
+/// As [`audit`].
+pub async fn full_audit(
+    database: &dyn Database,
+    catalog: Option<&dyn Catalog>,
+    policy: &Policy,
+    selection: &Selection,
+) -> Result<AuditReport> {
+    look(database, catalog, policy, selection, None).await
+}
+
+async fn look(
+    database: &dyn Database,
+    catalog: Option<&dyn Catalog>,
     policy: &Policy,
     selection: &Selection,
     sample: Option<u64>,
@@ -85,23 +113,24 @@ pub async fn audit(
         if !can.is_empty() {
             let target = target(name, table, &facts, &can)?;
             let counts = database.census(&target, sample).await?;
-            let each = target.columns.iter().zip(&counts);
-            notes.extend(each.map(|(column, census)| ColumnNote {
-                census: Some(census.clone()),
-                ..coverage::seen(table, &facts, column)
-            }));
             let mut readers = recognised(database, policy, table, &target, sample).await?;
-            columns.extend(target.columns.iter().zip(counts).map(|(column, census)| {
-                let readers = readers.remove(&column.name);
+            for (column, census) in target.columns.iter().zip(counts) {
+                let (readers, seen) = (readers.remove(&column.name), coverage::seen(table, &facts, column));
                 let (column, status) = (format!("{name}.{}", column.name), status(&census, readers.as_ref()));
-                ColumnAudit { column, status, reason: None, census, readers }
-            }));
+                let by_version = match catalog {
+                    Some(catalog) => coverage::by_version(catalog, policy, &column, &census).await.ok(),
+                    None => None,
+                };
+                notes.push(ColumnNote { census: Some(census.clone()), by_version: by_version.clone(), ..seen });
+                columns.push(ColumnAudit { column, status, reason: None, census, by_version, readers });
+            }
         }
         columns.extend(cannot.into_iter().map(|(column, reason)| ColumnAudit {
             column: format!("{name}.{column}"),
             status: ColumnStatus::Refused,
             reason: Some(reason),
             census: Census::default(),
+            by_version: None,
             readers: None,
         }));
     }

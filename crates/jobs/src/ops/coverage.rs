@@ -1,13 +1,16 @@
 //! What was last seen of each column, for people who look with psql or sqlite3. A command that changed how columns stand notes their
-//! modes; an audit of every row notes its counts. Nothing is counted for it.
+//! modes; an audit of every row notes its counts, which are kept beside those of before. Nothing is counted for it.
 
-use enfold::policy::TablePolicy;
-use enfold::{Code, Result};
+use std::collections::BTreeMap;
+
+use enfold::catalog::{Catalog, KeyStatus};
+use enfold::policy::{Policy, TablePolicy};
+use enfold::{Code, KeyId, Result};
 
 use super::session::Session;
 use super::targets::{Selection, storable, target};
 use crate::database::{Counts, TableFacts};
-use crate::model::{ColumnNote, TargetColumn};
+use crate::model::{ByVersion, Census, ColumnNote, TargetColumn};
 
 /// Notes how the selected columns stand after a command, unless it ended before it had come to anything; `done` is how it
 /// ended.
@@ -35,6 +38,24 @@ async fn note(session: &Session, selection: &Selection) -> Result<()> {
     session.db.note_columns(&notes).await.map(|_| ())
 }
 
+/// The envelopes of a count of `column` (`table.column`, as the policy names both) by the versions of their data keys. The catalog's
+/// word is taken for it: it is part of a count.
+pub async fn by_version(catalog: &dyn Catalog, policy: &Policy, column: &str, census: &Census) -> Result<ByVersion> {
+    let ring = policy.column(column).and_then(|(_, column)| policy.rings.get(&column.ring));
+    let ids: Vec<KeyId> = census.by_key.keys().filter_map(|id| id.parse().ok()).collect();
+    let rows = catalog.keys_named(ring.map_or("", |ring| ring.id.as_str()), &ids).await?;
+    let of_key: BTreeMap<String, _> = rows.iter().map(|row| (row.id.to_string(), row)).collect();
+    let mut found = ByVersion::default();
+    for (id, envelopes) in &census.by_key {
+        let Some(row) = of_key.get(id) else { continue };
+        *found.versions.entry(row.version).or_default() += envelopes;
+        if row.status == KeyStatus::Active {
+            found.current += envelopes;
+        }
+    }
+    Ok(found)
+}
+
 /// As somebody saw it who can neither tell the mode nor has counted.
 pub(super) fn seen(table: &TablePolicy, facts: &TableFacts, column: &TargetColumn) -> ColumnNote {
     let fact = facts.columns.iter().find(|fact| fact.name == column.name);
@@ -44,6 +65,7 @@ pub(super) fn seen(table: &TablePolicy, facts: &TableFacts, column: &TargetColum
         ring: table.columns.get(&column.name).map(|policy| policy.ring.clone()).unwrap_or_default(),
         mode: None,
         census: None,
+        by_version: None,
         source_gone: fact.and_then(|fact| fact.shadow.as_ref()).is_some_and(|shadow| shadow.alone),
     }
 }

@@ -34,7 +34,8 @@ pub mod verify;
 pub mod work;
 
 pub use apply::{Applied, ApplyOptions, ApplyReport, apply};
-pub use audit::{AuditReport, audit};
+pub use audit::{AuditReport, audit, full_audit};
+pub use coverage::by_version;
 pub use disable::{Disable, Missing, Tried, announce, disable, disable_within, enable, refusals};
 pub use drop_reader::{ReaderUse, drop_reader, plan_drop_reader};
 pub use drop_source::{drop_source, plan_drop_source};

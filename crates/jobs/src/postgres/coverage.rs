@@ -6,8 +6,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::steps::names;
-use super::{Param, Postgres, Purpose};
-use crate::model::{Census, ColumnNote, NotedColumn, NotedCounts, NotedVerification};
+use super::{Param, Postgres, Purpose, counts};
+use crate::model::{Census, ColumnNote, NotedColumn, NotedCounts, NotedVerification, TableName};
 
 impl Postgres {
     /// False where the table is not there (an older program's job tables, or none) or this role may not write to it.
@@ -20,6 +20,7 @@ impl Postgres {
             tx.rollback().await?;
             return Ok(false);
         }
+        let keeps = counts::may_keep(&tx, &doing).await?;
         for note in notes {
             let (checks, mode) = (checks(note), note.mode.map(Mode::word));
             let count = |of: fn(&Census) -> u64| note.census.as_ref().map(|c| i64::try_from(of(c)).unwrap_or(i64::MAX));
@@ -39,6 +40,9 @@ impl Postgres {
                 (&nulls, Type::INT8),
             ];
             tx.query(&doing, NOTE, &params).await?;
+            if keeps {
+                counts::keep(&tx, &doing, note).await?;
+            }
         }
         tx.commit().await?;
         Ok(true)
@@ -71,8 +75,7 @@ fn noted(row: &Row) -> NotedColumn {
     };
     let verified = |at_ms| NotedVerification { rows: number(10), failed: number(11), at_ms };
     NotedColumn {
-        schema: row.get(0),
-        table: row.get(1),
+        table: TableName { schema: row.get(0), table: row.get(1) },
         column: row.get(2),
         enforced: row.get::<_, Option<bool>>(3).unwrap_or_default(),
         counted: row.get::<_, Option<i64>>(9).map(counts),

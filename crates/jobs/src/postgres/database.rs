@@ -11,7 +11,7 @@ use super::{Postgres, Purpose};
 use crate::database::{Counts, Database, Dialect, Identity, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::disabling::Disablings;
 use crate::generations::IndexPlace;
-use crate::model::{Census, ColumnNote, NotedColumn, TableName, Target, TargetColumn};
+use crate::model::{Census, ColumnNote, CountsSought, KeptCount, NotedColumn, TableName, Target, TargetColumn};
 use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -106,6 +106,10 @@ impl Database for Postgres {
 
     async fn noted_columns(&self) -> Result<Vec<NotedColumn>> {
         self.read_column_notes().await
+    }
+
+    async fn kept_counts(&self, sought: &CountsSought) -> Result<Vec<KeptCount>> {
+        self.read_kept_counts(sought).await
     }
 
     fn store(&self) -> &dyn Store {

@@ -4,6 +4,7 @@
 //! in a session, so a pooler in transaction mode may stand between. Statements are sent unprepared for the same reason.
 mod ask;
 mod census;
+mod counts;
 mod coverage;
 mod database;
 mod disabling;

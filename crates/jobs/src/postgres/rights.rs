@@ -118,6 +118,7 @@ pub(super) fn jobs() -> Vec<Need> {
         "job_workers",
         "dropped_indexes",
         "column_notes",
+        "column_counts",
         "disablings",
         "refused_keys",
         "encryption_rotation_jobs",
@@ -130,6 +131,7 @@ pub(super) fn jobs() -> Vec<Need> {
         "job_workers",
         "dropped_indexes",
         "column_notes",
+        "column_counts",
         "disablings",
         "refused_keys",
     ];

@@ -5,8 +5,8 @@ use enfold::policy::Mode;
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 
 use super::error::Doing;
-use super::{schema, steps};
-use crate::model::{Census, ColumnNote, NotedColumn, NotedCounts, NotedVerification};
+use super::{counts, schema, steps};
+use crate::model::{Census, ColumnNote, NotedColumn, NotedCounts, NotedVerification, TableName};
 
 /// Who has no keys does not know the mode, and who did not count has no counts: what was known of either stays, with its time.
 const NOTE: &str = "INSERT INTO enfold_column_notes AS n (table_name, column_name, ring, mode, mode_seen_at, checks, \
@@ -25,6 +25,9 @@ pub(super) fn note(connection: &mut Connection, notes: &[ColumnNote]) -> Result<
     }
     let what = || "note what was seen of columns".to_owned();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(what)?;
+    // One moment for all: they were counted together. To the millisecond, for somebody may count twice in a second.
+    let now: String =
+        transaction.query_row("SELECT strftime('%Y-%m-%d %H:%M:%f')", [], |row| row.get(0)).doing(what)?;
     for note in notes {
         let checks = steps::check_names(&note.table, &note.column.name);
         let checks = serde_json::to_string(&checks).unwrap_or_default();
@@ -42,6 +45,7 @@ pub(super) fn note(connection: &mut Connection, notes: &[ColumnNote]) -> Result<
             count(|c| c.nulls),
         ];
         transaction.execute(NOTE, values).doing(what)?;
+        counts::keep(&transaction, note, &now)?;
     }
     transaction.commit().doing(what)?;
     Ok(true)
@@ -79,8 +83,7 @@ fn noted_column(row: &Row<'_>) -> rusqlite::Result<NotedColumn> {
         None => None,
     };
     Ok(NotedColumn {
-        schema: String::new(),
-        table: row.get(0)?,
+        table: TableName { schema: String::new(), table: row.get(0)? },
         column: row.get(1)?,
         enforced: row.get::<_, Option<bool>>(2)?.unwrap_or_default(),
         counted,

@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use enfold::policy::TablePolicy;
 use enfold::{Code, Result};
 
-use super::{Sqlite, census, coverage, generations, identity, inspect, prune, residue, steps, store, survey};
+use super::{Sqlite, census, counts, coverage, generations, identity, inspect, prune, residue, steps, store, survey};
 use crate::database::{Counts, Database, Dialect, Identity, Probe, Residue, SchemaStep, TableFacts, TableSurvey};
 use crate::disabling::Disablings;
 use crate::generations::IndexPlace;
-use crate::model::{Census, ColumnNote, NotedColumn, TableName, Target};
+use crate::model::{Census, ColumnNote, CountsSought, KeptCount, NotedColumn, TableName, Target};
 use crate::prune::Prunable;
 use crate::recognise::{Recognised, Recogniser};
 use crate::store::{Row, Store};
@@ -91,6 +91,11 @@ impl Database for Sqlite {
 
     async fn noted_columns(&self) -> Result<Vec<NotedColumn>> {
         self.pool.read(|c| coverage::noted(c)).await
+    }
+
+    async fn kept_counts(&self, sought: &CountsSought) -> Result<Vec<KeptCount>> {
+        let sought = sought.clone();
+        self.pool.read(move |c| counts::kept(c, &sought)).await
     }
 
     fn store(&self) -> &dyn Store {

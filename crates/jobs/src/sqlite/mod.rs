@@ -4,6 +4,7 @@
 //! Not here: what is sealed and how (the codec's), which steps are taken and when (the operations').
 
 mod census;
+mod counts;
 mod coverage;
 mod database;
 mod disabling;

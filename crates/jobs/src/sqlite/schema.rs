@@ -1,5 +1,5 @@
 //! The job tables (`enfold_jobs`, `enfold_job_chunks`, `enfold_job_errors`, `enfold_job_workers`, `enfold_dropped_indexes`,
-//! `enfold_disablings`, `enfold_refused_keys`, `enfold_column_notes`) in the
+//! `enfold_disablings`, `enfold_refused_keys`, `enfold_column_notes`, `enfold_column_counts`) in the
 //! application's own database, so that a checkpoint commits with the rows it speaks of. Versioned: a program works with every version up to its own and
 //! refuses a newer one.
 
@@ -146,10 +146,34 @@ LEFT JOIN enfold_jobs v ON v.id = (
                          AND json_extract(u.target, '$.table.table') = n.table_name COLLATE NOCASE
                          AND json_extract(d.value, '$.name') = n.column_name COLLATE NOCASE));
 ",
+    "
+-- Counts of every row, one beside the other: how each column stood at the time. For people who look with sqlite3, too.
+CREATE TABLE enfold_column_counts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    table_name TEXT NOT NULL COLLATE NOCASE,
+    column_name TEXT NOT NULL COLLATE NOCASE,
+    -- In UTC.
+    counted_at TEXT NOT NULL,
+    mode TEXT,
+    enforced INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    envelopes INTEGER NOT NULL,
+    plaintext INTEGER NOT NULL,
+    lookalikes INTEGER NOT NULL,
+    nulls INTEGER NOT NULL,
+    -- Envelopes under data keys that sealed then, and by the version of the data key, as JSON; where the catalog was asked.
+    under_current INTEGER,
+    by_version TEXT
+);
+CREATE INDEX enfold_column_counts_of ON enfold_column_counts (table_name, column_name, counted_at);
+",
 ];
 
 /// The version from which on columns are noted.
 pub(super) const WITH_COVERAGE: usize = 5;
+
+/// The version from which on counts are kept.
+pub(super) const WITH_COUNTS: usize = 6;
 
 /// Brings the job tables to this program's version.
 pub(super) fn ensure(connection: &mut Connection) -> Result<()> {

@@ -1,6 +1,8 @@
 //! `enfold.coverage`: what was counted and verified of each column, and when; and what its table refuses now.
 
-use enfold_jobs::ops::{Pace, Selection, Silent, audit, drop_source, verify};
+use enfold::{CallContext, Whose};
+use enfold_jobs::model::{ByVersion, CountsSought, KeptCount};
+use enfold_jobs::ops::{Pace, Selection, Silent, audit, drop_source, full_audit, verify};
 
 use crate::fixture::{Fixture, column, shadowed};
 
@@ -20,6 +22,20 @@ impl Fixture {
              FROM enfold.coverage ORDER BY column_name",
         )
         .await
+    }
+
+    /// Counts every row, asking the catalog for the versions of data keys. Whether that could be noted.
+    async fn count_all(&self) -> bool {
+        let catalog = Some(self.enfold.catalog().as_ref());
+        let counted = full_audit(self.session.db.as_ref(), catalog, &self.session.policy, &Selection::All).await;
+        counted.unwrap().noted
+    }
+
+    /// The counts of a column that were kept, newest first.
+    async fn kept(&self, column: &str) -> Vec<KeptCount> {
+        let sought = CountsSought { column: None, since_ms: None, until_ms: None, after: None, limit: 1_000 };
+        let kept = self.session.db.kept_counts(&sought).await.unwrap();
+        kept.into_iter().filter(|kept| kept.column == column).collect()
     }
 }
 
@@ -64,7 +80,10 @@ async fn coverage_says_what_was_counted_and_verified_and_what_is_enforced_at_thi
     );
     let read = fixture.session.db.noted_columns().await.unwrap();
     let email = read.iter().find(|noted| noted.column == "email").unwrap();
-    assert_eq!((email.schema.as_str(), email.table.as_str(), email.enforced), ("public", "people", true));
+    assert_eq!(
+        (email.table.is_meant_by("people"), email.table.is_meant_by("public.people"), email.enforced),
+        (true, true, true)
+    );
     let (counted, verified) = (email.counted.unwrap(), email.verified.unwrap());
     assert_eq!((counted.rows, counted.envelopes, counted.plaintext, counted.nulls), (91, 90, 1, 0));
     assert_eq!((verified.rows, verified.failed), (91, 0));
@@ -83,4 +102,66 @@ async fn coverage_says_what_was_counted_and_verified_and_what_is_enforced_at_thi
     fixture.rollback().await;
     let back = "SELECT column_name FROM enfold.coverage WHERE mode = 'legacy' AND NOT enforced AND verified_at IS NULL";
     assert_eq!(fixture.texts(back).await.len(), 3, "what was verified is not there any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_are_kept_beside_those_of_before_with_the_versions_of_data_keys_and_what_was_known_then() {
+    let columns = [column("email", ""), shadowed("born"), column("phone", "within = \"profile\"\npath = \"$.phone\"")];
+    let fixture = Fixture::new(SCHEMA, &columns.concat()).await;
+    fixture.apply().await;
+    assert!(fixture.count_all().await);
+    let context = CallContext::new("test", "coverage");
+    fixture.enfold.operator().unwrap().rotate_many("main", Whose::Everybody, &context).await.unwrap();
+    fixture.enforce().await;
+    let email = "INSERT INTO people (id, email) SELECT 91, email FROM people WHERE id = 1";
+    fixture.run(email).await;
+    assert!(fixture.count_all().await);
+    let all = &Selection::All;
+    audit(fixture.session.db.as_ref(), &fixture.session.policy, all, Some(10)).await.unwrap();
+
+    let kept = fixture.kept("email").await;
+    let [now, before] = kept.as_slice() else { panic!("a sample is kept, or a count is not: {kept:?}") };
+    let seen = |kept: &KeptCount| (kept.mode.clone().unwrap(), kept.enforced, kept.counts.rows, kept.counts.envelopes);
+    assert_eq!(seen(before), ("hybrid".to_owned(), false, 90, 90));
+    assert_eq!(seen(now), ("kms".to_owned(), true, 91, 91));
+    let under = |current, first| Some(ByVersion { versions: [(1, first)].into(), current });
+    assert_eq!((before.by_version.clone(), now.by_version.clone()), (under(90, 90), under(0, 91)));
+    assert!(now.place > before.place && now.counts.at_ms > before.counts.at_ms);
+    assert_eq!(fixture.kept("born").await.len() + fixture.kept("phone").await.len(), 4);
+
+    // A page of one column, and what was between two moments.
+    let of = Some((now.table.clone(), "email".to_owned()));
+    let page = CountsSought { column: of, since_ms: None, until_ms: None, after: Some(now.place), limit: 10 };
+    assert_eq!(fixture.session.db.kept_counts(&page).await.unwrap(), [before.clone()]);
+    let since = CountsSought { since_ms: Some(before.counts.at_ms + 1), after: None, ..page };
+    assert_eq!(fixture.session.db.kept_counts(&since).await.unwrap(), [now.clone()]);
+    let until = CountsSought { until_ms: since.since_ms, since_ms: None, ..since };
+    assert_eq!(fixture.session.db.kept_counts(&until).await.unwrap(), [before.clone()]);
+
+    // Without the catalog nobody knows the versions, and it is counted all the same.
+    audit(fixture.session.db.as_ref(), &fixture.session.policy, all, None).await.unwrap();
+    assert_eq!(fixture.kept("email").await[0].by_version, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_counts_of_long_ago_the_last_of_each_week_stays_and_every_one_that_found_more_than_later_ones() {
+    let fixture = Fixture::new(SCHEMA, &column("email", "")).await;
+    fixture.apply().await;
+    // From Monday on; of each day how many values were in the clear.
+    let before = "INSERT INTO enfold.column_counts (table_schema, table_name, column_name, counted_at, enforced, rows, envelopes, plaintext, lookalikes, nulls)
+         SELECT 'public', 'people', c, timestamptz '2020-01-06 12:00+00' + make_interval(days => n::int - 1), false, 90, 0, p, 0, 0
+         FROM unnest('{email, other}'::text[]) c, unnest('{90, 3, 5, 0, 0, 0, 0, 7, 7}'::int[]) WITH ORDINALITY o (p, n)";
+    fixture.run(before).await;
+    assert!(fixture.count_all().await);
+    let kept: Vec<u64> = fixture.kept("email").await.iter().map(|kept| kept.counts.plaintext).collect();
+    assert_eq!(kept, [0, 7, 0, 5, 90], "newest first: now, the second week, the first");
+    assert_eq!(fixture.kept("other").await.len(), 9, "nobody counted that one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_there_is_no_place_for_counts_yet_they_are_noted_as_before() {
+    let fixture = Fixture::new(SCHEMA, &column("email", "")).await;
+    fixture.apply().await;
+    fixture.run("DROP TABLE enfold.column_counts").await;
+    assert!(fixture.count_all().await && fixture.kept("email").await.is_empty());
 }

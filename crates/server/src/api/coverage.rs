@@ -143,7 +143,7 @@ pub(crate) async fn coverage(
         let modes = session.keys.modes(&names).await?;
         let mut columns = Vec::with_capacity(names.len());
         for ((column, name), mode) in policy.columns.keys().zip(&names).zip(modes) {
-            let noted = noted.iter().find(|noted| is_of(noted, table, column));
+            let noted = noted.iter().find(|noted| noted.column == *column && noted.table.is_meant_by(table));
             let sample = sample.as_ref().and_then(|found| found.columns.iter().find(|audited| audited.column == *name));
             columns.push(ColumnCoverage::of(&shared.enfold, name, mode, noted, sample).await?);
         }
@@ -154,15 +154,6 @@ pub(crate) async fn coverage(
 
 async fn sampled(session: &Session) -> Result<AuditReport> {
     ops::audit(session.db.as_ref(), &session.policy, &Selection::All, Some(SAMPLE)).await
-}
-
-/// SQLite has no schemas, and letters of names without case.
-fn is_of(noted: &NotedColumn, table: &str, column: &str) -> bool {
-    let is_table = match noted.schema.as_str() {
-        "" => noted.table.eq_ignore_ascii_case(table),
-        schema => format!("{schema}.{}", noted.table) == table,
-    };
-    is_table && noted.column == column
 }
 
 impl ColumnCoverage {

@@ -15,7 +15,8 @@ use crate::store::JobRecord;
 const NO_COLUMN: &str = "the policy names no column";
 
 pub(super) async fn coverage(look: &Look<'_>) -> Result<Found> {
-    let audit = ops::audit(look.session.db.as_ref(), &look.session.policy, &Selection::All, None).await?;
+    let (database, catalog) = (look.session.db.as_ref(), look.enfold.catalog().as_ref());
+    let audit = ops::full_audit(database, Some(catalog), &look.session.policy, &Selection::All).await?;
     if audit.columns.is_empty() {
         return Ok(Found::not_checked(NO_COLUMN, Vec::new()));
     }

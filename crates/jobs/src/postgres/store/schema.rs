@@ -178,6 +178,27 @@ CREATE INDEX refused_keys_key ON enfold.refused_keys (ring, key_id);
 -- Where the write-ahead log was when no value was found under the data key: replicas are waited for until they have applied it.
 ALTER TABLE enfold.disablings ADD COLUMN counted_at pg_lsn;
 ",
+    "
+-- Counts of every row, one beside the other: how each column stood at the time. For people who look with psql, too.
+CREATE TABLE enfold.column_counts (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    table_schema text NOT NULL,
+    table_name text NOT NULL,
+    column_name text NOT NULL,
+    counted_at timestamptz NOT NULL,
+    mode text,
+    enforced boolean NOT NULL,
+    rows bigint NOT NULL,
+    envelopes bigint NOT NULL,
+    plaintext bigint NOT NULL,
+    lookalikes bigint NOT NULL,
+    nulls bigint NOT NULL,
+    -- Envelopes under data keys that sealed then, and by the version of the data key; where the catalog was asked.
+    under_current bigint,
+    by_version jsonb
+);
+CREATE INDEX column_counts_of ON enfold.column_counts (table_schema, table_name, column_name, counted_at);
+",
 ];
 
 /// Serialises migrations of programs that start together.
