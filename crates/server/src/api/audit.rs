@@ -19,8 +19,8 @@ use super::body::{Data, Sought};
 use crate::Shared;
 
 /// Events of a page, where nobody says how many.
-const PAGE: u32 = 100;
-const LARGEST_PAGE: u32 = 1_000;
+pub(super) const PAGE: u32 = 100;
+pub(super) const LARGEST_PAGE: u32 = 1_000;
 pub(super) const LINES: &str = "application/x-ndjson";
 
 /// Which events are looked for. What is left out is not asked about.
@@ -121,7 +121,7 @@ fn known(kinds: Vec<String>) -> Result<Vec<String>> {
     Err(Error::new(Code::Usage, "there is no such kind of event").hint("`docs/reference/events.md` lists them"))
 }
 
-fn moment(text: &str) -> Result<i64> {
+pub(super) fn moment(text: &str) -> Result<i64> {
     shown::moment(text).ok_or_else(|| {
         Error::new(Code::Usage, "a moment is not spelled as one")
             .hint("spell it `2026-03-01` (its beginning, in UTC) or `2026-03-01T12:00:00Z`")

@@ -1,15 +1,14 @@
 //! Coverage: what is protected, as it was counted last, or as a sample of now has it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
 use enfold::access::Permission;
-use enfold::policy::{Mode, Policy};
-use enfold::{Enfold, KeyId, Result};
-use enfold_jobs::model::{Census, NotedColumn};
+use enfold::policy::Mode;
+use enfold::{Enfold, Result};
+use enfold_jobs::model::{ByVersion, Census, NotedColumn, NotedCounts};
 use enfold_jobs::ops::audit::{AuditReport, ColumnAudit};
 use enfold_jobs::ops::{self, Selection, Session};
 use enfold_jobs::shown::time;
@@ -52,73 +51,73 @@ pub(crate) struct Coverage {
 }
 
 #[derive(Serialize, JsonSchema)]
-struct TableCoverage {
-    table: String,
-    columns: Vec<ColumnCoverage>,
+pub(crate) struct TableCoverage {
+    pub(crate) table: String,
+    pub(crate) columns: Vec<ColumnCoverage>,
 }
 
 /// A column of the policy.
 #[derive(Serialize, JsonSchema)]
-struct ColumnCoverage {
-    column: String,
+pub(crate) struct ColumnCoverage {
+    pub(crate) column: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    class: Option<String>,
+    pub(crate) class: Option<String>,
     /// `legacy`, `hybrid` or `kms`, as the operators signed it.
-    mode: &'static str,
+    pub(crate) mode: &'static str,
     /// As the policy wants it.
-    wanted: &'static str,
+    pub(crate) wanted: &'static str,
     /// Whether the table refuses plaintext in it now. Missing where nothing was noted of the column yet.
     #[serde(skip_serializing_if = "Option::is_none")]
-    enforced: Option<bool>,
+    pub(crate) enforced: Option<bool>,
     /// Of every row, as `enfold audit --full` found it last. A count, not a proof.
     #[serde(skip_serializing_if = "Option::is_none")]
-    counted: Option<Counts>,
+    pub(crate) counted: Option<Counts>,
     /// The last verification, in which every value was opened.
     #[serde(skip_serializing_if = "Option::is_none")]
-    verified: Option<Verified>,
+    pub(crate) verified: Option<Verified>,
     /// Of now, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    sample: Option<Sample>,
+    pub(crate) sample: Option<Sample>,
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Counts {
-    rows: u64,
-    nulls: u64,
-    plaintext: u64,
-    envelopes: u64,
+pub(crate) struct Counts {
+    pub(crate) rows: u64,
+    pub(crate) nulls: u64,
+    pub(crate) plaintext: u64,
+    pub(crate) envelopes: u64,
     /// Begin like an envelope and have not its form.
-    lookalikes: u64,
+    pub(crate) lookalikes: u64,
     /// When.
     #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<String>,
+    pub(crate) at: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Verified {
-    rows: u64,
-    failed: u64,
-    at: Option<String>,
+pub(crate) struct Verified {
+    pub(crate) rows: u64,
+    pub(crate) failed: u64,
+    pub(crate) at: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Sample {
+pub(crate) struct Sample {
     #[serde(flatten)]
-    counts: Counts,
+    pub(crate) counts: Counts,
     /// Envelopes by the version of their data key.
-    by_key_version: Vec<UnderVersion>,
+    pub(crate) by_key_version: Vec<UnderVersion>,
     /// Why nothing was counted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    refused: Option<String>,
+    pub(crate) refused: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
-struct UnderVersion {
+pub(crate) struct UnderVersion {
     /// Missing where the catalog has no such data key: each record has one of its own, or it is not ours.
     #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u32>,
-    envelopes: u64,
+    pub(crate) version: Option<u32>,
+    pub(crate) envelopes: u64,
 }
 
 pub(crate) async fn coverage(
@@ -132,11 +131,26 @@ pub(crate) async fn coverage(
         return Err(Failure(denied(Permission::Read)));
     }
     let session = shared.session(&call.context(&caller, None)).await?;
-    let noted = session.db.noted_columns().await?;
     let sample = match asked.count {
         None => None,
-        Some(Count::Now) => Some(shared.latest_sample.get(GOOD_FOR, sampled(&session)).await?),
+        Some(Count::Now) => Some(sampled(&shared, &session).await?),
     };
+    Ok(Data { data: Coverage { tables: tables(&shared.enfold, &session, sample.as_deref()).await? } })
+}
+
+/// Looks at some rows of each table, unless somebody did within the last minute.
+pub(crate) async fn sampled(shared: &Shared, session: &Session) -> Result<Arc<AuditReport>> {
+    let look = ops::audit(session.db.as_ref(), &session.policy, &Selection::All, Some(SAMPLE));
+    shared.latest_sample.get(GOOD_FOR, look).await
+}
+
+/// The policy's tables, with what is known of each column.
+pub(crate) async fn tables(
+    enfold: &Enfold,
+    session: &Session,
+    sample: Option<&AuditReport>,
+) -> Result<Vec<TableCoverage>> {
+    let noted = session.db.noted_columns().await?;
     let mut tables = Vec::new();
     for (table, policy) in &session.policy.tables {
         let names: Vec<String> = policy.columns.keys().map(|column| format!("{table}.{column}")).collect();
@@ -144,16 +158,12 @@ pub(crate) async fn coverage(
         let mut columns = Vec::with_capacity(names.len());
         for ((column, name), mode) in policy.columns.keys().zip(&names).zip(modes) {
             let noted = noted.iter().find(|noted| noted.column == *column && noted.table.is_meant_by(table));
-            let sample = sample.as_ref().and_then(|found| found.columns.iter().find(|audited| audited.column == *name));
-            columns.push(ColumnCoverage::of(&shared.enfold, name, mode, noted, sample).await?);
+            let sample = sample.and_then(|found| found.columns.iter().find(|audited| audited.column == *name));
+            columns.push(ColumnCoverage::of(enfold, name, mode, noted, sample).await?);
         }
         tables.push(TableCoverage { table: table.clone(), columns });
     }
-    Ok(Data { data: Coverage { tables } })
-}
-
-async fn sampled(session: &Session) -> Result<AuditReport> {
-    ops::audit(session.db.as_ref(), &session.policy, &Selection::All, Some(SAMPLE)).await
+    Ok(tables)
 }
 
 impl ColumnCoverage {
@@ -165,14 +175,16 @@ impl ColumnCoverage {
         sample: Option<&ColumnAudit>,
     ) -> Result<Self> {
         let policy = enfold.policy().column(name).map(|(_, policy)| policy);
-        let counts = noted.and_then(|noted| noted.counted);
         let verified = noted.and_then(|noted| noted.verified);
         let sample = match sample {
-            Some(audited) => Some(Sample {
-                counts: Counts::of(&audited.census),
-                by_key_version: by_version(enfold, name, &audited.census).await?,
-                refused: audited.reason.clone(),
-            }),
+            Some(audited) => {
+                let by = ops::by_version(enfold.catalog().as_ref(), enfold.policy(), name, &audited.census).await?;
+                Some(Sample {
+                    counts: Counts::of(&audited.census),
+                    by_key_version: UnderVersion::each(&by, audited.census.envelopes),
+                    refused: audited.reason.clone(),
+                })
+            }
             None => None,
         };
         Ok(Self {
@@ -181,14 +193,7 @@ impl ColumnCoverage {
             mode: mode.word(),
             wanted: policy.map_or(mode, |policy| policy.mode).word(),
             enforced: noted.map(|noted| noted.enforced),
-            counted: counts.map(|counts| Counts {
-                rows: counts.rows,
-                nulls: counts.nulls,
-                plaintext: counts.plaintext,
-                envelopes: counts.envelopes,
-                lookalikes: counts.lookalikes,
-                at: time(counts.at_ms),
-            }),
+            counted: noted.and_then(|noted| noted.counted).as_ref().map(Counts::noted),
             verified: verified.map(|v| Verified { rows: v.rows, failed: v.failed, at: time(v.at_ms) }),
             sample,
         })
@@ -200,20 +205,21 @@ impl Counts {
         let Census { rows, nulls, plaintext, envelopes, lookalikes, .. } = *census;
         Self { rows, nulls, plaintext, envelopes, lookalikes, at: None }
     }
-}
 
-async fn by_version(enfold: &Enfold, column: &str, census: &Census) -> Result<Vec<UnderVersion>> {
-    let ids: Vec<KeyId> = census.by_key.keys().filter_map(|id| id.parse().ok()).collect();
-    let rows = enfold.catalog().keys_named(ring_id(enfold.policy(), column), &ids).await?;
-    let version_of: BTreeMap<String, u32> = rows.iter().map(|row| (row.id.to_string(), row.version)).collect();
-    let mut by_version: BTreeMap<Option<u32>, u64> = BTreeMap::new();
-    for (id, envelopes) in &census.by_key {
-        *by_version.entry(version_of.get(id).copied()).or_default() += envelopes;
+    pub(super) fn noted(counts: &NotedCounts) -> Self {
+        let NotedCounts { rows, nulls, plaintext, envelopes, lookalikes, at_ms } = *counts;
+        Self { rows, nulls, plaintext, envelopes, lookalikes, at: time(at_ms) }
     }
-    Ok(by_version.into_iter().map(|(version, envelopes)| UnderVersion { version, envelopes }).collect())
 }
 
-fn ring_id<'a>(policy: &'a Policy, column: &str) -> &'a str {
-    let ring = policy.column(column).and_then(|(_, column)| policy.rings.get(&column.ring));
-    ring.map_or("", |ring| ring.id.as_str())
+impl UnderVersion {
+    /// Of so many envelopes.
+    pub(super) fn each(by: &ByVersion, envelopes: u64) -> Vec<Self> {
+        let known: u64 = by.versions.values().sum();
+        let elsewhere = Some(envelopes.saturating_sub(known)).filter(|left| *left > 0);
+        let elsewhere = elsewhere.map(|envelopes| Self { version: None, envelopes });
+        let known =
+            by.versions.iter().map(|(version, envelopes)| Self { version: Some(*version), envelopes: *envelopes });
+        elsewhere.into_iter().chain(known).collect()
+    }
 }

@@ -6,12 +6,13 @@
 
 mod audit;
 mod body;
-mod coverage;
+pub(crate) mod coverage;
 mod datum;
 mod edge;
 mod emergency;
 mod error;
 mod health;
+pub(crate) mod history;
 mod index;
 pub(crate) mod jobs;
 pub(crate) mod keys;
@@ -350,6 +351,18 @@ pub const ENDPOINTS: &[Endpoint] = &[
         takes: Some(schema::<coverage::CoverageAsked>),
         gives: schema::<coverage::CoverageAnswer>,
         route: || get(coverage::coverage),
+    },
+    Endpoint {
+        method: Method::GET,
+        path: "/api/v1/encryption/coverage/history",
+        needs: Some(Permission::Read),
+        says: "Say how coverage was at each count of every row, the newest first, a page at a time.\n\nEvery count of the last 90 days is kept; of \
+               before, the last of each week, and those that found more that is no envelope than all later ones of their week. For nobody who is held \
+               to tenants, classes or columns.",
+        once: false,
+        takes: Some(schema::<history::HistoryAsked>),
+        gives: schema::<history::HistoryAnswer>,
+        route: || get(history::history),
     },
     Endpoint {
         method: Method::GET,

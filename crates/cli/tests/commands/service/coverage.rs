@@ -50,3 +50,47 @@ fn coverage_tells_what_was_counted_last_and_a_sample_by_key_version_where_it_is_
         assert_eq!(service.ask("GET", &format!("{COVERAGE}{wrong}"), &service.key, "").code(), "usage");
     }
 }
+
+#[test]
+fn coverage_over_time_has_every_count_of_every_row_with_the_versions_of_data_keys() {
+    let sandbox = organisations();
+    let (_, narrowed) = service_key(&sandbox, "acme", &["--role", "app", "--tenant", "acme"]);
+    let service = Service::start(&sandbox, &[]);
+    let counts = |query: &str| {
+        let answer = service.ask("GET", &format!("{COVERAGE}/history{query}"), &service.key, "");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["data"].clone()
+    };
+    assert_eq!(counts("?column=users.email"), json!({ "counts": [] }));
+    sandbox.ok(&["apply", "--yes"]);
+    sandbox.ok(&["audit", "--full"]);
+    sandbox.ok(&["keys", "rotate", "main", "--tenant", "acme", "--reason", "a test", "--yes"]);
+    sandbox.ok(&["enforce", "--all", "--yes"]);
+    sandbox.sql("UPDATE users SET phone = NULL");
+    sandbox.ok(&["audit", "--full"]);
+    email(&service, "?count=now");
+    assert_eq!(counts("")["counts"].as_array().unwrap().len(), 4, "two columns, twice; a sample is no count");
+
+    let first = counts("?column=users.email&limit=1");
+    let now = &first["counts"][0];
+    let seen = |count: &Value| {
+        ["mode", "enforced", "envelopes", "underCurrent", "byKeyVersion"].map(|name| count[name].clone())
+    };
+    assert_eq!(seen(now), [json!("kms"), json!(true), json!(2), json!(1), json!([{ "version": 1, "envelopes": 2 }])]);
+    let second = counts(&format!("?column=users.email&limit=1&after={}", first["next"]));
+    let before = &second["counts"][0];
+    assert_eq!(seen(before)[..4], [json!("hybrid"), json!(false), json!(2), json!(2)]);
+    assert_eq!(counts(&format!("?column=users.email&after={}", second["next"])), json!({ "counts": [] }));
+    assert_eq!(counts("?column=users.phone&limit=1")["counts"][0]["nulls"], 2);
+    assert_eq!(counts("?since=2000-01-01&until=2001-01-01"), json!({ "counts": [] }));
+    for wrong in ["?since=yesterday", "?unknown=1"] {
+        assert_eq!(
+            service.ask("GET", &format!("{COVERAGE}/history{wrong}"), &service.key, "").code(),
+            "usage",
+            "{wrong}"
+        );
+    }
+    let nothing = service.ask("GET", &format!("{COVERAGE}/history?column=users.nothing"), &service.key, "");
+    assert_eq!(nothing.code(), "unknown-column");
+    assert_eq!(service.ask("GET", &format!("{COVERAGE}/history"), &narrowed, "").status, 403);
+}
