@@ -144,6 +144,11 @@ pub(crate) async fn sampled(shared: &Shared, session: &Session) -> Result<Arc<Au
     shared.latest_sample.get(GOOD_FOR, look).await
 }
 
+/// What was sampled within the last minute.
+pub(crate) fn last_sampled(shared: &Shared) -> Option<Arc<AuditReport>> {
+    shared.latest_sample.last(GOOD_FOR)
+}
+
 /// The policy's tables, with what is known of each column.
 pub(crate) async fn tables(
     enfold: &Enfold,

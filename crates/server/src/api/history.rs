@@ -69,6 +69,8 @@ pub(crate) struct ColumnCount {
     /// Envelopes by the version of their data key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) by_key_version: Option<Vec<UnderVersion>>,
+    #[serde(skip)]
+    pub(crate) at_ms: i64,
 }
 
 pub(crate) async fn history(
@@ -139,6 +141,7 @@ impl ColumnCount {
             under_current: by.map(|by| by.current),
             by_key_version: by.map(|by| UnderVersion::each(by, kept.counts.envelopes)),
             counts: Counts::noted(&kept.counts),
+            at_ms: kept.counts.at_ms,
         }
     }
 }

@@ -25,4 +25,10 @@ impl<T> Latest<T> {
         *last = Some((Instant::now(), Arc::clone(&found)));
         Ok(found)
     }
+
+    /// What was found less than `good_for` ago. None while somebody looks: nobody waits for it.
+    pub(super) fn last(&self, good_for: Duration) -> Option<Arc<T>> {
+        let last = self.0.try_lock().ok()?;
+        last.as_ref().filter(|(at, _)| at.elapsed() < good_for).map(|(_, found)| Arc::clone(found))
+    }
 }

@@ -7,6 +7,7 @@
 
 mod assets;
 mod chart;
+mod coverage;
 mod emergencies;
 mod evidence;
 mod guard;
@@ -58,6 +59,8 @@ pub const PAGES: &[Page] = &[
     Page { path: "/console/jobs", needs: &[Jobs], title: Some("Jobs"), route: || get(jobs::list) },
     Page { path: "/console/jobs/{id}", needs: &[Jobs], title: None, route: || get(jobs::show) },
     Page { path: "/console/jobs/{id}/{order}", needs: &[Jobs], title: None, route: || post(jobs::order) },
+    Page { path: "/console/coverage", needs: &[Read], title: Some("Coverage"), route: || get(coverage::page) },
+    Page { path: "/console/coverage/sample", needs: &[Read], title: None, route: || post(coverage::sample) },
     Page { path: "/console/log", needs: &[Audit], title: Some("Log"), route: || get(log::page) },
     Page { path: "/console/log/verify", needs: &[Audit], title: None, route: || post(log::verify) },
     Page { path: "/console/evidence", needs: &[Audit], title: Some("Evidence"), route: || get(evidence::page) },

@@ -140,6 +140,8 @@ fn pages_are_usable_without_a_mouse_and_without_the_script() {
         "/console",
         "/console/keys",
         "/console/jobs",
+        "/console/coverage",
+        "/console/coverage?column=users.email",
         "/console/log",
         "/console/evidence",
         "/console/health",
@@ -226,6 +228,70 @@ fn an_auditor_has_evidence_made_and_takes_it_away() {
     assert!(said.stdout().contains("the page beside it is of this evidence"), "{}", said.stdout());
     assert_eq!(file("other.json").status, 404);
     assert_eq!(ask(&service, "GET", "/console/evidence/pci/evidence.json", &[("Cookie", &cookie)], "").status, 404);
+}
+
+#[test]
+fn coverage_is_shown_column_by_column_and_over_time_to_who_may_read_everything() {
+    let (sandbox, service) = started();
+    let (_, narrowed) = service_key(&sandbox, "shop", &["--role", "app", "--column", "users.email"]);
+    let browser = Browser::start();
+    sign_in(&browser, &service, &service.key);
+    browser.follow("Coverage");
+    browser.until("h1", |title| title == "Coverage");
+    assert!(browser.text("main").contains("Nobody has counted its rows yet"), "{}", browser.text("main"));
+    // As it would have been found every day since a month ago.
+    sandbox.sql(
+        "INSERT INTO enfold_column_counts (table_name, column_name, counted_at, mode, enforced, rows, envelopes, plaintext, lookalikes, nulls)
+         SELECT 'users', c.value, datetime('now', '-' || d.key || ' days'), iif(d.key > 15, 'legacy', 'hybrid'), 0, 200, 200 - d.value, d.value, 0, 0
+         FROM json_each('[\"email\", \"phone\"]') c,
+              json_each('[0,0,0,0,0,0,0,1,1,0,0,0,5,40,90,150,180,190,195,198,200,200,200,200,200,200,200,200]') d ORDER BY d.key DESC",
+    );
+    sandbox.ok(&["audit", "--full"]);
+    sandbox.ok(&["keys", "rotate", "main", "--reason", "a test", "--yes"]);
+    sandbox.sql("INSERT INTO users (email) VALUES ('late@example.com')");
+    assert_eq!(sandbox.run(&["audit", "--full"]).code, 4);
+    browser.follow("Coverage");
+    let row = "tbody tr:first-child";
+    let shown = browser.until(row, |text| text.contains("201"));
+    for told in ["email", "hybrid", "no", "200", "0 %", "ago"] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    assert_eq!(browser.text(&format!("{row} td.number.bad")), "1");
+    assert!(
+        browser.text("figcaption").contains("400 values in envelopes, 1 that are in none"),
+        "{}",
+        browser.text("figcaption")
+    );
+    assert!(browser.text(".tile").contains("1 of 2"), "{}", browser.text(".tile"));
+    picture(&browser, "coverage");
+
+    browser.click("form[action='/console/coverage/sample'] button");
+    browser.until(".notice", |text| text.starts_with("A sample was counted"));
+    let sampled = browser.text("tr.under");
+    assert!(sampled.contains("a sample of now") && sampled.contains("version 1: 200"), "{sampled}");
+    browser.click("summary");
+    assert!(browser.text("details tbody tr").contains("400"), "{}", browser.text("details"));
+    picture(&browser, "coverage-sample");
+
+    browser.follow("email");
+    browser.until("h1", |title| title == "users.email");
+    assert!(browser.text("tbody tr").contains("version 1: 200"), "{}", browser.text("tbody"));
+    assert!(browser.text("tbody").contains("not asked"), "{}", browser.text("tbody"));
+    assert!(!browser.text("main").contains("late@"));
+    picture(&browser, "coverage-column");
+    let page = format!("http://{}/console/coverage?column=users.nothing", service.address);
+    browser.open(&page);
+    assert!(browser.text("main").contains("unknown-column"), "{}", browser.text("main"));
+
+    // Who may read of one column sees no counts, for they are of all.
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let signs_in = || ask(&service, "POST", "/console/sign-in", &form, &format!("key={narrowed}")).status == 303;
+    until("the service key is known", signs_in);
+    let (cookie, token) = session(&service, &narrowed);
+    let of = [("Cookie", cookie.as_str())];
+    assert_eq!(ask(&service, "GET", "/console/coverage", &of, "").status, 403);
+    let sent = ask(&service, "POST", "/console/coverage/sample", &of, &format!("form_token={token}"));
+    assert_eq!(sent.status, 403);
 }
 
 /// As a browser with this cookie would ask.
@@ -444,7 +510,7 @@ fn emergencies_are_decided_ended_and_signed_off_by_people_and_one_that_was_forge
 fn people_sign_in_at_a_real_provider_and_see_what_their_claims_say() {
     let (_sandbox, address, _provider, service) = with_people();
     for (name, heading, links) in [
-        ("ann", "Keys", "Overview Keys Jobs Log Evidence Health Service keys Emergencies"),
+        ("ann", "Keys", "Overview Keys Jobs Coverage Log Evidence Health Service keys Emergencies"),
         ("bob", "That did not work", "Overview Log Evidence"),
         ("eve", "That did not work", ""),
     ] {
