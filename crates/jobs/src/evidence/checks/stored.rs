@@ -6,16 +6,20 @@ use enfold::policy::{ColumnPolicy, Mode};
 use enfold::{Enfold, KeyId, Result};
 
 use super::{Found, Look};
-use crate::model::{Goal, JobState};
+use crate::model::{CountsSought, Goal, JobState, KeptCount};
 use crate::ops::audit::ColumnStatus;
 use crate::ops::{self, Selection};
 use crate::shown::{count, time};
 use crate::store::JobRecord;
 
 const NO_COLUMN: &str = "the policy names no column";
+/// Earlier counts that are looked at.
+const EARLIER: u32 = 10_000;
 
 pub(super) async fn coverage(look: &Look<'_>) -> Result<Found> {
     let (database, catalog) = (look.session.db.as_ref(), look.enfold.catalog().as_ref());
+    let before = CountsSought { column: None, since_ms: None, until_ms: None, after: None, limit: EARLIER };
+    let before = database.kept_counts(&before).await?;
     let audit = ops::full_audit(database, Some(catalog), &look.session.policy, &Selection::All).await?;
     if audit.columns.is_empty() {
         return Ok(Found::not_checked(NO_COLUMN, Vec::new()));
@@ -36,11 +40,27 @@ pub(super) async fn coverage(look: &Look<'_>) -> Result<Found> {
             count(others),
             count(census.nulls)
         ));
+        lines.extend(earlier(name, &before));
         if others > 0 {
             wrong.push(format!("{name} holds {} values that are no envelopes", count(others)));
         }
     }
     Ok(Found::of(lines, &wrong))
+}
+
+/// What earlier counts of a column found. They are what was noted in the database, and no part of the outcome.
+fn earlier(name: &str, kept: &[KeptCount]) -> Option<String> {
+    let table = |column: &str| name.strip_suffix(column)?.strip_suffix('.');
+    let is_of = |kept: &&KeptCount| table(&kept.column).is_some_and(|table| kept.table.is_meant_by(table));
+    let of: Vec<&KeptCount> = kept.iter().filter(is_of).collect();
+    let (last, first) = (of.first()?.counts.at_ms, of.last()?.counts.at_ms);
+    let leaks = of.iter().filter(|kept| kept.counts.plaintext + kept.counts.lookalikes > 0).count();
+    Some(format!(
+        "{name}: {} earlier counts are kept, from {} to {}; {leaks} of them found values that are no envelopes",
+        of.len(),
+        time(first).unwrap_or_default(),
+        time(last).unwrap_or_default()
+    ))
 }
 
 /// How many envelopes are under which version of their data key.
