@@ -121,9 +121,8 @@ impl Restored {
 
 /// What the copy is, and what it is a copy of. Both parts of it must be others than those of the live system.
 async fn apart(live: &Session, copy: &dyn Database, catalog: &DatabaseUrl) -> Result<(Identity, Identity)> {
-    let catalogs = [&live.policy.catalog, catalog];
-    let [live_catalog, copy_catalog] =
-        [crate::connect(catalogs[0], None).await?, crate::connect(catalogs[1], None).await?];
+    let live_catalog = crate::connect(&live.policy.catalog, None).await?;
+    let copy_catalog = crate::connect(catalog, None).await?;
     let lives = async || Ok::<_, Error>([live.db.identity().await?, live_catalog.identity().await?]);
     let before = lives().await?;
     let copies = [copy.identity().await?, copy_catalog.identity().await?];
