@@ -159,9 +159,9 @@ async fn counts_are_kept_beside_those_of_before_with_the_versions_of_data_keys_a
     let of = Some((now.table.clone(), "email".to_owned()));
     let since = Some(now.counts.at_ms);
     let sought = CountsSought { column: of, since_ms: since, until_ms: None, after: None, limit: 10 };
-    assert_eq!(fixture.session.db.kept_counts(&sought).await.unwrap(), [now.clone()]);
+    assert_eq!(fixture.session.db.kept_counts(&sought).await.unwrap(), std::slice::from_ref(now));
     let until = CountsSought { since_ms: None, until_ms: since, ..sought };
-    assert_eq!(fixture.session.db.kept_counts(&until).await.unwrap(), [before.clone()]);
+    assert_eq!(fixture.session.db.kept_counts(&until).await.unwrap(), std::slice::from_ref(before));
     let page = CountsSought { until_ms: None, after: Some(before.place), ..until };
     assert_eq!(fixture.session.db.kept_counts(&page).await.unwrap(), []);
 }
