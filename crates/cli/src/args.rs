@@ -22,7 +22,7 @@ pub(crate) use self::log::{ExportLog, InitLog, Log, Opened, PruneLog, SignLog, V
 pub(crate) use self::prune::Prune;
 pub(crate) use self::reencrypt::{Disable, Enable, JobSet, Jobs, Reencrypt, Rotate, SetMinimum, Uses, Worker};
 pub(crate) use self::root_keys::{ImportKey, ListKeys, Register, Rewrap, RootStateArg, RotateRoot, SetRoot, ShowKey};
-pub(crate) use self::service::{CreateServiceKey, RevokeServiceKey, Serve, ServiceKeys};
+pub(crate) use self::service::{AccessRules, CreateServiceKey, RevokeServiceKey, Serve, ServiceKeys};
 
 /// A build on the FIPS module says so.
 const VERSION: &str =
@@ -123,6 +123,9 @@ pub(crate) enum Command {
     /// Look at access that people have in emergencies, and end it.
     #[command(subcommand)]
     BreakGlass(BreakGlass),
+    /// Look at the rules that narrow what roles grant to the service's callers.
+    #[command(subcommand)]
+    AccessRules(AccessRules),
     /// Check configuration, database rights and keys.
     Doctor,
     /// Change the passphrase of a `local:` root key, and not the key.

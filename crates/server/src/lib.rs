@@ -1,6 +1,6 @@
 //! The service: one process that applications call over HTTP, with the keys that an [`Enfold`] has.
 //!
-//! What is here: connections ([`connections`]), who asks and what they may do ([`identity`]), and the API ([`api`]), whose
+//! What is here: connections ([`connections`]), who asks and what they may do ([`identity`]), what narrows that ([`rules`]), and the API ([`api`]), whose
 //! endpoints stand in one table that routes, permissions, the OpenAPI document and the tests are made from, and the console for
 //! people ([`console`]). What is not: sealing and opening, keys, states (`enfold`), and the terminal and the environment (`enfold-cli`).
 
@@ -10,6 +10,7 @@ pub mod console;
 mod identity;
 pub mod metrics;
 pub mod openapi;
+pub mod rules;
 mod tls;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use self::identity::{Issuer, Rates, Refusals, ServiceKeys};
 use self::metrics::{Exporter, Listening};
+use self::rules::Rules;
 use self::tls::Tls;
 
 /// A service that is bound to its address and answers nobody yet.
@@ -41,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) enfold: Enfold,
     pub(crate) service_keys: ServiceKeys,
     pub(crate) issuers: Vec<Issuer>,
+    /// None where the policy has no access rules.
+    pub(crate) rules: Option<Arc<Rules>>,
     pub(crate) limits: ServiceLimits,
     pub(crate) rates: Rates,
     pub(crate) sessions: console::Sessions,
@@ -85,7 +89,8 @@ impl Service {
     /// Binds `address`, and reads who is let in.
     ///
     /// # Errors
-    /// `Usage` where the address cannot be bound; what [`Enfold::access_list`] says where that is not as the operators signed it.
+    /// `Usage` where the address cannot be bound; what [`Enfold::access_list`] says where that is not as the operators signed it, and what
+    /// [`Rules::read`] says where there are access rules that cannot be gone by.
     pub async fn bind(enfold: Enfold, address: SocketAddr) -> Result<Self> {
         let listener = bind(address)?;
         let figures = match enfold.policy().metrics.listen {
@@ -101,6 +106,7 @@ impl Service {
             .iter()
             .map(|(name, issuer)| Issuer::new(name, issuer, &policy.emergency))
             .collect::<Result<_>>()?;
+        let rules = Rules::read(enfold.policy())?.map(Arc::new);
         let database = Arc::<OnceCell<_>>::default();
         let rates = Rates::new(limits.requests_per_second);
         let (sessions, evidence) = (console::Sessions::new(&policy.console), console::Evidence::default());
@@ -110,6 +116,7 @@ impl Service {
             enfold,
             service_keys,
             issuers,
+            rules,
             limits,
             rates,
             sessions,

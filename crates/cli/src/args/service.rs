@@ -1,4 +1,4 @@
-//! `enfold serve` and `enfold service-keys`.
+//! `enfold serve`, `enfold service-keys` and `enfold access-rules`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +21,14 @@ pub(crate) enum ServiceKeys {
     List,
     /// Have a service key let nobody in any more, within a second. Needs the operators' key.
     Revoke(RevokeServiceKey),
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum AccessRules {
+    /// Check the policy's access rules, as the service does when it starts.
+    Check,
+    /// Print what access rules can be about, as a schema of Cedar's.
+    Schema,
 }
 
 #[derive(Args, Debug)]

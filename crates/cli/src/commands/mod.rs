@@ -1,5 +1,7 @@
 //! The commands, a file each. What they share: the policy, read once with the environment, and logging set up by it.
 
+#[cfg(feature = "serve")]
+mod access_rules;
 pub(crate) mod apply;
 pub(crate) mod audit;
 mod break_glass;
@@ -170,6 +172,10 @@ pub(crate) async fn run(context: &Context<'_>, command: Command) -> Result<()> {
         Command::Serve(args) => serve::run(context, &args).await,
         #[cfg(not(feature = "serve"))]
         Command::Serve(_) => Err(Error::new(Code::Usage, "this program was built without the service")),
+        #[cfg(feature = "serve")]
+        Command::AccessRules(args) => access_rules::run(context, &args),
+        #[cfg(not(feature = "serve"))]
+        Command::AccessRules(_) => Err(Error::new(Code::Usage, "this program was built without the service")),
         Command::ServiceKeys(args) => service_keys::run(context, &args).await,
         Command::BreakGlass(args) => break_glass::run(context, &args).await,
         Command::Doctor => doctor::run(context).await,

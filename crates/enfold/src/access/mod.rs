@@ -151,6 +151,19 @@ pub struct Subject<'a> {
     pub tenant: Option<Part<'a>>,
 }
 
+impl Subject<'_> {
+    /// The tenant as the policy, a grant, a rule or a token's claim spells it: a text, a whole number, a UUID in its usual form. Bytes
+    /// have no spelling there.
+    pub fn tenant_text(&self) -> Option<String> {
+        match self.tenant? {
+            Part::Text(text) => Some(text.to_owned()),
+            Part::Int(number) => Some(number.to_string()),
+            Part::Uuid(bytes) => Some(uuid_text(bytes)),
+            Part::Bytes(_) => None,
+        }
+    }
+}
+
 impl Grant {
     /// One that nothing narrows.
     pub const fn of(role: Role) -> Self {
@@ -172,23 +185,12 @@ impl Grant {
         self.has(permission)
             && within(&self.columns, Some(subject.column))
             && within(&self.classes, subject.class)
-            && within(&self.tenants, subject.tenant.and_then(tenant_text).as_deref())
+            && within(&self.tenants, subject.tenant_text().as_deref())
     }
 
     /// Whether tenants, classes or columns narrow it.
     pub const fn is_narrowed(&self) -> bool {
         self.tenants.is_some() || self.classes.is_some() || self.columns.is_some()
-    }
-}
-
-/// A tenant as the policy, a grant or a token's claim spells it: a text, a whole number, a UUID in its usual form. Bytes have no
-/// spelling there.
-fn tenant_text(tenant: Part<'_>) -> Option<String> {
-    match tenant {
-        Part::Text(text) => Some(text.to_owned()),
-        Part::Int(number) => Some(number.to_string()),
-        Part::Uuid(bytes) => Some(uuid_text(bytes)),
-        Part::Bytes(_) => None,
     }
 }
 

@@ -172,6 +172,8 @@ pub struct Policy {
     pub prune: BTreeMap<String, PrunePolicy>,
     pub jobs: JobPolicy,
     pub service: ServicePolicy,
+    /// Where the service's access rules are, in Cedar; no file, no rules.
+    pub access_rules: Option<PathBuf>,
     pub metrics: MetricsPolicy,
     pub traces: TracePolicy,
 }

@@ -4,6 +4,7 @@
 //! all made from these types and their comments (see `schema.rs`). What a value means beyond its own type (that a ring
 //! exists, that an id is used once) is `resolve.rs`'s to say.
 
+mod access;
 mod emergency;
 mod key_services;
 mod metrics;
@@ -19,6 +20,7 @@ use enfold_core::layout::MAX_PADDING_BLOCK;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::access::RawAccess;
 pub(super) use self::emergency::RawEmergency;
 pub(super) use self::key_services::{
     RawAws, RawAzure, RawAzureAuth, RawGoogle, RawKeyServices, RawLocal, RawPkcs11, RawVault, RawVaultAuth,
@@ -80,6 +82,8 @@ pub(super) struct RawPolicy {
     pub jobs: RawJobs,
     /// The service that `enfold serve` runs.
     pub service: RawService,
+    /// What narrows further what roles grant to the service's callers.
+    pub access: RawAccess,
     /// Figures for Prometheus, of `enfold serve` and of `enfold worker --metrics`.
     pub metrics: RawMetrics,
     /// Spans that say in which phase the time of a call goes, for a collector of OpenTelemetry.

@@ -166,6 +166,7 @@ impl Resolver<'_> {
             prune,
             jobs: jobs(&raw.jobs),
             service,
+            access_rules: raw.access.rules.map(|file| self.base.join(file)),
             metrics,
             traces,
         })

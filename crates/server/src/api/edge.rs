@@ -38,7 +38,7 @@ pub(crate) struct Call {
     pub(crate) request_id: String,
     method: Method,
     path: Option<MatchedPath>,
-    source: Option<IpAddr>,
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl Call {
@@ -54,7 +54,7 @@ impl Call {
             request_id: Some(self.request_id.clone()),
             source: self.source.map(|address| address.to_string()),
             // People with more rights than applications have are to answer for each value that they open.
-            each: caller.is_some_and(|caller| caller.has(Permission::Admin) || caller.emergency.is_some()),
+            each: caller.is_some_and(|caller| caller.is_granted(Permission::Admin) || caller.emergency.is_some()),
             emergency: caller.and_then(|caller| caller.emergency.clone()),
             ..CallContext::default()
         }

@@ -18,7 +18,7 @@ use super::datum::{Datum, PlacePart};
 use super::edge::Call;
 use super::outcome::{Group, ItemResult, Results};
 use crate::Shared;
-use crate::identity::{Caller, denied};
+use crate::identity::{Batch, Caller, denied};
 
 /// Values to compute blind indexes of.
 #[derive(Deserialize, JsonSchema)]
@@ -62,11 +62,12 @@ pub(crate) async fn index(
 ) -> Result<IndexAnswer, Failure> {
     shared.check_batch(request.items.len())?;
     let context = call.context(&caller, request.reason);
+    let mut batch = Batch::new(&caller, Permission::Encrypt, context.reason.as_deref());
     let mut outcomes: Vec<Option<Result<Indexed>>> = Vec::new();
     outcomes.resize_with(request.items.len(), || None);
     let mut by_index: BTreeMap<(&str, &str), Group<Row<'_>>> = BTreeMap::new();
     for (at, item) in request.items.iter().enumerate() {
-        match row(&shared, &caller, item) {
+        match row(&shared, &mut batch, item) {
             Ok(row) => {
                 let (places, rows) = by_index.entry((&item.of, &item.index)).or_default();
                 places.push(at);
@@ -95,7 +96,7 @@ struct Row<'a> {
 
 /// What an item asks for, if the caller may seal in every column that the index covers: an index value tells whether two values
 /// are equal.
-fn row<'a>(shared: &Shared, caller: &Caller, item: &'a IndexItem) -> Result<Row<'a>> {
+fn row<'a>(shared: &Shared, batch: &mut Batch<'_>, item: &'a IndexItem) -> Result<Row<'a>> {
     let tenant = item.tenant.as_ref().map(PlacePart::owned);
     let policy = shared.enfold.policy();
     let (table, index) = match policy.column(&item.of) {
@@ -114,10 +115,8 @@ fn row<'a>(shared: &Shared, caller: &Caller, item: &'a IndexItem) -> Result<Row<
     };
     for (column, class) in &covered {
         let subject = Subject { column, class: *class, tenant: tenant.as_ref().map(OwnedPart::as_part) };
-        caller.check(Permission::Encrypt, &subject)?;
-        if index.is_some_and(|index: &IndexPolicy| index.cross_tenant)
-            && caller.is_held_to_tenants(Permission::Encrypt, &subject)
-        {
+        let allowed = batch.check(&subject)?;
+        if index.is_some_and(|index: &IndexPolicy| index.cross_tenant) && allowed.tenants_only {
             // One key for all tenants: it would tell whether others have the value.
             return Err(denied(Permission::Encrypt));
         }

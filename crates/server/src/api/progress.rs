@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,7 @@ pub(crate) struct Watched {
     job: JobId,
     /// With which whoever listens was let in.
     credentials: HeaderMap,
+    source: Option<IpAddr>,
     stopping: watch::Receiver<bool>,
     /// What was said last.
     said: Option<String>,
@@ -76,7 +78,8 @@ pub(crate) async fn events(
     let slot = shared.streams.open(&caller.actor)?;
     let stopping = shared.stopping.subscribe();
     let (said, said_at) = (None, Instant::now());
-    Ok(Watched { shared, session, job, credentials, stopping, said, said_at, is_over: false, _slot: slot })
+    let source = call.source;
+    Ok(Watched { shared, session, job, credentials, source, stopping, said, said_at, is_over: false, _slot: slot })
 }
 
 impl Watched {
@@ -109,7 +112,7 @@ impl Watched {
     }
 
     async fn look(&self) -> Result<JobRecord> {
-        identity::still_may(&self.shared, &self.credentials, Permission::Jobs).await?;
+        identity::still_may(&self.shared, &self.credentials, self.source, Permission::Jobs).await?;
         self.session.db.store().job(self.job).await
     }
 

@@ -28,7 +28,7 @@ use super::datum::{Datum, PlacePart};
 use super::edge::Call;
 use super::outcome::{Group, ItemResult, Results};
 use crate::Shared;
-use crate::identity::{Caller, denied};
+use crate::identity::{Allowed, Batch, Caller, denied};
 
 /// Values to seal.
 #[derive(Deserialize, JsonSchema)]
@@ -308,12 +308,13 @@ async fn each<T: Work>(
 ) -> Result<Results<T>> {
     shared.check_batch(items.len())?;
     let context = &call.context(caller, reason);
+    let mut batch = Batch::new(caller, T::NEEDS, context.reason.as_deref());
     let rows: Vec<_> = items.iter().map(|item| (item.row(), item.beside())).collect();
     let mut outcomes: Vec<Option<Result<T>>> = Vec::new();
     outcomes.resize_with(items.len(), || None);
     let mut together: BTreeMap<(&str, Option<&str>), Group<Placed<'_>>> = BTreeMap::new();
     for (at, (item, (row, beside))) in items.iter().zip(&rows).enumerate() {
-        match place(shared, caller, T::NEEDS, item, row, beside) {
+        match place(shared, &mut batch, item, row, beside) {
             Ok(placed) => {
                 let (places, items) = together.entry((&item.column, item.subject.as_deref())).or_default();
                 places.push(at);
@@ -359,8 +360,7 @@ fn note_refusals<T>(shared: &Shared, caller: &Caller, call: &Call, items: &[Item
 /// Where an item's value lives, if the caller may do this there: by names alone.
 fn place<'a>(
     shared: &Shared,
-    caller: &Caller,
-    needed: Permission,
+    batch: &mut Batch<'_>,
     item: &'a Item,
     row: &'a [Part<'a>],
     beside: Beside<'a>,
@@ -368,8 +368,7 @@ fn place<'a>(
     let tenant = item.tenant.as_ref().map(OwnedPart::as_part);
     let class = shared.enfold.policy().column(&item.column).and_then(|(_, column)| column.class.as_deref());
     let subject = Subject { column: &item.column, class, tenant };
-    caller.check(needed, &subject)?;
-    let tenants_only = caller.is_held_to_tenants(needed, &subject);
+    let Allowed { tenants_only } = batch.check(&subject)?;
     Ok(Placed { item, place: Place { tenant, row }, beside, tenants_only })
 }
 

@@ -103,10 +103,12 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
     let (Some(cookie), Some(signed_in)) = (cookie, signed_in) else {
         return nobody(is_page, request.uri());
     };
-    let known = match &signed_in.holder {
-        Holder::Person(caller) => Ok(Arc::clone(caller)),
-        Holder::ServiceKey(id) => shared.service_keys.caller_by_id(id).map(Arc::new),
+    let identity = match &signed_in.holder {
+        Holder::Person(identity) => Ok(Arc::clone(identity)),
+        Holder::ServiceKey(id) => shared.service_keys.identity_by_id(id).map(Arc::new),
     };
+    let source = request.extensions().get::<Call>().and_then(|call| call.source);
+    let known = identity.map(|identity| Arc::new(Caller::new(shared.rules.as_ref(), identity, source)));
     let known = known.and_then(|caller| shared.rates.take(&caller.actor, Instant::now()).map(|()| caller));
     let caller = match known {
         Ok(caller) => caller,
@@ -137,13 +139,17 @@ pub(super) async fn admit(State(shared): State<Arc<Shared>>, request: Request, n
 /// Lets somebody with one of the permissions on; with none named, anybody who is signed in.
 pub(super) async fn permit(State(needed): State<&'static [Permission]>, request: Request, next: Next) -> Response {
     let caller = request.extensions().get::<Arc<Caller>>();
-    match (caller, needed) {
-        (Some(_), []) => next.run(request).await,
-        (Some(caller), needed) if needed.iter().any(|permission| caller.has(*permission)) => next.run(request).await,
-        (_, needed) => {
-            let needed = needed.first().copied().unwrap_or(Permission::Read);
-            Failure(identity::denied(needed)).into_response()
-        }
+    let checked = match (caller, needed) {
+        (Some(_), []) => Ok(()),
+        (Some(caller), [first, others @ ..]) => match caller.check(*first) {
+            Err(_) if others.iter().any(|permission| caller.has(*permission)) => Ok(()),
+            checked => checked,
+        },
+        (None, needed) => Err(identity::denied(needed.first().copied().unwrap_or(Permission::Read))),
+    };
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(error) => Failure(error).into_response(),
     }
 }
 

@@ -13,7 +13,7 @@ use enfold::policy::ConsolePolicy;
 use enfold::{Code, Error, Result};
 use subtle::ConstantTimeEq;
 
-use crate::identity::Caller;
+use crate::identity::Identity;
 
 /// More than an organisation has operators. Who comes when there are as many takes the place of whoever was idle the longest.
 const MOST_SESSIONS: usize = 10_000;
@@ -34,7 +34,7 @@ pub(crate) struct Sessions {
 #[derive(Clone)]
 pub(super) enum Holder {
     /// An issuer vouched for them when they signed in.
-    Person(Arc<Caller>),
+    Person(Arc<Identity>),
     /// They showed the service key of this id, which is looked up at each request: it may have been revoked.
     ServiceKey(String),
 }

@@ -24,7 +24,7 @@ use super::session::{Holder, challenge};
 use super::view::{Chrome, Html, SignInPage};
 use super::{SIGN_IN, SIGNED_IN};
 use crate::Shared;
-use crate::api::{Failure, Sought};
+use crate::api::{Call, Failure, Sought};
 use crate::identity::{Caller, Issuer, person, unauthenticated};
 
 /// Between the start of a sign-in and its end the browser shows by this that both are its own.
@@ -153,6 +153,7 @@ pub(super) struct SentBack {
 /// Where the issuer sends the browser back to.
 pub(super) async fn signed_in(
     State(shared): State<Arc<Shared>>,
+    Extension(call): Extension<Call>,
     headers: HeaderMap,
     Sought(sent): Sought<SentBack>,
 ) -> Result<Response, Failure> {
@@ -167,12 +168,17 @@ pub(super) async fn signed_in(
         Error::new(Code::Unauthenticated, "the issuer has let nobody in").hint("sign in again, as somebody who may")
     })?;
     let token = client.id_token(issuer, &code, &begun.verifier).await?;
-    let caller = person(issuer, &token, &client.policy.client_id, &begun.nonce).await?;
-    let_in(&shared, Holder::Person(Arc::new(check_use(caller)?)), &begun.next)
+    let identity = Arc::new(person(issuer, &token, &client.policy.client_id, &begun.nonce).await?);
+    check_use(&Caller::new(shared.rules.as_ref(), Arc::clone(&identity), call.source))?;
+    let_in(&shared, Holder::Person(identity), &begun.next)
 }
 
 /// Signs in with a service key, in development.
-pub(super) async fn with_key(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Failure> {
+pub(super) async fn with_key(
+    State(shared): State<Arc<Shared>>,
+    Extension(call): Extension<Call>,
+    request: Request,
+) -> Result<Response, Failure> {
     if !takes_keys(&shared) {
         return Err(Failure(
             Error::new(Code::UnknownEndpoint, "service keys are for programs")
@@ -188,7 +194,7 @@ pub(super) async fn with_key(State(shared): State<Arc<Shared>>, request: Request
     };
     let key = field("key").unwrap_or_default();
     let shown = ShownKey::parse(&key).ok_or_else(unauthenticated)?;
-    check_use(shared.service_keys.caller(&shown)?)?;
+    check_use(&Caller::new(shared.rules.as_ref(), Arc::new(shared.service_keys.identity(&shown)?), call.source))?;
     let next = field("next");
     let_in(&shared, Holder::ServiceKey(shown.id().to_owned()), ours(next.as_ref().map(|next| next.as_str())))
 }
@@ -205,10 +211,10 @@ pub(super) async fn sign_out(
 }
 
 /// Nobody is let in who would see nothing.
-fn check_use(caller: Caller) -> Result<Caller> {
+fn check_use(caller: &Caller) -> Result<()> {
     let shown = [Permission::Read, Permission::Jobs, Permission::Admin, Permission::Audit];
     if shown.iter().any(|permission| caller.has(*permission)) {
-        return Ok(caller);
+        return Ok(());
     }
     Err(Error::new(Code::PermissionDenied, "whoever signed in has no role that the console has anything for")
         .hint("the rules in `service.issuers` say whose claims grant which role"))

@@ -34,9 +34,9 @@ pub(super) async fn under(
 }
 
 async fn used(shared: &Shared, caller: &Caller, id: &str, call: Option<Call>) -> Result<Caller> {
-    let Some(call) = call.filter(|_| !caller.dormant.is_empty()) else {
+    let Some(call) = call.filter(|_| !caller.identity.dormant.is_empty()) else {
         return Err(denied(Permission::Emergency));
     };
     let context = call.context(caller, None);
-    Ok(caller.under(&shared.enfold.use_emergency(id, &call.endpoint(), &context).await?))
+    Ok(caller.under(shared.rules.as_ref(), &shared.enfold.use_emergency(id, &call.endpoint(), &context).await?))
 }

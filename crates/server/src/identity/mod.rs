@@ -2,7 +2,11 @@
 //!
 //! Callers have a service key or a token of an issuer that the policy names. Every endpoint but those about health is behind [`admit`], which tells who asks by the header `Authorization`; what the endpoint
 //! needs is checked by [`permit`]. Both answer without looking at the request's body.
+//!
+//! What was granted to an [`Identity`] is used through a [`Caller`] alone, which is that identity in one request, under the access
+//! rules: there is no way to a grant past them.
 
+mod batch;
 mod emergency;
 mod fetch;
 mod jwks;
@@ -12,6 +16,7 @@ mod service_keys;
 mod source;
 mod tokens;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,101 +25,143 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use enfold::access::{Emergency, Grant, Permission, Role, ShownKey, Subject};
+use enfold::access::{Emergency, Grant, Permission, Role, ShownKey};
 use enfold::{Code, Error, Result};
 
+pub(crate) use self::batch::{Allowed, Batch};
 pub(crate) use self::rates::Rates;
 pub(crate) use self::refusals::Refusals;
 pub(crate) use self::service_keys::ServiceKeys;
 pub(crate) use self::source::source;
 pub(crate) use self::tokens::{Issuer, person};
 use crate::Shared;
-use crate::api::Failure;
+use crate::api::{Call, Failure};
+use crate::rules::{Asker, Ruled, Rules};
 
 /// Twice in the second within which a revocation is in force.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Whoever asks.
-pub(crate) struct Caller {
+/// Whoever credentials are of, and what was granted to them.
+pub(crate) struct Identity {
     /// What events call them: `service-key:NAME`, or the issuer's name in the policy and the subject.
-    pub(crate) actor: String,
+    actor: String,
     grants: Vec<Grant>,
     /// What they may do in an emergency, and not before.
     dormant: Vec<Grant>,
-    /// The emergency that they say it is.
-    pub(crate) emergency: Option<String>,
     is_person: bool,
+    /// Whether their token proves one.
+    has_second_factor: bool,
 }
 
-impl Caller {
+/// Whoever asks: an identity in one request.
+pub(crate) struct Caller {
+    /// As the identity has it.
+    pub(crate) actor: String,
+    identity: Arc<Identity>,
+    /// What an emergency gives them.
+    given: Vec<Grant>,
+    /// The emergency that they say it is.
+    pub(crate) emergency: Option<String>,
+    source: Option<IpAddr>,
+    /// None where the policy has no access rules.
+    ruled: Option<Ruled>,
+}
+
+impl Identity {
     /// Whoever an issuer vouches for.
-    pub(crate) fn new(actor: String, grants: Vec<Grant>) -> Self {
+    fn person(actor: String, grants: Vec<Grant>, has_second_factor: bool) -> Self {
         let (dormant, grants) = grants.into_iter().partition(|grant| grant.role == Role::Emergency);
-        Self { actor, grants, dormant, emergency: None, is_person: true }
+        Self { actor, grants, dormant, is_person: true, has_second_factor }
     }
 
     /// Whoever holds a service key, who has no emergencies.
     fn program(actor: String, grants: Vec<Grant>) -> Self {
-        Self { dormant: Vec::new(), is_person: false, ..Self::new(actor, grants) }
+        Self { dormant: Vec::new(), is_person: false, ..Self::person(actor, grants, false) }
+    }
+}
+
+impl Caller {
+    /// Somebody who asks from there.
+    pub(crate) fn new(rules: Option<&Arc<Rules>>, identity: Arc<Identity>, source: Option<IpAddr>) -> Self {
+        let actor = identity.actor.clone();
+        Self { actor, identity, given: Vec::new(), emergency: None, source, ruled: None }.under_rules(rules)
     }
 
     /// The same with what this emergency gives them.
-    fn under(&self, emergency: &Emergency) -> Self {
-        let given = self.dormant.iter().map(|grant| emergency.narrow(grant));
-        Self {
-            actor: self.actor.clone(),
-            grants: self.grants.iter().cloned().chain(given).collect(),
-            dormant: self.dormant.clone(),
-            emergency: Some(emergency.id.clone()),
-            is_person: self.is_person,
-        }
+    fn under(&self, rules: Option<&Arc<Rules>>, emergency: &Emergency) -> Self {
+        let (actor, identity) = (self.actor.clone(), Arc::clone(&self.identity));
+        let given = identity.dormant.iter().map(|grant| emergency.narrow(grant)).collect();
+        let emergency = Some(emergency.id.clone());
+        Self { actor, identity, given, emergency, source: self.source, ruled: None }.under_rules(rules)
+    }
+
+    fn under_rules(self, rules: Option<&Arc<Rules>>) -> Self {
+        let identity = &self.identity;
+        let ruled = rules.map(|rules| {
+            let asker = Asker {
+                actor: &self.actor,
+                is_person: identity.is_person,
+                has_second_factor: identity.has_second_factor,
+                roles: identity.grants.iter().chain(&identity.dormant).map(|grant| grant.role).collect(),
+                source: self.source,
+                in_emergency: self.emergency.is_some(),
+            };
+            Ruled::new(rules, &asker)
+        });
+        Self { ruled, ..self }
+    }
+
+    fn grants(&self) -> impl Iterator<Item = &Grant> {
+        self.identity.grants.iter().chain(&self.given)
     }
 
     /// Refuses programs: a second word is a person's.
     pub(crate) fn check_person(&self) -> Result<()> {
-        if self.is_person {
+        if self.identity.is_person {
             return Ok(());
         }
         Err(denied(Permission::Approve).cause("a service key is nobody's word"))
     }
 
+    /// Whether a role of theirs grants it, whatever rules say of this request.
+    pub(crate) fn is_granted(&self, permission: Permission) -> bool {
+        let may_ask = permission == Permission::Emergency && !self.identity.dormant.is_empty();
+        may_ask || self.grants().any(|grant| grant.has(permission))
+    }
+
+    /// Whether they may do this, or, of what is done with values, may do it with some: which those are a [`Batch`] says.
+    pub(crate) fn check(&self, permission: Permission) -> Result<()> {
+        if !self.is_granted(permission) {
+            return Err(denied(permission));
+        }
+        match &self.ruled {
+            Some(ruled) if !permission.is_of_values() => not_forbidden(permission, ruled.forbidden(permission, None)),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn has(&self, permission: Permission) -> bool {
-        let may_ask = permission == Permission::Emergency && !self.dormant.is_empty();
-        may_ask || self.grants.iter().any(|grant| grant.has(permission))
+        self.check(permission).is_ok()
     }
 
     /// Whether no tenant, class or column narrows it.
     pub(crate) fn has_everywhere(&self, permission: Permission) -> bool {
-        self.grants.iter().any(|grant| grant.has(permission) && !grant.is_narrowed())
-    }
-
-    /// The refusal is the same whatever is stored, or not, and by whomever.
-    pub(crate) fn check(&self, permission: Permission, subject: &Subject<'_>) -> Result<()> {
-        if self.grants.iter().any(|grant| grant.covers(permission, subject)) {
-            return Ok(());
-        }
-        Err(denied(permission))
-    }
-
-    /// Whether it is only as a tenant's caller that they may do this.
-    pub(crate) fn is_held_to_tenants(&self, permission: Permission, subject: &Subject<'_>) -> bool {
-        let mut covering = self.grants.iter().filter(|grant| grant.covers(permission, subject));
-        covering.all(|grant| grant.tenants.is_some())
+        self.has(permission) && self.grants().any(|grant| grant.has(permission) && !grant.is_narrowed())
     }
 }
 
 /// Finds out who asks, and whether not too often; nobody else's request goes on.
 pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    let call = request.extensions().get::<Call>().cloned();
     let caller = match known(&shared, request.headers()).await {
-        Ok(caller) => Arc::new(caller),
+        Ok(identity) => {
+            Arc::new(Caller::new(shared.rules.as_ref(), Arc::new(identity), call.as_ref().and_then(|call| call.source)))
+        }
         Err(error) => return Failure(error).into_response(),
     };
     let taken = shared.rates.take(&caller.actor, Instant::now());
     let (caller, taken) = match taken {
-        Ok(()) => {
-            let call = request.extensions().get().cloned();
-            emergency::under(&shared, caller, request.headers(), call).await
-        }
+        Ok(()) => emergency::under(&shared, caller, request.headers(), call).await,
         Err(error) => (caller, Err(error)),
     };
     let mut response = match taken {
@@ -131,26 +178,31 @@ pub(crate) async fn admit(State(shared): State<Arc<Shared>>, mut request: Reques
     response
 }
 
-/// Whether whoever shows these credentials may still do this: for an answer that goes on for longer than a moment.
-pub(crate) async fn still_may(shared: &Shared, credentials: &HeaderMap, needed: Permission) -> Result<()> {
-    let caller = known(shared, credentials).await?;
-    if caller.has(needed) { Ok(()) } else { Err(denied(needed)) }
+/// Whether whoever shows these credentials may still do this, from there: for an answer that goes on for longer than a moment.
+pub(crate) async fn still_may(
+    shared: &Shared,
+    credentials: &HeaderMap,
+    source: Option<IpAddr>,
+    needed: Permission,
+) -> Result<()> {
+    let identity = known(shared, credentials).await?;
+    Caller::new(shared.rules.as_ref(), Arc::new(identity), source).check(needed)
 }
 
 /// Lets a caller with the permission on.
 pub(crate) async fn permit(State(needed): State<Permission>, request: Request, next: Next) -> Response {
     let caller = request.extensions().get::<Arc<Caller>>();
-    if caller.is_some_and(|caller| caller.has(needed)) {
-        return next.run(request).await;
+    match caller.map_or_else(|| Err(denied(needed)), |caller| caller.check(needed)) {
+        Ok(()) => next.run(request).await,
+        Err(error) => Failure(error).into_response(),
     }
-    Failure(denied(needed)).into_response()
 }
 
-async fn known(shared: &Shared, credentials: &HeaderMap) -> Result<Caller> {
+async fn known(shared: &Shared, credentials: &HeaderMap) -> Result<Identity> {
     let shown = bearer(credentials)?;
     match ShownKey::parse(shown) {
-        Some(key) => shared.service_keys.caller(&key),
-        None => tokens::caller(&shared.issuers, shown).await,
+        Some(key) => shared.service_keys.identity(&key),
+        None => tokens::identity(&shared.issuers, shown).await,
     }
 }
 
@@ -196,4 +248,12 @@ pub(crate) fn unauthenticated() -> Error {
 pub(crate) fn denied(permission: Permission) -> Error {
     Error::new(Code::PermissionDenied, format!("the caller has not `{}` for this", permission.word()))
         .hint("ask with a service key, or as somebody, that has a role which does")
+}
+
+/// As [`denied`] where something forbids it: what, is for the log.
+fn not_forbidden(permission: Permission, forbidden: Option<String>) -> Result<()> {
+    match forbidden {
+        None => Ok(()),
+        Some(by) => Err(denied(permission).cause(by)),
+    }
 }

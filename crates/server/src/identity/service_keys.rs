@@ -12,7 +12,7 @@ use enfold::error::Retry;
 use enfold::{Code, Enfold, Error, Result};
 use jiff::Timestamp;
 
-use super::{Caller, unauthenticated};
+use super::{Identity, unauthenticated};
 
 /// What stands in the place of an issuer's name.
 const SERVICE_KEY: &str = "service-key";
@@ -38,21 +38,21 @@ impl ServiceKeys {
     }
 
     /// Whoever holds the key that is shown.
-    pub(crate) fn caller(&self, shown: &ShownKey<'_>) -> Result<Caller> {
+    pub(crate) fn identity(&self, shown: &ShownKey<'_>) -> Result<Identity> {
         let list = self.good()?;
         let holder = list.holder(shown, Timestamp::now().as_millisecond()).ok_or_else(|| {
             // For the log, which has the id of each key that was made: whose key is it that has expired and is still used?
             unauthenticated().cause(format!("service key {} lets nobody in", shown.id()))
         })?;
-        Ok(caller(holder))
+        Ok(identity(holder))
     }
 
     /// Whoever holds the key of this id, for somebody who has shown it before.
-    pub(crate) fn caller_by_id(&self, id: &str) -> Result<Caller> {
+    pub(crate) fn identity_by_id(&self, id: &str) -> Result<Identity> {
         let list = self.good()?;
         let now_ms = Timestamp::now().as_millisecond();
         let holder = list.keys.get(id).filter(|key| key.lets_in(now_ms)).ok_or_else(unauthenticated)?;
-        Ok(caller(holder))
+        Ok(identity(holder))
     }
 
     /// Whether it is known who is let in.
@@ -97,6 +97,6 @@ impl ServiceKeys {
     }
 }
 
-fn caller(holder: &ServiceKey) -> Caller {
-    Caller::program(format!("{SERVICE_KEY}:{}", holder.name), holder.grants.clone())
+fn identity(holder: &ServiceKey) -> Identity {
+    Identity::program(format!("{SERVICE_KEY}:{}", holder.name), holder.grants.clone())
 }

@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, Header, Validation, dangerous, decode, decode_head
 use serde_json::Value;
 
 use super::jwks::{Keys, VerifyingKey};
-use super::{Caller, unauthenticated};
+use super::{Identity, unauthenticated};
 
 /// More than a token of any issuer needs, and little enough to be looked at by whoever sends it.
 const LONGEST: usize = 16 * 1024;
@@ -30,18 +30,18 @@ pub(crate) struct Issuer {
 }
 
 /// Whose token it is, if it is good.
-pub(crate) async fn caller(issuers: &[Issuer], token: &str) -> Result<Caller> {
+pub(crate) async fn identity(issuers: &[Issuer], token: &str) -> Result<Identity> {
     let header = header(token)?;
     // Not believed yet: it only says whose key is to be tried.
     let unverified: Value = dangerous::insecure_decode_claims(token).map_err(|_| refused("its claims are not JSON"))?;
     let said = unverified["iss"].as_str().unwrap_or_default();
     let issuer = issuers.iter().find(|issuer| issuer.policy.url == said);
     let issuer = issuer.ok_or_else(|| refused("no issuer of the policy made it"))?;
-    issuer.caller(&issuer.claims(token, &header, &issuer.policy.audience).await?)
+    issuer.identity(&issuer.claims(token, &header, &issuer.policy.audience).await?)
 }
 
 /// Who signed in, by the ID token that the issuer gave this client for this sign-in (OpenID Connect Core 1.0, section 3.1.3.7).
-pub(crate) async fn person(issuer: &Issuer, token: &str, client_id: &str, nonce: &str) -> Result<Caller> {
+pub(crate) async fn person(issuer: &Issuer, token: &str, client_id: &str, nonce: &str) -> Result<Identity> {
     let header = header(token)?;
     let claims = issuer.claims(token, &header, &[client_id.to_owned()]).await?;
     let is_shared = claims["aud"].as_array().is_some_and(|audiences| audiences.len() > 1);
@@ -55,7 +55,7 @@ pub(crate) async fn person(issuer: &Issuer, token: &str, client_id: &str, nonce:
     if claims["nonce"].as_str() != Some(nonce) {
         return Err(refused("it was made for another sign-in"));
     }
-    issuer.caller(&claims)
+    issuer.identity(&claims)
 }
 
 fn header(token: &str) -> Result<Header> {
@@ -120,16 +120,17 @@ impl Issuer {
         Err(fault)
     }
 
-    fn caller(&self, claims: &Value) -> Result<Caller> {
+    fn identity(&self, claims: &Value) -> Result<Identity> {
         let subject = claims["sub"].as_str().unwrap_or_default();
         let is_plain = subject.chars().all(|c| !c.is_control());
         if subject.is_empty() || subject.len() > LONGEST_SUBJECT || !is_plain {
             return Err(refused("its subject cannot be written down"));
         }
         // Without a second factor there is no emergency either.
-        let may = |grant: &Grant| grant.role != Role::Emergency || has_second_factor(&self.emergency, claims);
+        let has_second_factor = has_second_factor(&self.emergency, claims);
+        let may = |grant: &Grant| grant.role != Role::Emergency || has_second_factor;
         let grants = self.policy.grants.values().filter_map(|rule| granted(rule, claims)).filter(may).collect();
-        Ok(Caller::new(format!("{}:{subject}", self.name), grants))
+        Ok(Identity::person(format!("{}:{subject}", self.name), grants, has_second_factor))
     }
 }
 

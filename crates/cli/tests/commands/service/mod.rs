@@ -17,6 +17,7 @@ mod operators;
 mod postgres;
 mod published;
 mod refusals;
+mod rules;
 mod running;
 mod start;
 mod streams;
