@@ -16,7 +16,7 @@ use super::Failure;
 use super::body::{Asked, Data};
 use super::datum::{Datum, PlacePart};
 use super::edge::Call;
-use super::outcome::{Group, ItemResult, Results};
+use super::outcome::{Group, ItemResult, Results, note_refusals};
 use crate::Shared;
 use crate::identity::{Batch, Caller, denied};
 
@@ -83,6 +83,8 @@ pub(crate) async fn index(
         };
         at.into_iter().zip(done).for_each(|(at, done)| outcomes[at] = Some(done));
     }
+    let of = request.items.iter().map(|item| item.of.as_str());
+    note_refusals(&shared, &caller, &call, of.zip(&outcomes));
     let references = request.items.into_iter().map(|item| item.reference);
     let items = references.zip(outcomes).map(|(reference, done)| ItemResult::of(reference, done)).collect();
     Ok(Data { data: Results { items } })

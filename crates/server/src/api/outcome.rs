@@ -1,10 +1,15 @@
 //! What became of each item of a batch.
 
+use std::collections::BTreeMap;
+
 use enfold::{Code, Error, Result};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::edge::Call;
 use super::error::ErrorBody;
+use crate::Shared;
+use crate::identity::Caller;
 
 /// A result for each item, in their order.
 #[derive(Serialize, JsonSchema)]
@@ -38,5 +43,25 @@ impl<T> ItemResult<T> {
             Err(error) => Outcome::Failed { error: ErrorBody::of(&error) },
         };
         Self { reference, outcome }
+    }
+}
+
+/// Puts items that the caller may not have done into the log, by what they are of.
+pub(super) fn note_refusals<'a, T: 'a>(
+    shared: &Shared,
+    caller: &Caller,
+    call: &Call,
+    outcomes: impl Iterator<Item = (&'a str, &'a Option<Result<T>>)>,
+) {
+    let mut denied: BTreeMap<&str, (&Error, u64)> = BTreeMap::new();
+    for (of, outcome) in outcomes {
+        if let Some(Err(error)) = outcome
+            && error.code() == Code::PermissionDenied
+        {
+            denied.entry(of).or_insert((error, 0)).1 += 1;
+        }
+    }
+    for (of, (error, count)) in denied {
+        shared.note_refusal(error, call, Some(caller), Some(of), count);
     }
 }

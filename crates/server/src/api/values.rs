@@ -26,7 +26,7 @@ use super::Failure;
 use super::body::{Asked, Data};
 use super::datum::{Datum, PlacePart};
 use super::edge::Call;
-use super::outcome::{Group, ItemResult, Results};
+use super::outcome::{Group, ItemResult, Results, note_refusals};
 use crate::Shared;
 use crate::identity::{Allowed, Batch, Caller, denied};
 
@@ -336,25 +336,10 @@ async fn each<T: Work>(
         };
         at.into_iter().zip(done).for_each(|(at, done)| outcomes[at] = Some(done));
     }
-    note_refusals(shared, caller, call, &items, &outcomes);
+    note_refusals(shared, caller, call, items.iter().map(|item| item.column.as_str()).zip(&outcomes));
     let references = items.into_iter().map(|item| item.reference);
     let items = references.zip(outcomes).map(|(reference, done)| ItemResult::of(reference, done)).collect();
     Ok(Results { items })
-}
-
-/// Items that the caller may not have done, column by column.
-fn note_refusals<T>(shared: &Shared, caller: &Caller, call: &Call, items: &[Item], outcomes: &[Option<Result<T>>]) {
-    let mut denied: BTreeMap<&str, (&Error, u64)> = BTreeMap::new();
-    for (item, outcome) in items.iter().zip(outcomes) {
-        if let Some(Err(error)) = outcome
-            && error.code() == Code::PermissionDenied
-        {
-            denied.entry(&item.column).or_insert((error, 0)).1 += 1;
-        }
-    }
-    for (column, (error, count)) in denied {
-        shared.note_refusal(error, call, Some(caller), Some(column), count);
-    }
 }
 
 /// Where an item's value lives, if the caller may do this there: by names alone.

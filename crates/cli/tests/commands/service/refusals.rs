@@ -8,6 +8,7 @@ use super::{DECRYPT, ENCRYPT, Service, organisations, service_key};
 use crate::harness::Sandbox;
 
 const AUDIT: &str = "/api/v1/encryption/audit";
+const INDEX: &str = "/api/v1/encryption/index";
 const KEYS: &str = "/api/v1/encryption/keys";
 const SIGN_IN: &str = "/console/sign-in";
 
@@ -53,6 +54,8 @@ fn whoever_is_refused_is_in_the_log_once_a_minute_with_how_often() {
     ]);
     let opened = service.items(DECRYPT, &app, &of_other);
     assert!(opened.iter().all(|item| item["error"]["code"] != Value::Null), "{opened:?}");
+    let of_other = json!([{ "of": "users.email", "index": "eq", "tenant": "other", "values": ["x"] }]);
+    assert_eq!(service.items(INDEX, &app, &of_other)[0]["error"]["code"], "permission-denied");
     let asked: Vec<u16> = (0..200).map(|_| service.ask("POST", ENCRYPT, &flood, "{\"items\": []}").status).collect();
     let refused = asked.iter().filter(|status| **status == 429).count();
     assert!(refused > 0, "two hundred at once are too many");
@@ -63,6 +66,7 @@ fn whoever_is_refused_is_in_the_log_once_a_minute_with_how_often() {
 
     let here = "127.0.0.1";
     let (keys, decrypt, sign_in) = (format!("GET {KEYS}"), format!("POST {DECRYPT}"), format!("POST {SIGN_IN}"));
+    let index = format!("POST {INDEX}");
     let (none, billing) = (Value::Null, "service-key:billing");
     let denied = |code: &str, actor: Value, endpoint: &str, column: Value, count: u64| {
         json!([code, actor, endpoint, here, column, count])
@@ -71,6 +75,7 @@ fn whoever_is_refused_is_in_the_log_once_a_minute_with_how_often() {
         denied("unauthenticated", none.clone(), &keys, none.clone(), 3),
         denied("permission-denied", json!(billing), &keys, none.clone(), 3),
         denied("permission-denied", json!(billing), &decrypt, json!("users.email"), 2),
+        denied("permission-denied", json!(billing), &index, json!("users.email"), 1),
         denied("unauthenticated", none.clone(), &sign_in, none.clone(), 1),
     ];
     expected.sort_by_key(Value::to_string);
