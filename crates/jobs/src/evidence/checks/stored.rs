@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use enfold::Result;
 use enfold::policy::{ColumnPolicy, Mode};
-use enfold::{Enfold, KeyId, Result};
 
 use super::{Found, Look};
 use crate::model::{CountsSought, Goal, JobState, KeptCount};
-use crate::ops::audit::ColumnStatus;
+use crate::ops::audit::{ColumnAudit, ColumnStatus};
 use crate::ops::{self, Selection};
 use crate::shown::{count, time};
 use crate::store::JobRecord;
@@ -36,7 +36,7 @@ pub(super) async fn coverage(look: &Look<'_>) -> Result<Found> {
             "{name}: counted {} rows, {} envelopes ({}), {} values that are none, {} NULL",
             count(census.rows),
             count(census.envelopes),
-            versions(look.enfold, &census.by_key).await?,
+            versions(look, column).await?,
             count(others),
             count(census.nulls)
         ));
@@ -64,23 +64,18 @@ fn earlier(name: &str, kept: &[KeptCount]) -> Option<String> {
 }
 
 /// How many envelopes are under which version of their data key.
-async fn versions(enfold: &Enfold, by_key: &BTreeMap<String, u64>) -> Result<String> {
-    let mut by_version: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut elsewhere = 0;
-    for (id, envelopes) in by_key {
-        let record = match id.parse::<KeyId>() {
-            Ok(id) => enfold.data_key(id).await?,
-            Err(_) => None,
-        };
-        match record {
-            Some(record) => *by_version.entry(record.version).or_default() += envelopes,
-            None => elsewhere += envelopes,
-        }
-    }
+async fn versions(look: &Look<'_>, column: &ColumnAudit) -> Result<String> {
+    let (name, census) = (&column.column, &column.census);
+    let by = match &column.by_version {
+        Some(by) => by.clone(),
+        // The audit does without what the catalog does not tell. Evidence does not.
+        None => ops::by_version(look.enfold.catalog().as_ref(), &look.session.policy, name, census).await?,
+    };
     let mut told: Vec<String> =
-        by_version.iter().map(|(version, envelopes)| format!("version {version}: {}", count(*envelopes))).collect();
+        by.versions.iter().map(|(version, envelopes)| format!("version {version}: {}", count(*envelopes))).collect();
+    let elsewhere = census.by_key.values().sum::<u64>() - by.versions.values().sum::<u64>();
     if elsewhere > 0 {
-        told.push(format!("under data keys that the catalog does not have: {}", count(elsewhere)));
+        told.push(format!("under data keys that its ring does not have: {}", count(elsewhere)));
     }
     Ok(if told.is_empty() { "under no data key".to_owned() } else { told.join(", ") })
 }
