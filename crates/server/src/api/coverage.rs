@@ -20,7 +20,7 @@ use super::body::{Data, Sought};
 use super::edge::Call;
 use super::latest::Latest;
 use crate::Shared;
-use crate::identity::{Caller, denied};
+use crate::identity::Caller;
 
 /// Rows of each table that are looked at now.
 const SAMPLE: u64 = 10_000;
@@ -126,10 +126,7 @@ pub(crate) async fn coverage(
     Extension(call): Extension<Call>,
     Sought(asked): Sought<CoverageAsked>,
 ) -> Result<CoverageAnswer, Failure> {
-    // Counts are of all tenants, classes and columns.
-    if !caller.has_everywhere(Permission::Read) {
-        return Err(Failure(denied(Permission::Read)));
-    }
+    caller.check_everywhere(Permission::Read)?;
     let session = shared.session(&call.context(&caller, None)).await?;
     let sample = match asked.count {
         None => None,

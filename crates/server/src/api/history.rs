@@ -18,7 +18,7 @@ use super::body::{Data, Sought};
 use super::coverage::{Counts, UnderVersion};
 use super::edge::Call;
 use crate::Shared;
-use crate::identity::{Caller, denied};
+use crate::identity::Caller;
 
 /// Which counts are looked for. What is left out is not asked about.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -79,10 +79,7 @@ pub(crate) async fn history(
     Extension(call): Extension<Call>,
     Sought(asked): Sought<HistoryAsked>,
 ) -> Result<HistoryAnswer, Failure> {
-    // Counts are of all tenants, classes and columns.
-    if !caller.has_everywhere(Permission::Read) {
-        return Err(Failure(denied(Permission::Read)));
-    }
+    caller.check_everywhere(Permission::Read)?;
     let session = shared.session(&call.context(&caller, None)).await?;
     let limit = asked.limit.unwrap_or(PAGE).clamp(1, LARGEST_PAGE);
     Ok(Data { data: kept(&session, &asked, limit).await? })

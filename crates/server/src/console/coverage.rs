@@ -21,7 +21,7 @@ use crate::api::coverage::{
 };
 use crate::api::history::{ColumnCount, HistoryAsked, kept};
 use crate::api::{Call, Failure, Sought, to_its_end};
-use crate::identity::{Caller, denied};
+use crate::identity::Caller;
 
 const HERE: &str = "/console/coverage";
 /// Counts that charts are drawn of, and those on a page of a column.
@@ -148,13 +148,13 @@ fn since(at: &str) -> String {
 impl ColumnView {
     /// `last` is its last count that was kept.
     fn of(table: &str, column: &ColumnCoverage, last: Option<&ColumnCount>) -> Self {
+        let at = column.counted.as_ref().and_then(|counts| counts.at.clone());
         // Of the count that is shown, and not of an earlier one that was kept while this was not.
-        let last = last.filter(|last| last.counts.at == column.counted.as_ref().and_then(|counts| counts.at.clone()));
+        let last = last.filter(|last| last.counts.at == at);
         let share = |last: &ColumnCount| match (last.under_current?, last.counts.envelopes) {
             (_, 0) => None,
             (current, all) => Some(format!("{} %", current * 100 / all)),
         };
-        let at = column.counted.as_ref().and_then(|counts| counts.at.clone());
         Self {
             full: column.column.clone(),
             name: column.column.strip_prefix(&format!("{table}.")).unwrap_or(&column.column).to_owned(),
@@ -237,7 +237,7 @@ pub(super) async fn page(
     Extension(chrome): Extension<Chrome>,
     Sought(which): Sought<Which>,
 ) -> Result<Response, Failure> {
-    may(&caller)?;
+    caller.check_everywhere(Permission::Read)?;
     let session = shared.session(&call.context(&caller, None)).await?;
     if let Some(column) = which.column {
         let asked = HistoryAsked { column: Some(column.clone()), after: which.after, ..HistoryAsked::default() };
@@ -275,14 +275,9 @@ fn tiles(tables: &[TableCoverage]) -> Vec<Tile> {
 
 /// Counts a sample of each table; it is shown for a minute.
 pub(super) async fn sample(sent: Sent) -> Result<Response, Failure> {
-    may(&sent.caller)?;
+    sent.caller.check_everywhere(Permission::Read)?;
     let session = sent.shared.session(&sent.context(None)).await?;
     let shared = Arc::clone(&sent.shared);
     to_its_end(async move { sampled(&shared, &session).await }).await?;
     Ok(sent.done("A sample was counted, of 10,000 rows of each table at most. It is shown for a minute, and is no count of a column.", HERE))
-}
-
-/// Counts are of all tenants, classes and columns.
-fn may(caller: &Caller) -> Result<()> {
-    if caller.has_everywhere(Permission::Read) { Ok(()) } else { Err(denied(Permission::Read)) }
 }

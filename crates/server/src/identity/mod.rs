@@ -144,9 +144,11 @@ impl Caller {
         self.check(permission).is_ok()
     }
 
-    /// Whether no tenant, class or column narrows it.
-    pub(crate) fn has_everywhere(&self, permission: Permission) -> bool {
-        self.has(permission) && self.grants().any(|grant| grant.has(permission) && !grant.is_narrowed())
+    /// As [`Self::check`], for what is of all tenants, classes and columns, as counts are: none of them narrows the grant.
+    pub(crate) fn check_everywhere(&self, permission: Permission) -> Result<()> {
+        self.check(permission)?;
+        let whole = self.grants().any(|grant| grant.has(permission) && !grant.is_narrowed());
+        if whole { Ok(()) } else { Err(denied(permission)) }
     }
 }
 
